@@ -1,0 +1,23 @@
+"""Recurrent cells, each a small record of pure functions, and the initialisers of their weights."""
+
+from rnnreg.cells._base import Cell, HiddenState, from_step
+from rnnreg.cells.elman import elman, irnn
+from rnnreg.cells.gru import gru
+from rnnreg.cells.initializers import gaussian, glorot_normal, glorot_uniform, identity, orthogonal
+from rnnreg.cells.lstm import LSTMState, lstm
+
+__all__ = [
+    "Cell",
+    "HiddenState",
+    "LSTMState",
+    "elman",
+    "from_step",
+    "gaussian",
+    "glorot_normal",
+    "glorot_uniform",
+    "gru",
+    "identity",
+    "irnn",
+    "lstm",
+    "orthogonal",
+]

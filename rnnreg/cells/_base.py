@@ -1,0 +1,97 @@
+"""What a cell is: its weights, its gates, and the state that it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+Params = dict[str, Any]
+
+
+class HiddenState(NamedTuple):
+    """The state of a cell that carries its output alone.
+
+    Attributes:
+      h: `[B, H]` hidden state, which is also the output.
+    """
+
+    h: Array
+
+
+class Cell(NamedTuple):
+    """A recurrent cell as its gates; the library does the matrix products.
+
+    One step, on rows: `state' = gate(params, state, x W_xh + b, h W_hh)`. A cell whose recurrent
+    product does not come first gives `step(params, state, x) -> state` instead of `gate`.
+
+    Attributes:
+      name: short name, for messages and records.
+      hidden_size: H.
+      init: `init(key, input_size, dtype) -> params`.
+      initial_state: `initial_state(batch_size, dtype) -> state`, zeros; field `h` is the output.
+      weights: `weights(params) -> (W_xh [D, G·H], W_hh [H, G·H], b [G·H])`, formed once a sequence.
+      gate: row-wise and pure, `gate(params, state, x_proj [B, G·H], h_proj [B, G·H]) -> state`.
+      step: `step(params, state, x [B, D]) -> state`, for cells without `gate`.
+    """
+
+    name: str
+    hidden_size: int
+    init: Callable[..., Params]
+    initial_state: Callable[..., Any]
+    weights: Callable[[Params], tuple[Array, Array, Array]] | None = None
+    gate: Callable[[Params, Any, Array, Array], Any] | None = None
+    step: Callable[[Params, Any, Array], Any] | None = None
+
+
+def plain_weights(params: Params) -> tuple[Array, Array, Array]:
+    """The three leaves themselves, for cells without a parametrisation."""
+    return params["W_xh"], params["W_hh"], params["b_h"]
+
+
+def zero_hidden(hidden_size: int) -> Callable[..., HiddenState]:
+    """`initial_state` of a cell that carries only h."""
+
+    def initial_state(batch_size: int, dtype: Any = jnp.float32) -> HiddenState:
+        return HiddenState(h=jnp.zeros((batch_size, hidden_size), dtype))
+
+    return initial_state
+
+
+def check_hidden_size(hidden_size: int) -> None:
+    """Raises where the hidden size is not a positive whole number (it sets shapes, so it is static)."""
+    if not isinstance(hidden_size, int) or hidden_size < 1:
+        raise ValueError(
+            f"hidden_size must be a positive int; got {hidden_size!r}. It sets shapes: sweep it as a "
+            'static axis, static={"hidden_size": [16, 32]}.'
+        )
+
+
+def from_step(
+    step: Callable[[Params, Any, Array], Any],
+    *,
+    init: Callable[..., Params],
+    initial_state: Callable[..., Any],
+    hidden_size: int,
+    name: str = "custom",
+) -> Cell:
+    """A cell from any `step(params, state, x) -> state`; welcome everywhere, through the plain scan.
+
+    Args:
+      step: one step on rows `x [B, D]`; the state is a NamedTuple whose field `h [B, H]` is the output.
+      init: `init(key, input_size, dtype) -> params`, a dict of arrays.
+      initial_state: `initial_state(batch_size, dtype) -> state`.
+      hidden_size: H.
+      name: for messages and records.
+
+    >>> leaky = from_step(
+    ...     lambda params, state, x: HiddenState(h=0.5 * state.h + x @ params["W_xh"]),
+    ...     init=lambda key, input_size, dtype: {"W_xh": jnp.ones((input_size, 3), dtype)},
+    ...     initial_state=zero_hidden(3), hidden_size=3, name="leaky")
+    >>> leaky.step({"W_xh": jnp.ones((1, 3))}, leaky.initial_state(1), jnp.ones((1, 1))).h.tolist()
+    [[1.0, 1.0, 1.0]]
+    """
+    check_hidden_size(hidden_size)
+    return Cell(name, hidden_size, init, initial_state, step=step)

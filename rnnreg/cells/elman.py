@@ -1,0 +1,68 @@
+"""The Elman network, and its identity-initialised form with rectified units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells._base import Cell, HiddenState, check_hidden_size, plain_weights, zero_hidden
+from rnnreg.cells.initializers import Initializer, gate_blocks, identity, normal
+
+
+def elman(
+    hidden_size: int,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    *,
+    recurrent_init: str | Initializer = "orthogonal",
+    input_init: str | Initializer = "glorot_uniform",
+) -> Cell:
+    """h_t = φ(h_{t−1} W_hh + x_t W_xh + b_h), the simple recurrent network.
+
+    Params: `W_xh [D, H]`, `W_hh [H, H]`, `b_h [H]` (zeros at the start).
+
+    Args:
+      hidden_size: H.
+      activation: φ, elementwise: `jnp.tanh`, `jax.nn.relu`, or `lambda z: z` for a linear network.
+      recurrent_init: name or initialiser of W_hh.
+      input_init: name or initialiser of W_xh.
+
+    Source: Elman 1990, "Finding structure in time".
+
+    >>> cell = elman(hidden_size=2)
+    >>> params = cell.init(jax.random.key(0), 3)
+    >>> {name: leaf.shape for name, leaf in params.items()}
+    {'W_xh': (3, 2), 'W_hh': (2, 2), 'b_h': (2,)}
+    """
+    check_hidden_size(hidden_size)
+
+    def init(key, input_size: int, dtype: Any = jnp.float32):
+        key_x, key_h = jax.random.split(key)
+        return {
+            "W_xh": gate_blocks(input_init, key_x, input_size, hidden_size, 1, dtype),
+            "W_hh": gate_blocks(recurrent_init, key_h, hidden_size, hidden_size, 1, dtype),
+            "b_h": jnp.zeros(hidden_size, dtype),
+        }
+
+    def gate(params, state, x_proj, h_proj):
+        del params, state
+        return HiddenState(h=activation(x_proj + h_proj))
+
+    return Cell("elman", hidden_size, init, zero_hidden(hidden_size), plain_weights, gate)
+
+
+def irnn(hidden_size: int, *, scale: Any = 1.0, input_stddev: Any = 1e-3) -> Cell:
+    """Elman with rectified units, W_hh = scale·I and W_xh ~ N(0, input_stddev²) at the start.
+
+    Source: Le, Jaitly & Hinton 2015, "A simple way to initialize recurrent networks of rectified
+    linear units", arXiv:1504.00941.
+    """
+    return elman(
+        hidden_size,
+        jax.nn.relu,
+        recurrent_init=identity(scale),
+        input_init=normal(input_stddev),
+    )._replace(name="irnn")

@@ -1,0 +1,88 @@
+"""The gated recurrent unit, with the reset gate after or before the recurrent product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells._base import Cell, HiddenState, check_hidden_size, plain_weights, zero_hidden
+from rnnreg.cells.initializers import Initializer, gate_blocks
+
+
+def gru(
+    hidden_size: int,
+    *,
+    reset: str = "after",
+    recurrent_bias: bool = True,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    gate_activation: Callable[[Array], Array] = jax.nn.sigmoid,
+    recurrent_init: str | Initializer = "orthogonal",
+    input_init: str | Initializer = "glorot_uniform",
+) -> Cell:
+    """h_t = (1 − z)⊙n + z⊙h_{t−1}, with reset gate r, update gate z and candidate n.
+
+        r = σ(x W_xr + b_r + h W_hr + b_hr)        z = σ(x W_xz + b_z + h W_hz + b_hz)
+        n = φ(x W_xn + b_n + r ⊙ (h W_hn + b_hn))            reset="after"
+        n = φ(x W_xn + b_n + (r ⊙ h) W_hn + b_hn)            reset="before"
+
+    `reset="after"` is the convention of cuDNN, PyTorch, Keras' `reset_after=True` and Flax;
+    `reset="before"` is the paper's. With `recurrent_bias=False` every b_h· is absent.
+
+    Params, gates in the order r, z, n on the last axis: `W_xh [D, 3H]`, `W_hh [H, 3H]`, `b_h [3H]`, and
+    `b_hh [3H]` with `recurrent_bias`.
+
+    Args:
+      hidden_size: H.
+      reset: "after" or "before" the recurrent product.
+      recurrent_bias: whether the recurrent product has a bias of its own (inside the reset, when
+        the reset comes after).
+      activation: φ of the candidate.
+      gate_activation: σ of the gates.
+      recurrent_init: name or initialiser of each gate's block of W_hh.
+      input_init: name or initialiser of each gate's block of W_xh.
+
+    Source: Cho et al. 2014, arXiv:1406.1078, equations 5–8.
+
+    >>> cell = gru(hidden_size=2, recurrent_bias=False)
+    >>> {name: leaf.shape for name, leaf in cell.init(jax.random.key(0), 1).items()}
+    {'W_xh': (1, 6), 'W_hh': (2, 6), 'b_h': (6,)}
+    """
+    check_hidden_size(hidden_size)
+    if reset not in ("after", "before"):
+        raise ValueError(f"reset must be 'after' or 'before' the recurrent product; got {reset!r}.")
+
+    def init(key, input_size: int, dtype: Any = jnp.float32):
+        key_x, key_h = jax.random.split(key)
+        params = {
+            "W_xh": gate_blocks(input_init, key_x, input_size, hidden_size, 3, dtype),
+            "W_hh": gate_blocks(recurrent_init, key_h, hidden_size, hidden_size, 3, dtype),
+            "b_h": jnp.zeros(3 * hidden_size, dtype),
+        }
+        return params | ({"b_hh": jnp.zeros(3 * hidden_size, dtype)} if recurrent_bias else {})
+
+    def combine(z, n, h):
+        return HiddenState(h=n + z * (h - n))
+
+    def gate(params, state, x_proj, h_proj):
+        if recurrent_bias:
+            h_proj = h_proj + params["b_hh"].astype(h_proj.dtype)
+        x_r, x_z, x_n = jnp.split(x_proj, 3, axis=-1)
+        h_r, h_z, h_n = jnp.split(h_proj, 3, axis=-1)
+        r, z = gate_activation(x_r + h_r), gate_activation(x_z + h_z)
+        return combine(z, activation(x_n + r * h_n), state.h)
+
+    def step(params, state, x):
+        W_gates, W_n = jnp.split(params["W_hh"], [2 * hidden_size], axis=-1)
+        bias = params["b_h"] + params["b_hh"] if recurrent_bias else params["b_h"]
+        x_gates, x_n = jnp.split(x @ params["W_xh"] + bias, [2 * hidden_size], axis=-1)
+        r, z = jnp.split(gate_activation(x_gates + state.h @ W_gates), 2, axis=-1)
+        return combine(z, activation(x_n + (r * state.h) @ W_n), state.h)
+
+    zeros = zero_hidden(hidden_size)
+    if reset == "before":
+        return Cell("gru_reset_before", hidden_size, init, zeros, step=step)
+    return Cell("gru", hidden_size, init, zeros, plain_weights, gate)

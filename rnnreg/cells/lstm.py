@@ -1,0 +1,78 @@
+"""The long short-term memory cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells._base import Cell, check_hidden_size, plain_weights
+from rnnreg.cells.initializers import Initializer, gate_blocks
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM carries.
+
+    Attributes:
+      h: `[B, H]` hidden state, which is also the output.
+      c: `[B, H]` cell memory.
+    """
+
+    h: Array
+    c: Array
+
+
+def lstm(
+    hidden_size: int,
+    *,
+    forget_bias: Any = 1.0,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    gate_activation: Callable[[Array], Array] = jax.nn.sigmoid,
+    recurrent_init: str | Initializer = "orthogonal",
+    input_init: str | Initializer = "glorot_uniform",
+) -> Cell:
+    """c_t = f⊙c_{t−1} + i⊙g, h_t = o⊙φ(c_t), with input, forget and output gates i, f, o.
+
+        i, f, o = σ(x W_x· + b_· + h W_h·)        g = φ(x W_xg + b_g + h W_hg)
+
+    Params, gates in the order i, f, g, o on the last axis: `W_xh [D, 4H]`, `W_hh [H, 4H]`, `b_h [4H]`.
+
+    Args:
+      hidden_size: H.
+      forget_bias: where b_f starts; 1 keeps memory open at first (Jozefowicz et al. 2015).
+      activation: φ.
+      gate_activation: σ.
+      recurrent_init: name or initialiser of each gate's block of W_hh.
+      input_init: name or initialiser of each gate's block of W_xh.
+
+    Source: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+
+    >>> lstm(hidden_size=2).init(jax.random.key(0), 1)["b_h"].tolist()
+    [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    check_hidden_size(hidden_size)
+
+    def init(key, input_size: int, dtype: Any = jnp.float32):
+        key_x, key_h = jax.random.split(key)
+        bias = jnp.zeros(4 * hidden_size, dtype)
+        bias = bias.at[hidden_size : 2 * hidden_size].set(jnp.asarray(forget_bias, dtype))
+        return {
+            "W_xh": gate_blocks(input_init, key_x, input_size, hidden_size, 4, dtype),
+            "W_hh": gate_blocks(recurrent_init, key_h, hidden_size, hidden_size, 4, dtype),
+            "b_h": bias,
+        }
+
+    def initial_state(batch_size: int, dtype: Any = jnp.float32):
+        zeros = jnp.zeros((batch_size, hidden_size), dtype)
+        return LSTMState(h=zeros, c=zeros)
+
+    def gate(params, state, x_proj, h_proj):
+        del params
+        i, f, g, o = jnp.split(x_proj + h_proj, 4, axis=-1)
+        c = gate_activation(f) * state.c + gate_activation(i) * activation(g)
+        return LSTMState(h=gate_activation(o) * activation(c), c=c)
+
+    return Cell("lstm", hidden_size, init, initial_state, plain_weights, gate)
