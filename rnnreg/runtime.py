@@ -1,0 +1,199 @@
+"""The machine under the arrays: cores as devices, compilation cache, facts kept with a result."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+__all__ = ["available_cores", "compilation_cache", "environment", "use_all_cores"]
+
+PACKAGES = ("rnnreg", "jax", "jaxlib", "optax", "flax", "numpy")
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use: the smaller of its affinity and its cgroup's limit.
+
+    In a container or a batch job `os.cpu_count()` reports the whole machine; a device for each of
+    those cores would have many lanes share one core. A fraction of a core counts as a core.
+
+    Returns:
+        The number of cores, at least 1.
+
+    >>> 1 <= available_cores() <= os.cpu_count()
+    True
+    """
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    quota = _cgroup_quota()
+    if quota is not None:
+        cores = min(cores, math.ceil(quota))
+    return max(cores, 1)
+
+
+def use_all_cores(num: int | None = None) -> int:
+    """Make each CPU core a JAX device, so that a sweep trains one lane on each core at a time.
+
+    JAX shows a CPU as one device however many cores it has, and a small recurrent step runs on one
+    core. The count is fixed by the first array, so call this at the top of a program. A later call
+    changes nothing and warns; results are the same for any number of devices, only time differs.
+
+    Args:
+        num: how many devices; by default `available_cores()`.
+
+    Returns:
+        The number of CPU devices that JAX will show.
+
+    Raises:
+        ValueError: `num` is below 1.
+
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")  # an array may exist already where this example runs
+    ...     num_devices = use_all_cores(1)
+    >>> num_devices >= 1
+    True
+    """
+    wanted = available_cores() if num is None else num
+    if wanted < 1:
+        raise ValueError(f"use_all_cores needs at least one core, got num={num}.")
+    try:
+        jax.config.update("jax_num_cpu_devices", wanted)
+    except RuntimeError:  # JAX's word for: the backends have started
+        count = _count_cpu_devices()
+        if count != wanted:
+            warnings.warn(
+                f"use_all_cores came too late: JAX has already started with {count} CPU "
+                f"device{'s' * (count != 1)}, and {wanted} were wanted. A sweep will use {count}. "
+                "Call it before the first array is made, right after the imports.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return count
+    return wanted
+
+
+def compilation_cache(path: str | Path | None = None) -> Path:
+    """Keep compiled programs on disk, so that the next process starts without compiling them again.
+
+    JAX's persistent cache, with every program kept that took a fifth of a second or more to compile
+    (JAX's own threshold of one second misses most small networks). The key of an entry holds the
+    program, the versions and the device, so a stale entry is never used.
+
+    Args:
+        path: the folder, made if absent. By default the one that JAX was told already
+            (`JAX_COMPILATION_CACHE_DIR`), else `rnnreg` under `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Returns:
+        The folder in use.
+
+    >>> import tempfile
+    >>> before = jax.config.jax_compilation_cache_dir
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     compilation_cache(folder) == Path(folder)
+    True
+    >>> jax.config.update("jax_compilation_cache_dir", before)
+    """
+    if path is None:
+        path = jax.config.jax_compilation_cache_dir or _default_cache()
+    folder = Path(path).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return folder
+
+
+def environment() -> dict[str, Any]:
+    """What a number depends on beside its configuration: versions, device, precision.
+
+    Stored with each result, so that a difference between two machines can be traced. It starts
+    JAX's backends: call `use_all_cores` first.
+
+    Returns:
+        A dict ready for JSON: `python`; the versions of rnnreg (None where it is not installed),
+        jax, jaxlib, optax, flax and numpy; `system` (operating system and processor type); `cores`
+        (those this process may use); `backend`, `device_kind` and `num_devices` of JAX's default
+        backend; `num_processes` (hosts); `matmul_precision` (None: JAX's default, which is lower
+        than float32 on accelerators); `x64` (whether 64-bit types are on).
+
+    >>> sorted(environment())[:5]
+    ['backend', 'cores', 'device_kind', 'flax', 'jax']
+    """
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": available_cores(),
+        "backend": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "num_devices": len(devices),
+        "num_processes": jax.process_count(),
+        "matmul_precision": jax.config.jax_default_matmul_precision,
+        "x64": bool(jax.config.jax_enable_x64),
+    }
+
+
+def _cgroup_quota(
+    membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
+) -> float | None:
+    """The tightest CPU limit, in cores, of this process's cgroup and those above it, or None.
+
+    Version 2 writes "quota period" (microseconds) or "max period" in `cpu.max`; version 1 writes
+    the two in files of their own, quota −1 where there is no limit. Inside a container the path in
+    /proc/self/cgroup may lie outside the mount; the mount's root is then the container's group.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:  # no cgroups: not Linux
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for root in [mount / controllers, mount / "cpu"] if controllers else [mount]:
+            group = root / path.lstrip("/")
+            for folder in (group, *group.parents):
+                if not folder.is_relative_to(root):
+                    break
+                quotas.append(_read_quota(folder))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _read_quota(folder: Path) -> float | None:
+    """Cores allowed by one cgroup folder, or None: no limit, or no such folder."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota = (folder / "cpu.cfs_quota_us").read_text().strip()
+            period = (folder / "cpu.cfs_period_us").read_text().strip()
+        return None if quota in ("max", "-1") else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def _count_cpu_devices() -> int:
+    try:
+        return len(jax.devices("cpu"))
+    except RuntimeError:  # JAX_PLATFORMS names accelerators only
+        return 0
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rnnreg"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,69 @@
+"""What every test shares: tolerances by dtype, a seed, the precision in force, optional peers.
+
+Import the plain functions where they are needed: `from conftest import require, tolerance`.
+"""
+
+import importlib
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the suite is about numbers, not about devices
+os.environ.setdefault("KERAS_BACKEND", "jax")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+jax.config.update("jax_default_matmul_precision", "highest")  # accelerators default to TF32
+
+SEED = 20240229
+
+# Relative and absolute; about 100 rounding errors of the dtype, which a few dozen steps accumulate.
+TOLERANCES = {
+    "bfloat16": 3e-2,
+    "float16": 5e-3,
+    "float32": 1e-5,
+    "float64": 1e-10,
+}
+
+
+def tolerance(dtype=None, *, loosen=1.0):
+    """{"rtol", "atol"} for `np.testing.assert_allclose` at a dtype; by default the one in force.
+
+    Give `loosen` where the usual tolerance is too tight, with a comment that says why it is.
+    """
+    name = jnp.dtype(jnp.zeros(0).dtype if dtype is None else dtype).name
+    return {"rtol": TOLERANCES[name] * loosen, "atol": TOLERANCES[name] * loosen}
+
+
+def require(module):
+    """Import an optional peer; without it skip, or fail where RNNREG_REQUIRE_PEERS is set (CI)."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        reason = f"{module} is not installed (pip install -e '.[peers]'): {error}"
+        if os.environ.get("RNNREG_REQUIRE_PEERS"):
+            pytest.fail(f"RNNREG_REQUIRE_PEERS is set, but {reason}")
+        pytest.skip(reason, allow_module_level=True)
+
+
+@pytest.fixture
+def key():
+    """The seed of the suite, as a key."""
+    return jax.random.key(SEED)
+
+
+def pytest_report_header():
+    return (
+        f"rnnreg: seed {SEED}, jax {jax.__version__}, x64 {jax.config.jax_enable_x64}, "
+        f"peers {'required' if os.environ.get('RNNREG_REQUIRE_PEERS') else 'optional'}"
+    )
+
+
+def pytest_collection_modifyitems(items):
+    x64 = jax.config.jax_enable_x64
+    for item in items:
+        if x64 and item.get_closest_marker("float32_only"):
+            item.add_marker(pytest.mark.skip(reason="about float32; float64 is on"))
+        if not x64 and item.get_closest_marker("float64_only"):
+            item.add_marker(pytest.mark.skip(reason="needs JAX_ENABLE_X64=1"))
