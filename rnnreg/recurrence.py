@@ -45,7 +45,8 @@ def unroll(
     Raises:
       ValueError: a recurrent mask for a cell that does its own product.
 
-    >>> cell = __import__("rnnreg").cells.elman(2, activation=lambda z: z, recurrent_init="identity")
+    >>> import rnnreg as rr
+    >>> cell = rr.cells.elman(2, activation=lambda z: z, recurrent_init="identity")
     >>> params = cell.init(jax.random.key(0), 1) | {"W_xh": jnp.ones((1, 2))}
     >>> final, states = unroll(cell, params, jnp.ones((3, 1, 1)), cell.initial_state(1))
     >>> states.h[:, 0, 0].tolist(), final.h.tolist()

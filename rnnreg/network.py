@@ -1,0 +1,391 @@
+"""Embedding → recurrent layers → readout, with dropout; a network is a pair of pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells import Cell, glorot_uniform
+from rnnreg.recurrence import unroll
+
+Params = dict[str, Any]
+
+
+class Layer(NamedTuple):
+    """A recurrent layer.
+
+    Attributes:
+      cell: its cell.
+      repeat: how many times the same weights are applied, one after another.
+      bidirectional: whether a second cell reads the sequence backwards; outputs are joined.
+    """
+
+    cell: Cell
+    repeat: int = 1
+    bidirectional: bool = False
+
+
+class NetworkOutput(NamedTuple):
+    """What a network returns.
+
+    Attributes:
+      outputs: `[B, T, O]` with a readout at each step, `[B, O]` with one at the last true step.
+      states: by layer, every state at every step, fields `[B, T, H]`.
+      final_state: by layer, the state after the last step; give it back as `state` to go on.
+    """
+
+    outputs: Array
+    states: dict[str, Any]
+    final_state: dict[str, Any]
+
+
+class Network(NamedTuple):
+    """A network as two pure functions, with the static facts that other rooms ask for.
+
+    Attributes:
+      init: `init(key, input_size=None, *, dtype=float32) -> params`.
+      apply: `apply(params, xs, *, mask, state, key, train, perturbations) -> NetworkOutput`.
+      layers: the recurrent layers.
+      readout: "all" or "last".
+      output_size: O, or None without a readout matrix.
+    """
+
+    init: Callable[..., Params]
+    apply: Callable[..., NetworkOutput]
+    layers: tuple[Layer, ...]
+    readout: str
+    output_size: int | None
+
+
+def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
+    """A layer that applies its cell `repeat` times with the same weights, or in both directions.
+
+    Weights that are applied several times are one leaf, so a penalty counts them once.
+    """
+    if not isinstance(repeat, int) or repeat < 1:
+        raise ValueError(f"repeat must be a positive int; got {repeat!r}.")
+    return Layer(cell, repeat, bidirectional)
+
+
+def network(
+    cells: Sequence[Cell | Layer],
+    output_size: int | None,
+    *,
+    embedding: tuple[int, int] | None = None,
+    readout: str = "all",
+    input_dropout: Any = 0.0,
+    dropout: Any = 0.0,
+    output_dropout: Any = 0.0,
+    recurrent_dropout: Any = 0.0,
+    variational: bool = False,
+    initial_state: str = "zero",
+) -> Network:
+    """y_t = h_t W_hy + b_y over a stack of recurrent layers.
+
+    Params are nested dicts: `{"layer_0": {"W_xh", "W_hh", "b_h"}, "readout": {"W_hy", "b_y"}}`, with
+    `{"embedding": {"W_embed"}}` before them for tokens, `{"forward": …, "backward": …}` inside a
+    bidirectional layer, and `"initial"` beside a layer's weights when the initial state is learned.
+
+    Args:
+      cells: the layers from input to output; a `Cell`, or `rr.layer(cell, repeat=…, bidirectional=…)`.
+      output_size: O; None returns the last layer's hidden states.
+      embedding: `(num_tokens, size)` for integer inputs; None for real ones.
+      readout: "all" reads at each step; "last" reads h at the last true step of each sequence (for a
+        backward cell, at the first).
+      input_dropout: rate on the inputs of the first layer (after the embedding).
+      dropout: rate between layers, and between the applications of a repeated layer.
+      output_dropout: rate before the readout.
+      recurrent_dropout: rate on the h that enters the recurrent product, one mask over time.
+      variational: use one mask over time for the other three rates too.
+      initial_state: "zero" or "learned" (starts at zero).
+
+    Every rate may be traced, so that it can be an axis of a sweep.
+
+    >>> import rnnreg as rr
+    >>> net = network([rr.cells.elman(hidden_size=4)], output_size=1)
+    >>> params = net.init(jax.random.key(0), input_size=2)
+    >>> net.apply(params, jnp.ones((3, 5, 2))).outputs.shape
+    (3, 5, 1)
+    """
+    layers = tuple(Layer(c) if isinstance(c, Cell) else c for c in cells)
+    if not layers or not all(isinstance(entry, Layer) for entry in layers):
+        raise ValueError(
+            f"cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got {cells!r}."
+        )
+    if readout not in ("all", "last"):
+        raise ValueError(f"readout must be 'all' or 'last'; got {readout!r}.")
+    if initial_state not in ("zero", "learned"):
+        raise ValueError(
+            f"initial_state must be 'zero' or 'learned'; got {initial_state!r}. A given state is passed "
+            "to apply(..., state=...)."
+        )
+    for name, rate in (
+        ("input_dropout", input_dropout),
+        ("dropout", dropout),
+        ("output_dropout", output_dropout),
+        ("recurrent_dropout", recurrent_dropout),
+    ):
+        if isinstance(rate, (int, float)) and not 0 <= rate < 1:
+            raise ValueError(f"{name} must lie in [0, 1); got {rate}.")
+
+    def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        key_embedding, key_readout, key_layers = jax.random.split(key, 3)
+        params: Params = {}
+        if embedding is not None:
+            num_tokens, input_size = embedding
+            table = jax.random.uniform(key_embedding, embedding, dtype, -0.05, 0.05)
+            params["embedding"] = {"W_embed": table}
+        if input_size is None:
+            raise ValueError(
+                "a network without an embedding needs input_size, the number of input features D."
+            )
+        for index, entry in enumerate(layers):
+            key_layer = jax.random.fold_in(key_layers, index)
+            params[f"layer_{index}"] = _init_layer(
+                entry, key_layer, input_size, dtype, initial_state == "learned"
+            )
+            size = _output_width(entry)
+            if entry.repeat > 1 and size != input_size:
+                raise ValueError(
+                    f"layer {index} is applied {entry.repeat} times, so its input and output sizes must "
+                    f"agree; got input {input_size} and output {size}."
+                )
+            input_size = size
+        if output_size is not None:
+            W_hy = glorot_uniform()(key_readout, (input_size, output_size), dtype)
+            params["readout"] = {"W_hy": W_hy, "b_y": jnp.zeros(output_size, dtype)}
+        return params
+
+    def apply(
+        params: Params,
+        xs: Array,
+        *,
+        mask: Array | None = None,
+        state: dict[str, Any] | None = None,
+        key: Array | None = None,
+        train: bool = False,
+        perturbations: dict[str, Any] | None = None,
+    ) -> NetworkOutput:
+        drops = _Drops(key if train else None, variational)
+        if train and key is None and not all(
+            map(_is_zero, (input_dropout, dropout, output_dropout, recurrent_dropout))
+        ):
+            raise ValueError("dropout in training draws masks: pass apply(..., train=True, key=key).")
+        sequence, params = _enter(params, xs, embedding)
+        check_width(params, sequence, layers)
+        sequence = drops(jnp.swapaxes(sequence, 0, 1), input_dropout)
+        time_mask = None if mask is None else jnp.swapaxes(mask, 0, 1)
+
+        states, final_state = {}, {}
+        for index, entry in enumerate(layers):
+            name = f"layer_{index}"
+            passes = []
+            for application in range(entry.repeat):
+                if index + application > 0:
+                    sequence = drops(sequence, dropout)
+                given = _at(state, name, application, entry.repeat)
+                passed = _at(perturbations, name, application, entry.repeat)
+                final, every, sequence = _run_layer(
+                    entry, params[name], sequence, given, time_mask, drops, recurrent_dropout, passed
+                )
+                passes.append((final, every))
+            finals, everys = zip(*passes, strict=True)
+            final_state[name] = finals if entry.repeat > 1 else finals[0]
+            states[name] = everys if entry.repeat > 1 else everys[0]
+
+        if readout == "last":
+            last = f"layer_{len(layers) - 1}"
+            final = final_state[last]
+            final = final[-1] if layers[-1].repeat > 1 else final
+            hidden = (
+                jnp.concatenate([final["forward"].h, final["backward"].h], axis=-1)
+                if layers[-1].bidirectional
+                else final.h
+            )
+        else:
+            hidden = sequence
+        hidden = drops(hidden, output_dropout, over_time=readout == "all")
+        if output_size is not None:
+            hidden = hidden @ params["readout"]["W_hy"] + params["readout"]["b_y"]
+        outputs = jnp.swapaxes(hidden, 0, 1) if readout == "all" else hidden
+        states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), states)
+        return NetworkOutput(outputs, states, final_state)
+
+    return Network(init, apply, layers, readout, output_size)
+
+
+def forecast(
+    net: Network,
+    params: Params,
+    xs: Array,
+    num_steps: int,
+    *,
+    window: int | None = None,
+    state: dict[str, Any] | None = None,
+) -> Array:
+    """The network's own outputs fed back as inputs, `num_steps` ahead of the given sequence.
+
+    Args:
+      net: a network whose output at the last step is the next input (O = D).
+      params: its parameters.
+      xs: `[B, T, D]`, the true past.
+      num_steps: how far to go.
+      window: None carries the state on from step to step; W reads the last W values afresh before
+        each step, as a network that was trained on windows of W steps expects.
+      state: the state before `xs`.
+
+    Returns:
+      `[B, num_steps, D]`.
+
+    Raises:
+      ValueError: O ≠ D, a window longer than `xs`, or a bidirectional network without a window.
+    """
+    if net.output_size != xs.shape[-1]:
+        raise ValueError(
+            f"a forecast feeds outputs back as inputs, so output_size must equal the number of input "
+            f"features {xs.shape[-1]}; got {net.output_size}."
+        )
+    if window is None and any(entry.bidirectional for entry in net.layers):
+        raise ValueError("a bidirectional network cannot carry its state on; give window=T.")
+    if window is not None and not 1 <= window <= xs.shape[1]:
+        raise ValueError(f"window must lie between 1 and the {xs.shape[1]} given steps; got {window}.")
+
+    def last(outputs):
+        return outputs if net.readout == "last" else outputs[:, -1]
+
+    if window is not None:
+
+        def slide(past, _):
+            value = last(net.apply(params, past, state=state).outputs)
+            return jnp.concatenate([past[:, 1:], value[:, None]], axis=1), value
+
+        _, values = jax.lax.scan(slide, xs[:, xs.shape[1] - window :], length=num_steps)
+        return jnp.swapaxes(values, 0, 1)
+
+    first = net.apply(params, xs, state=state)
+
+    def advance(carry, _):
+        value, carried = carry
+        out = net.apply(params, value[:, None], state=carried)
+        return (last(out.outputs), out.final_state), value
+
+    start = (last(first.outputs), first.final_state)
+    _, values = jax.lax.scan(advance, start, length=num_steps)
+    return jnp.swapaxes(values, 0, 1)
+
+
+def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> None:
+    """Raises where the inputs do not have the number of features that the first layer was made for."""
+    weights = params["layer_0"]["forward"] if layers[0].bidirectional else params["layer_0"]
+    if "W_xh" in weights and weights["W_xh"].shape[0] != sequence.shape[-1]:
+        raise ValueError(
+            f"the network was made for {weights['W_xh'].shape[0]} input features; xs has "
+            f"{sequence.shape[-1]} (shape {sequence.shape}, [batch, time, feature])."
+        )
+
+
+class _Drops:
+    """Inverted dropout with a fresh key for every mask; the identity without a key."""
+
+    def __init__(self, key: Array | None, variational: bool):
+        self.key, self.variational, self.count = key, variational, 0
+
+    def mask(self, shape: tuple[int, ...], rate: Any, dtype: Any) -> Array | None:
+        if self.key is None or _is_zero(rate):
+            return None
+        key = jax.random.fold_in(self.key, self.count)
+        self.count += 1
+        keep = 1 - jnp.asarray(rate, dtype)
+        return (jax.random.uniform(key, shape, dtype) < keep).astype(dtype) / keep
+
+    def __call__(self, values: Array, rate: Any, *, over_time: bool = True) -> Array:
+        one_mask = self.variational and over_time
+        shape = (1, *values.shape[1:]) if one_mask else values.shape
+        mask = self.mask(shape, rate, values.dtype)
+        return values if mask is None else values * mask
+
+
+def _is_zero(rate: Any) -> bool:
+    return isinstance(rate, (int, float)) and rate == 0
+
+
+def _enter(params: Params, xs: Array, embedding: tuple[int, int] | None) -> tuple[Array, Params]:
+    tokens = jnp.issubdtype(xs.dtype, jnp.integer)
+    if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
+        expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
+        raise ValueError(f"xs must be {expected}; got shape {xs.shape} of {xs.dtype}.")
+    if tokens:
+        return params["embedding"]["W_embed"][xs], params
+    return xs, jax.tree.map(lambda leaf: leaf.astype(xs.dtype), params)
+
+
+def _init_layer(entry: Layer, key: Array, input_size: int, dtype: Any, learned: bool) -> Params:
+    def init_cell(key):
+        params = entry.cell.init(key, input_size, dtype)
+        if learned:
+            start = entry.cell.initial_state(1, dtype)
+            params = params | {"initial": {k: v[0] for k, v in start._asdict().items()}}
+        return params
+
+    if not entry.bidirectional:
+        return init_cell(key)
+    key_forward, key_backward = jax.random.split(key)
+    return {"forward": init_cell(key_forward), "backward": init_cell(key_backward)}
+
+
+def _output_width(entry: Layer) -> int:
+    return entry.cell.hidden_size * (2 if entry.bidirectional else 1)
+
+
+def _at(tree: dict[str, Any] | None, name: str, application: int, repeat: int) -> Any:
+    if tree is None:
+        return None
+    return tree[name][application] if repeat > 1 else tree[name]
+
+
+def _run_layer(entry, params, sequence, state, mask, drops, recurrent_rate, perturbations):
+    """One pass over a layer: final state, states `[T, B, H]`, and the sequence that it hands on."""
+
+    def run(params, state, perturbations, reverse):
+        batch = sequence.shape[1]
+        if state is None:
+            state = entry.cell.initial_state(batch, sequence.dtype)
+            if "initial" in params:
+                learned = params["initial"]
+                state = type(state)(
+                    **{k: jnp.broadcast_to(learned[k], v.shape) for k, v in state._asdict().items()}
+                )
+        shape = (batch, entry.cell.hidden_size)
+        if perturbations is not None:
+            perturbations = jnp.swapaxes(perturbations, 0, 1)
+        return unroll(
+            entry.cell,
+            params,
+            sequence,
+            state,
+            mask=mask,
+            recurrent_mask=drops.mask(shape, recurrent_rate, sequence.dtype),
+            perturbations=perturbations,
+            reverse=reverse,
+        )
+
+    if not entry.bidirectional:
+        final, states = run(params, state, perturbations, False)
+        return final, states, states.h
+    sides = {
+        side: run(
+            params[side],
+            None if state is None else state[side],
+            None if perturbations is None else perturbations[side],
+            side == "backward",
+        )
+        for side in ("forward", "backward")
+    }
+    final = {side: pair[0] for side, pair in sides.items()}
+    states = {side: pair[1] for side, pair in sides.items()}
+    return final, states, jnp.concatenate([states["forward"].h, states["backward"].h], axis=-1)

@@ -1,0 +1,108 @@
+"""The one place where data loss and penalties meet: L + Σ_k λ_k R_k, with every part returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.data import Batch
+from rnnreg.losses import Loss
+from rnnreg.network import Network
+from rnnreg.penalties import Context, Penalty
+
+Params = dict[str, Any]
+
+
+class Parts(NamedTuple):
+    """The objective taken apart.
+
+    Attributes:
+      data_loss: L, without any penalty.
+      penalties: R_k by name, each without its λ.
+      outputs: network outputs.
+    """
+
+    data_loss: Array
+    penalties: dict[str, Array]
+    outputs: Array
+
+
+def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -> Callable:
+    """`objective(params, batch, hyper, penalty_state, *, key, train) -> (total, (Parts, penalty_state))`.
+
+    total = L + Σ_k hyper[k] · R_k. The λ named k is read from `hyper` inside the trace, so one
+    compilation serves every value, and it can be differentiated.
+
+    >>> import rnnreg as rr
+    >>> net = rr.network([rr.cells.elman(hidden_size=4)], output_size=1)
+    >>> objective = make_objective(net, rr.losses.squared_error("sum"), {"l2": rr.penalties.l2()})
+    >>> params = net.init(jax.random.key(0), input_size=1)
+    >>> batch = rr.Batch(jnp.ones((2, 3, 1)), jnp.zeros((2, 3, 1)))
+    >>> total, (parts, _) = objective(params, batch, {"l2": 0.1}, {"l2": ()}, key=None, train=False)
+    >>> bool(jnp.allclose(total, parts.data_loss + 0.1 * parts.penalties["l2"]))
+    True
+    """
+    needs = frozenset().union(*(penalty.needs for penalty in penalties.values()))
+
+    def objective(
+        params: Params,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        penalty_state: dict[str, Any],
+        *,
+        key: Array | None,
+        train: bool,
+    ):
+        def data_loss(perturbations):
+            out = net.apply(
+                params, batch.xs, mask=batch.mask, key=key, train=train, perturbations=perturbations
+            )
+            return loss(out.outputs, batch.ys, batch.mask, batch.weights), out
+
+        if "state_gradients" in needs:
+            zeros = zero_perturbations(net, params, batch)
+            (value, out), gradients = jax.value_and_grad(data_loss, has_aux=True)(zeros)
+        else:
+            (value, out), gradients = data_loss(None), None
+        context = Context(
+            outputs=out.outputs,
+            mask=batch.mask,
+            weights=batch.weights,
+            states=out.states if needs & {"states", "step"} else None,
+            state_gradients=gradients,
+            step=_steps(net) if "step" in needs else None,
+        )
+        total, values, states = value, {}, {}
+        for name, penalty in penalties.items():
+            values[name], states[name] = penalty.value(params, context, penalty_state[name])
+            lam = jnp.asarray(hyper[name], values[name].dtype)
+            total = total + lam * values[name]
+        return total, (Parts(value, values, out.outputs), states)
+
+    return objective
+
+
+def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, Any]:
+    """Zeros to add to every h; the gradient with respect to them is ∂L/∂h_t, `[B, T, H]` by layer."""
+    states = jax.eval_shape(lambda: net.apply(params, batch.xs, mask=batch.mask).states)
+    return jax.tree.map(
+        lambda state: jnp.zeros(state.h.shape, state.h.dtype), states, is_leaf=lambda s: hasattr(s, "h")
+    )
+
+
+def _steps(net: Network) -> dict[str, Callable[..., Any]]:
+    def step_of(cell):
+        if cell.step is not None:
+            return cell.step
+
+        def step(params, state, x):
+            W_xh, W_hh, bias = cell.weights(params)
+            return cell.gate(params, state, x @ W_xh + bias, state.h @ W_hh)
+
+        return step
+
+    return {f"layer_{index}": step_of(entry.cell) for index, entry in enumerate(net.layers)}

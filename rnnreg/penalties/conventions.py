@@ -1,0 +1,72 @@
+"""What λ means elsewhere: the same problem in the conventions of other tools."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# Each entry: the factor c with (λ here) = c(sizes) · (strength there), and the sizes that it needs.
+_TO_OURS = {
+    "rnnreg": (lambda: 1.0, ()),
+    "keras": (lambda: 1.0, ()),
+    "weight_decay": (lambda: 0.5, ()),
+    "element_mean": (lambda num_weights: 1.0 / num_weights, ("num_weights",)),
+    "sklearn_ridge": (lambda num_rows: 1.0 / num_rows, ("num_rows",)),
+    "sklearn_lasso": (lambda: 2.0, ()),
+    "glmnet_ridge": (lambda target_sd: 1.0 / target_sd, ("target_sd",)),
+    "glmnet_lasso": (lambda: 2.0, ()),
+}
+
+
+def convert_lambda(
+    lam: Any,
+    from_: str,
+    to: str,
+    *,
+    num_weights: int | None = None,
+    num_rows: int | None = None,
+    target_sd: float | None = None,
+) -> Any:
+    """The strength in the convention `to` of the problem that has strength `lam` in `from_`.
+
+    The problem, here, is (1/n) Σ (y − ŷ)² + λ Σ w² (or λ Σ |w| for the lassos), biases left out.
+
+    | convention | its objective | λ here |
+    |---|---|---|
+    | `rnnreg`, `keras` | mean loss + λ Σ w² | λ |
+    | `weight_decay` (optax.add_decayed_weights, torch.optim.SGD) | adds wd·w to the gradient | wd / 2 |
+    | `element_mean` (pycog, PsychRNN) | mean loss + λ mean(w²) | λ / num_weights |
+    | `sklearn_ridge` | Σ (y − ŷ)² + α Σ w² | α / num_rows |
+    | `sklearn_lasso` | (1/2n) Σ (y − ŷ)² + α Σ |w| | 2 α |
+    | `glmnet_ridge` (alpha=0, standardize=FALSE) | on y / sd(y): (1/2n) Σ (y − ŷ)² + (λ/2) Σ w² | λ / target_sd |
+    | `glmnet_lasso` (alpha=1, standardize=FALSE) | (1/2n) Σ (y − ŷ)² + λ Σ |w| | 2 λ |
+
+    `weight_decay` is equal under SGD only; AdamW is another method, whatever its strength.
+
+    Args:
+      lam: the strength, a number or an array.
+      from_: the convention of `lam`.
+      to: the convention wanted.
+      num_weights: number of penalised elements, for `element_mean`.
+      num_rows: n, for `sklearn_ridge`.
+      target_sd: standard deviation of y with 1/n, for `glmnet_ridge`.
+
+    Raises:
+      ValueError: an unknown convention, or a size that is needed and missing.
+
+    >>> convert_lambda(1e-3, "rnnreg", "weight_decay")
+    0.002
+    >>> convert_lambda(5.0, "sklearn_ridge", "rnnreg", num_rows=100)
+    0.05
+    """
+    sizes = {"num_weights": num_weights, "num_rows": num_rows, "target_sd": target_sd}
+
+    def factor(name: str) -> float:
+        if name not in _TO_OURS:
+            raise ValueError(f"unknown λ convention {name!r}; expected one of {sorted(_TO_OURS)}.")
+        function, needed = _TO_OURS[name]
+        missing = [size for size in needed if sizes[size] is None]
+        if missing:
+            raise ValueError(f"the convention {name!r} needs {missing[0]}=…; it was not given.")
+        return function(**{size: sizes[size] for size in needed})
+
+    return lam * factor(from_) / factor(to)

@@ -1,0 +1,110 @@
+"""Penalties on weights: sums over elements of one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.penalties._base import Penalty, select
+
+
+def elementwise(
+    function: Callable[[Array], Array],
+    paths: str | Sequence[str] = "*",
+    *,
+    reduction: str = "sum",
+    include_biases: bool = False,
+) -> Penalty:
+    """R(W) = Σ_i f(w_i) over the elements of the covered leaves (or their mean).
+
+    Args:
+      function: f, elementwise, with a finite gradient at 0.
+      paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
+      reduction: "sum" over elements, or "mean" over all of them together.
+      include_biases: cover biases too; the textbook Σ over all w_i.
+
+    Raises:
+      ValueError: an unknown reduction; at `init`, a pattern that matches no leaf.
+    """
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction must be 'sum' or 'mean' over elements; got {reduction!r}.")
+
+    def chosen(params):
+        return select(params, paths, include_biases)
+
+    def init(params):
+        chosen(params)
+        return ()
+
+    def value(params, context, state):
+        del context
+        leaves = [_wide(leaf) for leaf in chosen(params).values()]
+        total = sum(jnp.sum(function(leaf)) for leaf in leaves)
+        return total / (sum(leaf.size for leaf in leaves) if reduction == "mean" else 1), state
+
+    return Penalty(init, value, covers=lambda params: list(chosen(params)))
+
+
+def l2(
+    paths: str | Sequence[str] = "*", *, reduction: str = "sum", include_biases: bool = False
+) -> Penalty:
+    """‖W‖² = Σ_i w_i², without a ½; its λ has the units of loss / weight².
+
+    Under SGD, λ‖W‖² is the same as `optax.add_decayed_weights(2λ)` before any clipping; under Adam it
+    is not AdamW. Pass `convert_lambda` a λ from another tool.
+
+    Args:
+      paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
+      reduction: "sum" over elements, or "mean" over all of them together.
+      include_biases: cover biases too.
+
+    >>> penalty = l2("W_hh")
+    >>> params = {"layer_0": {"W_hh": jnp.array([[3.0, 4.0]]), "b_h": jnp.ones(2)}}
+    >>> float(penalty.value(params, None, penalty.init(params))[0])
+    25.0
+    """
+    return elementwise(jnp.square, paths, reduction=reduction, include_biases=include_biases)
+
+
+def l1(
+    paths: str | Sequence[str] = "*", *, reduction: str = "sum", include_biases: bool = False
+) -> Penalty:
+    """Σ_i |w_i|, with the subgradient 0 at 0 (gradient steps do not reach exact zeros).
+
+    Args:
+      paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
+      reduction: "sum" over elements, or "mean" over all of them together.
+      include_biases: cover biases too.
+    """
+    return elementwise(jnp.abs, paths, reduction=reduction, include_biases=include_biases)
+
+
+def elastic_net(
+    l1_ratio: Any = 0.5,
+    paths: str | Sequence[str] = "*",
+    *,
+    reduction: str = "sum",
+    include_biases: bool = False,
+) -> Penalty:
+    """ρ Σ_i |w_i| + (1 − ρ) Σ_i w_i², with ρ = l1_ratio (Zou & Hastie 2005; no ½ here).
+
+    Args:
+      l1_ratio: ρ in [0, 1], the share of the L1 part; may be traced.
+      paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
+      reduction: "sum" over elements, or "mean" over all of them together.
+      include_biases: cover biases too.
+    """
+    if isinstance(l1_ratio, (int, float)) and not 0 <= l1_ratio <= 1:
+        raise ValueError(f"l1_ratio must lie in [0, 1]; got {l1_ratio}.")
+
+    def function(leaf):
+        return l1_ratio * jnp.abs(leaf) + (1 - l1_ratio) * jnp.square(leaf)
+
+    return elementwise(function, paths, reduction=reduction, include_biases=include_biases)
+
+
+def _wide(leaf: Array) -> Array:
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
