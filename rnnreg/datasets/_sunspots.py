@@ -40,7 +40,7 @@ def sunspot_series() -> tuple[np.ndarray, np.ndarray]:
 
     Source: Royal Observatory of Belgium / SIDC, yearly mean sunspot number; public domain.
     """
-    text = resources.files(__package__).joinpath("sunspots.csv").read_text(encoding="utf-8")
+    text = resources.files("rnnreg.datasets").joinpath("sunspots.csv").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if not line.startswith("#")][1:]
     table = np.loadtxt(rows, delimiter=",")
     return table[:, 0].astype(int), table[:, 1]
