@@ -1,0 +1,1 @@
+"""One script a published figure or claim; each prints claim and measurement side by side."""

@@ -1,0 +1,83 @@
+"""List the experiments, or run all of them: `python -m experiments all --preset quick`."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from experiments._report import text_table
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """List the experiments, or run all of them one after another."""
+
+    command: tyro.conf.Positional[Literal["list", "all"]] = "list"
+    """`list` names each experiment; `all` runs each in a process of its own."""
+    preset: Literal["quick", "full"] = "full"
+    """Handed to each experiment."""
+
+
+def discover(folder: Path) -> dict[str, str]:
+    """{name: first line of its docstring} of the experiments in a folder.
+
+    An experiment is a module that defines `main` and a class `Config`, and whose name does not
+    begin with an underscore. Modules are parsed and not imported: listing is quick and cannot fail
+    on a peer that is missing.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        if path.name.startswith("_"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        defined = {
+            node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        }
+        if {"main", "Config"} <= defined:
+            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return found
+
+
+def run(name: str, preset: str) -> tuple[int, list[str]]:
+    """Run one experiment; its exit status, and its row of the closing table."""
+    start, began = time.perf_counter(), time.time()
+    status = subprocess.run(
+        [sys.executable, "-m", f"experiments.{name}", "--preset", preset]
+    ).returncode
+    seconds = time.perf_counter() - start
+    summary = Path("results") / name / "summary.json"
+    if status == 0 and summary.exists() and summary.stat().st_mtime >= began - 1:
+        holds = [claim["holds"] for claim in json.loads(summary.read_text("utf-8"))["claims"]]
+        counts = [str(sum(h is verdict for h in holds)) for verdict in (True, False, None)]
+    else:
+        counts = ["–"] * 3
+    return status, [name, "ok" if status == 0 else f"exit {status}", f"{seconds:.0f}", *counts]
+
+
+def main(arguments: Arguments) -> int:
+    """List or run; the exit status is 1 if an experiment failed to run."""
+    experiments = discover(Path(__file__).parent)
+    if arguments.command == "list":
+        print(text_table(("python -m experiments.…", ""), list(experiments.items())))
+        return 0
+    statuses, rows = [], []
+    for name, line in experiments.items():
+        print(f"\n=== {name}: {line}", flush=True)
+        status, row = run(name, arguments.preset)
+        statuses.append(status)
+        rows.append(row)
+    print()
+    print(text_table(("experiment", "", "seconds", "hold", "fail", "not measured"), rows))
+    return int(any(statuses))
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Arguments, prog="python -m experiments", description=__doc__)))

@@ -1,0 +1,199 @@
+"""The command line, the claims and the summary that every experiment shares."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import __main__ as listing
+from experiments._report import Claim, claims_table, command_line, write_summary
+
+
+@dataclass(frozen=True)
+class Config:
+    """An experiment."""
+
+    preset: Literal["quick", "full"] = "full"
+    """Base values that the other options override."""
+    num_epochs: int = 300
+    """Passes over the training data."""
+    learning_rate: float = 3e-3
+    """Step size."""
+    hidden_sizes: tuple[int, ...] = (8, 16)
+    """Sizes to try."""
+    refit: bool = True
+    """Train on everything afterwards."""
+    out: Path = Path("results/x")
+    """Where files go."""
+
+
+PRESETS = {"quick": {"num_epochs": 3, "hidden_sizes": (4,)}, "full": {}}
+
+
+def parsed(*args):
+    return command_line(Config, PRESETS, args=args)
+
+
+def test_a_preset_gives_the_base_values():
+    assert parsed() == Config()
+    assert parsed("--preset", "quick") == Config(preset="quick", num_epochs=3, hidden_sizes=(4,))
+    assert parsed("--preset=quick") == parsed("--preset", "quick")
+
+
+def test_other_options_override_the_preset_wherever_they_stand():
+    expected = Config(preset="quick", num_epochs=7, hidden_sizes=(4,), refit=False)
+    assert parsed("--preset", "quick", "--num-epochs", "7", "--no-refit") == expected
+    assert parsed("--num-epochs", "7", "--no-refit", "--preset", "quick") == expected
+
+
+def test_help_lists_every_option_with_its_docstring_and_the_presets_defaults(capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed("--preset", "quick", "--help")
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for name in Config.__dataclass_fields__:
+        assert "--" + name.replace("_", "-") in text
+    for words in ("Passes over the training data.", "default: 3", "default: 0.003", "Step size."):
+        assert words in text
+
+
+@pytest.mark.parametrize("args", [("--preset", "slow"), ("--preset",), ("--epochs", "3")])
+def test_what_is_not_an_option_is_refused(args, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parsed(*args)
+    assert stop.value.code != 0
+
+
+def test_a_config_without_a_preset_is_told_so():
+    @dataclass(frozen=True)
+    class Bare:
+        num_epochs: int = 3
+
+    with pytest.raises(ValueError, match="Bare needs a field `preset` whose default is one of"):
+        command_line(Bare, PRESETS, args=())
+
+
+def claims():
+    return [
+        Claim.close("a", source="s", expected=1.0, tolerance=0.1, measured=1.05),
+        Claim.close("b", source="s", expected=1.0, tolerance=0.1, measured=math.nan),
+        Claim.at_most("c", source="s", expected=0.11, measured=np.float32(0.12)),
+        Claim.at_least("d", source="s", expected=0.9, measured=jnp.asarray(0.95)),
+        Claim.at_most("e", source="s", expected=0.11, measured=None),
+    ]
+
+
+def test_claims_hold_fail_or_are_not_measured():
+    assert [claim.holds for claim in claims()] == [True, False, False, True, None]
+    with pytest.raises(ValueError, match="nothing was measured"):
+        Claim("a", "s", 1.0, None, None, True)
+
+
+def test_claims_table_shows_every_claim():
+    header, _, *rows = claims_table(claims()).splitlines()
+    assert header.split() == ["claim", "source", "expected", "measured"]
+    assert [row.split()[-1] for row in rows] == ["holds", "FAILS", "FAILS", "holds", "measured"]
+    assert "1 ± 0.1" in rows[0]
+    assert "at most 0.11" in rows[2]
+
+
+class Point(NamedTuple):
+    lam: float
+    mean: object
+
+
+def test_summary_is_strict_json(tmp_path):
+    summary = {
+        "config": Config(),
+        "cv": [Point(1e-3, jnp.asarray([0.5, jnp.inf]))],
+        "lam_min": np.float32(0.25),
+        "lanes": np.int64(16),
+        "seconds": math.nan,
+    }
+    path = write_summary(tmp_path / "results" / "x", summary, claims())
+    assert path == tmp_path / "results" / "x" / "summary.json"
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    read = json.loads(path.read_text("utf-8"), parse_constant=refuse)
+    assert read["cv"] == [{"lam": 1e-3, "mean": [0.5, None]}]
+    assert read["config"]["out"] == "results/x"
+    assert (read["lam_min"], read["lanes"], read["seconds"]) == (0.25, 16, None)
+    assert list(read["claims"][0]) == [
+        "claim",
+        "source",
+        "expected",
+        "tolerance",
+        "measured",
+        "holds",
+    ]
+    assert [claim["holds"] for claim in read["claims"]] == [True, False, False, True, None]
+    assert [claim["measured"] is None for claim in read["claims"]] == [0, 1, 0, 0, 1]
+    assert {"jax", "commit", "device_kind"} <= read["environment"].keys()
+
+
+def test_summary_refuses_what_json_cannot_hold(tmp_path):
+    with pytest.raises(TypeError, match="cannot hold object"):
+        write_summary(tmp_path, {"x": object()}, [])
+    with pytest.raises(ValueError, match="rename yours"):
+        write_summary(tmp_path, {"claims": []}, [])
+
+
+def test_discover_parses_without_importing(tmp_path):
+    body = (
+        '"""One line.\n\nMore."""\nimport not_installed\nclass Config: ...\ndef main(config): ...'
+    )
+    (tmp_path / "good.py").write_text(body)
+    (tmp_path / "_private.py").write_text(body)
+    (tmp_path / "helper.py").write_text("def main(): ...")
+    assert listing.discover(tmp_path) == {"good": "One line."}
+
+
+def test_every_experiment_has_a_line_and_a_documented_config():
+    folder = Path(listing.__file__).parent
+    for name, line in listing.discover(folder).items():
+        assert line, f"experiments.{name} needs a one-line docstring"
+
+
+def test_python_m_experiments_lists_them():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments"],
+        capture_output=True,
+        text=True,
+        cwd=Path(listing.__file__).parents[1],
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in listing.discover(Path(listing.__file__).parent):
+        assert name in done.stdout
+
+
+def test_all_runs_each_and_reports_failures(tmp_path, monkeypatch, capsys):
+    outcomes = {"one": 0, "two": 3}
+
+    class Done(NamedTuple):
+        returncode: int
+
+    def fake(command):
+        name = command[2].removeprefix("experiments.")
+        assert command[3:] == ["--preset", "quick"]
+        if outcomes[name] == 0:
+            write_summary(Path("results") / name, {}, claims())
+        return Done(outcomes[name])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(listing, "discover", lambda folder: dict.fromkeys(outcomes, "A line."))
+    monkeypatch.setattr(listing.subprocess, "run", fake)
+    monkeypatch.setattr("experiments._report._commit", lambda: None)
+    assert listing.main(listing.Arguments("all", "quick")) == 1
+    one, two = capsys.readouterr().out.splitlines()[-2:]
+    assert one.split() == ["one", "ok", one.split()[2], "2", "2", "1"]
+    assert two.split()[1:3] == ["exit", "3"]
