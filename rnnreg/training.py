@@ -1,0 +1,496 @@
+"""A training run as pure functions: init, update, advance, finish, and the whole run as one call."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from rnnreg.data import (
+    Batch,
+    Split,
+    as_split,
+    check_batch,
+    scale_batch,
+    take_rows,
+    unscale_outputs,
+)
+from rnnreg.diagnostics.spectra import gate_blocks, sigma_max
+from rnnreg.losses import Loss
+from rnnreg.network import Network
+from rnnreg.objective import make_objective
+from rnnreg.penalties import Penalty, leaf_paths
+
+Params = dict[str, Any]
+
+
+class Hyper(dict):
+    """All traced hyperparameters by name; remembers which were read, and says what is missing."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        super().__init__(values)
+        self.reads: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.reads.add(name)
+        if name not in self:
+            raise ValueError(
+                f"the run reads the hyperparameter {name!r}, which was not given; got {sorted(self)}. Every "
+                "penalty reads the λ of its own name, for example hyper={'l2': 1e-3, 'learning_rate': 1e-2}."
+            )
+        return super().__getitem__(name)
+
+
+class Best(NamedTuple):
+    """The best record so far.
+
+    Attributes:
+      params: the parameters then.
+      val_loss: the validation loss then.
+      step: the number of updates then.
+    """
+
+    params: Params
+    val_loss: Array
+    step: Array
+
+
+class TrainState(NamedTuple):
+    """What the next update needs.
+
+    Attributes:
+      params: parameters.
+      opt_state: state of the optimiser.
+      penalty_state: state of each penalty, by name.
+      key: root of the run's minibatches and dropout masks; never used up, only folded.
+      step: updates done.
+      epoch: epochs done.
+      diverged_at: the step whose loss, gradient or result was not finite; −1 while there is none.
+      best: the best record so far, or () where it is not kept.
+      stalled: records since the validation loss last improved.
+    """
+
+    params: Params
+    opt_state: Any
+    penalty_state: dict[str, Any]
+    key: Array
+    step: Array
+    epoch: Array
+    diverged_at: Array
+    best: Any
+    stalled: Array
+
+
+class TrainInfo(NamedTuple):
+    """What a diagnostic wants to know of one update, all before it was applied.
+
+    Attributes:
+      total: data loss + Σ λ_k R_k.
+      data_loss: L.
+      penalties: R_k by name, without its λ.
+      gradient_norm: global norm of the gradient of the total.
+      finite: whether loss, gradient and the new parameters are finite.
+    """
+
+    total: Array
+    data_loss: Array
+    penalties: dict[str, Array]
+    gradient_norm: Array
+    finite: Array
+
+
+class Run(NamedTuple):
+    """What one run produces.
+
+    Attributes:
+      params: final parameters (the best ones with `keep_best`), the pytree that `net.apply` takes.
+      history: by name, `[R]` values at the record stride.
+      metrics: by name, final values; NaN for a diverged run.
+      predictions: outputs on the validation rows in the units of the split's arrays; None without any.
+      diverged_at: the step at which the run froze, −1 if it did not.
+      num_steps: updates done.
+    """
+
+    params: Params
+    history: dict[str, Array]
+    metrics: dict[str, Array]
+    predictions: Any
+    diverged_at: Array
+    num_steps: Array
+
+
+class Settings(NamedTuple):
+    """The static choices of a run, for records and for the rooms that plan and score it.
+
+    Attributes:
+      net: the network, or a function of `hyper` that makes it.
+      loss: the data loss.
+      penalties: by name.
+      optimizer: function of `hyper`.
+      num_epochs: passes over the training rows.
+      batch_size: rows an update; None for all of them.
+      record_every: epochs between two records of the history.
+      keep_best: whether the best parameters by validation loss are returned.
+      patience: records without improvement after which the run stops; None never.
+      metrics: further scores, by name, like losses.
+    """
+
+    net: Any
+    loss: Loss
+    penalties: dict[str, Penalty]
+    optimizer: Callable[[Mapping[str, Any]], optax.GradientTransformation]
+    num_epochs: int
+    batch_size: int | None
+    record_every: int
+    keep_best: bool
+    patience: int | None
+    metrics: dict[str, Loss]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Train:
+    """A training run as pure functions; calling the record runs them all.
+
+    Attributes:
+      init: `init(hyper, data, *, key) -> TrainState`.
+      update: `update(state, batch, hyper) -> (TrainState, TrainInfo)`, the step to jit and call by hand.
+      advance: `advance(state, hyper, data, num_epochs) -> (TrainState, history)`, one scan.
+      finish: `finish(state, hyper, data) -> Run`, with an empty history.
+      settings: the static choices.
+    """
+
+    init: Callable[..., TrainState]
+    update: Callable[..., tuple[TrainState, TrainInfo]]
+    advance: Callable[..., tuple[TrainState, dict[str, Array]]]
+    finish: Callable[..., Run]
+    settings: Settings
+
+    def __call__(self, hyper: Mapping[str, Any], data: Split | Batch, *, key: Array) -> Run:
+        """The whole run: init, every epoch, finish."""
+        state = self.init(hyper, data, key=key)
+        state, history = self.advance(state, hyper, data, self.settings.num_epochs)
+        return self.finish(state, hyper, data)._replace(history=history)
+
+
+def make_train(
+    net: Network | Callable[[Mapping[str, Any]], Network],
+    *,
+    loss: Loss,
+    penalties: Mapping[str, Penalty] | None = None,
+    optimizer: optax.GradientTransformation
+    | Callable[[Mapping[str, Any]], optax.GradientTransformation],
+    num_epochs: int,
+    batch_size: int | None = None,
+    record_every: int | None = None,
+    keep_best: bool = False,
+    patience: int | None = None,
+    metrics: Mapping[str, Loss] | None = None,
+) -> Train:
+    """w ← w − α ∂(L + Σ_k λ_k R_k)/∂w, over minibatches drawn on the device from the key.
+
+    What sets a shape is static and given here; what is a number is read from `hyper` inside the trace: each
+    penalty's λ under its own name, and whatever `optimizer` and `net` read when they are functions of
+    `hyper`. One compilation serves every value. Nothing is jitted here: jit `update`, or the record itself.
+
+    An update whose loss, gradient or result is not finite is not applied: the run keeps its last finite
+    state, and `diverged_at` holds the step.
+
+    Args:
+      net: a network, or `lambda hyper: rr.network(..., dropout=hyper["dropout"])`.
+      loss: the data loss.
+      penalties: by name; the name is that of its λ in `hyper`.
+      optimizer: an optax transformation, or `lambda hyper: optax.adam(hyper["learning_rate"])`. Global-norm
+        clipping is `optax.chain(optax.clip_by_global_norm(…), …)`. A schedule wants a static shape with
+        peak 1, times the traced rate.
+      num_epochs: passes over the training rows; with `batch_size=None`, the number of updates.
+      batch_size: rows an update; each epoch is a fresh order of the rows, and its last batch is filled up
+        from the order's start. None takes all rows at once.
+      record_every: epochs between two records of the history; must divide `num_epochs`. None keeps at
+        most 50 records.
+      keep_best: return the parameters of the record with the least validation loss.
+      patience: stop after so many records without improvement (a stopped run costs no time when lanes run
+        one by one).
+      metrics: further scores `f(outputs, ys, mask, weights)` by name, recorded as `train_<name>` and
+        `val_<name>`.
+
+    Recorded: `train_loss` and `val_loss` (data losses without dropout, in the units of the split's arrays),
+    `penalty_<name>` (without its λ), `gradient_norm` (of the last update), `norm/<path>` and
+    `sigma_max/<path>` of every W_hh (the largest over its gate blocks).
+
+    Raises:
+      ValueError: an argument out of range, before anything compiles.
+
+    >>> import rnnreg as rr
+    >>> net = rr.network([rr.cells.elman(hidden_size=4)], output_size=1, readout="last")
+    >>> train = make_train(net, loss=rr.losses.squared_error("mean"), penalties={"l2": rr.penalties.l2()},
+    ...                    optimizer=lambda hyper: optax.sgd(hyper["learning_rate"]), num_epochs=20)
+    >>> batch = rr.Batch(jnp.ones((8, 3, 1)), jnp.ones((8, 1)))
+    >>> run = jax.jit(train)({"l2": 1e-3, "learning_rate": 0.1}, batch, key=jax.random.key(0))
+    >>> bool(run.metrics["train_loss"] < 0.1), run.history["train_loss"].shape
+    (True, (20,))
+    """
+    settings = _check_settings(
+        net, loss, penalties, optimizer, num_epochs, batch_size, record_every, keep_best, patience, metrics
+    )
+    loss, penalties, batch_size = settings.loss, settings.penalties, settings.batch_size
+
+    def network_of(hyper):
+        made = settings.net if isinstance(settings.net, Network) else settings.net(hyper)
+        if not isinstance(made, Network):
+            raise ValueError(f"net must be an rnnreg Network or a function that returns one; got {made!r}.")
+        return made
+
+    def optimizer_of(hyper):
+        return optax.with_extra_args_support(settings.optimizer(hyper))
+
+    def init(hyper: Mapping[str, Any], data: Split | Batch, *, key: Array) -> TrainState:
+        hyper, data = as_hyper(hyper), as_split(data)
+        check_data(settings, data)
+        check_hyper(settings, hyper)
+        key_params, key_run = jax.random.split(key)
+        xs = data.train.xs
+        real = jnp.issubdtype(xs.dtype, jnp.floating)
+        dtype = jnp.promote_types(xs.dtype, jnp.float32) if real else jnp.result_type(float)
+        params = network_of(hyper).init(key_params, xs.shape[-1] if real else None, dtype=dtype)
+        best = ()
+        if settings.keep_best or settings.patience is not None:
+            best = Best(params, jnp.asarray(jnp.inf, jnp.promote_types(dtype, jnp.float32)), jnp.int32(0))
+        return TrainState(
+            params=params,
+            opt_state=optimizer_of(hyper).init(params),
+            penalty_state={name: penalty.init(params) for name, penalty in penalties.items()},
+            key=key_run,
+            step=jnp.int32(0),
+            epoch=jnp.int32(0),
+            diverged_at=jnp.int32(-1),
+            best=best,
+            stalled=jnp.int32(0),
+        )
+
+    def update(state: TrainState, batch: Batch, hyper: Mapping[str, Any]) -> tuple[TrainState, TrainInfo]:
+        hyper = as_hyper(hyper)
+        objective = make_objective(network_of(hyper), loss, penalties)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
+
+        def total_loss(params):
+            return objective(params, batch, hyper, state.penalty_state, key=key, train=True)
+
+        (total, (parts, penalty_state)), gradients = jax.value_and_grad(total_loss, has_aux=True)(state.params)
+        updates, opt_state = optimizer_of(hyper).update(
+            gradients, state.opt_state, state.params, value=total, grad=gradients, value_fn=total_loss
+        )
+        params = optax.apply_updates(state.params, updates)
+        finite = jnp.isfinite(total) & _all_finite(gradients) & _all_finite(params)
+        running = state.diverged_at < 0
+        new = state._replace(
+            params=params, opt_state=opt_state, penalty_state=penalty_state, step=state.step + 1
+        )
+        kept = _select(finite & running, new, state)
+        diverged_at = jnp.where(running & ~finite, state.step, state.diverged_at)
+        info = TrainInfo(
+            total, parts.data_loss, parts.penalties, optax.tree.norm(gradients), finite
+        )
+        return kept._replace(diverged_at=diverged_at), info
+
+    def epoch(state, batch, hyper):
+        """One pass over the rows; the gradient norm of its last update."""
+        if batch_size is None:
+            state, info = update(state, batch, hyper)
+            return state._replace(epoch=state.epoch + 1), info.gradient_norm
+        num_rows = batch.xs.shape[0]
+        num_batches = -(-num_rows // batch_size)
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.epoch)
+        draws = jax.random.uniform(key, (num_rows,))
+        count = num_rows
+        if batch.weights is not None:  # padding rows come last in the order, and are never reached
+            draws = jnp.where(batch.weights > 0, draws, jnp.inf)
+            count = jnp.sum(batch.weights > 0)
+        order = jnp.argsort(draws)
+        positions = jnp.arange(num_batches * batch_size) % count
+        rows = order[positions].reshape(num_batches, batch_size)
+
+        def step(state, rows):
+            state, info = update(state, take_rows(batch, rows), hyper)
+            return state, info.gradient_norm
+
+        state, norms = jax.lax.scan(step, state, rows)
+        return state._replace(epoch=state.epoch + 1), norms[-1]
+
+    def score(net, params, data, batch, prefix):
+        """Losses and further metrics of a batch, in the units of the split's arrays, and the outputs."""
+        seen = scale_batch(batch, data.scaling)
+        outputs = net.apply(params, seen.xs, mask=batch.mask).outputs
+        outputs = unscale_outputs(outputs, data.scaling)
+        nothing = jnp.bool_(False) if batch.weights is None else ~jnp.any(batch.weights > 0)
+        scores = {f"{prefix}_loss": loss(outputs, batch.ys, batch.mask, batch.weights)}
+        for name, metric in settings.metrics.items():
+            scores[f"{prefix}_{name}"] = metric(outputs, batch.ys, batch.mask, batch.weights)
+        return {name: jnp.where(nothing, jnp.nan, value) for name, value in scores.items()}, outputs
+
+    def measure(params, penalty_state, hyper, data):
+        net = network_of(hyper)
+        values, _ = score(net, params, data, data.train, "train")
+        predictions = None
+        if data.validation is not None:
+            val, predictions = score(net, params, data, data.validation, "val")
+            values |= val
+        for name, penalty in penalties.items():
+            if not penalty.needs:
+                values[f"penalty_{name}"] = penalty.value(params, None, penalty_state[name])[0]
+        for path, leaf in leaf_paths(params).items():
+            if path.split("/")[-1] == "W_hh":
+                blocks = gate_blocks(leaf)
+                values[f"norm/{path}"] = jnp.sqrt(jnp.sum(jnp.square(leaf)))
+                values[f"sigma_max/{path}"] = jnp.max(jax.vmap(sigma_max)(blocks))
+        return values, predictions
+
+    def advance(
+        state: TrainState, hyper: Mapping[str, Any], data: Split | Batch, num_epochs: int
+    ) -> tuple[TrainState, dict[str, Array]]:
+        hyper, data = as_hyper(hyper), as_split(data)
+        if num_epochs < 1 or num_epochs % settings.record_every:
+            raise ValueError(
+                f"advance goes on by a positive multiple of record_every={settings.record_every} epochs; "
+                f"got num_epochs={num_epochs}."
+            )
+        batch = scale_batch(data.train, data.scaling)
+
+        def run_epochs(state):
+            state, norms = jax.lax.scan(
+                lambda state, _: epoch(state, batch, hyper), state, length=settings.record_every
+            )
+            return state, norms[-1]
+
+        def skip(state):
+            return state, jnp.full((), jnp.nan, norm_dtype)
+
+        norm_dtype = jax.eval_shape(run_epochs, state)[1].dtype
+
+        def record(state, _):
+            stopped = state.diverged_at >= 0
+            if settings.patience is not None:
+                stopped |= state.stalled >= settings.patience
+            state, gradient_norm = jax.lax.cond(stopped, skip, run_epochs, state)
+            values, _ = measure(state.params, state.penalty_state, hyper, data)
+            if state.best:
+                state = _note_best(state, values["val_loss"], stopped)
+            return state, values | {"gradient_norm": gradient_norm}
+
+        return jax.lax.scan(record, state, length=num_epochs // settings.record_every)
+
+    def finish(state: TrainState, hyper: Mapping[str, Any], data: Split | Batch) -> Run:
+        hyper, data = as_hyper(hyper), as_split(data)
+        params = state.best.params if settings.keep_best else state.params
+        values, predictions = measure(params, state.penalty_state, hyper, data)
+        diverged = state.diverged_at >= 0
+        return Run(
+            params=params,
+            history={},
+            metrics={name: jnp.where(diverged, jnp.nan, value) for name, value in values.items()},
+            predictions=predictions,
+            diverged_at=state.diverged_at,
+            num_steps=state.step,
+        )
+
+    return Train(init, update, advance, finish, settings)
+
+
+def as_hyper(hyper: Mapping[str, Any]) -> Hyper:
+    """The mapping as one that says what is missing."""
+    return hyper if isinstance(hyper, Hyper) else Hyper(hyper)
+
+
+def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
+    """Raises where a penalty has no λ, or where a concrete λ is negative or not finite."""
+    for name in settings.penalties:
+        lam = as_hyper(hyper)[name]
+        if isinstance(lam, jax.core.Tracer):
+            continue
+        if not jnp.all(jnp.isfinite(jnp.asarray(lam))) or jnp.any(jnp.asarray(lam) < 0):
+            raise ValueError(f"λ must be finite and not negative; got {name}={lam}.")
+
+
+def check_data(settings: Settings, data: Split) -> None:
+    """Raises where the data cannot be trained on with these settings."""
+    check_batch(data.train, "data.train")
+    if data.validation is not None:
+        check_batch(data.validation, "data.validation")
+    num_rows = data.train.xs.shape[0]
+    if settings.batch_size is not None and settings.batch_size > num_rows:
+        raise ValueError(
+            f"batch_size={settings.batch_size} is larger than the {num_rows} training rows; use a smaller one, "
+            "or batch_size=None for all rows at once."
+        )
+    if data.validation is None and (settings.keep_best or settings.patience is not None):
+        raise ValueError(
+            "keep_best and patience score a validation set, and the data has none; give Split(validation=…), "
+            "or folds in a sweep."
+        )
+
+
+def _check_settings(
+    net, loss, penalties, optimizer, num_epochs, batch_size, record_every, keep_best, patience, metrics
+) -> Settings:
+    for name, value in (("num_epochs", num_epochs), ("batch_size", batch_size), ("patience", patience)):
+        if name != "num_epochs" and value is None:
+            continue
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive int; got {value!r}.")
+    if record_every is None:
+        record_every = next(d for d in range(1, num_epochs + 1) if num_epochs % d == 0 and num_epochs // d <= 50)
+    if not isinstance(record_every, int) or record_every < 1 or num_epochs % record_every:
+        raise ValueError(
+            f"record_every must be a positive int that divides num_epochs={num_epochs}; got {record_every!r}."
+        )
+    if not callable(loss):
+        raise ValueError(f"loss must be a function such as rr.losses.squared_error('mean'); got {loss!r}.")
+    for name, penalty in (penalties or {}).items():
+        if not isinstance(penalty, Penalty):
+            raise ValueError(
+                f"penalties[{name!r}] must be a Penalty such as rr.penalties.l2(); got {penalty!r}. Its λ comes "
+                "from hyper."
+            )
+    if isinstance(optimizer, optax.GradientTransformation):
+        fixed = optimizer
+
+        def optimizer(hyper):
+            return fixed
+
+    if not callable(optimizer):
+        raise ValueError(
+            "optimizer must be an optax transformation or a function of hyper that returns one; got "
+            f"{optimizer!r}."
+        )
+    return Settings(
+        net=net,
+        loss=loss,
+        penalties=dict(penalties or {}),
+        optimizer=optimizer,
+        num_epochs=num_epochs,
+        batch_size=batch_size,
+        record_every=record_every,
+        keep_best=keep_best,
+        patience=patience,
+        metrics=dict(metrics or {}),
+    )
+
+
+def _note_best(state: TrainState, val_loss: Array, stopped: Array) -> TrainState:
+    better = (val_loss < state.best.val_loss) & ~stopped
+    best = _select(better, Best(state.params, val_loss, state.step), state.best)
+    stalled = jnp.where(better, 0, state.stalled + (~stopped).astype(jnp.int32))
+    return state._replace(best=best, stalled=stalled)
+
+
+def _all_finite(tree: Any) -> Array:
+    leaves = jax.tree.leaves(tree)
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
+
+
+def _select(condition: Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)
