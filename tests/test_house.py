@@ -1,0 +1,193 @@
+"""The house rules that a machine can keep: who imports whom, what an import costs, signatures."""
+
+import ast
+import dataclasses
+import importlib.resources
+import inspect
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import rnnreg
+
+PACKAGE = Path(rnnreg.__file__).parent
+
+# Each room imports only rooms above it.
+ROOMS = [
+    "runtime",
+    "data",
+    "cells",
+    "recurrence",
+    "network",
+    "losses",
+    "penalties",
+    "objective",
+    "diagnostics",
+    "proximal",
+    "training",
+    "lanes",
+    "sweep",
+    "selection",
+    "tasks",
+    "datasets",
+    "plotting",
+    "convert",
+]
+
+# Imported inside the function that uses them: together they cost more than jax itself.
+HEAVY = ["sklearn", "scipy.stats", "matplotlib", "xarray", "pandas", "h5netcdf", "orbax", "tyro"]
+PEERS = ["torch", "keras", "tensorflow", "equinox", "statsmodels"]
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(module):
+    """The room of a dotted name inside rnnreg: "rnnreg.cells.gru" is in "cells"."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else None
+
+
+def imported(path):
+    """Every absolute dotted name that a file imports, at its top or inside a function."""
+    package = ["rnnreg", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_import_only_rooms_above(path):
+    if path == PACKAGE / "__init__.py":
+        return
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    assert room in ROOMS, f"{room} is a new room: give it its place in ROOMS and in CONTRIBUTING.md"
+    above = ROOMS[: ROOMS.index(room) + 1]
+    for name in imported(path):
+        if name.split(".")[0] == "rnnreg":
+            assert room_of(name) in above, f"{room} imports {name}, which is not above it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_private_jax(path):
+    assert not [name for name in imported(path) if name.startswith(("jax._src", "jaxlib"))]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in FILES if path.name == "__init__.py"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_init_files_export_and_define_nothing(path):
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            assert names <= {"__all__", "__version__"}
+        else:
+            assert isinstance(node, (ast.Expr, ast.Import, ast.ImportFrom)), ast.unparse(node)
+
+
+def fresh(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_import_leaves_heavy_packages_alone():
+    loaded = fresh(
+        "import sys, json, rnnreg; "
+        f"print(json.dumps([name for name in {HEAVY + PEERS} if name in sys.modules]))"
+    )
+    assert loaded == []
+
+
+def test_import_makes_no_array():
+    # An array at import would fix the number of devices before `use_all_cores` can.
+    assert fresh("import rnnreg.runtime; print(rnnreg.runtime.use_all_cores(3))") == 3
+
+
+def test_import_adds_less_than_a_second_to_jax():
+    code = (
+        "import json, time, jax, jax.numpy; start = time.perf_counter(); import rnnreg; "
+        "print(json.dumps(time.perf_counter() - start))"
+    )
+    seconds = []
+    for _ in range(3):  # a busy machine may be slow once; a slow import is slow every time
+        seconds.append(fresh(code))
+        if seconds[-1] < 1.0:
+            return
+    pytest.fail(f"import rnnreg took {seconds} seconds beside jax")
+
+
+def test_types_and_data_ship():
+    files = importlib.resources.files("rnnreg")
+    assert (files / "py.typed").is_file()
+    assert (files / "datasets" / "sunspots.csv").is_file()
+
+
+def public_objects():
+    """{dotted name: object} of everything in `rnnreg.__all__` and in the `__all__` of its rooms."""
+    seen = {}
+    for name in rnnreg.__all__:
+        value = getattr(rnnreg, name)
+        if isinstance(value, types.ModuleType):
+            for inner in getattr(value, "__all__", []):
+                seen[f"{name}.{inner}"] = getattr(value, inner)
+        else:
+            seen[name] = value
+    return seen
+
+
+PUBLIC = public_objects()
+FUNCTIONS = {name: f for name, f in PUBLIC.items() if inspect.isfunction(f)}
+RECORDS = {
+    name: record
+    for name, record in PUBLIC.items()
+    if inspect.isclass(record) and (hasattr(record, "_fields") or dataclasses.is_dataclass(record))
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_optional_arguments_are_keyword_only(name):
+    # The first argument is what the function is about; it may have a default: `l2()`, `l2("W_hh")`.
+    parameters = list(inspect.signature(FUNCTIONS[name]).parameters.values())
+    for parameter in parameters[1:]:
+        if parameter.default is not parameter.empty:
+            assert parameter.kind is parameter.KEYWORD_ONLY, f"{name}: {parameter.name}"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_key_is_never_made_up(name):
+    for parameter in inspect.signature(FUNCTIONS[name]).parameters.values():
+        if parameter.name == "key":
+            assert parameter.default in (parameter.empty, None), f"{name} has a default key"
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_everything_public_has_a_docstring(name):
+    if not (inspect.isfunction(PUBLIC[name]) or inspect.isclass(PUBLIC[name])):
+        return
+    doc = PUBLIC[name].__doc__ or ""
+    assert doc.strip(), f"{name} has no docstring"
+    assert not doc.startswith(f"{PUBLIC[name].__name__}("), f"{name} has no docstring of its own"
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_field_of_a_record_is_documented(name):
+    record = RECORDS[name]
+    fields = getattr(record, "_fields", None) or [f.name for f in dataclasses.fields(record)]
+    missing = [field for field in fields if field not in (record.__doc__ or "")]
+    assert not missing, f"{name} does not say what {missing} are"
