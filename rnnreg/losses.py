@@ -65,7 +65,7 @@ def sigmoid_cross_entropy(reduction: str = "mean") -> Loss:
 
 
 def _wide(values: Array) -> Array:
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    return values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
 
 
 def _masked(elementwise, reduction: str, name: str, check) -> Loss:
@@ -78,7 +78,7 @@ def _masked(elementwise, reduction: str, name: str, check) -> Loss:
         check(outputs, ys)
         errors, num_outputs = elementwise(outputs, ys)  # [B, T], or [B] with one output a row
         dtype = errors.dtype
-        true = None if mask is None else (mask > 0).astype(dtype)
+        true = None if mask is None else mask.astype(bool).astype(dtype)
         rows = jnp.ones(errors.shape[0], dtype) if weights is None else weights.astype(dtype)
         if true is not None:
             rows = rows * (true.max(axis=1) > 0).astype(dtype)

@@ -211,7 +211,8 @@ def network(
             hidden = sequence
         hidden = drops(hidden, output_dropout, over_time=readout == "all")
         if output_size is not None:
-            hidden = hidden @ params["readout"]["W_hy"] + params["readout"]["b_y"]
+            hidden = hidden @ params["readout"]["W_hy"]
+            hidden = hidden + jnp.broadcast_to(params["readout"]["b_y"], hidden.shape)
         outputs = jnp.swapaxes(hidden, 0, 1) if readout == "all" else hidden
         states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), states)
         return NetworkOutput(outputs, states, final_state)
@@ -300,8 +301,10 @@ class _Drops:
             return None
         key = jax.random.fold_in(self.key, self.count)
         self.count += 1
-        keep = 1 - jnp.asarray(rate, dtype)
-        return (jax.random.uniform(key, shape, dtype) < keep).astype(dtype) / keep
+        wide = jnp.float64 if dtype == jnp.float64 else jnp.float32  # bfloat16 would round the rate
+        keep = 1 - jnp.asarray(rate, wide)
+        kept = jax.random.uniform(key, shape, wide) < keep
+        return jnp.where(kept, 1 / keep, 0).astype(dtype)
 
     def __call__(self, values: Array, rate: Any, *, over_time: bool = True) -> Array:
         one_mask = self.variational and over_time
@@ -315,6 +318,7 @@ def _is_zero(rate: Any) -> bool:
 
 
 def _enter(params: Params, xs: Array, embedding: tuple[int, int] | None) -> tuple[Array, Params]:
+    xs = jnp.asarray(xs)  # NumPy's float64 becomes the precision in force
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
         expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"

@@ -75,7 +75,7 @@ def covered(penalty: Penalty, params: Params) -> list[str]:
 
 
 def select(params: Params, paths: str | Sequence[str], include_biases: bool) -> dict[str, Any]:
-    """The leaves whose path, or last name, matches a pattern; each array once.
+    """The leaves whose path, or last name, matches a pattern; each once, however many match it.
 
     Biases (names that begin with `b_`) need `include_biases`; learned initial states need a pattern
     that names them.
@@ -95,7 +95,6 @@ def select(params: Params, paths: str | Sequence[str], include_biases: bool) -> 
         return "initial" not in parts or "initial" in pattern
 
     chosen: dict[str, Any] = {}
-    seen: set[int] = set()
     for pattern in patterns:
         found = [path for path in leaves if matches(path, pattern)]
         if not found:
@@ -104,8 +103,5 @@ def select(params: Params, paths: str | Sequence[str], include_biases: bool) -> 
                 "matches a whole path or a last name, for example 'W_hh' or 'layer_0/*'; biases need "
                 "include_biases=True."
             )
-        for path in found:
-            if path not in chosen and id(leaves[path]) not in seen:
-                chosen[path] = leaves[path]
-                seen.add(id(leaves[path]))
+        chosen |= {path: leaves[path] for path in found}
     return dict(sorted(chosen.items()))

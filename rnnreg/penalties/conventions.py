@@ -37,7 +37,7 @@ def convert_lambda(
     | `element_mean` (pycog, PsychRNN) | mean loss + λ mean(w²) | λ / num_weights |
     | `sklearn_ridge` | Σ (y − ŷ)² + α Σ w² | α / num_rows |
     | `sklearn_lasso` | (1/2n) Σ (y − ŷ)² + α Σ |w| | 2 α |
-    | `glmnet_ridge` (alpha=0, standardize=FALSE) | on y / sd(y): (1/2n) Σ (y − ŷ)² + (λ/2) Σ w² | λ / target_sd |
+    | `glmnet_ridge` (alpha=0, standardize=FALSE) | (1/2n) Σ (y − ŷ)² + (λ / 2 sd(y)) Σ w² | λ / target_sd |
     | `glmnet_lasso` (alpha=1, standardize=FALSE) | (1/2n) Σ (y − ŷ)² + λ Σ |w| | 2 λ |
 
     `weight_decay` is equal under SGD only; AdamW is another method, whatever its strength.

@@ -107,4 +107,4 @@ def elastic_net(
 
 
 def _wide(leaf: Array) -> Array:
-    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    return leaf.astype(jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32)
