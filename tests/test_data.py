@@ -1,0 +1,295 @@
+"""Rows of sequences: windows, masks, scaling, and folds that never see their validation rows."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import tolerance
+
+import rnnreg as rr
+from rnnreg.data import (
+    Batch,
+    Scaling,
+    Split,
+    as_split,
+    check_batch,
+    fit_scaling,
+    lengths_to_mask,
+    scale_batch,
+    stack_folds,
+    standardize,
+    take_fold,
+    take_rows,
+    unscale_outputs,
+    windows,
+)
+
+pytestmark = pytest.mark.numerics
+
+# Unequal sizes, so that padding happens on both sides.
+PAIRS = [([0, 1, 2, 3, 4], [5, 6]), ([5, 6, 7], [0, 1, 2, 3]), ([2], [0, 7, 5])]
+
+
+def _split(seed=0, num_rows=8):
+    rng = np.random.default_rng(seed)
+    batch = Batch(
+        xs=rng.normal(3.0, 2.0, (num_rows, 5, 2)).astype(np.float32),
+        ys=rng.normal(-1.0, 5.0, (num_rows, 1)).astype(np.float32),
+    )
+    return Split(train=batch, test={"later": take_rows(batch, jnp.arange(2))})
+
+
+def _at(folds, index):
+    return jax.tree.map(lambda leaf: leaf[index], folds)
+
+
+# ---- windows and masks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+@pytest.mark.parametrize("targets", ["last", "all"])
+def test_windows_equal_slices_by_hand(targets, horizon):
+    series = np.random.default_rng(0).normal(size=(12, 2))
+    times = 1700.0 + np.arange(12)
+    batch, target_times = windows(series, 4, times=times, targets=targets, horizon=horizon)
+    assert len(batch.xs) == len(batch.ys) == len(target_times) == 12 - 4 - horizon + 1
+    for row in range(len(batch.xs)):
+        np.testing.assert_array_equal(batch.xs[row], series[row : row + 4])
+        ahead = slice(row + horizon, row + 4 + horizon)
+        expected = series[ahead] if targets == "all" else series[ahead][-1]
+        np.testing.assert_array_equal(batch.ys[row], expected)
+        first = times[ahead][0] if targets == "all" else times[ahead][-1]
+        np.testing.assert_array_equal(target_times[row], [first, times[ahead][-1]])
+
+
+def test_the_last_window_uses_the_last_value():
+    batch, target_times = windows(np.arange(10.0), window=3)
+    assert batch.ys[-1, 0] == 9.0
+    assert target_times[-1].tolist() == [9.0, 9.0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"window": 6}, "no window of 6 steps"),
+        ({"window": 0}, "no window of 0 steps"),
+        ({"window": 3, "horizon": 4}, "4 ahead"),
+        ({"window": 2, "targets": "first"}, "'last' or 'all'"),
+        ({"window": 2, "times": np.arange(5)}, "one entry a value: 6; got 5"),
+    ],
+)
+def test_impossible_windows_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        windows(np.arange(6.0), **arguments)
+
+
+def test_mask_of_lengths_counts_true_steps():
+    mask = lengths_to_mask([0, 2, 5], num_steps=5)
+    assert mask.shape == (3, 5)
+    assert mask.sum(axis=1).tolist() == [0, 2, 5]
+    assert (np.diff(mask, axis=1) <= 0).all()  # true steps come first
+
+
+@pytest.mark.parametrize(
+    ("lengths", "message"), [([6, 1], "got 6"), ([-1, 2], "got -1"), ([[1]], "got shape")]
+)
+def test_lengths_beyond_the_steps_raise(lengths, message):
+    with pytest.raises(ValueError, match=message):
+        lengths_to_mask(lengths, num_steps=5)
+
+
+# ---- scaling --------------------------------------------------------------------------------------
+
+
+def test_standardize_fits_training_rows_alone_and_can_be_undone():
+    split = _split()
+    seen = standardize(split)
+    for name in ("xs", "ys"):
+        values = np.asarray(getattr(seen.train, name))
+        flat = values.reshape(-1, values.shape[-1])
+        np.testing.assert_allclose(flat.mean(axis=0), 0, atol=1e-6)
+        np.testing.assert_allclose(flat.std(axis=0), 1, rtol=1e-5)
+    back = unscale_outputs(seen.train.ys, seen.units)
+    np.testing.assert_allclose(back, split.train.ys, **tolerance(jnp.float32))
+    # the test set goes through the map of the training rows, not through its own
+    rows = np.asarray(seen.test["later"].ys)
+    np.testing.assert_allclose(rows, np.asarray(seen.train.ys)[:2], **tolerance(jnp.float32))
+
+    other = split.replace(test={"later": take_rows(split.train, jnp.array([7]))})
+    for one, two in zip(standardize(other).units, seen.units, strict=True):
+        np.testing.assert_array_equal(one, two)
+    with pytest.raises(ValueError, match="standardised already"):
+        standardize(seen)
+
+
+def test_scaling_ignores_padding_and_leaves_constants_and_tokens():
+    xs = np.array([[[1.0, 7.0], [3.0, 7.0], [99.0, 99.0]]])
+    scaling = fit_scaling(Batch(xs, np.array([[2]]), mask=np.array([[1, 1, 0]])))
+    np.testing.assert_allclose(scaling.x_shift, [2.0, 7.0])
+    np.testing.assert_allclose(scaling.x_scale, [1.0, 1.0])  # std of (1, 3); a constant keeps 1
+    tokens = Batch(np.array([[4, 5]]), np.array([1]))
+    scaled = scale_batch(tokens, fit_scaling(tokens))
+    assert scaled.xs.tolist() == [[4, 5]]
+    assert scaled.ys.tolist() == [1]
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_scaling_keeps_the_dtype_of_the_data(dtype):
+    batch = Batch(jnp.ones((2, 3, 1), dtype), jnp.ones((2, 1), dtype))
+    scaling = Scaling(*(jnp.full(1, 2.0) for _ in range(4)))
+    scaled = scale_batch(batch, scaling)
+    assert scaled.xs.dtype == scaled.ys.dtype == dtype
+    assert unscale_outputs(scaled.ys, scaling).dtype == dtype
+
+
+# ---- folds ----------------------------------------------------------------------------------------
+
+
+def test_take_fold_equals_slicing_by_hand():
+    split = _split()
+    folds, labels = stack_folds(PAIRS, split)
+    assert labels == ["0", "1", "2"]
+    for index, (train, validation) in enumerate(PAIRS):
+        fold = take_fold(split, _at(folds, index))
+        for batch, rows in ((fold.train, train), (fold.validation, validation)):
+            real = np.asarray(batch.weights) > 0
+            assert real.sum() == len(rows)
+            for leaf, whole in ((batch.xs, split.train.xs), (batch.ys, split.train.ys)):
+                np.testing.assert_array_equal(np.asarray(leaf)[real], whole[rows])
+        assert fold.scaling is None
+
+
+def test_padded_rows_change_no_loss():
+    split = _split()
+    folds, _ = stack_folds(PAIRS, split)
+    loss = rr.losses.squared_error("mean")
+    for index, (train, validation) in enumerate(PAIRS):
+        fold = take_fold(split, _at(folds, index))
+        for batch, rows in ((fold.train, train), (fold.validation, validation)):
+            measured = loss(0.5 * batch.ys, batch.ys, batch.mask, batch.weights)
+            expected = np.mean((0.5 * split.train.ys[rows]) ** 2)
+            np.testing.assert_allclose(measured, expected, **tolerance(jnp.float32))
+
+
+def test_folds_can_be_taken_inside_vmap():
+    split = _split()
+    folds, _ = stack_folds(PAIRS, standardize(split))
+    taken = jax.vmap(lambda fold: take_fold(split, fold).validation.ys)(folds)
+    for index in range(len(PAIRS)):
+        alone = take_fold(split, _at(folds, index)).validation.ys
+        np.testing.assert_array_equal(taken[index], alone)
+
+
+def _seen_in_training(split, pairs, index):
+    folds, _ = stack_folds(pairs, split)
+    fold = take_fold(split, _at(folds, index))
+    batch = scale_batch(fold.train, fold.scaling)
+    real = np.asarray(batch.weights) > 0
+    return np.asarray(batch.xs)[real], np.asarray(batch.ys)[real]
+
+
+def test_validation_rows_change_nothing_that_training_sees():
+    """The leak that scaling once on all rows has: a fold would know the mean of its validation block."""
+    raw = _split()
+    for index, (train, validation) in enumerate(PAIRS):
+        xs, ys = raw.train.xs.copy(), raw.train.ys.copy()
+        xs[validation] = 40.0 - 7.0 * xs[validation]
+        ys[validation] = -100.0 + ys[validation]
+        changed = raw.replace(train=Batch(xs, ys))
+        before = _seen_in_training(standardize(raw), PAIRS, index)
+        after = _seen_in_training(standardize(changed), PAIRS, index)
+        # two affine maps one after the other: equal up to rounding of the first
+        for one, two in zip(before, after, strict=True):
+            np.testing.assert_allclose(one, two, **tolerance(jnp.float32, loosen=10))
+        if len(train) > 1:
+            flat = before[0].reshape(-1, before[0].shape[-1])
+            np.testing.assert_allclose(flat.mean(axis=0), 0, atol=1e-5)
+            np.testing.assert_allclose(flat.std(axis=0), 1, rtol=1e-4)
+
+
+def test_the_fold_all_trains_on_every_row_as_it_stands():
+    split = standardize(_split())
+    folds, labels = stack_folds(PAIRS, split, include_all=True)
+    assert labels[-1] == "all"
+    fold = take_fold(split, _at(folds, -1))
+    assert np.asarray(fold.train.weights).tolist() == [1.0] * 8
+    np.testing.assert_array_equal(fold.train.xs, split.train.xs)
+    assert not np.asarray(fold.validation.weights).any()
+    seen = scale_batch(fold.train, fold.scaling)
+    np.testing.assert_array_equal(seen.xs, split.train.xs)
+    with_all, _ = stack_folds(PAIRS, split, include_all=True)
+    without, _ = stack_folds(PAIRS, split)
+    for one, two in zip(with_all.scaling, without.scaling, strict=True):
+        np.testing.assert_array_equal(one[:-1], two)
+
+
+def test_a_fold_multiplies_the_rows_own_weights():
+    batch = _split().train._replace(weights=np.arange(8.0, dtype=np.float32))
+    folds, _ = stack_folds(PAIRS, Split(train=batch))
+    fold = take_fold(Split(train=batch), _at(folds, 1))
+    assert np.asarray(fold.train.weights).tolist() == [5.0, 6.0, 7.0, 0.0, 0.0]
+
+
+def test_no_fold_is_the_split_itself_and_a_batch_is_a_split():
+    split = _split()
+    assert take_fold(split, None) is split
+    assert as_split(split) is split
+    assert as_split(split.train).train is split.train
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "folds is empty"),
+        ([([], [1])], "nothing to train on"),
+        ([([0], [1]), ([1], [])], "fold 1 leaves nothing to validate on"),
+        ([([0, 8], [1])], "names row 8; the training data has rows 0 to 7"),
+        ([([0, -1], [1])], "names row -1"),
+        ([([0, 1, 2], [2, 3])], r"rows \[2\] on both sides"),
+    ],
+)
+def test_impossible_folds_are_named(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        stack_folds(pairs, _split())
+
+
+# ---- check_batch ----------------------------------------------------------------------------------
+
+XS, YS = np.ones((3, 4, 2), np.float32), np.ones((3, 4, 1), np.float32)
+NAN = XS.copy()
+NAN[1, 2, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ((XS, YS), "must be an rnnreg Batch.*got tuple"),
+        (Batch(XS[0], YS), r"\[N, T, D\] real numbers; got shape \(4, 2\)"),
+        (Batch(XS.astype(int), YS), r"\[N, T\] integer tokens; got shape \(3, 4, 2\)"),
+        (Batch(XS[:0], YS[:0]), "has no rows"),
+        (Batch(XS, YS[:2]), "as many rows as xs: 3; got 2"),
+        (Batch(XS, YS, mask=np.ones((4, 3))), r"\(3, 4\); got \(4, 3\).*lengths_to_mask"),
+        (Batch(XS, YS, mask=np.zeros((3, 4))), "masks every step"),
+        (Batch(XS, YS, weights=np.ones(4)), r"weights must be \[N\]"),
+        (Batch(XS, YS, weights=np.zeros(3)), "weights are all 0"),
+        (Batch(NAN, YS), r"mine.xs has 1 values that are NaN.*\(1, 2, 0\)"),
+        (Batch(XS, np.full_like(YS, np.inf)), "mine.ys has 12 values that are NaN or infinite"),
+    ],
+)
+def test_check_batch_says_what_is_wrong(batch, message):
+    with pytest.raises(ValueError, match=message):
+        check_batch(batch, "mine")
+
+
+def test_check_batch_passes_what_is_right_and_looks_at_shapes_inside_a_trace():
+    check_batch(Batch(XS, YS, np.ones((3, 4)), np.ones(3)))
+    check_batch(Batch(np.zeros((3, 4), int), np.zeros(3, int)))
+    check_batch(Batch(jnp.asarray(XS, jnp.bfloat16), jnp.asarray(YS, jnp.bfloat16)))
+
+    def traced(xs, mask):
+        check_batch(Batch(xs, YS, mask))
+        return xs
+
+    jax.jit(traced)(NAN, np.zeros((3, 4)))  # values are unknown inside a trace: no error
+    with pytest.raises(ValueError, match="mask must be"):
+        jax.jit(traced)(XS, np.ones((3, 3)))
