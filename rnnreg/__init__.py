@@ -1,10 +1,23 @@
 """Norm regularisation in recurrent networks: λ paths, and what λ did to weights and gradients."""
 
-from rnnreg import cells, data, diagnostics, losses, penalties
+from rnnreg import (
+    cells,
+    convert,
+    data,
+    datasets,
+    diagnostics,
+    lanes,
+    losses,
+    penalties,
+    plotting,
+    selection,
+)
 from rnnreg.data import Batch, Scaling, Split
 from rnnreg.network import Network, forecast, layer, network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
+from rnnreg.runtime import compilation_cache, environment, use_all_cores
+from rnnreg.sweep import SweepResult, load_result, sweep, zipped
 from rnnreg.training import Train, make_train
 
 __version__ = "0.1.0"
@@ -14,16 +27,28 @@ __all__ = [
     "Network",
     "Scaling",
     "Split",
+    "SweepResult",
     "Train",
     "cells",
+    "compilation_cache",
+    "convert",
     "convert_lambda",
     "data",
+    "datasets",
     "diagnostics",
+    "environment",
     "forecast",
+    "lanes",
     "layer",
+    "load_result",
     "losses",
     "make_objective",
     "make_train",
     "network",
     "penalties",
+    "plotting",
+    "selection",
+    "sweep",
+    "use_all_cores",
+    "zipped",
 ]

@@ -2,13 +2,13 @@
 
 | | order of gates | kernel | biases |
 |---|---|---|---|
-| rnnreg | GRU r, z, n; LSTM i, f, g, o | `[D, G·H]` | `b_h`; `b_hh` of a GRU with a recurrent bias |
-| PyTorch | the same | `[G·H, D]` | `bias_ih` and `bias_hh`, both always there |
-| Keras | GRU z, r, h; LSTM i, f, c, o | `[D, G·H]` | one; `[2, 3H]` of a GRU with `reset_after=True` |
-| Flax | one array a gate, or joined in our order | `[D, H]` a gate | on one side; GRU: `in`, `ir`, `iz` and `hn` |
+| rnnreg | GRU r, z, n; LSTM i, f, g, o | `[D, G·H]` | `b_h`, and a GRU may have `b_hh` |
+| PyTorch | the same | `[G·H, D]` | `bias_ih` and `bias_hh` |
+| Keras | GRU z, r, h; LSTM i, f, c, o | `[D, G·H]` | one; `[2, 3H]` with `reset_after=True` |
+| Flax | one array a gate, or joined as here | `[D, H]` a gate | on one side; GRU also `hn` |
 
-Only where two biases enter one sum are they added (Elman, LSTM, the r and z gates of a GRU); the bias
-inside the reset of a GRU's candidate is always kept apart. The arrays keep their dtype.
+Only where two biases enter one sum are they added (Elman, LSTM, the r and z gates of a GRU); the
+bias inside the reset of a GRU's candidate is always kept apart. The arrays keep their dtype.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _FLAX_STYLES = ("linen", "nnx", "nnx_optimized")
 def from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") -> Params:
     """The layers of a `torch.nn.RNN`, `GRU` or `LSTM`: `{"layer_0": {"W_xh", "W_hh", "b_h"}, …}`.
 
-    A GRU's `bias_hh` becomes `b_hh`; for the others `b_h = bias_ih + bias_hh`. A bidirectional layer becomes
-    `{"forward": …, "backward": …}`. A readout is not part of these modules; of an `nn.Linear` it is
-    `{"W_hy": weight.T, "b_y": bias}`.
+    A GRU's `bias_hh` becomes `b_hh`; for the others `b_h = bias_ih + bias_hh`. A bidirectional
+    layer becomes `{"forward": …, "backward": …}`. A readout is not part of these modules; of an
+    `nn.Linear` it is `{"W_hy": weight.T, "b_y": bias}`.
 
     Args:
       state_dict: `module.state_dict()`, or that of a module which contains it.
@@ -38,8 +38,8 @@ def from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") ->
       prefix: what the names begin with, such as "rnn." when the module is an attribute `rnn`.
 
     Raises:
-      ValueError: an unknown cell, no recurrent weights under the prefix, another number of gates than the
-        cell's, or an LSTM with projections (`proj_size`).
+      ValueError: an unknown cell, no recurrent weights under the prefix, another number of gates
+        than the cell's, or an LSTM with projections (`proj_size`).
 
     >>> state = {"weight_ih_l0": np.ones((2, 1)), "weight_hh_l0": np.eye(2),
     ...          "bias_ih_l0": np.ones(2), "bias_hh_l0": np.ones(2)}
@@ -54,8 +54,8 @@ def from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") ->
     }
     if any(name.startswith("weight_hr_l") for name in state):
         raise ValueError(
-            "an LSTM with proj_size multiplies h by one more matrix (weight_hr_l0), which rnnreg's lstm does "
-            "not have."
+            "an LSTM with proj_size multiplies h by one more matrix (weight_hr_l0), which rnnreg's "
+            "lstm does not have."
         )
     params: Params = {}
     while f"weight_ih_l{len(params)}" in state:
@@ -68,17 +68,17 @@ def from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") ->
             params[f"layer_{index}"] = forward
     if not params:
         raise ValueError(
-            f"no recurrent weights found: expected {prefix + 'weight_ih_l0'!r} among the names; got "
+            f"no recurrent weights found: expected the name {prefix + 'weight_ih_l0'!r}; got "
             f"{sorted(state_dict)}. Give prefix='rnn.' when the module is an attribute named rnn."
         )
     return params
 
 
 def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[str, np.ndarray]:
-    """The `state_dict` of the `torch.nn.RNN`, `GRU` or `LSTM` that computes the same, as NumPy arrays.
+    """The `state_dict`, in NumPy arrays, of the `torch.nn.RNN`, `GRU` or `LSTM` that does the same.
 
-    Where rnnreg has one bias, `bias_ih` holds it and `bias_hh` is zero. Load it with
-    `module.load_state_dict({name: torch.from_numpy(array) for name, array in to_torch(...).items()})`.
+    Where rnnreg has one bias, `bias_ih` holds it and `bias_hh` is zero. Turn each array into a
+    tensor for `load_state_dict`: `{name: torch.from_numpy(array) for name, array in …}`.
 
     Args:
       params: a network's parameters; its `layer_0`, `layer_1`, … are read, the rest is left out.
@@ -86,7 +86,8 @@ def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[
       prefix: put before every name.
 
     Raises:
-      ValueError: an unknown cell, no layers, or a learned initial state, which those modules do not have.
+      ValueError: an unknown cell, no layers, or a learned initial state, which those modules do not
+        have.
 
     >>> layer = {"W_xh": np.ones((1, 2)), "W_hh": np.eye(2), "b_h": np.ones(2)}
     >>> {name: array.shape for name, array in to_torch({"layer_0": layer}, "elman").items()}
@@ -112,15 +113,16 @@ def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[
 
 
 def from_keras(weights: Sequence[Any], cell: str) -> Params:
-    """One layer from `get_weights()` of a Keras `SimpleRNN`, `GRU` or `LSTM`: `{"W_xh", "W_hh", "b_h"}`.
+    """One layer `{"W_xh", "W_hh", "b_h"}` from a Keras `SimpleRNN`, `GRU` or `LSTM`.
 
-    A GRU's bias tells its convention: `[2, 3H]` is `reset_after=True` and gives `b_h` and `b_hh`; `[3H]` is
-    `reset_after=False`, for `rr.cells.gru(reset="before", recurrent_bias=False)`. A `Bidirectional` layer gives
-    `{"forward": …, "backward": …}`; without biases `b_h` is zero. A `Dense` layer is the readout as it stands,
-    `[W_hy, b_y]`, and an `Embedding` is `[W_embed]`.
+    A GRU's bias tells its convention: `[2, 3H]` is `reset_after=True` and gives `b_h` and `b_hh`;
+    `[3H]` is `reset_after=False`, for `rr.cells.gru(reset="before", recurrent_bias=False)`. A
+    `Bidirectional` layer gives `{"forward": …, "backward": …}`; without biases `b_h` is zero. A
+    `Dense` layer is the readout as it stands, `[W_hy, b_y]`, and an `Embedding` is `[W_embed]`.
 
     Args:
-      weights: kernel, recurrent kernel and bias; twice that for `Bidirectional`.
+      weights: `layer.get_weights()`: kernel, recurrent kernel and bias; twice that for
+        `Bidirectional`.
       cell: "elman" (for `SimpleRNN`), "gru" or "lstm".
 
     Raises:
@@ -140,9 +142,11 @@ def from_keras(weights: Sequence[Any], cell: str) -> Params:
         }
     if len(arrays) not in (2, 3):
         raise ValueError(
-            "weights must be [kernel, recurrent_kernel] or [kernel, recurrent_kernel, bias] of one layer (twice "
-            f"that for Bidirectional), as layer.get_weights() gives them; got {len(arrays)} arrays."
+            "weights must be [kernel, recurrent_kernel] or [kernel, recurrent_kernel, bias] of one "
+            "layer (twice that for Bidirectional), as layer.get_weights() gives them; got "
+            f"{len(arrays)} arrays."
         )
+    _check_gates(cell, arrays[0], arrays[1])
     W_xh, W_hh, *rest = (_swap_gates(array, cell) for array in arrays)
     bias = rest[0] if rest else np.zeros(W_hh.shape[-1], W_hh.dtype)
     if bias.ndim == 1:
@@ -154,15 +158,18 @@ def to_keras(params: Mapping[str, Any], cell: str, *, reset: str = "after") -> l
     """The arrays for `set_weights()` of the Keras layer that computes the same.
 
     Args:
-      params: one layer, `{"W_xh", "W_hh", "b_h"}`, or `{"forward": …, "backward": …}` for `Bidirectional`.
+      params: one layer, `{"W_xh", "W_hh", "b_h"}`, or `{"forward": …, "backward": …}` for
+        `Bidirectional`.
       cell: "elman", "gru" or "lstm".
-      reset: of a GRU, "after" for `reset_after=True` (bias `[2, 3H]`) or "before" for `reset_after=False`
+      reset: of a GRU, "after" for `reset_after=True` (bias `[2, 3H]`) or "before" for
+        `reset_after=False`
         (`[3H]`; a recurrent bias is added to the other, where it belongs in that convention).
 
     Raises:
       ValueError: an unknown cell or convention, or a learned initial state.
 
-    >>> layer = {"W_xh": np.ones((1, 3)), "W_hh": np.ones((1, 3)), "b_h": np.ones(3), "b_hh": np.ones(3)}
+    >>> kernels = {"W_xh": np.ones((1, 3)), "W_hh": np.ones((1, 3))}
+    >>> layer = kernels | {"b_h": np.ones(3), "b_hh": np.ones(3)}
     >>> [array.shape for array in to_keras(layer, "gru")]
     [(1, 3), (1, 3), (2, 3)]
     >>> to_keras(layer, "gru", reset="before")[2].tolist()
@@ -186,13 +193,14 @@ def to_keras(params: Mapping[str, Any], cell: str, *, reset: str = "after") -> l
 
 
 def from_flax(tree: Mapping[str, Any], cell: str) -> Params:
-    """One layer from the parameters of a Flax cell: `{"W_xh", "W_hh", "b_h"}`, and `b_hh` for a linen GRU.
+    """One layer `{"W_xh", "W_hh", "b_h"}` (with `b_hh` for a linen GRU) from a Flax cell.
 
-    A linen `GRUCell` has one recurrent bias, that of the candidate inside the reset: `b_hh = [0, 0, b_hn]`. The
-    nnx `GRUCell` has none, for `rr.cells.gru(recurrent_bias=False)`.
+    A linen `GRUCell` has one recurrent bias, that of the candidate inside the reset: `b_hh = [0, 0,
+    b_hn]`. The nnx `GRUCell` has none, for `rr.cells.gru(recurrent_bias=False)`.
 
     Args:
-      tree: the cell's own parameters: `variables["params"]` of linen, `nnx.state(cell, nnx.Param)` of nnx.
+      tree: the cell's own parameters: `variables["params"]` of linen, `nnx.state(cell, nnx.Param)`
+        of nnx.
       cell: "elman" (for `SimpleCell`), "gru" or "lstm" (for `LSTMCell` and `OptimizedLSTMCell`).
 
     Raises:
@@ -209,9 +217,9 @@ def from_flax(tree: Mapping[str, Any], cell: str) -> Params:
             break
     else:
         raise ValueError(
-            f"not the parameters of a Flax cell of kind {cell!r}: expected {_flax_names(cell, 'linen')} (linen) or "
-            f"{_flax_names(cell, 'nnx')} (nnx); got {sorted(map(str, tree))}. Give the cell's own tree, such "
-            'as variables["params"].'
+            f"not the parameters of a Flax cell of kind {cell!r}: expected "
+            f"{_flax_names(cell, 'linen')} (linen) or {_flax_names(cell, 'nnx')} (nnx); got "
+            f"{sorted(map(str, tree))}. Give the cell's own tree, such as variables['params']."
         )
     W_xh, b_h = _joined(tree, names[0])
     W_hh, b_hh = _joined(tree, names[1])
@@ -229,8 +237,8 @@ def to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Pa
         `OptimizedLSTMCell`.
 
     Raises:
-      ValueError: an unknown cell or style, a learned initial state, or a recurrent bias inside the reset, which
-        the nnx `GRUCell` does not have.
+      ValueError: an unknown cell or style, a learned initial state, or a recurrent bias inside the
+        reset, which the nnx `GRUCell` does not have.
 
     >>> layer = {"W_xh": np.ones((1, 8)), "W_hh": np.ones((2, 8)), "b_h": np.ones(8)}
     >>> sorted(to_flax(layer, "lstm"))
@@ -243,28 +251,22 @@ def to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Pa
         raise ValueError(f"style must be one of {_FLAX_STYLES}; got {style!r}.")
     inputs, hiddens = _flax_names(cell, style)
     W_xh, W_hh, b_h, b_hh = _leaves(params, cell)
-    hidden_bias = None
+    hidden_bias = candidate_bias = None
     if cell == "lstm":  # Flax keeps the bias of an LSTM with the recurrent kernels
         b_h, hidden_bias = None, b_h
-    elif b_hh is not None:
-        two_gates = slice(0, 2 * W_hh.shape[0])
-        b_h, hidden_bias = b_h.copy(), b_hh.copy()
-        b_h[two_gates] += b_hh[two_gates]
-        hidden_bias[two_gates] = 0
-    if cell == "gru" and style != "linen":
-        if hidden_bias is not None and hidden_bias.any():
+    if cell == "gru":
+        two_gates = 2 * W_hh.shape[0]
+        recurrent = np.zeros_like(b_h) if b_hh is None else b_hh
+        gate_biases, candidate_bias = b_h + recurrent, recurrent[two_gates:]
+        b_h = np.concatenate([gate_biases[:two_gates], b_h[two_gates:]])
+        if style != "linen" and candidate_bias.any():
             raise ValueError(
-                "the nnx GRUCell has no bias inside the reset, and the last third of b_hh is not zero; use "
-                "style='linen', or train with rr.cells.gru(recurrent_bias=False)."
+                "the nnx GRUCell has no bias inside the reset, and the last third of b_hh is not "
+                "zero; use style='linen', or train with rr.cells.gru(recurrent_bias=False)."
             )
-        hidden_bias = None
     tree = _parted(W_xh, b_h, inputs) | _parted(W_hh, hidden_bias, hiddens)
     if cell == "gru" and style == "linen":
-        tree["hn"]["bias"] = (
-            np.zeros_like(W_hh[0, : W_hh.shape[0]]) if b_hh is None else tree["hn"]["bias"]
-        )
-        for name in ("hr", "hz"):
-            tree[name].pop("bias", None)
+        tree["hn"]["bias"] = candidate_bias
     return tree
 
 
@@ -277,14 +279,19 @@ def _array(value: Any) -> np.ndarray:
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
-def _layer(cell: str, W_xh: Any, W_hh: Any, b_h: Any, b_hh: Any = None) -> Params:
-    """The layer, with its number of gates checked, and two biases made one where they enter one sum."""
+def _check_gates(cell: str, W_xh: np.ndarray, W_hh: np.ndarray) -> None:
     hidden_size, width = W_hh.shape
-    if width != len(_GATES[cell]) * hidden_size or W_xh.shape[-1] != width:
+    expected = len(_GATES[cell]) * hidden_size
+    if width != expected or W_xh.shape[-1] != width:
         raise ValueError(
-            f"cell {cell!r} has {len(_GATES[cell])} gate(s), so with hidden size {hidden_size} its kernels must have "
-            f"{len(_GATES[cell]) * hidden_size} columns; got W_xh {W_xh.shape} and W_hh {W_hh.shape}."
+            f"cell {cell!r} has {len(_GATES[cell])} gate(s), so with hidden size {hidden_size} its "
+            f"kernels must have {expected} columns; got W_xh {W_xh.shape} and W_hh {W_hh.shape}."
         )
+
+
+def _layer(cell: str, W_xh: Any, W_hh: Any, b_h: Any, b_hh: Any = None) -> Params:
+    """The layer, with two biases made one where they enter one sum."""
+    _check_gates(cell, W_xh, W_hh)
     params = {"W_xh": W_xh, "W_hh": W_hh, "b_h": b_h}
     if b_hh is not None:
         params |= {"b_hh": b_hh} if cell == "gru" else {"b_h": b_h + b_hh}
@@ -295,8 +302,8 @@ def _leaves(params: Mapping[str, Any], cell: str) -> tuple[Any, Any, Any, Any]:
     """W_xh, W_hh, b_h and b_hh (None where there is none) of one of our layers, checked."""
     if "initial" in params:
         raise ValueError(
-            "a learned initial state has no place in the other library's parameters; pass it there as the first "
-            "state, and the layer here without its 'initial' entry."
+            "a learned initial state has no place in the other library's parameters; pass it there "
+            "as the first state, and the layer here without its 'initial' entry."
         )
     missing = [name for name in ("W_xh", "W_hh", "b_h") if name not in params]
     if missing:
@@ -305,7 +312,7 @@ def _leaves(params: Mapping[str, Any], cell: str) -> tuple[Any, Any, Any, Any]:
         )
     W_xh, W_hh, b_h = (_array(params[name]) for name in ("W_xh", "W_hh", "b_h"))
     b_hh = _array(params["b_hh"]) if "b_hh" in params else None
-    _layer(cell, W_xh, W_hh, b_h)
+    _check_gates(cell, W_xh, W_hh)
     return W_xh, W_hh, b_h, b_hh
 
 

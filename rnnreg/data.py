@@ -6,6 +6,7 @@ one fold trains and validates on, so that training itself knows nothing about fo
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -246,7 +247,9 @@ def stack_folds(
     num_rows = len(split.train.ys)
     pairs = [(np.asarray(train, dtype=int), np.asarray(val, dtype=int)) for train, val in pairs]
     if not pairs:
-        raise ValueError("folds is empty; expected at least one (train_rows, validation_rows) pair.")
+        raise ValueError(
+            "folds is empty; expected at least one (train_rows, validation_rows) pair."
+        )
     for index, (train, val) in enumerate(pairs):
         if train.size == 0 or val.size == 0:
             side = "train" if train.size == 0 else "validate"
@@ -265,6 +268,7 @@ def stack_folds(
                 f"fold {index} has rows {np.intersect1d(train, val)[:5].tolist()} on both sides; a row "
                 "may train or validate, not both."
             )
+    _warn_of_leaks(pairs, split.target_times)
     labels = [str(index) for index in range(len(pairs))]
     if include_all:
         pairs = [*pairs, (np.arange(num_rows), np.arange(0))]
@@ -281,6 +285,24 @@ def stack_folds(
         dtype = dtype if np.issubdtype(dtype, np.floating) else np.float32
         scaling = Scaling(*(np.stack(field).astype(dtype) for field in zip(*fitted, strict=True)))
     return Fold(train_rows, train_weights, validation_rows, validation_weights, scaling), labels
+
+
+def _warn_of_leaks(pairs, target_times) -> None:
+    """Warns where a training row of a series has a target among the validation targets."""
+    if target_times is None:
+        return
+    first, last = np.asarray(target_times).T
+    for index, (train, val) in enumerate(pairs):
+        shared = (first[train, None] <= last[None, val]) & (last[train, None] >= first[None, val])
+        if shared.any():
+            warnings.warn(
+                f"fold {index}: {int(shared.any(axis=1).sum())} training rows share target times with "
+                "validation rows, so the score is too good; use rr.selection.blocked_folds, which leaves "
+                "them out.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+            return
 
 
 def _identity(name, values):
@@ -304,7 +326,9 @@ def take_rows(batch: Batch, rows: Any, weights: Any = None) -> Batch:
     if weights is None:
         return taken
     return taken._replace(
-        weights=weights if taken.weights is None else weights.astype(taken.weights.dtype) * taken.weights
+        weights=weights
+        if taken.weights is None
+        else weights.astype(taken.weights.dtype) * taken.weights
     )
 
 
@@ -330,7 +354,9 @@ def check_batch(batch: Batch, name: str = "data.train") -> None:
     Shapes are always checked; values (NaN, a mask of zeros) only where arrays are concrete.
     """
     if not isinstance(batch, Batch):
-        raise ValueError(f"{name} must be an rnnreg Batch(xs, ys, mask, weights); got {type(batch).__name__}.")
+        raise ValueError(
+            f"{name} must be an rnnreg Batch(xs, ys, mask, weights); got {type(batch).__name__}."
+        )
     xs, ys, mask, weights = batch
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if xs.ndim != (2 if tokens else 3):

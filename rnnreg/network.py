@@ -172,10 +172,14 @@ def network(
         perturbations: dict[str, Any] | None = None,
     ) -> NetworkOutput:
         drops = _Drops(key if train else None, variational)
-        if train and key is None and not all(
-            map(_is_zero, (input_dropout, dropout, output_dropout, recurrent_dropout))
+        if (
+            train
+            and key is None
+            and not all(map(_is_zero, (input_dropout, dropout, output_dropout, recurrent_dropout)))
         ):
-            raise ValueError("dropout in training draws masks: pass apply(..., train=True, key=key).")
+            raise ValueError(
+                "dropout in training draws masks: pass apply(..., train=True, key=key)."
+            )
         sequence, params = _enter(params, xs, embedding)
         check_width(params, sequence, layers)
         sequence = drops(jnp.swapaxes(sequence, 0, 1), input_dropout)
@@ -191,7 +195,14 @@ def network(
                 given = _at(state, name, application, entry.repeat)
                 passed = _at(perturbations, name, application, entry.repeat)
                 final, every, sequence = _run_layer(
-                    entry, params[name], sequence, given, time_mask, drops, recurrent_dropout, passed
+                    entry,
+                    params[name],
+                    sequence,
+                    given,
+                    time_mask,
+                    drops,
+                    recurrent_dropout,
+                    passed,
                 )
                 passes.append((final, every))
             finals, everys = zip(*passes, strict=True)
@@ -254,7 +265,9 @@ def forecast(
     if window is None and any(entry.bidirectional for entry in net.layers):
         raise ValueError("a bidirectional network cannot carry its state on; give window=T.")
     if window is not None and not 1 <= window <= xs.shape[1]:
-        raise ValueError(f"window must lie between 1 and the {xs.shape[1]} given steps; got {window}.")
+        raise ValueError(
+            f"window must lie between 1 and the {xs.shape[1]} given steps; got {window}."
+        )
 
     def last(outputs):
         return outputs if net.readout == "last" else outputs[:, -1]

@@ -90,7 +90,9 @@ def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, 
     """Zeros to add to every h; the gradient with respect to them is ∂L/∂h_t, `[B, T, H]` by layer."""
     states = jax.eval_shape(lambda: net.apply(params, batch.xs, mask=batch.mask).states)
     return jax.tree.map(
-        lambda state: jnp.zeros(state.h.shape, state.h.dtype), states, is_leaf=lambda s: hasattr(s, "h")
+        lambda state: jnp.zeros(state.h.shape, state.h.dtype),
+        states,
+        is_leaf=lambda s: hasattr(s, "h"),
     )
 
 

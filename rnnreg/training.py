@@ -176,6 +176,15 @@ class Train:
         state, history = self.advance(state, hyper, data, self.settings.num_epochs)
         return self.finish(state, hyper, data)._replace(history=history)
 
+    def with_epochs(self, num_epochs: int) -> Train:
+        """The same run with another number of epochs, recorded at the same stride where that divides it."""
+        stride = self.settings.record_every
+        options = self.settings._asdict() | {
+            "num_epochs": num_epochs,
+            "record_every": stride if num_epochs % stride == 0 else None,
+        }
+        return make_train(options.pop("net"), **options)
+
 
 def make_train(
     net: Network | Callable[[Mapping[str, Any]], Network],
@@ -235,14 +244,25 @@ def make_train(
     (True, (20,))
     """
     settings = _check_settings(
-        net, loss, penalties, optimizer, num_epochs, batch_size, record_every, keep_best, patience, metrics
+        net,
+        loss,
+        penalties,
+        optimizer,
+        num_epochs,
+        batch_size,
+        record_every,
+        keep_best,
+        patience,
+        metrics,
     )
     loss, penalties, batch_size = settings.loss, settings.penalties, settings.batch_size
 
     def network_of(hyper):
         made = settings.net if isinstance(settings.net, Network) else settings.net(hyper)
         if not isinstance(made, Network):
-            raise ValueError(f"net must be an rnnreg Network or a function that returns one; got {made!r}.")
+            raise ValueError(
+                f"net must be an rnnreg Network or a function that returns one; got {made!r}."
+            )
         return made
 
     def optimizer_of(hyper):
@@ -259,7 +279,9 @@ def make_train(
         params = network_of(hyper).init(key_params, xs.shape[-1] if real else None, dtype=dtype)
         best = ()
         if settings.keep_best or settings.patience is not None:
-            best = Best(params, jnp.asarray(jnp.inf, jnp.promote_types(dtype, jnp.float32)), jnp.int32(0))
+            best = Best(
+                params, jnp.asarray(jnp.inf, jnp.promote_types(dtype, jnp.float32)), jnp.int32(0)
+            )
         return TrainState(
             params=params,
             opt_state=optimizer_of(hyper).init(params),
@@ -272,7 +294,9 @@ def make_train(
             stalled=jnp.int32(0),
         )
 
-    def update(state: TrainState, batch: Batch, hyper: Mapping[str, Any]) -> tuple[TrainState, TrainInfo]:
+    def update(
+        state: TrainState, batch: Batch, hyper: Mapping[str, Any]
+    ) -> tuple[TrainState, TrainInfo]:
         hyper = as_hyper(hyper)
         objective = make_objective(network_of(hyper), loss, penalties)
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
@@ -280,9 +304,16 @@ def make_train(
         def total_loss(params):
             return objective(params, batch, hyper, state.penalty_state, key=key, train=True)
 
-        (total, (parts, penalty_state)), gradients = jax.value_and_grad(total_loss, has_aux=True)(state.params)
+        (total, (parts, penalty_state)), gradients = jax.value_and_grad(total_loss, has_aux=True)(
+            state.params
+        )
         updates, opt_state = optimizer_of(hyper).update(
-            gradients, state.opt_state, state.params, value=total, grad=gradients, value_fn=total_loss
+            gradients,
+            state.opt_state,
+            state.params,
+            value=total,
+            grad=gradients,
+            value_fn=total_loss,
         )
         params = optax.apply_updates(state.params, updates)
         finite = jnp.isfinite(total) & _all_finite(gradients) & _all_finite(params)
@@ -434,21 +465,38 @@ def check_data(settings: Settings, data: Split) -> None:
 
 
 def _check_settings(
-    net, loss, penalties, optimizer, num_epochs, batch_size, record_every, keep_best, patience, metrics
+    net,
+    loss,
+    penalties,
+    optimizer,
+    num_epochs,
+    batch_size,
+    record_every,
+    keep_best,
+    patience,
+    metrics,
 ) -> Settings:
-    for name, value in (("num_epochs", num_epochs), ("batch_size", batch_size), ("patience", patience)):
+    for name, value in (
+        ("num_epochs", num_epochs),
+        ("batch_size", batch_size),
+        ("patience", patience),
+    ):
         if name != "num_epochs" and value is None:
             continue
         if not isinstance(value, int) or value < 1:
             raise ValueError(f"{name} must be a positive int; got {value!r}.")
     if record_every is None:
-        record_every = next(d for d in range(1, num_epochs + 1) if num_epochs % d == 0 and num_epochs // d <= 50)
+        record_every = next(
+            d for d in range(1, num_epochs + 1) if num_epochs % d == 0 and num_epochs // d <= 50
+        )
     if not isinstance(record_every, int) or record_every < 1 or num_epochs % record_every:
         raise ValueError(
             f"record_every must be a positive int that divides num_epochs={num_epochs}; got {record_every!r}."
         )
     if not callable(loss):
-        raise ValueError(f"loss must be a function such as rr.losses.squared_error('mean'); got {loss!r}.")
+        raise ValueError(
+            f"loss must be a function such as rr.losses.squared_error('mean'); got {loss!r}."
+        )
     for name, penalty in (penalties or {}).items():
         if not isinstance(penalty, Penalty):
             raise ValueError(

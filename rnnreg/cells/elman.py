@@ -15,8 +15,8 @@ from rnnreg.cells.initializers import Initializer, gate_blocks, identity, normal
 
 def elman(
     hidden_size: int,
-    activation: Callable[[Array], Array] = jnp.tanh,
     *,
+    activation: Callable[[Array], Array] = jnp.tanh,
     recurrent_init: str | Initializer = "orthogonal",
     input_init: str | Initializer = "glorot_uniform",
 ) -> Cell:
@@ -62,7 +62,7 @@ def irnn(hidden_size: int, *, scale: Any = 1.0, input_stddev: Any = 1e-3) -> Cel
     """
     return elman(
         hidden_size,
-        jax.nn.relu,
+        activation=jax.nn.relu,
         recurrent_init=identity(scale),
         input_init=normal(input_stddev),
     )._replace(name="irnn")

@@ -56,7 +56,8 @@ def gradient_flow(
     Source: Pascanu, Mikolov & Bengio 2013; Arjovsky, Shah & Bengio 2016, Fig. 4.
 
     >>> import rnnreg as rr
-    >>> net = rr.network([rr.cells.elman(4, lambda z: z, recurrent_init=rr.cells.orthogonal(0.5))], 1)
+    >>> cell = rr.cells.elman(4, activation=lambda z: z, recurrent_init=rr.cells.orthogonal(0.5))
+    >>> net = rr.network([cell], output_size=1)
     >>> batch = rr.Batch(jnp.ones((2, 4, 1)), jnp.ones((2, 4, 1)))
     >>> params = net.init(jax.random.key(0), 1)
     >>> gradient_flow(net, rr.losses.squared_error(), params, batch).ratio["layer_0"].round(4).tolist()

@@ -64,7 +64,9 @@ def gate_blocks(W: Any) -> Any:
     """A recurrent matrix `[..., H, G·H]` as its square blocks `[..., G, H, H]`."""
     hidden_size = W.shape[-2]
     blocks = W.reshape(*W.shape[:-1], W.shape[-1] // hidden_size, hidden_size)
-    return np.moveaxis(blocks, -2, -3) if isinstance(W, np.ndarray) else jnp.moveaxis(blocks, -2, -3)
+    return (
+        np.moveaxis(blocks, -2, -3) if isinstance(W, np.ndarray) else jnp.moveaxis(blocks, -2, -3)
+    )
 
 
 def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:
@@ -80,7 +82,9 @@ def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:
     >>> bool(abs(sigma_max(jnp.diag(jnp.array([3.0, 1.0]))) - 3) < 1e-5)
     True
     """
-    start = jnp.sin(1.0 + jnp.arange(W.shape[0], dtype=W.dtype))  # fixed, and orthogonal to nothing likely
+    start = jnp.sin(
+        1.0 + jnp.arange(W.shape[0], dtype=W.dtype)
+    )  # fixed, and orthogonal to nothing likely
 
     def iterate(u, _):
         scale = jnp.max(jnp.abs(u))

@@ -13,8 +13,8 @@ from rnnreg.penalties._base import Penalty, select
 
 def elementwise(
     function: Callable[[Array], Array],
-    paths: str | Sequence[str] = "*",
     *,
+    paths: str | Sequence[str] = "*",
     reduction: str = "sum",
     include_biases: bool = False,
 ) -> Penalty:
@@ -66,7 +66,7 @@ def l2(
     >>> float(penalty.value(params, None, penalty.init(params))[0])
     25.0
     """
-    return elementwise(jnp.square, paths, reduction=reduction, include_biases=include_biases)
+    return elementwise(jnp.square, paths=paths, reduction=reduction, include_biases=include_biases)
 
 
 def l1(
@@ -79,13 +79,13 @@ def l1(
       reduction: "sum" over elements, or "mean" over all of them together.
       include_biases: cover biases too.
     """
-    return elementwise(jnp.abs, paths, reduction=reduction, include_biases=include_biases)
+    return elementwise(jnp.abs, paths=paths, reduction=reduction, include_biases=include_biases)
 
 
 def elastic_net(
     l1_ratio: Any = 0.5,
-    paths: str | Sequence[str] = "*",
     *,
+    paths: str | Sequence[str] = "*",
     reduction: str = "sum",
     include_biases: bool = False,
 ) -> Penalty:
@@ -103,7 +103,7 @@ def elastic_net(
     def function(leaf):
         return l1_ratio * jnp.abs(leaf) + (1 - l1_ratio) * jnp.square(leaf)
 
-    return elementwise(function, paths, reduction=reduction, include_biases=include_biases)
+    return elementwise(function, paths=paths, reduction=reduction, include_biases=include_biases)
 
 
 def _wide(leaf: Array) -> Array:

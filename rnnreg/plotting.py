@@ -1,0 +1,1 @@
+"""Figures: takes results, computes nothing, accepts ax, returns it."""

@@ -1,0 +1,421 @@
+"""Choosing λ: blocked folds, the one-standard-error rules, and the refit."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import Array
+
+from rnnreg.data import Batch, Split
+from rnnreg.sweep import SweepResult, sweep
+from rnnreg.training import Train
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+RULES = ("min", "1se", "paired_1se")
+
+
+def blocked_folds(
+    num_folds: int, *, embargo: float = 0
+) -> Callable[[Split], list[tuple[np.ndarray, np.ndarray]]]:
+    """K blocks of consecutive target times; each validates once, and the rest trains.
+
+    A training row with any target between the first and the last target of the validation block is
+    left out (with a target at every step that purges a window's rows on either side). Inputs may
+    cross the border: at a forecast they are known.
+
+    Args:
+      num_folds: K.
+      embargo: also leave out training rows with a target within this time of the block.
+
+    Returns:
+      A function of the split, which must have `target_times`; give it to `sweep(..., folds=…)`.
+
+    >>> import rnnreg as rr
+    >>> batch, times = rr.data.windows(np.arange(9.0), window=3)
+    >>> split = rr.Split(batch, target_times=times)
+    >>> [(len(train), val.tolist()) for train, val in blocked_folds(3, embargo=1)(split)]
+    [(3, [0, 1]), (2, [2, 3]), (3, [4, 5])]
+    """
+    if not isinstance(num_folds, int) or num_folds < 2:
+        raise ValueError(f"num_folds must be an int of at least 2; got {num_folds!r}.")
+    if embargo < 0:
+        raise ValueError(f"embargo must not be negative; got {embargo!r}.")
+
+    def split_rows(split: Split) -> list[tuple[np.ndarray, np.ndarray]]:
+        if split.target_times is None:
+            raise ValueError(
+                "blocked_folds needs Split.target_times, the [N, 2] first and last target time of each row; "
+                "rr.data.windows returns them."
+            )
+        first, last = np.asarray(split.target_times, dtype=np.float64).T
+        order = np.argsort(last, kind="stable")
+        if len(order) < num_folds:
+            raise ValueError(f"{num_folds} folds need at least as many rows; got {len(order)}.")
+        pairs = []
+        for block in np.array_split(order, num_folds):
+            start, stop = first[block].min() - embargo, last[block].max() + embargo
+            pairs.append((np.flatnonzero((last < start) | (first > stop)), np.sort(block)))
+        return pairs
+
+    return split_rows
+
+
+class Curve(NamedTuple):
+    """A cross-validation curve along one axis.
+
+    Attributes:
+      lam: `[n]` values, in the order of the sweep.
+      mean: `[n]`, the mean over folds, weighted by their sizes.
+      se: `[n]`, its standard error over folds, as glmnet's cvsd.
+      difference: `[n]`, the mean over folds of the difference to λ_min.
+      paired_se: `[n]`, the standard error of that difference.
+      folds: `[n, K]`, the folds' scores, seeds combined.
+      fold_sizes: `[K]`.
+      seed_sd: `[n]`, the standard deviation between seeds of the mean over folds; shown apart, in no rule.
+    """
+
+    lam: np.ndarray
+    mean: np.ndarray
+    se: np.ndarray
+    difference: np.ndarray
+    paired_se: np.ndarray
+    folds: np.ndarray
+    fold_sizes: np.ndarray
+    seed_sd: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What was chosen, and from what.
+
+    Attributes:
+      axis: the axis of λ.
+      metric: the score.
+      rule: "min", "1se" or "paired_1se".
+      lam: λ by that rule.
+      lam_min: λ_min, the largest minimiser.
+      lam_1se: the largest λ whose mean is within one standard error of the minimum.
+      lam_paired_1se: the largest λ whose mean difference to the minimum is within one standard error of
+        that difference.
+      values: every hyperparameter (and static value) of the choice; `num_epochs` where it was chosen.
+      curve: along the axis, at the chosen values of all others.
+      warnings: what a careful reader should know.
+    """
+
+    axis: str
+    metric: str
+    rule: str
+    lam: float
+    lam_min: float
+    lam_1se: float
+    lam_paired_1se: float
+    values: dict[str, Any]
+    curve: Curve
+    warnings: tuple[str, ...]
+
+
+def one_standard_error(folds: Any, fold_sizes: Any, lam: Any) -> tuple[Curve, int, int, int]:
+    """glmnet's λ_min and λ_1se, and the paired rule, from the folds' scores.
+
+        cvm = Σ w_k m_k / Σ w_k        cvsd = √(Σ w_k (m_k − cvm)² / Σ w_k / (K − 1))
+
+    λ_min is the largest minimiser of cvm; λ_1se the largest λ anywhere with cvm ≤ cvm(λ_min) + cvsd(λ_min).
+    The paired rule takes differences to λ_min fold by fold, so that what all λ share cancels. Scores that
+    are not finite never win.
+
+    Args:
+      folds: `[n, K]` scores m_k, less is better.
+      fold_sizes: `[K]` weights w_k.
+      lam: `[n]`.
+
+    Returns:
+      The curve, and the places of λ_min, λ_1se and the paired λ_1se.
+
+    Source: Friedman, Hastie & Tibshirani 2010 (glmnet), `cv.glmnet`.
+
+    >>> _, best, one_se, _ = one_standard_error([[1.0, 2.0], [1.1, 2.0], [3.0, 3.0]], [1, 1], [0.1, 1, 10])
+    >>> best, one_se
+    (0, 1)
+    """
+    folds, sizes, lam = (np.asarray(a, dtype=np.float64) for a in (folds, fold_sizes, lam))
+    num_folds = folds.shape[1]
+    weights = sizes / sizes.sum()
+
+    def mean_and_se(values):
+        mean = values @ weights
+        spread = np.square(values - mean[:, None]) @ weights
+        return mean, np.sqrt(spread / (num_folds - 1)) if num_folds > 1 else np.full(
+            len(mean), np.nan
+        )
+
+    mean, se = mean_and_se(folds)
+    finite = np.isfinite(mean)
+    if not finite.any():
+        raise ValueError(
+            "no value on the axis has a finite score in every fold; all lanes diverged."
+        )
+    ranked = np.where(finite, mean, np.inf)
+    best = _largest(lam, ranked == ranked.min())
+    difference, paired_se = mean_and_se(folds - folds[best])
+    one_se = paired = best
+    if num_folds > 1:
+        one_se = _largest(lam, ranked <= ranked[best] + se[best])
+        paired = _largest(lam, finite & (difference <= paired_se))
+    curve = Curve(lam, mean, se, difference, paired_se, folds, sizes, np.full(len(lam), np.nan))
+    return curve, best, one_se, paired
+
+
+def choose(
+    result: SweepResult,
+    *,
+    metric: str = "val_loss",
+    axis: str = "l2",
+    seeds: str = "mean",
+    rule: str = "min",
+    updates: str = "fixed",
+) -> Choice:
+    """λ by cross-validation over one axis of a sweep, at the best values of all its other axes.
+
+    Seeds are combined inside a fold first, as what will be used: "mean" scores one network of a random
+    seed, "ensemble" the mean prediction of all seeds. A value with a diverged lane never wins.
+
+    Args:
+      result: a sweep with folds (or a validation set: then there is no standard error).
+      metric: a variable of `result.metrics`; less is better.
+      axis: the dimension of λ.
+      seeds: "mean" or "ensemble".
+      rule: which λ becomes `choice.lam`: "min", "1se" or "paired_1se".
+      updates: "fixed" scores the end of the runs; "common" also chooses the number of epochs, the same
+        for all folds, from the recorded history (never each fold at its own best).
+
+    Raises:
+      ValueError: an unknown metric, axis, rule or way to combine seeds.
+
+    >>> import rnnreg as rr, jax, optax
+    >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
+    >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
+    ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
+    ...     optimizer=optax.adam(1e-2), num_epochs=20)
+    >>> result = rr.sweep(train, {"l2": [1e-3, 1e-1]}, rr.Split(batch, target_times=times),
+    ...     folds=blocked_folds(3), key=jax.random.key(0), progress=False)
+    >>> choose(result).lam_min
+    0.001
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule must be one of {RULES}; got {rule!r}.")
+    if seeds not in ("mean", "ensemble"):
+        raise ValueError(f"seeds must be combined by 'mean' or 'ensemble'; got {seeds!r}.")
+    if updates not in ("fixed", "common"):
+        raise ValueError(f"updates must be 'fixed' or 'common'; got {updates!r}.")
+    if updates == "common" and seeds == "ensemble":
+        raise ValueError(
+            "updates='common' scores the recorded history, which has no ensemble; use seeds='mean'."
+        )
+    scores = _scores(result, metric, axis, seeds, updates)
+    sizes = np.ones(1)
+    if "fold" in result.metrics.dims:
+        scores = scores.sel(fold=[label for label in scores.fold.values if label != "all"])
+        sizes = result.metrics["fold_size"].sel(fold=scores.fold).values
+    else:
+        scores = scores.expand_dims("fold")
+
+    others = [dim for dim in scores.dims if dim not in (axis, "seed", "fold")]
+    combined = scores.mean("seed", skipna=False) if "seed" in scores.dims else scores
+    weighted = combined.transpose(axis, *others, "fold").values @ (sizes / sizes.sum())
+    place = np.unravel_index(
+        np.argmin(np.where(np.isfinite(weighted), weighted, np.inf)), weighted.shape
+    )
+    at = {dim: int(number) for dim, number in zip(others, place[1:], strict=True)}
+    along = combined.isel(at).transpose(axis, "fold")
+    curve, best, one_se, paired = one_standard_error(along.values, sizes, along[axis].values)
+    if "seed" in scores.dims and scores.sizes["seed"] > 1:
+        per_seed = scores.isel(at).transpose(axis, "seed", "fold").values @ (sizes / sizes.sum())
+        curve = curve._replace(seed_sd=per_seed.std(axis=1, ddof=1))
+
+    chosen = {"min": best, "1se": one_se, "paired_1se": paired}[rule]
+    values = _values_at(result, scores.isel(at).isel({axis: chosen}), axis)
+    lam = curve.lam
+    return Choice(
+        axis=axis,
+        metric=metric,
+        rule=rule,
+        lam=float(lam[chosen]),
+        lam_min=float(lam[best]),
+        lam_1se=float(lam[one_se]),
+        lam_paired_1se=float(lam[paired]),
+        values=values,
+        curve=curve,
+        warnings=tuple(_warnings(result, curve, best, one_se)),
+    )
+
+
+def refit(
+    train: Train | Callable[[Mapping[str, Any]], Train],
+    result: SweepResult,
+    choice: Choice,
+    data: Split | Batch,
+    *,
+    key: Array,
+    rescale: bool = False,
+    progress: bool = True,
+) -> SweepResult:
+    """The chosen run on all the training rows, one lane a seed.
+
+    Where the sweep has the lane "all" (`refit=True`) and nothing has to change, those lanes are taken;
+    otherwise they are trained. With the same key both are the same.
+
+    Args:
+      train: what the sweep was given.
+      result: the sweep.
+      choice: from `choose`.
+      data: what the sweep was given.
+      key: what the sweep was given.
+      rescale: multiply λ by n_fold / n_full: with a mean loss the best λ falls like 1/n, and the folds
+        trained on fewer rows.
+      progress: show a bar on anything longer than a few seconds.
+
+    Returns:
+      A `SweepResult` with the dimension `seed` alone.
+    """
+    values = dict(choice.values)
+    num_epochs = values.pop("num_epochs", None)
+    static_names = list(result.groups[0].static)
+    static = {name: values.pop(name) for name in static_names}
+    folds = result.config["folds"]
+    if folds and "all" in folds and not rescale and num_epochs is None:
+        return _take_all(result, choice, static)
+    if rescale and folds:
+        sizes = result.metrics["fold_train_size"]
+        share = float(sizes.sel(fold=[f for f in folds if f != "all"]).mean())
+        rows = (data.train if isinstance(data, Split) else data).xs.shape[0]
+        for name in _lambda_names(result, choice):
+            values[name] = values[name] * share / rows
+    made = train if isinstance(train, Train) else train(static)
+    if num_epochs is not None:
+        made = made.with_epochs(int(num_epochs))
+    return sweep(made, values, data, key=key, seeds=result.config["seeds"], progress=progress)
+
+
+def _scores(result: SweepResult, metric: str, axis: str, seeds: str, updates: str) -> xr.DataArray:
+    metrics = result.metrics
+    name = f"ensemble_{metric}" if seeds == "ensemble" else metric
+    name = f"history_{metric}" if updates == "common" else name
+    if name not in metrics:
+        scores = [
+            n for n in metrics.data_vars if str(n).endswith("val_loss") or str(n).startswith("val_")
+        ]
+        raise ValueError(
+            f"metric {metric!r} needs the variable {name!r}, which the result lacks; it has {scores}. Scores on "
+            "validation rows need folds or a validation set."
+        )
+    if axis not in metrics[name].dims:
+        raise ValueError(f"axis {axis!r} is not a dimension of {name!r}: {metrics[name].dims}.")
+    scores = metrics[name]
+    if updates == "common":  # a run that diverged or stopped scores nothing anywhere
+        scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
+    return scores
+
+
+def _values_at(result: SweepResult, lane: xr.DataArray, axis: str) -> dict[str, Any]:
+    """The hyperparameters and static values of a place on the axes, constants of the grid included."""
+    values: dict[str, Any] = {}
+    for name, given in result.config["grid"].items():
+        if isinstance(
+            given, dict
+        ):  # zipped: its hyperparameters are coordinates along the dimension
+            values.update({hyper: float(lane.coords[hyper]) for hyper in given})
+        elif isinstance(given, list):
+            values[name] = float(lane.coords[name])
+        else:
+            values[name] = float(given)
+    for name in result.groups[0].static:
+        values[name] = lane.coords[name].item()
+    if "epoch" in lane.coords:
+        values["num_epochs"] = int(lane.coords["epoch"])
+    return values
+
+
+def _lambda_names(result: SweepResult, choice: Choice) -> list[str]:
+    return [name for name in result.config["penalties"] if name in choice.values]
+
+
+def _take_all(result: SweepResult, choice: Choice, static: dict[str, Any]) -> SweepResult:
+    labels = {}
+    for dim in result.dims:
+        if dim in ("seed", "fold"):
+            continue
+        labels[dim] = choice.values.get(dim)
+        if labels[dim] is None:  # a zipped dimension: find its number by one of its hyperparameters
+            hyper = list(result.config["grid"][dim])
+            match = np.all(
+                [np.isclose(result.metrics[h].values, choice.values[h], rtol=1e-6) for h in hyper],
+                axis=0,
+            )
+            labels[dim] = int(result.metrics[dim].values[np.flatnonzero(match)[0]])
+    group, _ = result._locate(
+        None, {**labels, **static, "seed": result.config["seeds"][0], "fold": "all"}
+    )
+    where = {
+        dim: result._position(dim, {**labels, "fold": "all"}, None)
+        for dim in result.dims
+        if dim != "seed"
+    }
+    index = tuple(where.get(dim, slice(None)) for dim in result.dims)
+    taken = dataclasses.replace(
+        group,
+        params=jax.tree.map(lambda leaf: leaf[index], group.params),
+        static={},
+        predictions=None,
+        targets=None,
+        weights=None,
+    )
+    metrics = result.metrics.sel(static).isel(where).drop_vars(["fold_size", "fold_train_size"])
+    config = result.config | {
+        "dims": ["seed"],
+        "folds": None,
+        "chosen": choice.values,
+        "static": {},
+    }
+    return SweepResult(metrics, (taken,), config, result.plan)
+
+
+def _largest(lam: np.ndarray, allowed: np.ndarray) -> int:
+    return int(np.argmax(np.where(allowed, lam, -np.inf)))
+
+
+def _warnings(result: SweepResult, curve: Curve, best: int, one_se: int) -> list[str]:
+    found = []
+    order = np.argsort(curve.lam)
+    rank = int(np.flatnonzero(order == best)[0])
+    if len(order) > 1 and rank == len(order) - 1:
+        found.append(
+            f"λ_min = {curve.lam[best]:.3g} is the largest of the grid; extend the grid upwards."
+        )
+    if len(order) > 1 and rank == 0 and curve.lam[best] > 0:
+        found.append(
+            f"λ_min = {curve.lam[best]:.3g} is the smallest of the grid; extend the grid downwards, or add 0."
+        )
+    if np.isfinite(curve.se[best]):
+        within = (curve.mean <= curve.mean[best] + curve.se[best])[order]
+        reach = int(np.flatnonzero(order == one_se)[0])
+        if not within[min(rank, reach) : max(rank, reach) + 1].all():
+            found.append(
+                "the λ within one standard error are not contiguous; look at the curve before you trust λ_1se."
+            )
+        if one_se == order[-1]:
+            found.append("λ_1se is the largest of the grid; extend the grid upwards.")
+    else:
+        found.append("one validation set gives no standard error: λ_1se is λ_min; use folds.")
+    diverged = int((result.metrics["diverged_at"].values >= 0).sum())
+    if diverged:
+        found.append(f"{diverged} lanes diverged; a λ with one of them never wins.")
+    unfinished = int((~result.metrics["finished"].values.astype(bool)).sum())
+    if unfinished:
+        found.append(f"{unfinished} lanes did not finish; their λ never win.")
+    return found

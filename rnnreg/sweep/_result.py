@@ -1,0 +1,197 @@
+"""What a sweep returns: metrics by label, parameters by label, and how they came about."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """The lanes that share one static combination, and so one tree of parameters.
+
+    Attributes:
+      static: the static values by name.
+      params: stacked parameters; the leading axes are the traced dimensions in order.
+      predictions: `[..., seed, fold, row, …]` on the validation rows, in the split's units; None without any.
+      targets: `[fold, row, …]` the targets of those rows; None without any.
+      weights: `[fold, row]`, 0 where a row is padding; None without any.
+    """
+
+    static: dict[str, Any]
+    params: dict[str, Any]
+    predictions: np.ndarray | None = None
+    targets: np.ndarray | None = None
+    weights: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepResult:
+    """A finished (or interrupted) sweep.
+
+    Attributes:
+      metrics: xarray Dataset; dimensions are the sweep's own axes, `seed`, `fold`, and `epoch` for histories.
+        `train_loss`, `val_loss`, `penalty_<name>`, …: final values, NaN where a lane diverged or did not run;
+        `history_<name>`: values at the record stride; `diverged_at`: step, −1 where it did not;
+        `finished`: False where an interruption came first; `ensemble_val_<name>`: score of the mean
+        prediction over seeds; `fold_size` and `fold_train_size`: validation and training rows of each fold.
+      groups: parameters and predictions, one entry a static combination.
+      config: what was asked for, versions, device, numbers, and a hash of the program; JSON-ready.
+      plan: how the lanes ran, and why.
+    """
+
+    metrics: xr.Dataset
+    groups: tuple[Group, ...]
+    config: dict[str, Any]
+    plan: str
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The traced dimensions, in order: the axes, then seed and fold."""
+        return tuple(self.config["dims"])
+
+    def params_at(self, *, method: str | None = None, **labels: Any) -> dict[str, Any]:
+        """The parameters of one lane, the pytree that `net.apply` takes.
+
+        Args:
+          method: "nearest" takes the nearest label; None wants an equal one (to 1e-6).
+          **labels: one label a dimension; a dimension of length one may be left out, and `fold` too where
+            the sweep has the lane "all".
+
+        Raises:
+          ValueError: an unknown dimension, a label that is missing or not there, or a lane that did not finish.
+        """
+        group, index = self._locate(method, labels)
+        where = dict(zip(self.dims, index, strict=True))
+        static = {name: group.static[name] for name in group.static}
+        finished = self.metrics["finished"].sel(static).isel(where)
+        if not bool(finished):
+            raise ValueError(f"the lane {labels} did not finish: the sweep was interrupted before.")
+        import jax
+
+        return jax.tree.map(lambda leaf: leaf[index], group.params)
+
+    def _locate(self, method: str | None, labels: dict[str, Any]) -> tuple[Group, tuple[int, ...]]:
+        static_names = list(self.groups[0].static)
+        unknown = set(labels) - set(self.dims) - set(static_names)
+        if unknown:
+            raise ValueError(
+                f"unknown dimension {sorted(unknown)[0]!r}; the sweep has {[*static_names, *self.dims]}."
+            )
+        groups = [
+            g
+            for g in self.groups
+            if all(labels.get(n, g.static[n]) == g.static[n] for n in static_names)
+        ]
+        if len(groups) != 1:
+            choices = [group.static for group in self.groups]
+            raise ValueError(
+                f"give one value of each static axis; the sweep has {choices}, got {labels}."
+            )
+        index = tuple(self._position(dim, labels, method) for dim in self.dims)
+        return groups[0], index
+
+    def _position(self, dim: str, labels: dict[str, Any], method: str | None) -> int:
+        coordinate = self.metrics[dim].values
+        if dim not in labels:
+            if len(coordinate) == 1:
+                return 0
+            if dim == "fold" and "all" in coordinate:
+                return int(np.flatnonzero(coordinate == "all")[0])
+            raise ValueError(f"give a label for {dim!r}; it has {coordinate.tolist()}.")
+        label = labels[dim]
+        if coordinate.dtype.kind in "OUST":
+            found = np.flatnonzero(coordinate.astype(str) == str(label))
+        elif method == "nearest":
+            found = [int(np.argmin(np.abs(coordinate - label)))]
+        else:
+            found = np.flatnonzero(np.isclose(coordinate, float(label), rtol=1e-6, atol=1e-12))
+        if len(found) == 0:
+            raise ValueError(
+                f"{dim}={label!r} is not on the axis, which has {coordinate.tolist()}; method='nearest' takes "
+                "the nearest number."
+            )
+        return int(found[0])
+
+    def save(self, path: str | Path) -> Path:
+        """Writes everything to one netCDF file, readable by any netCDF tool; `rr.load_result` reads it back.
+
+        The file is written beside its place and moved there, so an interruption leaves no half a file.
+        """
+        import xarray as xr
+
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.unlink(missing_ok=True)
+        header = {
+            "config": self.config,
+            "plan": self.plan,
+            "groups": [group.static for group in self.groups],
+        }
+        metrics = self.metrics.assign_attrs(rnnreg=json.dumps(header))
+        metrics.to_netcdf(partial, engine="h5netcdf")
+        for number, group in enumerate(self.groups):
+            leaves = _flat(group.params)
+            variables = {name: (_dims(name, leaf), leaf) for name, leaf in leaves.items()}
+            xr.Dataset(variables).to_netcdf(
+                partial, mode="a", engine="h5netcdf", group=f"params_{number}"
+            )
+            if group.predictions is not None:
+                arrays = {
+                    name: (_dims(name, getattr(group, name)), getattr(group, name))
+                    for name in ("predictions", "targets", "weights")
+                }
+                xr.Dataset(arrays).to_netcdf(
+                    partial, mode="a", engine="h5netcdf", group=f"predictions_{number}"
+                )
+        partial.replace(path)
+        return path
+
+
+def load_result(path: str | Path) -> SweepResult:
+    """The sweep that `result.save(path)` wrote.
+
+    Raises:
+      ValueError: the file is not one of them.
+    """
+    import xarray as xr
+
+    metrics = xr.load_dataset(path, engine="h5netcdf")
+    if "rnnreg" not in metrics.attrs:
+        raise ValueError(f"{path} was not written by rnnreg's SweepResult.save.")
+    header = json.loads(metrics.attrs.pop("rnnreg"))
+    groups = []
+    for number, static in enumerate(header["groups"]):
+        stored = xr.load_dataset(path, engine="h5netcdf", group=f"params_{number}")
+        params = _nested({name: stored[name].values for name in stored})
+        try:
+            arrays = xr.load_dataset(path, engine="h5netcdf", group=f"predictions_{number}")
+            scored = {name: arrays[name].values for name in ("predictions", "targets", "weights")}
+        except (OSError, KeyError):
+            scored = {}
+        groups.append(Group(static, params, **scored))
+    return SweepResult(metrics, tuple(groups), header["config"], header["plan"])
+
+
+def _dims(name: str, leaf: np.ndarray) -> list[str]:
+    return [f"{name}.{axis}" for axis in range(leaf.ndim)]
+
+
+def _flat(params: dict[str, Any]) -> dict[str, np.ndarray]:
+    from flax.traverse_util import flatten_dict
+
+    return {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
+
+
+def _nested(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
+    from flax.traverse_util import unflatten_dict
+
+    return unflatten_dict(leaves, sep=".")
