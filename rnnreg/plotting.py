@@ -1,1 +1,0 @@
-"""Figures: takes results, computes nothing, accepts ax, returns it."""
