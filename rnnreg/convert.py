@@ -251,20 +251,20 @@ def to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Pa
         raise ValueError(f"style must be one of {_FLAX_STYLES}; got {style!r}.")
     inputs, hiddens = _flax_names(cell, style)
     W_xh, W_hh, b_h, b_hh = _leaves(params, cell)
-    hidden_bias = candidate_bias = None
+    input_bias, hidden_bias, candidate_bias = b_h, None, None
     if cell == "lstm":  # Flax keeps the bias of an LSTM with the recurrent kernels
-        b_h, hidden_bias = None, b_h
+        input_bias, hidden_bias = None, b_h
     if cell == "gru":
         two_gates = 2 * W_hh.shape[0]
         recurrent = np.zeros_like(b_h) if b_hh is None else b_hh
         gate_biases, candidate_bias = b_h + recurrent, recurrent[two_gates:]
-        b_h = np.concatenate([gate_biases[:two_gates], b_h[two_gates:]])
+        input_bias = np.concatenate([gate_biases[:two_gates], b_h[two_gates:]])
         if style != "linen" and candidate_bias.any():
             raise ValueError(
                 "the nnx GRUCell has no bias inside the reset, and the last third of b_hh is not "
                 "zero; use style='linen', or train with rr.cells.gru(recurrent_bias=False)."
             )
-    tree = _parted(W_xh, b_h, inputs) | _parted(W_hh, hidden_bias, hiddens)
+    tree = _parted(W_xh, input_bias, inputs) | _parted(W_hh, hidden_bias, hiddens)
     if cell == "gru" and style == "linen":
         tree["hn"]["bias"] = candidate_bias
     return tree
@@ -317,8 +317,8 @@ def _leaves(params: Mapping[str, Any], cell: str) -> tuple[Any, Any, Any, Any]:
 
 
 def _layer_from_torch(state: Mapping[str, np.ndarray], cell: str, suffix: str) -> Params:
-    W_xh, W_hh, b_ih, b_hh = (state.get(name + suffix) for name in _TORCH_NAMES)
-    W_xh, W_hh = np.ascontiguousarray(W_xh.T), np.ascontiguousarray(W_hh.T)
+    W_xh, W_hh = (np.ascontiguousarray(state[name + suffix].T) for name in _TORCH_NAMES[:2])
+    b_ih, b_hh = (state.get(name + suffix) for name in _TORCH_NAMES[2:])
     if b_ih is None:
         b_ih = np.zeros(W_hh.shape[-1], W_hh.dtype)
     return _layer(cell, W_xh, W_hh, b_ih, b_hh)

@@ -79,7 +79,7 @@ def test_wrong_arguments_say_what_to_do():
     layer = params["layer_0"]
     with pytest.raises(ValueError, match="cell must be one of"):
         convert.to_torch(params, "rnn")
-    with pytest.raises(ValueError, match="Give prefix='rnn.'"):
+    with pytest.raises(ValueError, match=r"Give prefix='rnn\.'"):
         convert.from_torch(convert.to_torch(params, "lstm", prefix="rnn."), "lstm")
     with pytest.raises(ValueError, match=r"has 3 gate\(s\)"):
         convert.from_torch(convert.to_torch(params, "lstm"), "gru")
