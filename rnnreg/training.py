@@ -276,6 +276,7 @@ def make_train(
         xs = data.train.xs
         real = jnp.issubdtype(xs.dtype, jnp.floating)
         dtype = jnp.promote_types(xs.dtype, jnp.float32) if real else jnp.result_type(float)
+        dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy's float64 where x64 is off
         params = network_of(hyper).init(key_params, xs.shape[-1] if real else None, dtype=dtype)
         best = ()
         if settings.keep_best or settings.patience is not None:
