@@ -45,6 +45,10 @@ class Hyper(dict):
             )
         return super().__getitem__(name)
 
+    def get(self, name: str, default: Any = None) -> Any:
+        self.reads.add(name)
+        return super().get(name, default)
+
 
 class Best(NamedTuple):
     """The best record so far.
