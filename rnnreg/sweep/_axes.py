@@ -113,6 +113,34 @@ def _check_values(name: str, values: np.ndarray, is_lambda: bool, repeats: bool)
         raise ValueError(f"the axis {name!r} has a repeated value: {values.tolist()}.")
 
 
+def read_static(static: Mapping[str, Iterable[Any]] | None) -> dict[str, list[Any]]:
+    """The static axes as lists.
+
+    Raises:
+      ValueError: an empty axis, a reserved name, a repeated value, or one that is no number or string (static
+        values label the result and are stored with it).
+    """
+    axes = {name: list(values) for name, values in (static or {}).items()}
+    for name, values in axes.items():
+        if name in RESERVED:
+            raise ValueError(
+                f"{name!r} is a reserved axis name ({', '.join(sorted(RESERVED))}); choose another for the "
+                "static axis."
+            )
+        if not values:
+            raise ValueError(f"the static axis {name!r} is empty; expected at least one value.")
+        for value in values:
+            if not isinstance(value, (str, int, float)):
+                raise ValueError(
+                    f"the static axis {name!r} has the value {value!r}; static values label the result, so they "
+                    "must be numbers or strings: name what you mean, and look it up in `train`, such as "
+                    "CELLS[static['cell']]."
+                )
+        if len(set(values)) != len(values):
+            raise ValueError(f"the static axis {name!r} has a repeated value: {values}.")
+    return axes
+
+
 def read_seeds(seeds: int | Iterable[int]) -> np.ndarray:
     """The seed numbers: 0 … S−1 for an int, or the given ones.
 

@@ -18,7 +18,7 @@ from rnnreg.data import Batch, Fold, Split, as_split, stack_folds, take_fold
 from rnnreg.lanes import Plan, Program, make_plan, tree_bytes
 from rnnreg.penalties import leaf_paths
 from rnnreg.runtime import environment
-from rnnreg.sweep._axes import Axis, lane_values, read_grid, read_seeds
+from rnnreg.sweep._axes import Axis, lane_values, read_grid, read_seeds, read_static
 from rnnreg.sweep._result import Group, SweepResult
 from rnnreg.training import Hyper, Run, Train, check_data
 
@@ -124,9 +124,7 @@ def sweep(
     Warns:
       RuntimeWarning: lanes diverged, or the sweep was interrupted.
     """
-    static = {name: list(values) for name, values in (static or {}).items()}
-    if any(not values for values in static.values()):
-        raise ValueError(f"a static axis is empty: {static}.")
+    static = read_static(static)
     seed_numbers = read_seeds(seeds)
     jobs = []
     for combination in product(*static.values()):
@@ -333,9 +331,7 @@ def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
         "grid": {name: _listed(value) for name, value in grid.items()},
         "seeds": [int(seed) for seed in seeds],
         "folds": jobs[0].fold_labels,
-        "static": {
-            name: [str(v) if callable(v) else v for v in values] for name, values in static.items()
-        },
+        "static": static,
         "dims": [axis.name for axis in jobs[0].axes]
         + ["seed"]
         + (["fold"] if jobs[0].fold_labels else []),
@@ -411,7 +407,7 @@ def _label(job: _Job, store: Run, finished: np.ndarray, seeds: np.ndarray):
             variables[name] = ([d for d in dims if d != "seed"], values)
     dataset = xr.Dataset(variables, coords)
     for name, value in job.static.items():
-        dataset = dataset.expand_dims({name: [str(value) if callable(value) else value]})
+        dataset = dataset.expand_dims({name: [value]})
     return dataset, group
 
 
