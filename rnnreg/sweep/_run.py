@@ -162,6 +162,12 @@ def _make_job(train, grid, data, seeds, folds, refit, chosen, static, key, how, 
         raise ValueError(
             "refit=True adds the fold 'all' to folds; without folds every run is on all rows."
         )
+    if refit and (settings.keep_best or settings.patience is not None):
+        raise ValueError(
+            "refit=True adds runs on all rows, which have nothing to validate on, so keep_best and patience would "
+            "return their first parameters. Fix num_epochs, or choose it by rr.selection.choose(updates='common') "
+            "and call rr.selection.refit."
+        )
     check_data(
         settings._replace(keep_best=False, patience=None) if folds is not None else settings, data
     )
