@@ -299,7 +299,6 @@ def _describe(jobs: list[_Job]) -> DryRun:
 
 
 def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
-    import xarray as xr
     from tqdm.auto import tqdm
 
     total = sum(job.plan.num_lanes for job in jobs)
@@ -330,9 +329,7 @@ def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
             dataset, group = _label(job, store, finished, seeds)
             datasets.append(dataset)
             groups.append(group)
-    metrics = xr.combine_by_coords(datasets) if static else datasets[0]
-    if not isinstance(metrics, xr.Dataset):
-        raise TypeError("expected one Dataset of metrics")
+    metrics = _join(datasets, static)
     config = {
         "grid": {name: _listed(value) for name, value in grid.items()},
         "seeds": [int(seed) for seed in seeds],
@@ -415,6 +412,36 @@ def _label(job: _Job, store: Run, finished: np.ndarray, seeds: np.ndarray):
     for name, value in job.static.items():
         dataset = dataset.expand_dims({name: [value]})
     return dataset, group
+
+
+def _join(datasets: list[Any], static: dict[str, list[Any]]):
+    """The static combinations as one Dataset; what one of them lacks (a second layer, an epoch) is NaN."""
+    import xarray as xr
+
+    dims = {name: array.dims for dataset in datasets for name, array in dataset.data_vars.items()}
+
+    def filled(dataset):
+        missing = [name for name in dims if name not in dataset]
+        shapes = {name: [dataset.sizes[dim] for dim in dims[name]] for name in missing}
+        return dataset.assign(
+            {name: (dims[name], np.full(shape, np.nan)) for name, shape in shapes.items()}
+        )
+
+    joined = [filled(dataset) for dataset in datasets]
+    for name in reversed(static):  # the last axis varies fastest
+        size = len(static[name])
+        joined = [
+            xr.concat(
+                joined[start : start + size],
+                name,
+                data_vars="all",
+                coords="minimal",
+                compat="override",
+                join="outer",
+            )
+            for start in range(0, len(joined), size)
+        ]
+    return joined[0]
 
 
 def _plain(name: str) -> str:
