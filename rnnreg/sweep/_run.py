@@ -452,7 +452,7 @@ def _ensemble(job: _Job, store: Run, ok: np.ndarray, has_folds: bool):
     """Scores of the mean prediction over seeds; NaN where any seed diverged or did not run."""
     settings = job.train.settings
     seed_axis = len(job.axes)
-    predictions = np.asarray(store.predictions)
+    predictions = _wide(store.predictions)
     extra = predictions.ndim - ok.ndim
     masked = np.where(ok.reshape(*ok.shape, *[1] * extra), predictions, np.nan)
     mean = masked.mean(axis=seed_axis)  # [axes..., (fold), row, ...]
@@ -466,7 +466,7 @@ def _ensemble(job: _Job, store: Run, ok: np.ndarray, has_folds: bool):
         fold = None if folds is None else jax.tree.map(lambda leaf, n=number: leaf[n], folds)
         batch = take_fold(data, fold).validation
         row_weights = jnp.ones(len(batch.ys)) if batch.weights is None else batch.weights
-        targets.append(np.asarray(batch.ys))
+        targets.append(_wide(batch.ys))
         weights.append(np.asarray(row_weights))
         outputs = jnp.asarray(
             np.take(mean, number, axis=seed_axis).reshape(-1, *mean.shape[seed_axis + 1 :])
@@ -484,6 +484,14 @@ def _ensemble(job: _Job, store: Run, ok: np.ndarray, has_folds: bool):
         stacked = {name: values[..., 0] for name, values in stacked.items()}
     group = Group(job.static, store.params, predictions, np.stack(targets), np.stack(weights))
     return group, stacked
+
+
+def _wide(values: Any) -> np.ndarray:
+    """At least float32, in which means are taken and files are written; integers as they are."""
+    values = np.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        return values
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
 def _warn(metrics, interrupted: bool) -> None:
