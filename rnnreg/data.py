@@ -300,7 +300,7 @@ def _warn_of_leaks(pairs, target_times) -> None:
                 "validation rows, so the score is too good; use rr.selection.blocked_folds, which leaves "
                 "them out.",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=6,  # the line that called sweep
             )
             return
 
