@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from rnnreg.data import Batch, Split
+from rnnreg.data import Batch, Split, as_split
 from rnnreg.sweep import SweepResult, sweep
 from rnnreg.training import Train
 
@@ -218,21 +218,26 @@ def choose(
             "updates='common' scores the recorded history, which has no ensemble; use seeds='mean'."
         )
     scores = _scores(result, metric, axis, seeds, updates)
-    sizes = np.ones(1)
     if "fold" in result.metrics.dims:
         scores = scores.sel(fold=[label for label in scores.fold.values if label != "all"])
-        sizes = result.metrics["fold_size"].sel(fold=scores.fold).values
+        fold_sizes = result.metrics["fold_size"].sel(fold=scores.fold)
     else:
         scores = scores.expand_dims("fold")
+        fold_sizes = scores.isel({dim: 0 for dim in scores.dims if dim != "fold"}).copy(data=[1.0])
 
     others = [dim for dim in scores.dims if dim not in (axis, "seed", "fold")]
     combined = scores.mean("seed", skipna=False) if "seed" in scores.dims else scores
-    weighted = combined.transpose(axis, *others, "fold").values @ (sizes / sizes.sum())
+    shares = fold_sizes / fold_sizes.sum(
+        "fold"
+    )  # a static axis may change the rows, and so the folds
+    weighted = (combined * shares).sum("fold", skipna=False).transpose(axis, *others).values
     place = np.unravel_index(
         np.argmin(np.where(np.isfinite(weighted), weighted, np.inf)), weighted.shape
     )
     at = {dim: int(number) for dim, number in zip(others, place[1:], strict=True)}
     along = combined.isel(at).transpose(axis, "fold")
+    static_at = {dim: number for dim, number in at.items() if dim in fold_sizes.dims}
+    sizes = fold_sizes.isel(static_at).values
     curve, best, one_se, paired = one_standard_error(along.values, sizes, along[axis].values)
     if "seed" in scores.dims and scores.sizes["seed"] > 1:
         per_seed = scores.isel(at).transpose(axis, "seed", "fold").values @ (sizes / sizes.sum())
@@ -259,7 +264,7 @@ def refit(
     train: Train | Callable[[Mapping[str, Any]], Train],
     result: SweepResult,
     choice: Choice,
-    data: Split | Batch,
+    data: Split | Batch | Callable[[Mapping[str, Any]], Split],
     *,
     key: Array,
     rescale: bool = False,
@@ -287,13 +292,14 @@ def refit(
     num_epochs = values.pop("num_epochs", None)
     static_names = list(result.groups[0].static)
     static = {name: values.pop(name) for name in static_names}
+    data = as_split(data(static) if callable(data) else data)
     folds = result.config["folds"]
     if folds and "all" in folds and not rescale and num_epochs is None:
         return _take_all(result, choice, static)
     if rescale and folds:
         sizes = result.metrics["fold_train_size"]
-        share = float(sizes.sel(fold=[f for f in folds if f != "all"]).mean())
-        rows = (data.train if isinstance(data, Split) else data).xs.shape[0]
+        share = float(sizes.sel(static).sel(fold=[f for f in folds if f != "all"]).mean())
+        rows = data.train.xs.shape[0]
         for name in _lambda_names(result, choice):
             values[name] = values[name] * share / rows
     made = train if isinstance(train, Train) else train(static)
