@@ -83,7 +83,9 @@ def main(config: Config) -> None:
     )
     print(result.plan)
     choice = rr.selection.choose(result, metric="val_arv", seeds="ensemble")
-    score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean("fold")
+    score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean(
+        "fold"
+    )
     best = score.min("l2")
     rows = [
         (

@@ -137,7 +137,7 @@ def network(
         key_embedding, key_readout, key_layers = jax.random.split(key, 3)
         params: Params = {}
         if embedding is not None:
-            num_tokens, input_size = embedding
+            input_size = embedding[1]
             table = jax.random.uniform(key_embedding, embedding, dtype, -0.05, 0.05)
             params["embedding"] = {"W_embed": table}
         if input_size is None:
