@@ -1,0 +1,243 @@
+"""Losses against a slow loop over rows, steps and outputs, and against scikit-learn and optax."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import sklearn.metrics
+from conftest import tolerance
+
+import rnnreg as rr
+
+pytestmark = pytest.mark.numerics
+
+B, T, O = 4, 5, 3
+LENGTHS = [5, 2, 0, 3]  # a whole row, ragged rows, and a row of padding alone
+
+FACTORIES = {
+    "squared_error": rr.losses.squared_error,
+    "softmax_cross_entropy": rr.losses.softmax_cross_entropy,
+    "sigmoid_cross_entropy": rr.losses.sigmoid_cross_entropy,
+}
+
+every_loss = pytest.mark.parametrize("name", FACTORIES)
+both_reductions = pytest.mark.parametrize("reduction", ["sum", "mean"])
+
+
+def _data(name, readout="all", seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (B, T, O) if readout == "all" else (B, O)
+    outputs = rng.normal(size=shape)
+    if name == "softmax_cross_entropy":
+        return outputs, rng.integers(0, O, shape[:-1])
+    if name == "sigmoid_cross_entropy":
+        return outputs, rng.uniform(size=shape)
+    return outputs, rng.normal(size=shape)
+
+
+def _one_step(name, output, target):
+    """The loss of one step (summed over its outputs) and the number of terms in it, in NumPy."""
+    if name == "squared_error":
+        return sum((o - t) ** 2 for o, t in zip(output, target, strict=True)), len(output)
+    if name == "softmax_cross_entropy":
+        return np.log(np.sum(np.exp(output))) - output[target], 1
+    probability = 1 / (1 + np.exp(-output))
+    terms = target * np.log(probability) + (1 - target) * np.log(1 - probability)
+    return -terms.sum(), len(output)
+
+
+def _slow(name, reduction, outputs, ys, mask=None, weights=None):
+    total = count = 0.0
+    for row in range(len(outputs)):
+        weight = 1.0 if weights is None else weights[row]
+        every_step = np.ndim(outputs) == 3
+        steps = [t for t in range(T) if mask is None or mask[row][t]]
+        if not steps or weight == 0:
+            continue
+        pairs = (
+            [(outputs[row][t], ys[row][t]) for t in steps]
+            if every_step
+            else [(outputs[row], ys[row])]
+        )
+        terms = [_one_step(name, output, target) for output, target in pairs]
+        value = sum(term for term, _ in terms)
+        if reduction == "mean":
+            value /= sum(size for _, size in terms)
+        total, count = total + weight * value, count + weight
+    return total / count if count else 0.0
+
+
+MASK = rr.data.lengths_to_mask(LENGTHS, T)
+SCATTERED = MASK.copy()
+SCATTERED[0, [0, 2]] = 0  # padding on the left and in the middle
+WEIGHTS = np.array([1.0, 0.5, 2.0, 0.0], np.float32)
+
+CASES = {
+    "plain": (None, None),
+    "lengths": (MASK, None),
+    "left_and_middle": (SCATTERED, None),
+    "bool_mask": (MASK.astype(bool), None),
+    "weights": (None, WEIGHTS),
+    "mask_and_weights": (SCATTERED, WEIGHTS),
+}
+
+
+@pytest.mark.parametrize("readout", ["all", "last"])
+@pytest.mark.parametrize("case", CASES)
+@both_reductions
+@every_loss
+def test_loss_equals_a_slow_loop(name, reduction, case, readout):
+    mask, weights = CASES[case]
+    outputs, ys = _data(name, readout)
+    measured = FACTORIES[name](reduction)(jnp.asarray(outputs), jnp.asarray(ys), mask, weights)
+    expected = _slow(name, reduction, outputs, ys, mask, weights)
+    assert measured.shape == ()
+    np.testing.assert_allclose(measured, expected, **tolerance())
+
+
+def test_the_textbook_sum_of_squared_errors():
+    """L = Σ_t (y_t − ŷ_t)² for one sequence of one output."""
+    outputs, ys = jnp.array([[[1.0], [2.0], [4.0]]]), jnp.array([[[0.0], [4.0], [1.0]]])
+    assert float(rr.losses.squared_error("sum")(outputs, ys)) == 1 + 4 + 9
+    np.testing.assert_allclose(rr.losses.squared_error("mean")(outputs, ys), 14 / 3, rtol=1e-6)
+
+
+@both_reductions
+@every_loss
+def test_values_at_padding_change_neither_loss_nor_gradient(name, reduction):
+    outputs, ys = map(jnp.asarray, _data(name))
+    loss = jax.value_and_grad(FACTORIES[name](reduction))
+    padding = SCATTERED == 0
+    junk_outputs = jnp.where(padding[..., None], -1e4, outputs)
+    if ys.ndim == 2:
+        junk_ys = jnp.where(padding, 10**6, ys)  # a padding token beyond the classes
+    else:
+        junk_ys = jnp.where(padding[..., None], 1e4, ys)
+    value, gradient = loss(outputs, ys, SCATTERED, WEIGHTS)
+    junk_value, junk_gradient = loss(junk_outputs, junk_ys, SCATTERED, WEIGHTS)
+    np.testing.assert_array_equal(value, junk_value)
+    np.testing.assert_array_equal(gradient, junk_gradient)
+    assert not np.asarray(gradient)[padding].any()
+    assert np.asarray(gradient)[0, 1].any()
+
+
+@both_reductions
+@every_loss
+@pytest.mark.parametrize("nothing", ["mask", "weights"])
+def test_nothing_that_counts_is_loss_zero_with_zero_gradient(name, reduction, nothing):
+    outputs, ys = map(jnp.asarray, _data(name))
+    arguments = {"mask": jnp.zeros((B, T))} if nothing == "mask" else {"weights": jnp.zeros(B)}
+    loss = FACTORIES[name](reduction)
+    value, gradient = jax.value_and_grad(lambda out: loss(out, ys, **arguments))(outputs)
+    assert float(value) == 0.0
+    np.testing.assert_array_equal(gradient, np.zeros_like(outputs))
+
+
+@every_loss
+def test_large_logits_and_errors_stay_finite(name):
+    outputs, ys = map(jnp.asarray, _data(name))
+    value, gradient = jax.value_and_grad(FACTORIES[name]("mean"))(1e4 * outputs, ys)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+@both_reductions
+@every_loss
+def test_ragged_rows_equal_rows_alone(name, reduction):
+    """Padding to a common length is bookkeeping: the mean over sequences is that of the rows alone."""
+    outputs, ys = map(jnp.asarray, _data(name))
+    loss = FACTORIES[name](reduction)
+    alone = [
+        loss(outputs[row : row + 1, :length], ys[row : row + 1, :length])
+        for row, length in enumerate(LENGTHS)
+        if length
+    ]
+    np.testing.assert_allclose(loss(outputs, ys, MASK), np.mean(alone), **tolerance())
+
+
+def test_bfloat16_accumulates_in_float32():
+    """5000 ones: in bfloat16 a running sum sticks at 256."""
+    outputs = jnp.ones((1, 5000, 1), jnp.bfloat16)
+    for reduction, expected in (("sum", 5000.0), ("mean", 1.0)):
+        value = rr.losses.squared_error(reduction)(outputs, jnp.zeros_like(outputs))
+        assert value.dtype == jnp.float32
+        assert float(value) == expected
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [jnp.bfloat16, jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.float64_only)],
+)
+@every_loss
+def test_dtypes_are_strict_and_ranks_explicit(name, dtype):
+    outputs, ys = map(jnp.asarray, _data(name))
+    ys = ys if ys.ndim == 2 else ys.astype(dtype)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for mask in (None, jnp.asarray(MASK), jnp.asarray(MASK, bool), jnp.asarray(MASK, int)):
+            loss = jax.value_and_grad(FACTORIES[name]("mean"))
+            value, gradient = jax.eval_shape(loss, outputs.astype(dtype), ys, mask, jnp.ones(B))
+            assert value.dtype == (jnp.float64 if dtype == jnp.float64 else jnp.float32)
+            assert gradient.dtype == dtype
+
+
+# ---- outside tools --------------------------------------------------------------------------------
+
+
+def test_squared_error_equals_scikit_learn():
+    outputs, ys = _data("squared_error", "last")
+    measured = rr.losses.squared_error("mean")(jnp.asarray(outputs), jnp.asarray(ys), None, WEIGHTS)
+    expected = sklearn.metrics.mean_squared_error(ys, outputs, sample_weight=WEIGHTS)
+    np.testing.assert_allclose(measured, expected, **tolerance())
+
+
+def test_softmax_equals_scikit_learn_and_optax():
+    outputs, ys = _data("softmax_cross_entropy", "last")
+    measured = rr.losses.softmax_cross_entropy("mean")(
+        jnp.asarray(outputs), jnp.asarray(ys), None, WEIGHTS
+    )
+    probabilities = np.exp(outputs) / np.exp(outputs).sum(axis=-1, keepdims=True)
+    expected = sklearn.metrics.log_loss(ys, probabilities, sample_weight=WEIGHTS, labels=range(O))
+    np.testing.assert_allclose(measured, expected, **tolerance())
+
+    outputs, ys = _data("softmax_cross_entropy")
+    mean = optax.softmax_cross_entropy(jnp.asarray(outputs), jax.nn.one_hot(ys, O)).mean()
+    measured = rr.losses.softmax_cross_entropy("mean")(jnp.asarray(outputs), jnp.asarray(ys))
+    np.testing.assert_allclose(measured, mean, **tolerance())
+
+
+def test_sigmoid_equals_scikit_learn_and_optax():
+    outputs, ys = _data("sigmoid_cross_entropy")
+    mean = optax.sigmoid_binary_cross_entropy(jnp.asarray(outputs), jnp.asarray(ys)).mean()
+    measured = rr.losses.sigmoid_cross_entropy("mean")(jnp.asarray(outputs), jnp.asarray(ys))
+    np.testing.assert_allclose(measured, mean, **tolerance())
+    hard = (ys > 0.5).astype(float)
+    expected = sklearn.metrics.log_loss(hard.ravel(), 1 / (1 + np.exp(-outputs)).ravel())
+    measured = rr.losses.sigmoid_cross_entropy("mean")(jnp.asarray(outputs), jnp.asarray(hard))
+    np.testing.assert_allclose(measured, expected, **tolerance())
+
+
+# ---- messages -------------------------------------------------------------------------------------
+
+
+def test_wrong_shapes_and_reductions_are_named():
+    outputs = jnp.zeros((B, T, O))
+    with pytest.raises(
+        ValueError, match=r"got outputs \(4, 5, 3\) and ys \(4, 3\).*readout='last'"
+    ):
+        rr.losses.squared_error()(outputs, jnp.zeros((B, O)))
+    with pytest.raises(
+        ValueError, match="same shape"
+    ):  # [B] against [B, 1] would broadcast silently
+        rr.losses.sigmoid_cross_entropy()(jnp.zeros((B, 1)), jnp.zeros(B))
+    with pytest.raises(ValueError, match=r"integer classes of shape \(4, 5\); got float"):
+        rr.losses.softmax_cross_entropy()(outputs, jnp.zeros((B, T)))
+    with pytest.raises(ValueError, match=r"integer classes of shape \(4, 5\); got int.*\(4,\)"):
+        rr.losses.softmax_cross_entropy()(outputs, jnp.zeros(B, int))
+    for factory in FACTORIES.values():
+        with pytest.raises(ValueError, match="'sum' or 'mean' over true steps; got 'average'"):
+            factory("average")
+
+
+def test_a_loss_has_a_name_for_records():
+    assert rr.losses.squared_error("sum").__name__ == "squared_error_sum"
