@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
@@ -447,7 +448,8 @@ def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
         lam = as_hyper(hyper)[name]
         if isinstance(lam, jax.core.Tracer):
             continue
-        if not jnp.all(jnp.isfinite(jnp.asarray(lam))) or jnp.any(jnp.asarray(lam) < 0):
+        values = np.asarray(lam, dtype=np.float64)  # NumPy: jnp would trace a constant inside jit
+        if not np.isfinite(values).all() or (values < 0).any():
             raise ValueError(f"λ must be finite and not negative; got {name}={lam}.")
 
 
