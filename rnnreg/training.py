@@ -25,7 +25,7 @@ from rnnreg.diagnostics.spectra import gate_blocks, sigma_max
 from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.objective import make_objective
-from rnnreg.penalties import Penalty, leaf_paths
+from rnnreg.penalties import Context, Penalty, leaf_paths
 
 Params = dict[str, Any]
 
@@ -359,26 +359,28 @@ def make_train(
         return state._replace(epoch=state.epoch + 1), norms[-1]
 
     def score(net, params, data, batch, prefix):
-        """Losses and further metrics of a batch, in the units of the split's arrays, and the outputs."""
+        """Losses and further metrics of a batch in the units of the split's arrays, the outputs in them, and raw."""
         seen = scale_batch(batch, data.scaling)
-        outputs = net.apply(params, seen.xs, mask=batch.mask).outputs
-        outputs = unscale_outputs(outputs, data.scaling)
+        raw = net.apply(params, seen.xs, mask=batch.mask).outputs
+        outputs = unscale_outputs(raw, data.scaling)
         nothing = jnp.bool_(False) if batch.weights is None else ~jnp.any(batch.weights > 0)
         scores = {f"{prefix}_loss": loss(outputs, batch.ys, batch.mask, batch.weights)}
         for name, metric in settings.metrics.items():
             scores[f"{prefix}_{name}"] = metric(outputs, batch.ys, batch.mask, batch.weights)
-        return {name: jnp.where(nothing, jnp.nan, value) for name, value in scores.items()}, outputs
+        scores = {name: jnp.where(nothing, jnp.nan, value) for name, value in scores.items()}
+        return scores, outputs, raw
 
     def measure(params, penalty_state, hyper, data):
         net = network_of(hyper)
-        values, _ = score(net, params, data, data.train, "train")
+        values, _, raw = score(net, params, data, data.train, "train")
+        context = Context(raw, data.train.mask, data.train.weights)
         predictions = None
         if data.validation is not None:
-            val, predictions = score(net, params, data, data.validation, "val")
+            val, predictions, _ = score(net, params, data, data.validation, "val")
             values |= val
         for name, penalty in penalties.items():
             if not penalty.needs:
-                values[f"penalty_{name}"] = penalty.value(params, None, penalty_state[name])[0]
+                values[f"penalty_{name}"] = penalty.value(params, context, penalty_state[name])[0]
         for path, leaf in leaf_paths(params).items():
             if path.split("/")[-1] == "W_hh":
                 blocks = gate_blocks(leaf)
