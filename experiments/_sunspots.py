@@ -27,6 +27,10 @@ def sunspots(window: int, transform: str, *, first_target: int | None = None) ->
 
 def own_units(split: rr.Split, transform: str) -> Callable[[Any], Any]:
     """From the split's arrays back to sunspot numbers; works on traced arrays."""
+    if split.units is None:
+        raise ValueError(
+            "the split is not standardised: its arrays are in their own units already."
+        )
     shift, scale = float(split.units.y_shift[0]), float(split.units.y_scale[0])
 
     def identity(values):

@@ -13,6 +13,7 @@ from rnnreg.data import Batch
 from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.penalties import Context, Penalty
+from rnnreg.recurrence import cell_step
 
 Params = dict[str, Any]
 
@@ -97,14 +98,4 @@ def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, 
 
 
 def _steps(net: Network) -> dict[str, Callable[..., Any]]:
-    def step_of(cell):
-        if cell.step is not None:
-            return cell.step
-
-        def step(params, state, x):
-            W_xh, W_hh, bias = cell.weights(params)
-            return cell.gate(params, state, x @ W_xh + bias, state.h @ W_hh)
-
-        return step
-
-    return {f"layer_{index}": step_of(entry.cell) for index, entry in enumerate(net.layers)}
+    return {f"layer_{index}": cell_step(entry.cell) for index, entry in enumerate(net.layers)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -52,24 +53,7 @@ def unroll(
     >>> states.h[:, 0, 0].tolist(), final.h.tolist()
     ([1.0, 2.0, 3.0], [[3.0, 3.0]])
     """
-    if cell.gate is None and recurrent_mask is not None:
-        raise ValueError(
-            f"recurrent dropout needs a cell with a gate; {cell.name!r} does its own recurrent product. "
-            "Use a gate cell (for example gru(reset='after')), or drop the state inside your step."
-        )
-    if cell.gate is None:
-        inputs = xs
-
-        def advance(state, x):
-            return cell.step(params, state, x)
-
-    else:
-        W_xh, W_hh, bias = cell.weights(params)
-        inputs = xs @ W_xh + bias
-
-        def advance(state, x_proj):
-            h = state.h if recurrent_mask is None else state.h * recurrent_mask
-            return cell.gate(params, state, x_proj, h @ W_hh)
+    inputs, advance = _step_and_inputs(cell, params, xs, recurrent_mask)
 
     def body(state, step_inputs):
         x, keep, perturbation = step_inputs
@@ -82,3 +66,39 @@ def unroll(
 
     keeps = None if mask is None else mask > 0
     return jax.lax.scan(body, state, (inputs, keeps, perturbations), reverse=reverse)
+
+
+def cell_step(cell: Cell) -> Callable[[dict[str, Any], Any, Array], Any]:
+    """One step of any cell, `step(params, state, x [B, D]) -> state`, products included."""
+    if cell.step is not None:
+        return cell.step
+
+    def step(params, state, x):
+        inputs, advance = _step_and_inputs(cell, params, x, None)
+        return advance(state, inputs)
+
+    return step
+
+
+def _step_and_inputs(cell: Cell, params: dict[str, Any], xs: Array, recurrent_mask: Array | None):
+    """What enters each step (projected where the cell allows it), and the step on it."""
+    if cell.gate is None or cell.weights is None:
+        if recurrent_mask is not None:
+            raise ValueError(
+                f"recurrent dropout needs a cell with a gate; {cell.name!r} does its own recurrent "
+                "product. Use a gate cell (for example gru(reset='after')), or drop the state inside "
+                "your step."
+            )
+        step = cell.step
+        if step is None:
+            raise ValueError(f"the cell {cell.name!r} has neither weights and a gate, nor a step.")
+        return xs, lambda state, x: step(params, state, x)
+
+    gate = cell.gate
+    W_xh, W_hh, bias = cell.weights(params)
+
+    def advance(state, x_proj):
+        h = state.h if recurrent_mask is None else state.h * recurrent_mask
+        return gate(params, state, x_proj, h @ W_hh)
+
+    return xs @ W_xh + bias, advance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -474,10 +474,10 @@ def check_data(settings: Settings, data: Split) -> None:
 
 
 def _check_settings(
-    net,
-    loss,
-    penalties,
-    optimizer,
+    net: Any,
+    loss: Any,
+    penalties: Any,
+    optimizer: Any,
     num_epochs,
     batch_size,
     record_every,
@@ -485,6 +485,7 @@ def _check_settings(
     patience,
     metrics,
 ) -> Settings:
+    build: Any
     for name, value in (
         ("num_epochs", num_epochs),
         ("batch_size", batch_size),
@@ -513,21 +514,19 @@ def _check_settings(
                 "from hyper."
             )
     if isinstance(optimizer, optax.GradientTransformation):
-        fixed = optimizer
-
-        def optimizer(hyper):
-            return fixed
-
-    if not callable(optimizer):
+        build = _always(optimizer)
+    elif callable(optimizer):
+        build = optimizer
+    else:
         raise ValueError(
             "optimizer must be an optax transformation or a function of hyper that returns one; got "
             f"{optimizer!r}."
         )
     return Settings(
         net=net,
-        loss=loss,
+        loss=cast(Loss, loss),
         penalties=dict(penalties or {}),
-        optimizer=optimizer,
+        optimizer=build,
         num_epochs=num_epochs,
         batch_size=batch_size,
         record_every=record_every,
@@ -535,6 +534,10 @@ def _check_settings(
         patience=patience,
         metrics=dict(metrics or {}),
     )
+
+
+def _always(value: Any) -> Callable[[Mapping[str, Any]], Any]:
+    return lambda hyper: value
 
 
 def _note_best(state: TrainState, val_loss: Array, stopped: Array) -> TrainState:

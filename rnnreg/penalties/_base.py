@@ -46,7 +46,7 @@ class Penalty(NamedTuple):
     """
 
     init: Callable[[Params], Any]
-    value: Callable[[Params, Context, Any], tuple[Array, Any]]
+    value: Callable[[Params, Any, Any], tuple[Array, Any]]
     needs: frozenset[str] = frozenset()
     covers: Callable[[Params], list[str]] = lambda params: []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -42,7 +43,7 @@ def elementwise(
     def value(params, context, state):
         del context
         leaves = [_wide(leaf) for leaf in chosen(params).values()]
-        total = sum(jnp.sum(function(leaf)) for leaf in leaves)
+        total = jnp.stack([jnp.sum(function(leaf)) for leaf in leaves]).sum()
         return total / (sum(leaf.size for leaf in leaves) if reduction == "mean" else 1), state
 
     return Penalty(init, value, covers=lambda params: list(chosen(params)))
@@ -79,7 +80,7 @@ def l1(
       reduction: "sum" over elements, or "mean" over all of them together.
       include_biases: cover biases too.
     """
-    return elementwise(jnp.abs, paths=paths, reduction=reduction, include_biases=include_biases)
+    return elementwise(_absolute, paths=paths, reduction=reduction, include_biases=include_biases)
 
 
 def elastic_net(
@@ -101,9 +102,14 @@ def elastic_net(
         raise ValueError(f"l1_ratio must lie in [0, 1]; got {l1_ratio}.")
 
     def function(leaf):
-        return l1_ratio * jnp.abs(leaf) + (1 - l1_ratio) * jnp.square(leaf)
+        return l1_ratio * _absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)
 
     return elementwise(function, paths=paths, reduction=reduction, include_biases=include_biases)
+
+
+def _absolute(leaf: Array) -> Array:
+    # jnp.abs has derivative 1 at 0, which would push a weight off zero that nothing else moves.
+    return leaf * jax.lax.stop_gradient(jnp.sign(leaf))
 
 
 def _wide(leaf: Array) -> Array:

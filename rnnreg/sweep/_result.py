@@ -171,7 +171,7 @@ def load_result(path: str | Path) -> SweepResult:
     groups = []
     for number, static in enumerate(header["groups"]):
         stored = xr.load_dataset(path, engine="h5netcdf", group=f"params_{number}")
-        params = _nested({name: stored[name].values for name in stored})
+        params = _nested({str(name): stored[name].values for name in stored})
         try:
             arrays = xr.load_dataset(path, engine="h5netcdf", group=f"predictions_{number}")
             scored = {name: arrays[name].values for name in ("predictions", "targets", "weights")}

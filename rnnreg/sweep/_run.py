@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from itertools import product
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,42 @@ class _Job:
 
     def lane(self, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
         return _run_lane(self.train, lane, shared)
+
+
+@overload
+def sweep(
+    train: Train | Callable[[Mapping[str, Any]], Train],
+    grid: Mapping[str, Any],
+    data: Split | Batch | Callable[[Mapping[str, Any]], Split],
+    *,
+    key: Array,
+    seeds: int | Iterable[int] = 1,
+    folds: Any = None,
+    refit: bool = False,
+    static: Mapping[str, Iterable[Any]] | None = None,
+    plan: str = "auto",
+    width: int | None = None,
+    dry_run: Literal[False] = False,
+    progress: bool = True,
+) -> SweepResult: ...
+
+
+@overload
+def sweep(
+    train: Train | Callable[[Mapping[str, Any]], Train],
+    grid: Mapping[str, Any],
+    data: Split | Batch | Callable[[Mapping[str, Any]], Split],
+    *,
+    key: Array,
+    seeds: int | Iterable[int] = 1,
+    folds: Any = None,
+    refit: bool = False,
+    static: Mapping[str, Iterable[Any]] | None = None,
+    plan: str = "auto",
+    width: int | None = None,
+    dry_run: Literal[True],
+    progress: bool = True,
+) -> DryRun: ...
 
 
 def sweep(
@@ -228,16 +264,16 @@ def _run_lane(
     )
 
 
-def _stack(folds, data: Split, refit: bool):
+def _stack(folds: Any, data: Split, refit: bool):
     if folds is None:
         return None, None, None
-    if hasattr(folds, "split"):
+    pairs: Any
+    splitter = getattr(folds, "split", None)
+    if splitter is not None:
         ys = np.asarray(data.train.ys)
-        pairs = folds.split(np.zeros((len(ys), 1)), ys if ys.ndim == 1 else None)
-    elif callable(folds):
-        pairs = folds(data)
+        pairs = splitter(np.zeros((len(ys), 1)), ys if ys.ndim == 1 else None)
     else:
-        pairs = folds
+        pairs = folds(data) if callable(folds) else folds
     stacked, labels = stack_folds(pairs, data, include_all=refit)
     sizes = stacked.validation_weights.sum(axis=1), stacked.train_weights.sum(axis=1)
     return stacked, labels, sizes
@@ -329,7 +365,7 @@ def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
             dataset, group = _label(job, store, finished, seeds)
             datasets.append(dataset)
             groups.append(group)
-    metrics = _join(datasets, static)
+    metrics: Any = _join(datasets, static)
     config = {
         "grid": {name: _listed(value) for name, value in grid.items()},
         "seeds": [int(seed) for seed in seeds],
@@ -399,10 +435,10 @@ def _label(job: _Job, store: Run, finished: np.ndarray, seeds: np.ndarray):
     num_records = next(iter(store.history.values())).shape[-1]
     coords["epoch"] = settings.record_every * (1 + np.arange(num_records))
     group = Group(job.static, store.params)
-    if has_folds:
+    if job.fold_sizes is not None:
         coords["fold"] = np.asarray(job.fold_labels)
-        variables["fold_size"] = (["fold"], job.fold_sizes[0].astype(np.float64))
-        variables["fold_train_size"] = (["fold"], job.fold_sizes[1].astype(np.float64))
+        for name, sizes in zip(("fold_size", "fold_train_size"), job.fold_sizes, strict=True):
+            variables[name] = (["fold"], sizes.astype(np.float64))
     if store.predictions is not None:
         ok = variables["finished"][1] & (store.diverged_at < 0)
         group, ensemble = _ensemble(job, store, ok, has_folds)
@@ -414,7 +450,7 @@ def _label(job: _Job, store: Run, finished: np.ndarray, seeds: np.ndarray):
     return dataset, group
 
 
-def _join(datasets: list[Any], static: dict[str, list[Any]]):
+def _join(datasets: list[Any], static: dict[str, list[Any]]) -> Any:
     """The static combinations as one Dataset; what one of them lacks (a second layer, an epoch) is NaN."""
     import xarray as xr
 
@@ -465,6 +501,7 @@ def _ensemble(job: _Job, store: Run, ok: np.ndarray, has_folds: bool):
     for number in range(mean.shape[seed_axis]):
         fold = None if folds is None else jax.tree.map(lambda leaf, n=number: leaf[n], folds)
         batch = take_fold(data, fold).validation
+        assert batch is not None  # there are predictions
         row_weights = jnp.ones(len(batch.ys)) if batch.weights is None else batch.weights
         targets.append(_wide(batch.ys))
         weights.append(np.asarray(row_weights))
