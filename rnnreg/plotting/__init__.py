@@ -1,0 +1,18 @@
+"""Figures: takes results, computes nothing but means and errors for display, accepts ax, returns it."""
+
+from rnnreg.plotting._curves import forecast, gradient_flow, history, loss_curves
+from rnnreg.plotting._lambda_axis import lambda_axis
+from rnnreg.plotting._paths import cv_curve, weight_norms
+from rnnreg.plotting._style import save, style
+
+__all__ = [
+    "cv_curve",
+    "forecast",
+    "gradient_flow",
+    "history",
+    "lambda_axis",
+    "loss_curves",
+    "save",
+    "style",
+    "weight_norms",
+]

@@ -1,0 +1,341 @@
+"""Figures: what is drawn is what was given, where it was asked for, and nothing is left behind."""
+
+import dataclasses
+import itertools
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import xarray as xr
+
+from rnnreg import plotting
+from rnnreg.diagnostics import GradientFlow
+from rnnreg.selection import Choice, one_standard_error
+from rnnreg.sweep import SweepResult
+
+LAMS = np.array([1e-2, 0.0, 1e-4, 1e-3, 1e-1])  # in no order, on purpose
+RNG = np.random.default_rng(20240229)
+
+
+def make_choice(lams=LAMS, num_folds=4):
+    folds = 1 + 0.1 * RNG.random((len(lams), num_folds)) + 0.05 * np.arange(len(lams))[:, None]
+    curve, best, one_se, paired = one_standard_error(folds, np.arange(1, num_folds + 1), lams)
+    return Choice(
+        axis="l2",
+        metric="val_loss",
+        rule="min",
+        lam=float(lams[best]),
+        lam_min=float(lams[best]),
+        lam_1se=float(lams[one_se]),
+        lam_paired_1se=float(lams[paired]),
+        values={},
+        curve=curve,
+        warnings=(),
+    )
+
+
+def make_result(lams=LAMS, folds=("0", "1", "all")):
+    dims = ["l2", "seed", "fold", "epoch"]
+    values = RNG.random((len(lams), 3, len(folds), 6)) + 0.1
+    coords = {"l2": lams, "seed": [0, 1, 2], "fold": list(folds), "epoch": 10 * np.arange(1, 7)}
+    metrics = xr.Dataset({"history_train_loss": (dims, values)}, coords)
+    return SweepResult(metrics, (), {"seeds": [0, 1, 2], "dims": dims[:3]}, "")
+
+
+def make_flow(rate, layers=("layer_0",)):
+    lags = np.arange(8)
+    return GradientFlow(lags, dict.fromkeys(layers, rate**lags), {})
+
+
+TIMES = np.arange(1900, 1930)
+SERIES = np.sin(TIMES / 2.0)
+
+# Every function of the room that draws, with arguments as in a real use.
+DRAW = {
+    "cv_curve": lambda ax: plotting.cv_curve(make_result(), make_choice(), ax=ax),
+    "weight_norms": lambda ax: plotting.weight_norms(LAMS, {"ρ": RNG.random((5, 3))}, ax=ax),
+    "gradient_flow": lambda ax: plotting.gradient_flow(
+        [make_flow(1 - lam) for lam in LAMS], lams=LAMS, ax=ax
+    ),
+    "forecast": lambda ax: plotting.forecast(
+        TIMES, SERIES, {"one step": SERIES}, spans={"test": (1910, 1915)}, ylabel="spots", ax=ax
+    ),
+    "history": lambda ax: plotting.history(make_result(), ax=ax),
+    "loss_curves": lambda ax: plotting.loss_curves({"a": [1.0, 0.5]}, ax=ax),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_draws_on_the_given_axes_and_makes_no_other_figure(name):
+    figure, ax = plt.subplots()
+    assert DRAW[name](ax) is ax
+    assert plt.get_fignums() == [figure.number]
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_makes_one_white_figure_and_leaves_the_settings_alone(name):
+    before = dict(plt.rcParams)
+    ax = DRAW[name](None)
+    assert plt.get_fignums() == [ax.figure.number]
+    assert ax.figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+    assert dict(plt.rcParams) == before
+
+
+@pytest.mark.parametrize("size", [(2.4, 2.2), (3.3, 2.4), (7.0, 4.0)], ids=str)
+@pytest.mark.parametrize("name", DRAW)
+def test_nothing_is_cut_off_and_no_tick_labels_overlap(name, size):
+    with plotting.style():
+        figure, ax = plt.subplots(figsize=size)
+    DRAW[name](ax)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that collapses is a warning
+        figure.canvas.draw()
+    whole = figure.bbox
+    for part in (
+        ax.get_tightbbox(),
+        *([ax.get_legend().get_window_extent()] if ax.get_legend() else []),
+    ):
+        assert part.x0 >= -1
+        assert part.y0 >= -1
+        assert part.x1 <= whole.width + 1
+        assert part.y1 <= whole.height + 1
+    boxes = sorted(
+        (label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()),
+        key=lambda box: box.x0,
+    )
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_a_failure_leaves_no_figure():
+    with pytest.raises(ValueError, match="finite number ≥ 0"):
+        plotting.weight_norms([-1.0, 1.0], {"ρ": [1.0, 2.0]})
+    assert plt.get_fignums() == []
+
+
+def test_save_writes_both_files_and_closes(tmp_path):
+    figure = plotting.loss_curves({"a": [1.0, 0.5]}).figure
+    paths = plotting.save(figure, tmp_path / "new" / "curve.png", close=True)
+    assert [path.name for path in paths] == ["curve.pdf", "curve.png"]
+    assert paths[0].read_bytes().startswith(b"%PDF")
+    assert b"/Type3" not in paths[0].read_bytes()
+    assert paths[1].read_bytes().startswith(b"\x89PNG")
+    width = int.from_bytes(paths[1].read_bytes()[16:20], "big")
+    assert width == round(200 * 4.8)
+    assert plt.get_fignums() == []
+
+
+def test_save_keeps_a_dot_in_the_name(tmp_path):
+    figure = plotting.loss_curves({"a": [1.0, 0.5]}).figure
+    assert plotting.save(figure, tmp_path / "l2_0.5")[1].name == "l2_0.5.png"
+
+
+def test_zero_stands_apart_on_the_left_with_its_label():
+    _, ax = plt.subplots()
+    x = plotting.lambda_axis(ax, LAMS)
+    np.testing.assert_array_equal(x[LAMS > 0], LAMS[LAMS > 0])
+    zero = x[LAMS == 0].item()
+    assert ax.get_xlim()[0] < zero < LAMS[LAMS > 0].min()
+    ax.figure.canvas.draw()
+    labels = {
+        tick: label.get_text()
+        for tick, label in zip(ax.get_xticks(), ax.get_xticklabels(), strict=True)
+    }
+    assert labels[zero] == "0"
+    assert all(zero == tick or tick >= 1e-4 * (1 - 1e-9) for tick in labels)
+
+
+def test_without_zero_nothing_is_broken():
+    _, ax = plt.subplots()
+    children = len(ax.get_children())
+    np.testing.assert_array_equal(plotting.lambda_axis(ax, [1e-3, 1e-1]), [1e-3, 1e-1])
+    assert len(ax.get_children()) == children
+    assert "0" not in [label.get_text() for label in ax.get_xticklabels()]
+
+
+def test_a_second_call_replaces_the_break():
+    _, ax = plt.subplots()
+    plotting.lambda_axis(ax, LAMS)
+    children = len(ax.get_children())
+    plotting.lambda_axis(ax, LAMS)
+    assert len(ax.get_children()) == children
+
+
+@pytest.mark.parametrize("lams", [[0.0], [0.1], [0.0, 0.1], [0.0, 0.1, 0.2, 0.3], [0.5, 0.6]])
+def test_short_axes_still_have_ticks(lams):
+    _, ax = plt.subplots()
+    x = plotting.lambda_axis(ax, lams)
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    assert ((x >= low) & (x <= high)).all()
+    assert any(label.get_text() for label in ax.get_xticklabels())
+
+
+@pytest.mark.parametrize("lams", [[], [-1.0, 1.0], [np.nan]])
+def test_what_is_no_lambda_is_refused(lams):
+    _, ax = plt.subplots()
+    with pytest.raises(ValueError, match="Give λ, not log λ"):
+        plotting.lambda_axis(ax, lams)
+
+
+def drawn(line):
+    """The points of a line without the break at λ = 0."""
+    x, y = (np.asarray(values, dtype=float) for values in line.get_data())
+    return x[~np.isnan(x)], y[~np.isnan(x)]
+
+
+def test_cv_curve_draws_the_curve_it_was_given():
+    choice = make_choice()
+    ax = plotting.cv_curve(make_result(), choice, scale=2.0, ylabel="ARV")
+    mean, _, (bars,) = ax.containers[0].lines
+    order = np.argsort(LAMS)
+    x, y = drawn(mean)
+    np.testing.assert_allclose(x[1:], LAMS[order][1:])
+    np.testing.assert_allclose(y, 2 * choice.curve.mean[order])
+    heights = [np.ptp(segment[:, 1]) for segment in bars.get_segments() if len(segment)]
+    np.testing.assert_allclose([h for h in heights if h > 0], 4 * choice.curve.se[order])
+    folds = [line for line in ax.lines if line.get_color() == "0.72"]
+    np.testing.assert_allclose(
+        np.stack([drawn(line)[1] for line in folds], axis=1), 2 * choice.curve.folds[order]
+    )
+    assert ax.get_ylabel() == "ARV"
+    texts = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert texts[:2] == ["CV mean ± 1 SE", "4 folds, 3 seeds"]
+
+
+def test_cv_curve_marks_every_rule_once_also_at_zero():
+    choice = dataclasses.replace(make_choice(), lam_min=0.0, lam_paired_1se=0.0, lam_1se=1e-2)
+    ax = plotting.cv_curve(None, choice)
+    lines = {
+        line.get_label(): line.get_xdata()[0] for line in ax.lines if "lambda" in line.get_label()
+    }
+    assert len(lines) == 2
+    (both, place), (_, other) = lines.items()
+    assert "min" in both
+    assert "paired" in both
+    assert both.endswith("= 0")
+    assert 0 < place < 1e-4
+    assert other == 1e-2
+
+
+def test_cv_curve_of_a_validation_set_has_no_bars():
+    ax = plotting.cv_curve(None, make_choice(num_folds=1))
+    assert ax.get_legend().get_texts()[0].get_text() == "validation set"
+    assert not ax.containers[0].has_yerr
+
+
+def test_weight_norms_draws_means_and_says_what_it_left_out():
+    values = RNG.random((5, 3))
+    values[0, 1] = np.nan
+    ax = plotting.weight_norms(LAMS, {"ρ": values})
+    (line,) = (line for line in ax.lines if line.get_label().startswith("ρ"))
+    _, y = drawn(line)
+    np.testing.assert_allclose(y, np.nanmean(values, axis=1)[np.argsort(LAMS)])
+    assert ax.get_legend().get_texts()[0].get_text() == "ρ (1 of 15 diverged, left out)"
+    assert any(np.allclose(line.get_ydata(), 1) for line in ax.lines)
+    with pytest.raises(ValueError, match=r"shape \[5\] or \[5, S\]"):
+        plotting.weight_norms(LAMS, {"ρ": np.ones((3, 5))})
+
+
+def test_gradient_flow_of_one_flow_and_of_its_layers():
+    flow = make_flow(0.5)
+    ax = plotting.gradient_flow(flow)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), flow.ratio["layer_0"])
+    assert ax.get_yscale() == "log"
+    ax = plotting.gradient_flow(make_flow(0.5, layers=("layer_0", "layer_1")))
+    assert [line.get_label() for line in ax.lines] == ["layer_0", "layer_1"]
+    two_ways = GradientFlow(
+        np.arange(3), {"layer_0": {"forward": np.ones(3), "backward": np.ones(3)}}, {}
+    )
+    assert len(plotting.gradient_flow(two_ways).lines) == 2
+    assert len(plotting.gradient_flow(two_ways, layer="layer_0/forward").lines) == 1
+
+
+def test_gradient_flow_colours_by_lambda_with_zero_in_black():
+    flows = [make_flow(0.9 - lam) for lam in LAMS]
+    ax = plotting.gradient_flow(flows, lams=LAMS, chosen=1e-2)
+    lines = {line.get_label().removeprefix("_"): line for line in ax.lines}
+    assert lines["λ = 0"].get_color() == "black"
+    np.testing.assert_allclose(lines["λ = 0"].get_ydata(), flows[1].ratio["layer_0"])
+    assert len({str(line.get_color()) for line in ax.lines}) == len(LAMS)
+    assert len(ax.figure.axes) == 2  # the colour bar
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "λ = 0.01 (chosen)",
+        "λ = 0",
+    ]
+
+
+def test_gradient_flow_ends_at_the_floor_and_says_what_is_missing():
+    low, _ = plotting.gradient_flow(make_flow(1e-9)).get_ylim()
+    assert low > 1e-9
+    assert (
+        plotting.gradient_flow(make_flow(0.0)).get_ylim()[0] > 0
+    )  # ReLU states can be exactly zero
+    several = [make_flow(0.5, layers=("layer_0", "layer_1"))] * 2
+    with pytest.raises(ValueError, match="give layer"):
+        plotting.gradient_flow(several)
+    with pytest.raises(ValueError, match="which has"):
+        plotting.gradient_flow(several, layer="layer_7")
+    with pytest.raises(ValueError, match="one entry a flow"):
+        plotting.gradient_flow(several, lams=[0.1])
+    with pytest.raises(ValueError, match="empty"):
+        plotting.gradient_flow([])
+
+
+def test_forecast_draws_what_it_was_given():
+    free = (np.arange(1925, 1935), np.zeros(10))
+    ax = plotting.forecast(
+        TIMES,
+        SERIES[:, None],
+        {"one step": SERIES + 0.1, "free-running": free},
+        bands={"one step": (SERIES, SERIES + 0.2)},
+        spans={"1910-1920": (1910, 1920), "1921-1940": (1921, 1940)},
+    )
+    lines = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_array_equal(lines["data"].get_ydata(), SERIES)
+    np.testing.assert_array_equal(lines["one step"].get_ydata(), SERIES + 0.1)
+    np.testing.assert_array_equal(lines["free-running"].get_xdata(), free[0])
+    assert {"1910-1920", "1921-1940"} <= {text.get_text() for text in ax.texts}
+    assert ax.get_xlim()[1] >= 1940
+    with pytest.raises(ValueError, match="one value a time"):
+        plotting.forecast(TIMES, SERIES, {"short": SERIES[:-1]})
+    with pytest.raises(ValueError, match="not among the predictions"):
+        plotting.forecast(TIMES, SERIES, {}, bands={"x": (SERIES, SERIES)})
+
+
+def test_history_averages_seeds_and_folds_but_not_the_refit():
+    result = make_result()
+    values = result.metrics["history_train_loss"]
+    lines = {line.get_label(): line for line in plotting.history(result).lines}
+    expected = values.sel(l2=0.0, fold=["0", "1"]).mean(["seed", "fold"]).values
+    np.testing.assert_allclose(lines["λ = 0"].get_ydata(), expected)
+    ax = plotting.history(result, at={"fold": "all"})
+    lines = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_allclose(
+        lines["λ = 0"].get_ydata(), values.sel(l2=0.0, fold="all").mean("seed").values
+    )
+    np.testing.assert_array_equal(lines["λ = 0"].get_xdata(), values.epoch)
+
+
+def test_history_says_what_is_missing():
+    result = make_result()
+    with pytest.raises(ValueError, match="nothing was recorded as 'accuracy'"):
+        plotting.history(result, name="accuracy")
+    with pytest.raises(ValueError, match="needs the dimension 'dropout'"):
+        plotting.history(result, axis="dropout")
+
+
+def test_loss_curves_draws_what_it_was_given():
+    ax = plotting.loss_curves({"a": [1.0, 0.5], "b": ([10, 20], [2.0, 1.0])})
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), [1, 2])
+    np.testing.assert_array_equal(ax.lines[1].get_xdata(), [10, 20])
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), [2.0, 1.0])
