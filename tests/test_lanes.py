@@ -1,0 +1,230 @@
+"""How lanes run changes time, never meaning."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import SEED
+from small import Counted, assert_same, fold_of, make, sine
+
+import rnnreg as rr
+from rnnreg.lanes import Program, lower, make_plan
+
+KEY = jax.random.key(SEED)
+PAIRS = [(list(range(12)), list(range(12, 20))), (list(range(20, 36)), [0, 1, 2])]  # unequal
+
+
+# ---- a lane is a run ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def swept():
+    """Twenty steps of Adam over λ, seed and fold, run each way."""
+    train = make(optimizer=lambda hyper: optax.adam(hyper["learning_rate"]), num_epochs=20)
+    grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2}
+
+    def run(plan):
+        return rr.sweep(
+            train, grid, sine(), seeds=[0, 3], folds=PAIRS, key=KEY, plan=plan, progress=False
+        )
+
+    return jax.jit(train), run("one_by_one"), run("vmap")
+
+
+LANES = [(0.0, 0, 0), (1e-2, 3, 0), (1e-2, 0, 1)]
+
+
+def _lane(swept, lam, seed, fold):
+    train = swept[0]
+    hyper = {"l2": lam, "learning_rate": 1e-2}
+    return train(hyper, fold_of(PAIRS, sine(), fold), key=jax.random.fold_in(KEY, seed))
+
+
+@pytest.mark.parametrize(("lam", "seed", "fold"), LANES)
+def test_one_by_one_a_lane_equals_the_run_alone_bit_for_bit(swept, lam, seed, fold):
+    alone = _lane(swept, lam, seed, fold)
+    labels = {"l2": lam, "seed": seed, "fold": str(fold)}
+    result = swept[1]
+    assert_same(result.params_at(**labels), alone.params)
+    lane = result.metrics.sel(labels)
+    for name, value in alone.metrics.items():
+        assert float(lane[name.replace("/", ".")]) == float(value), name
+    for name, values in alone.history.items():
+        np.testing.assert_array_equal(lane["history_" + name.replace("/", ".")], values)
+    assert int(lane["num_steps"]) == 20
+
+
+@pytest.mark.parametrize(("lam", "seed", "fold"), LANES)
+def test_together_a_lane_equals_the_run_alone_within_rounding(swept, lam, seed, fold):
+    alone = _lane(swept, lam, seed, fold)
+    params = swept[2].params_at(l2=lam, seed=seed, fold=str(fold))
+    for one, two in zip(jax.tree.leaves(params), jax.tree.leaves(alone.params), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5, rtol=1e-5)
+
+
+TWO_DEVICES = """
+import json, jax, numpy as np
+import rnnreg as rr
+assert rr.use_all_cores(2) == 2
+from small import make, sine
+from rnnreg.lanes import Program, make_plan
+
+train, split = make(num_epochs=3), sine().replace(target_times=None)
+lanes = {"l2": np.linspace(0, 0.1, 5, dtype=np.float32), "seed": np.arange(5, dtype=np.uint32)}
+
+def lane(lane, shared):
+    key = jax.random.fold_in(shared["key"], lane["seed"])
+    return train({"l2": lane["l2"], "learning_rate": 1e-2}, shared["data"], key=key)
+
+shared = {"data": split, "key": jax.random.key(0)}
+results, plans = [], []
+for count in (1, 2):
+    plan = make_plan(5, how="one_by_one", width=2 * count, devices=jax.devices()[:count])
+    numbers, outputs = zip(*Program(lane, plan, lanes, shared).run(lanes, shared))
+    order = np.argsort(np.concatenate(numbers))
+    plans.append(np.sort(np.concatenate(numbers)).tolist())
+    results.append(jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *outputs))
+same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), *results)
+sweep = rr.sweep(train, {"l2": [0.0, 0.1], "learning_rate": 1e-2}, split, key=shared["key"],
+                 seeds=[0, 4], progress=False)
+corners = [(sweep.params_at(l2=0.0, seed=0), 0), (sweep.params_at(l2=0.1, seed=4), 4)]
+corner = [
+    a.tobytes() == b[place].tobytes()
+    for params, place in corners
+    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(results[0].params))
+]
+print(json.dumps({"same": jax.tree.leaves(same), "numbers": plans, "corner": corner, "plan": sweep.plan}))
+"""
+
+
+@pytest.mark.slow
+def test_two_devices_change_no_bit():
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    environment.pop("XLA_FLAGS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout.splitlines()[-1])
+    assert all(seen["same"])
+    assert seen["numbers"] == [list(range(5))] * 2
+    assert "on 2 cpu device(s)" in seen["plan"]
+    assert all(seen["corner"])
+
+
+# ---- programs and plans ---------------------------------------------------------------------------
+
+
+def _square(lane, shared):
+    return {"square": lane["x"] ** 2 + shared, "x": lane["x"]}
+
+
+@pytest.mark.parametrize("how", ["one_by_one", "vmap"])
+@pytest.mark.parametrize("width", [1, 3, 7, 10])
+def test_every_lane_runs_once_and_in_its_place(how, width):
+    lanes = {"x": np.arange(7.0, dtype=np.float32)}
+    plan = make_plan(7, how=how, width=width, devices=jax.devices()[:1])
+    assert plan.num_calls == -(-7 // width)
+    program = Program(_square, plan, lanes, jnp.float32(1))
+    calls = list(program.run(lanes, jnp.float32(1)))
+    assert len(calls) == plan.num_calls
+    numbers = np.concatenate([numbers for numbers, _ in calls])
+    assert sorted(numbers) == list(range(7))
+    for numbers, outputs in calls:  # copies that fill up the last call are dropped
+        np.testing.assert_array_equal(outputs["x"], numbers)
+        np.testing.assert_array_equal(outputs["square"], numbers.astype(np.float32) ** 2 + 1)
+
+
+def test_a_program_is_the_same_for_other_values():
+    plan = make_plan(4, how="one_by_one", devices=jax.devices()[:1])
+    one, two = (
+        Program(_square, plan, {"x": np.full(4, value, np.float32)}, jnp.float32(value))
+        for value in (1.0, 2.0)
+    )
+    assert one.fingerprint == two.fingerprint
+    assert one.compile_seconds > 0
+
+
+class _Device:
+    def __init__(self, platform, limit=None):
+        self.platform, self.limit = platform, limit
+
+    def memory_stats(self):
+        return None if self.limit is None else {"bytes_limit": self.limit}
+
+
+def test_the_plan_says_what_was_chosen_and_why():
+    cpu = make_plan(100, devices=[_Device("cpu")] * 2, lane_seconds=0.2)
+    assert (cpu.how, cpu.width % 2) == ("one_by_one", 0)
+    assert cpu.width * cpu.num_calls >= 100
+    assert cpu.width <= 2 * 6  # about a second a call
+    assert "cache" in str(cpu)
+    gpu = make_plan(100, devices=[_Device("gpu", limit=1000)], lane_bytes=20)
+    assert (gpu.how, gpu.width, gpu.num_calls) == ("vmap", 25, 4)  # half of the memory
+    assert "accelerator" in gpu.reason
+    asked = make_plan(100, devices=[_Device("gpu")], how="one_by_one", width=10)
+    assert (asked.how, asked.width, asked.reason) == ("one_by_one", 10, "as asked")
+    assert len(make_plan(1, devices=[_Device("cpu")] * 4).devices) == 1  # no idle device
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"how": "pmap"}, "'auto', 'one_by_one' or 'vmap'; got 'pmap'"),
+        ({"width": 3}, "positive multiple of the 2 devices; got 3"),
+        ({"width": 0}, "positive multiple of the 2 devices; got 0"),
+    ],
+)
+def test_impossible_plans_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_plan(8, devices=[_Device("cpu")] * 2, **options)
+
+
+# ---- other machines -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cell", [rr.cells.elman, rr.cells.gru, rr.cells.lstm])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
+    counted = Counted(rr.network([cell(4)], 1, readout="last"))
+    train = make(
+        counted.net,
+        optimizer=lambda hyper: optax.adam(hyper["learning_rate"]),
+        num_epochs=4,
+        batch_size=6,
+        keep_best=True,
+        patience=2,
+    )
+    from rnnreg.sweep._run import _make_job
+
+    grid = {"l2": [0.0, 1e-2], "learning_rate": [1e-3, 1e-2]}
+    job = _make_job(
+        train,
+        grid,
+        sine(),
+        np.arange(2),
+        rr.selection.blocked_folds(3),
+        False,
+        {},
+        {},
+        KEY,
+        "vmap",
+        4,
+    )
+    assert job.plan.num_lanes == 24
+    before = counted.count
+    lowered = lower(job.lane, job.plan, job.lanes, job.shared, platforms=(platform,))
+    assert "stablehlo.while" in lowered.as_text()
+    assert counted.count - before == before  # as often as one lane's shapes: not once a lane
