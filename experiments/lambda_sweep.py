@@ -374,27 +374,39 @@ def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth
     import matplotlib.pyplot as plt
 
     out = config.out
-    axes = rr.plotting.cv_curve(
-        result, choice, ylabel="ARV of the mean forecast, validation blocks"
-    )
-    rr.plotting.save(axes.figure, out / "cv_curve", close=True)
-
     norms = {
         "‖W‖, all matrices": path.norm,
         r"$\|W_{hh}\|_F$": path.frobenius,
         r"$\sigma_\mathrm{max}(W_{hh})$": path.sigma,
         r"$\rho(W_{hh})$": path.rho,
     }
-    axes = rr.plotting.weight_norms(path.lam, norms, ylabel="norms, mean of seeds ± 1 SE")
-    rr.plotting.save(axes.figure, out / "weights", close=True)
-
     flows = [
-        rr.diagnostics.GradientFlow(np.arange(config.window), {"layer_0": ratio}, {})
+        rr.diagnostics.GradientFlow(jnp.arange(config.window), {"layer_0": ratio}, {})
         for ratio in path.ratio
     ]
-    axes = rr.plotting.gradient_flow(flows, lams=path.lam, chosen=choice.lam)
-    axes.set_xlabel("steps back ℓ (years)")
-    rr.plotting.save(axes.figure, out / "gradient_flow", close=True)
+
+    def cv_curve(ax):
+        rr.plotting.cv_curve(
+            result, choice, ylabel="ARV of the mean forecast, validation blocks", ax=ax
+        )
+
+    def weights(ax):
+        rr.plotting.weight_norms(path.lam, norms, ylabel="norms, mean of seeds ± 1 SE", ax=ax)
+
+    def gradient_flow(ax):
+        rr.plotting.gradient_flow(flows, lams=path.lam, chosen=choice.lam, ax=ax)
+        ax.set_xlabel("steps back ℓ (years)")
+
+    panels = {"cv_curve": cv_curve, "weights": weights, "gradient_flow": gradient_flow}
+    with rr.plotting.style():
+        for name, draw in panels.items():
+            figure, ax = plt.subplots(figsize=(4.6, 3.6))
+            draw(ax)
+            rr.plotting.save(figure, out / name, close=True)
+        figure, axes = plt.subplots(1, 3, figsize=(12.6, 3.8))
+        for ax, draw in zip(axes, panels.values(), strict=True):
+            draw(ax)
+        rr.plotting.save(figure, out / "overview", close=True)
 
     years = np.concatenate([_years(config)[span] for span in TESTS])
     series_years, values = rr.datasets.sunspot_series()

@@ -40,8 +40,8 @@ class Config:
     """Smallest positive λ."""
     lambda_high: float = 1e-1
     """Largest λ."""
-    seeds: int = 4
-    """Seeds a combination."""
+    seeds: int = 8
+    """Seeds of each combination, as many as the main job's mean forecast."""
     folds: int = 5
     """Blocks of consecutive target years."""
     out: Path = Path("results/sunspot_configuration")
