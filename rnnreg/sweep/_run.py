@@ -148,7 +148,7 @@ def sweep(
       static: axes that set shapes, `{"hidden_size": [16, 32]}`, each combination compiled by itself.
       plan: "auto", "one_by_one" or "vmap"; how lanes run.
       width: lanes a call; None chooses.
-      dry_run: return what would be done, and compile nothing.
+      dry_run: print and return what would be done, and compile nothing.
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
@@ -178,7 +178,9 @@ def sweep(
             )
         )
     if dry_run:
-        return _describe(jobs)
+        described = _describe(jobs)
+        print(described)
+        return described
     return _run_jobs(jobs, grid, seed_numbers, static, progress)
 
 
