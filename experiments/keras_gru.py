@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -258,8 +258,21 @@ def print_side_by_side(epochs: bool) -> None:
     print(json.dumps(side_by_side(Config(**fields | {"out": Path(fields["out"])}), epochs=epochs)))
 
 
+def keras_version() -> str | None:
+    """The installed Keras; None without one."""
+    try:
+        return metadata.version("keras")
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def make_claims(
-    config: Config, trained: dict[str, Any], float32: dict[str, Any], float64: dict[str, Any]
+    config: Config,
+    trained: dict[str, Any],
+    float32: dict[str, Any],
+    float64: dict[str, Any],
+    *,
+    source: str,
 ) -> list[Claim]:
     """The claims; `float32` and `float64` are empty where Keras is missing."""
     epochs = f"loss of each of {config.num_epochs} epochs, float64, relative difference"
@@ -275,14 +288,14 @@ def make_claims(
         *(
             Claim.at_most(
                 f"{what}, {dtype}, largest difference",
-                source="Keras",
+                source=source,
                 expected=bound,
                 measured=found.get(what),
             )
             for dtype, bound, found in (("float32", 1e-5, float32), ("float64", 1e-10, float64))
             for what in ("outputs", "gradients")
         ),
-        Claim.at_most(epochs, source="Keras", expected=1e-6, measured=worst),
+        Claim.at_most(epochs, source=source, expected=1e-6, measured=worst),
     ]
 
 
@@ -352,7 +365,8 @@ def main(config: Config) -> None:
 
     float32: dict[str, Any] = {}
     float64: dict[str, Any] = {}
-    if find_spec("keras") is None:
+    version = keras_version()
+    if version is None:
         print(
             "Keras is not installed (pip install -e '.[peers]'): the comparison is not measured.\n"
         )
@@ -364,7 +378,8 @@ def main(config: Config) -> None:
 
     losses = float64.get("losses")
     plot(trained, losses, config.out)
-    claims = make_claims(config, trained, float32, float64)
+    source = "Keras" if version is None else f"Keras {version}"
+    claims = make_claims(config, trained, float32, float64, source=source)
     print(claims_table(claims))
     summary = {
         "config": config,

@@ -337,7 +337,7 @@ def _enter(params: Params, xs: Array, embedding: tuple[int, int] | None) -> tupl
         expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
         raise ValueError(f"xs must be {expected}; got shape {xs.shape} of {xs.dtype}.")
     if tokens:
-        return params["embedding"]["W_embed"][xs], params
+        return jnp.asarray(params["embedding"]["W_embed"])[xs], params
     return xs, jax.tree.map(lambda leaf: leaf.astype(xs.dtype), params)
 
 

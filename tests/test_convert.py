@@ -73,6 +73,15 @@ def test_without_biases_they_are_zero():
     assert sorted(convert.from_torch(state, "gru")["layer_0"]) == ["W_hh", "W_xh", "b_h"]
 
 
+def test_numpy_weights_go_into_a_jitted_network_as_they_are():
+    net = rr.network([CELLS["lstm"]], output_size=2, embedding=(4, 2))
+    params = jax.tree.map(np.asarray, net.init(jax.random.key(0)))
+    params["layer_0"] = convert.from_keras(convert.to_keras(params["layer_0"], "lstm"), "lstm")
+    tokens = np.zeros((2, 5), np.int32)
+    outputs = jax.jit(lambda tokens: net.apply(params, tokens).outputs)(tokens)
+    np.testing.assert_allclose(outputs, net.apply(params, tokens).outputs, rtol=1e-6)
+
+
 def test_wrong_arguments_say_what_to_do():
     params = random_params([CELLS["lstm"]])
     learned = random_params([CELLS["elman"]], initial_state="learned")

@@ -47,7 +47,7 @@ def test_the_experiment_measures_in_both_precisions(tmp_path):
 
 
 def test_without_keras_the_claims_are_not_measured(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(keras_gru, "find_spec", lambda name: None)
+    monkeypatch.setattr(keras_gru, "keras_version", lambda: None)
     monkeypatch.setattr(keras_gru.rr, "compilation_cache", lambda: None)
     keras_gru.main(keras_gru.dataclasses.replace(TINY, out=tmp_path))
     assert "Keras is not installed" in capsys.readouterr().out
