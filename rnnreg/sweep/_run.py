@@ -479,7 +479,7 @@ def _join(datasets: list[Any], static: dict[str, list[Any]]) -> Any:
             )
             for start in range(0, len(joined), size)
         ]
-    return joined[0]
+    return joined[0].transpose(*static, ...)
 
 
 def _plain(name: str) -> str:
