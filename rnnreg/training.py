@@ -277,6 +277,7 @@ def make_train(
         hyper, data = as_hyper(hyper), as_split(data)
         check_data(settings, data)
         check_hyper(settings, hyper)
+        optimizer = optimizer_of(hyper)
         key_params, key_run = jax.random.split(key)
         xs = data.train.xs
         real = jnp.issubdtype(xs.dtype, jnp.floating)
@@ -290,7 +291,7 @@ def make_train(
             )
         return TrainState(
             params=params,
-            opt_state=optimizer_of(hyper).init(params),
+            opt_state=optimizer.init(params),
             penalty_state={name: penalty.init(params) for name, penalty in penalties.items()},
             key=key_run,
             step=jnp.int32(0),
