@@ -1,0 +1,276 @@
+"""Bad input: what is wrong, what was expected and got, and what to do, before anything compiles."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import SEED
+from small import HYPER, held_out, make, sine
+
+import rnnreg as rr
+
+KEY = jax.random.key(SEED)
+GRID = {"l2": [0.0, 1e-3], "learning_rate": 1e-2}
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiles(monkeypatch):
+    """No program is compiled, by a sweep or by a jitted run, while input is bad."""
+
+    def refuse(*args, **options):
+        pytest.fail("something was compiled")
+
+    monkeypatch.setattr(sys.modules["rnnreg.sweep._run"], "Program", refuse)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+
+
+def _sweep(grid=GRID, data=None, *, train=None, **options):
+    train = make() if train is None else train
+    options = {"key": KEY, "progress": False} | options
+    return rr.sweep(train, grid, sine() if data is None else data, **options)
+
+
+def _changed(**fields):
+    split = sine()
+    return split.replace(train=split.train._replace(**fields))
+
+
+def _nan(array):
+    return array.at[(2,) + (0,) * (array.ndim - 1)].set(jnp.nan)
+
+
+SPLIT = sine()
+XS, YS = SPLIT.train.xs, SPLIT.train.ys
+
+# what is done wrong: (how, what the message says)
+CASES = {
+    # the grid
+    "empty grid": (lambda: _sweep({}), "grid is empty; expected at least one axis, such as"),
+    "empty axis": (
+        lambda: _sweep(GRID | {"l2": []}),
+        r"axis 'l2' needs a non-empty list of numbers; got shape \(0,\)",
+    ),
+    "matrix as axis": (lambda: _sweep(GRID | {"l2": [[0, 1]]}), r"'l2' needs.*got shape \(1, 2\)"),
+    "negative lambda": (
+        lambda: _sweep(GRID | {"l2": [0, -3]}),
+        r"λ must not be negative; the axis 'l2' has -3.0. Did you mean 10\*\*x",
+    ),
+    "negative constant lambda": (lambda: _sweep({"l2": -1.0, "learning_rate": [1]}), "has -1.0"),
+    "negative zipped lambda": (
+        lambda: _sweep({"pair": rr.zipped(l2=[0, -1], learning_rate=[1, 1])}),
+        "λ must not be negative; the axis 'l2'",
+    ),
+    "NaN lambda": (
+        lambda: _sweep(GRID | {"l2": [0, np.nan]}),
+        r"'l2' has a value that is not finite: \[0.0, nan\]",
+    ),
+    "infinite learning rate": (
+        lambda: _sweep({"l2": 0, "learning_rate": [np.inf]}),
+        "'learning_rate' has a value that is not finite",
+    ),
+    "repeated value": (lambda: _sweep(GRID | {"l2": [0, 1, 1]}), "'l2' has a repeated value"),
+    "unknown hyperparameter": (
+        lambda: _sweep(GRID | {"learning_rat": [1, 2]}),
+        r"unknown hyperparameter 'learning_rat': nothing in the run reads it; the run reads "
+        r"\['l2', 'learning_rate'\]",
+    ),
+    "missing hyperparameter": (
+        lambda: _sweep({"l2": [0]}),
+        r"reads the hyperparameter 'learning_rate', which was not given; got \['l2'\]",
+    ),
+    "missing lambda": (
+        lambda: _sweep({"learning_rate": [1]}),
+        "reads the hyperparameter 'l2', which was not given.*Every penalty reads the λ of its own",
+    ),
+    "reserved axis": (
+        lambda: _sweep(GRID | {"seed": [0, 1]}),
+        r"'seed' is a reserved axis name .*choose another \(seeds and folds have arguments",
+    ),
+    "reserved zipped axis": (
+        lambda: _sweep({"fold": rr.zipped(l2=[0], learning_rate=[1])}),
+        "'fold' is a reserved axis name",
+    ),
+    "name in two axes": (
+        lambda: _sweep(GRID | {"pair": rr.zipped(l2=[0, 1])}),
+        "the name 'l2' is given twice, in the grid, in zipped",
+    ),
+    "zipped lengths": (
+        lambda: rr.zipped(l2=[0, 1], learning_rate=[1]),
+        "need lists of one length; got lengths {'l2': 2, 'learning_rate': 1}",
+    ),
+    "no seeds": (lambda: _sweep(seeds=0), "seeds must be a positive int or a list.*got 0"),
+    "negative seed": (lambda: _sweep(seeds=[-1]), r"ints from 0; got \[-1\]"),
+    "repeated seed": (lambda: _sweep(seeds=[1, 1]), r"seeds are repeated: \[1, 1\]"),
+    # static axes
+    "static without function": (
+        lambda: _sweep(static={"hidden_size": [2, 3]}),
+        r"static axes \['hidden_size'\] need `train` as a function of them, such as",
+    ),
+    "static name taken": (
+        lambda: _sweep(GRID, train=lambda static: make(), static={"l2": [1]}),
+        "the name 'l2' is given twice",
+    ),
+    "static name reserved": (
+        lambda: _sweep(train=lambda static: make(), static={"fold": [1]}),
+        "'fold' is a reserved axis name.*choose another for the static axis",
+    ),
+    "static axis empty": (
+        lambda: _sweep(train=lambda static: make(), static={"hidden_size": []}),
+        "static axis 'hidden_size' is empty; expected at least one value",
+    ),
+    "static value repeated": (
+        lambda: _sweep(train=lambda static: make(), static={"hidden_size": [4, 4]}),
+        r"'hidden_size' has a repeated value: \[4, 4\]",
+    ),
+    "static value without a name": (
+        lambda: _sweep(train=lambda static: make(), static={"cell": [rr.cells.gru]}),
+        r"they must be numbers or strings: name what you mean, and look it up in `train`",
+    ),
+    "train is no run": (lambda: _sweep(train=lambda static: None), "must come from rr.make_train"),
+    # penalties
+    "path of no leaf": (
+        lambda: _sweep(train=make(penalties={"l2": rr.penalties.l2("W_hx")})),
+        r"'W_hx' matches no leaf; the leaves are \['layer_0/W_hh'.*for example 'W_hh'",
+    ),
+    "penalty is a number": (
+        lambda: make(penalties={"l2": 0.1}),
+        r"penalties\['l2'\] must be a Penalty such as rr.penalties.l2\(\); got 0.1. Its λ comes",
+    ),
+    "reduction": (lambda: rr.penalties.l2(reduction="max"), "'sum' or 'mean'.*got 'max'"),
+    # data
+    "mask of zeros": (
+        lambda: _sweep(data=_changed(mask=jnp.zeros((36, 4)))),
+        "data.train.mask masks every step; at least one step must count",
+    ),
+    "mask of another shape": (
+        lambda: _sweep(data=_changed(mask=jnp.ones((36, 3)))),
+        r"mask must be \[N, T\] = \(36, 4\); got \(36, 3\). Make one from lengths",
+    ),
+    "length beyond T": (
+        lambda: rr.data.lengths_to_mask([2, 5], num_steps=4),
+        "between 0 and num_steps=4; got 5. Cut the sequence, or pad",
+    ),
+    "wrong rank": (
+        lambda: _sweep(data=_changed(xs=XS[..., 0])),
+        r"xs must be \[N, T, D\] real numbers; got shape \(36, 4\)",
+    ),
+    "wrong number of rows": (lambda: _sweep(data=_changed(ys=YS[:5])), "as many rows.*36; got 5"),
+    "wrong target shape": (
+        lambda: _sweep(data=_changed(ys=XS)),
+        r"same shape; got outputs \(36, 1\) and ys \(36, 4, 1\).*readout='last' wants",
+    ),
+    "validation features": (
+        lambda: _sweep(
+            data=SPLIT.replace(validation=rr.Batch(jnp.concatenate([XS, XS], axis=-1), YS))
+        ),
+        r"made for 1 input features; xs has 2 \(shape \(36, 4, 2\)",
+    ),
+    "no embedding": (
+        lambda: _sweep(data=_changed(xs=jnp.zeros((36, 4), int))),
+        "a network without an embedding needs input_size",
+    ),
+    "NaN in xs": (
+        lambda: _sweep(data=_changed(xs=_nan(XS))),
+        r"data.train.xs has 1 values that are NaN or infinite, the first at \(2, 0, 0\); remove them",
+    ),
+    "NaN in validation ys": (
+        lambda: _sweep(data=SPLIT.replace(validation=rr.Batch(XS, _nan(YS)))),
+        r"data.validation.ys has 1 values that are NaN or infinite, the first at \(2, 0\)",
+    ),
+    "no batch": (lambda: _sweep(data=(XS, YS)), "must be an rnnreg Batch.*got tuple"),
+    # batches, folds, epochs
+    "batch larger than data": (
+        lambda: _sweep(train=make(batch_size=37)),
+        "batch_size=37 is larger than the 36 training rows; use a smaller one, or batch_size=None",
+    ),
+    "batch larger than a fold": (
+        lambda: _sweep(train=make(batch_size=30), folds=rr.selection.blocked_folds(3)),
+        "batch_size=30 is larger than the 24 training rows of the smallest fold",
+    ),
+    "nothing to train on": (
+        lambda: _sweep(folds=rr.selection.blocked_folds(2, embargo=40)),
+        "fold 0 leaves nothing to train on.*use fewer folds, a shorter window or a smaller embargo",
+    ),
+    "no folds": (lambda: _sweep(folds=[]), "folds is empty; expected at least one"),
+    "one fold": (lambda: rr.selection.blocked_folds(1), "an int of at least 2; got 1"),
+    "more folds than rows": (
+        lambda: _sweep(folds=rr.selection.blocked_folds(50)),
+        "50 folds need at least as many rows; got 36",
+    ),
+    "folds without times": (
+        lambda: _sweep(data=SPLIT.train, folds=rr.selection.blocked_folds(3)),
+        "needs Split.target_times.*rr.data.windows returns them",
+    ),
+    "folds and validation": (
+        lambda: _sweep(data=held_out(sine(), 24), folds=rr.selection.blocked_folds(2)),
+        r"give folds or a validation set, not both.*Drop one \(data.replace\(validation=None\)",
+    ),
+    "refit without folds": (lambda: _sweep(refit=True), "refit=True adds the fold 'all' to folds"),
+    "refit of what wants validation": (
+        lambda: _sweep(train=make(keep_best=True), folds=rr.selection.blocked_folds(3), refit=True),
+        "nothing to validate on, so keep_best and patience would return their first parameters",
+    ),
+    "patience without validation": (
+        lambda: _sweep(train=make(patience=2)),
+        r"the data has none; give Split\(validation=…\), or folds in a sweep",
+    ),
+    "zero epochs": (lambda: make(num_epochs=0), "num_epochs must be a positive int; got 0"),
+    "half an epoch": (lambda: make(num_epochs=0.5), "num_epochs must be a positive int; got 0.5"),
+    "zero rows a batch": (lambda: make(batch_size=0), "batch_size must be a positive int; got 0"),
+    "stride": (
+        lambda: make(record_every=4),
+        "a positive int that divides num_epochs=6; got 4",
+    ),
+    "advance by less than a record": (
+        lambda: make(record_every=3).advance(None, HYPER, SPLIT, 2),
+        "a positive multiple of record_every=3 epochs; got num_epochs=2",
+    ),
+    "loss is a name": (lambda: make(loss="mse"), "loss must be a function such as.*got 'mse'"),
+    "optimizer is a name": (lambda: make(optimizer="adam"), "optax transformation.*got 'adam'"),
+    "net is nothing": (
+        lambda: make(lambda hyper: None).init(HYPER, SPLIT, key=KEY),
+        "net must be an rnnreg Network or a function that returns one; got None",
+    ),
+    "plan": (lambda: _sweep(plan="fast"), "'auto', 'one_by_one' or 'vmap'; got 'fast'"),
+    "width": (lambda: _sweep(width=0), "width must be a positive multiple.*got 0"),
+    # a run called by itself
+    "run: negative lambda": (
+        lambda: make()(HYPER | {"l2": -1.0}, SPLIT, key=KEY),
+        "λ must be finite and not negative; got l2=-1.0",
+    ),
+    "run: NaN lambda": (
+        lambda: make()(HYPER | {"l2": jnp.nan}, SPLIT, key=KEY),
+        "λ must be finite and not negative; got l2=nan",
+    ),
+    "run: missing hyperparameter": (
+        lambda: make()({"l2": 0.0}, SPLIT, key=KEY),
+        "reads the hyperparameter 'learning_rate', which was not given",
+    ),
+    "jitted run: shapes": (
+        lambda: jax.jit(make(batch_size=40))(HYPER, SPLIT.train, key=KEY),
+        "batch_size=40 is larger than the 36",
+    ),
+    "jitted run: fixed lambda": (
+        lambda: jax.jit(lambda: make()(HYPER | {"l2": -1.0}, SPLIT.train, key=KEY))(),
+        "λ must be finite and not negative; got l2=-1.0",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_said_aloud_before_anything_compiles(case):
+    wrong, message = CASES[case]
+    with pytest.raises(ValueError, match=message):
+        wrong()
+
+
+def test_an_optimizer_from_optax_needs_no_function():
+    assert make(optimizer=optax.adam(1e-3)).settings.optimizer({}) is not None
+
+
+def test_good_input_passes_the_same_gate():
+    plan = _sweep(folds=rr.selection.blocked_folds(3), refit=True, seeds=2, dry_run=True)
+    assert plan.lanes == 2 * 2 * 4

@@ -1,0 +1,414 @@
+"""A sweep: every combination once, in one program, labelled, and nothing changed by its neighbours."""
+
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+from conftest import SEED, tolerance
+from sklearn.model_selection import KFold, TimeSeriesSplit
+from small import Counted, assert_same, fold_of, held_out, make, sine
+
+import rnnreg as rr
+
+KEY = jax.random.key(SEED)
+RUN = sys.modules["rnnreg.sweep._run"]  # `rnnreg.sweep` is the function
+FOLDS = KFold(3)
+
+
+def absolute_error(outputs, ys, mask=None, weights=None):
+    rows = jnp.ones(len(ys)) if weights is None else weights
+    return jnp.sum(rows * jnp.abs(outputs - ys)[:, 0]) / jnp.sum(rows)
+
+
+COUNTED = Counted(rr.network([rr.cells.elman(4)], 1, readout="last"))
+TRAIN = make(COUNTED.net, metrics={"mae": absolute_error})
+
+
+def _sweep(grid, seeds, **options):
+    before = COUNTED.count
+    options = {"folds": FOLDS, "refit": True, "width": 1} | options
+    result = rr.sweep(TRAIN, grid, sine(), seeds=seeds, key=KEY, progress=False, **options)
+    return result, COUNTED.count - before
+
+
+@pytest.fixture(scope="module")
+def base():
+    return _sweep({"l2": [0.0, 1e-2], "learning_rate": np.array([1e-2, 3e-2])}, 2)
+
+
+@pytest.fixture(scope="module")
+def grown():
+    """The same with more λs and seeds, and a learning rate that drives lanes to NaN."""
+    with pytest.warns(RuntimeWarning, match=r"48 of 144 lanes diverged.*scores are NaN"):
+        return _sweep({"l2": [1.0, 0.0, 1e-3, 1e-2], "learning_rate": [3e-2, 1e6, 1e-2]}, 3)
+
+
+class FakeProgram:
+    """Stands for a compiled program: every number of a lane's output is the lane's number."""
+
+    calls: int | None = None  # raises KeyboardInterrupt after so many
+    made = 0
+
+    def __init__(self, function, plan, lanes, shared):
+        type(self).made += 1
+        first = jax.tree.map(lambda leaf: leaf[0], lanes)
+        self.shapes = jax.eval_shape(function, first, shared)
+        self.plan, self.fingerprint, self.compile_seconds = plan, "none", 0.0
+
+    def run(self, lanes, shared):
+        for call, start in enumerate(range(0, self.plan.num_lanes, self.plan.width)):
+            if call == self.calls:
+                raise KeyboardInterrupt
+            numbers = np.arange(start, min(start + self.plan.width, self.plan.num_lanes))
+            yield (
+                numbers,
+                jax.tree.map(
+                    lambda leaf, n=numbers: np.broadcast_to(
+                        n.reshape(-1, *[1] * leaf.ndim), (len(n), *leaf.shape)
+                    ).astype(leaf.dtype),
+                    self.shapes,
+                )._replace(diverged_at=np.full(len(numbers), -1)),
+            )
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    program = type("Fake", (FakeProgram,), {})
+    monkeypatch.setattr(RUN, "Program", program)
+    return program
+
+
+# ---- one program for every value ------------------------------------------------------------------
+
+
+def test_values_compile_nothing_anew(base, grown):
+    (one, traced), (two, traced_again) = base, grown
+    assert one.config["compilations"] == two.config["compilations"] == 1
+    assert traced == traced_again > 0
+    # the same program, to the letter: no value is written into it
+    assert one.config["program_sha256"] == two.config["program_sha256"]
+
+
+def test_dimensions_are_the_users_axes(base):
+    metrics = base[0].metrics
+    assert metrics.val_loss.dims == ("l2", "learning_rate", "seed", "fold")
+    assert metrics.val_loss.shape == (2, 2, 2, 4)
+    assert metrics.history_val_loss.dims == (*metrics.val_loss.dims, "epoch")
+    assert metrics.ensemble_val_loss.dims == ("l2", "learning_rate", "fold")
+    assert metrics.l2.dtype == metrics.learning_rate.dtype == np.float64
+    assert metrics.val_loss.dtype == np.float64
+    assert metrics.fold.values.tolist() == ["0", "1", "2", "all"]
+    assert metrics.epoch.values.tolist() == [1, 2, 3, 4, 5, 6]
+    assert metrics.fold_size.values.tolist() == [12, 12, 12, 0]
+    assert metrics.fold_train_size.values.tolist() == [24, 24, 24, 36]
+    assert bool(metrics.finished.all())
+    assert (metrics.num_steps == 6).all()
+    assert np.isnan(metrics.val_loss.sel(fold="all")).all()
+    assert np.isfinite(metrics.val_loss.sel(fold=["0", "1", "2"])).all()
+    nearest = metrics.val_loss.sel(l2=0.012, method="nearest")
+    assert float(nearest.l2) == pytest.approx(1e-2)
+
+
+def test_more_lambdas_and_seeds_leave_old_lanes_as_they_were(base, grown):
+    one, two = base[0], grown[0]
+    labels = [(lam, rate) for lam in (0.0, 1e-2) for rate in (1e-2, 3e-2)]
+    for lam, rate in labels:
+        for seed in (0, 1):
+            for fold in ("0", "2", "all"):
+                where = {"l2": lam, "learning_rate": rate, "seed": seed, "fold": fold}
+                assert_same(one.params_at(**where), two.params_at(**where))
+                for name in ("train_loss", "val_loss", "val_mae", "penalty_l2"):
+                    old, new = (result.metrics[name].sel(where) for result in (one, two))
+                    np.testing.assert_array_equal(old, new)
+
+
+def test_diverged_lanes_are_marked_and_never_scored(grown):
+    metrics = grown[0].metrics
+    diverged = metrics.diverged_at >= 0
+    assert (diverged == (metrics.learning_rate == 1e6)).all()
+    assert np.isnan(metrics.train_loss.where(diverged, drop=True)).all()
+    assert np.isnan(metrics.ensemble_val_loss.sel(learning_rate=1e6)).all()
+    assert np.isfinite(metrics.train_loss.where(~diverged, drop=True)).all()
+    params = grown[0].params_at(l2=0, learning_rate=1e6, seed=0, fold="0")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_a_lane_equals_the_run_alone(base):
+    result = base[0]
+    pairs = list(FOLDS.split(np.zeros(36)))
+    run = jax.jit(TRAIN)(
+        {"l2": 1e-2, "learning_rate": 3e-2},
+        fold_of(pairs, sine(), 1, include_all=True),
+        key=jax.random.fold_in(KEY, 1),
+    )
+    labels = {"l2": 1e-2, "learning_rate": 3e-2, "seed": 1, "fold": "1"}
+    assert_same(result.params_at(**labels), run.params)
+    np.testing.assert_array_equal(result.groups[0].predictions[1, 1, 1, 1], run.predictions)
+    assert float(result.metrics.val_mae.sel(labels)) == float(run.metrics["val_mae"])
+
+
+def test_ensemble_scores_equal_a_mean_prediction_by_hand(base):
+    result, ys = base[0], np.asarray(sine().train.ys)
+    for number, (_, rows) in enumerate(FOLDS.split(ys)):
+        for at in ({"l2": 0, "learning_rate": 1}, {"l2": 1, "learning_rate": 0}):
+            predictions = []
+            for seed in (0, 1):
+                params = result.params_at(
+                    l2=[0.0, 1e-2][at["l2"]],
+                    learning_rate=[1e-2, 3e-2][at["learning_rate"]],
+                    seed=seed,
+                    fold=str(number),
+                )
+                predictions.append(COUNTED.net.apply(params, sine().train.xs[rows]).outputs)
+            errors = np.mean(predictions, axis=0) - ys[rows]
+            measured = result.metrics.isel(at).sel(fold=str(number))
+            np.testing.assert_allclose(
+                measured.ensemble_val_loss, np.mean(errors**2), **tolerance(jnp.float32)
+            )
+            np.testing.assert_allclose(
+                measured.ensemble_val_mae, np.abs(errors).mean(), **tolerance(jnp.float32)
+            )
+            # one network alone is worse than the mean of several (squared error is convex)
+            assert measured.ensemble_val_loss <= measured.val_loss.mean("seed") + 1e-7
+
+
+# ---- parameters by label --------------------------------------------------------------------------
+
+
+def test_params_at_takes_labels(base):
+    result = base[0]
+    stacked = result.groups[0].params["layer_0"]["W_hh"]
+    assert stacked.shape == (2, 2, 2, 4, 4, 4)
+    at = result.params_at(l2=1e-2, learning_rate=1e-2, seed=1, fold=2)
+    np.testing.assert_array_equal(at["layer_0"]["W_hh"], stacked[1, 0, 1, 2])
+    on_all = result.params_at(l2=1e-2, learning_rate=1e-2, seed=1)  # "all" where there is one
+    np.testing.assert_array_equal(on_all["layer_0"]["W_hh"], stacked[1, 0, 1, 3])
+    near = result.params_at(l2=0.3, learning_rate=0.0, seed=0, fold=0, method="nearest")
+    np.testing.assert_array_equal(near["layer_0"]["W_hh"], stacked[1, 0, 0, 0])
+    outputs = COUNTED.net.apply(at, sine().train.xs).outputs
+    assert outputs.shape == (36, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"lam": 0}, "unknown dimension 'lam'; the sweep has"),
+        ({"l2": 0, "learning_rate": 1e-2}, r"give a label for 'seed'; it has \[0, 1\]"),
+        ({"l2": 5, "learning_rate": 1e-2, "seed": 0}, "l2=5 is not on the axis.*nearest"),
+        ({"l2": 0, "learning_rate": 1e-2, "seed": 0, "fold": "9"}, "fold='9' is not on the axis"),
+    ],
+)
+def test_labels_that_are_not_there_are_named(base, labels, message):
+    with pytest.raises(ValueError, match=message):
+        base[0].params_at(**labels)
+
+
+def test_a_saved_result_comes_back_equal(base, tmp_path):
+    result = base[0]
+    path = result.save(tmp_path / "deep" / "sweep.nc")
+    assert [p.name for p in path.parent.iterdir()] == ["sweep.nc"]
+    back = rr.load_result(path)
+    xr.testing.assert_equal(back.metrics, result.metrics)
+    assert back.metrics.finished.dtype == bool
+    assert back.config == result.config
+    assert (back.plan, back.dims) == (result.plan, result.dims)
+    assert_same(back.groups[0].params, result.groups[0].params)
+    assert_same(back.groups[0].predictions, result.groups[0].predictions)
+    labels = {"l2": 1e-2, "learning_rate": 3e-2, "seed": 1, "fold": "1"}
+    assert_same(back.params_at(**labels), result.params_at(**labels))
+    for name in ("environment", "program_sha256", "seconds_compute", "grid", "seeds", "updates"):
+        assert name in back.config
+    other = tmp_path / "other.nc"
+    xr.Dataset({"a": 1}).to_netcdf(other, engine="h5netcdf")
+    with pytest.raises(ValueError, match="not written by rnnreg"):
+        rr.load_result(other)
+
+
+# ---- static and zipped axes -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def static():
+    """Two cells' sizes and depths, with λ and learning rate that change together."""
+
+    def train(static):
+        cells = [rr.cells.elman(static["hidden_size"])] * static["num_layers"]
+        return make(rr.network(cells, 1, readout="last"), num_epochs=2 * static["num_layers"])
+
+    grid = {"pair": rr.zipped(l2=[1e-2, 0.0, 1e-3], learning_rate=[1e-2, 2e-2, 2e-2])}
+    axes = {"hidden_size": [3], "num_layers": [2, 1]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return train, rr.sweep(
+            train, grid, held_out(sine(), 24), static=axes, key=KEY, seeds=[5], progress=False
+        )
+
+
+def test_static_axes_are_grouped_and_joined(static):
+    result = static[1]
+    assert result.config["compilations"] == 2
+    assert [group.static["num_layers"] for group in result.groups] == [2, 1]
+    metrics = result.metrics
+    assert metrics.val_loss.dims == ("hidden_size", "num_layers", "pair", "seed")
+    assert metrics.num_layers.values.tolist() == [2, 1]  # in the order given
+    assert metrics.finished.dtype == bool
+    assert np.isfinite(metrics.val_loss).all()
+    # what one combination lacks is NaN: a second layer, later epochs
+    depth = metrics["norm.layer_1.W_hh"]
+    assert np.isnan(depth.sel(num_layers=1)).all()
+    assert np.isfinite(depth.sel(num_layers=2)).all()
+    assert metrics.epoch.values.tolist() == [1, 2, 3, 4]
+    assert np.isnan(metrics.history_val_loss.sel(num_layers=1, epoch=3)).all()
+    assert "layer_1" in result.params_at(num_layers=2, pair=0)
+    assert "layer_1" not in result.params_at(num_layers=1, pair=0)
+    with pytest.raises(ValueError, match="one value of each static axis"):
+        result.params_at(pair=0)
+
+
+def test_zipped_hyperparameters_change_together(static):
+    train, result = static
+    assert result.metrics.l2.dims == result.metrics.learning_rate.dims == ("pair",)
+    assert result.metrics.l2.values.tolist() == [1e-2, 0.0, 1e-3]
+    run = jax.jit(train({"hidden_size": 3, "num_layers": 1}))(
+        {"l2": 1e-3, "learning_rate": 2e-2}, held_out(sine(), 24), key=jax.random.fold_in(KEY, 5)
+    )
+    assert_same(result.params_at(num_layers=1, pair=2), run.params)
+    lane = result.metrics.isel(pair=2).sel(num_layers=1)
+    assert float(lane.val_loss[0, 0]) == float(run.metrics["val_loss"])
+
+
+def test_a_static_result_is_saved_too(static, tmp_path):
+    result = static[1]
+    back = rr.load_result(result.save(tmp_path / "static.nc"))
+    xr.testing.assert_equal(back.metrics, result.metrics)
+    assert back.config == result.config
+    for one, two in zip(back.groups, result.groups, strict=True):
+        assert one.static == two.static
+        assert_same(one.params, two.params)
+
+
+# ---- around the program (none is compiled below) --------------------------------------------------
+
+
+def test_dry_run_says_what_would_be_done_and_compiles_nothing(monkeypatch):
+    monkeypatch.setattr(RUN, "Program", None)
+    plan = rr.sweep(
+        lambda static: make(rr.network([rr.cells.gru(static["hidden_size"])], 1, readout="last")),
+        {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2},
+        sine(),
+        seeds=4,
+        folds=rr.selection.blocked_folds(3),
+        refit=True,
+        static={"hidden_size": [2, 3]},
+        key=KEY,
+        dry_run=True,
+    )
+    assert plan.lanes == 2 * 3 * 4 * 4
+    assert plan.compilations == 2
+    assert plan.updates == (6,)
+    assert plan.bytes > 0
+    assert plan.seconds > 0
+    text = str(plan)
+    for words in ("96 lanes", "6 updates each", "2 compilation(s)", "MiB", "s of computing"):
+        assert words in text
+    assert text.count("48 lanes, one by one on") == 2
+
+
+def test_ctrl_c_returns_what_is_finished(fake):
+    fake.calls = 2
+    grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}
+    with pytest.warns(RuntimeWarning, match="interrupted: 4 of 18 lanes are finished") as caught:
+        result, _ = _sweep(grid, 2, folds=KFold(3), refit=False, width=2)
+    assert "test_sweep" in caught[0].filename
+    finished = result.metrics.finished.values.reshape(-1)
+    assert finished.tolist() == [True] * 4 + [False] * 14
+    losses = result.metrics.train_loss.values.reshape(-1)
+    np.testing.assert_array_equal(losses[:4], [0, 1, 2, 3])
+    assert np.isnan(losses[4:]).all()
+    assert result.config["interrupted"]
+    result.params_at(l2=0, seed=0, fold="2")
+    with pytest.raises(ValueError, match="did not finish"):
+        result.params_at(l2=1e-2, seed=0, fold="0")
+    assert np.isnan(result.metrics.ensemble_val_loss.sel(l2=1e-2)).all()
+
+
+def test_ctrl_c_also_ends_the_other_static_combinations(fake):
+    fake.calls = 0
+    with pytest.warns(RuntimeWarning, match="0 of 2 lanes"):
+        result = rr.sweep(
+            lambda static: make(rr.network([rr.cells.elman(static["size"])], 1, readout="last")),
+            {"l2": [0], "learning_rate": 1e-2},
+            sine(),
+            static={"size": [2, 3]},
+            key=KEY,
+            progress=False,
+        )
+    assert fake.made == 1
+    assert not result.metrics.finished.any()
+
+
+def test_lanes_are_labelled_in_order(fake):
+    result, _ = _sweep(
+        {"l2": [0, 1e-3], "learning_rate": [1e-2, 2e-2, 3e-2]}, [4, 2], width=5, refit=False
+    )
+    expected = np.arange(2 * 3 * 2 * 3).reshape(2, 3, 2, 3)
+    np.testing.assert_array_equal(result.metrics.train_loss, expected)
+    assert result.metrics.seed.values.tolist() == [4, 2]
+    W_hh = result.params_at(l2=1e-3, learning_rate=2e-2, seed=2, fold="1")["layer_0"]["W_hh"]
+    np.testing.assert_array_equal(W_hh, np.full((4, 4), expected[1, 1, 1, 1]))
+
+
+@pytest.mark.parametrize(
+    ("folds", "sizes", "train_sizes"),
+    [
+        (TimeSeriesSplit(3), [9, 9, 9], [9, 18, 27]),
+        (KFold(5, shuffle=True, random_state=0), [8, 7, 7, 7, 7], [28, 29, 29, 29, 29]),
+        ([(range(10), [11, 12])], [2], [10]),
+        (lambda split: [(np.arange(len(split.train.ys) - 1), [35])], [1], [35]),
+    ],
+)
+def test_folds_may_be_anything_that_yields_rows(fake, folds, sizes, train_sizes):
+    result, _ = _sweep({"l2": [0], "learning_rate": [1e-2]}, 1, folds=folds, refit=False)
+    assert result.metrics.fold_size.values.tolist() == sizes
+    assert result.metrics.fold_train_size.values.tolist() == train_sizes
+
+
+def test_folds_that_leak_are_warned_about_at_the_callers_line(fake):
+    with pytest.warns(RuntimeWarning, match="share target times") as caught:
+        rr.sweep(
+            make(rr.network([rr.cells.elman(2)], 1)),
+            {"l2": [0], "learning_rate": 1e-2},
+            sine(targets="all"),
+            folds=KFold(2),
+            key=KEY,
+            progress=False,
+        )
+    assert "test_sweep" in caught[0].filename
+
+
+def test_bfloat16_results_are_stored_in_float32(fake, tmp_path):
+    result = rr.sweep(
+        make(),
+        {"l2": [0], "learning_rate": 1e-2},
+        held_out(sine(dtype=jnp.bfloat16), 24),
+        key=KEY,
+        progress=False,
+    )
+    assert result.groups[0].predictions.dtype == np.float32
+    rr.load_result(result.save(tmp_path / "bfloat16.nc"))
+
+
+def test_a_hyperparameter_read_with_a_default_counts_as_read(fake):
+    train = make(optimizer=lambda hyper: optax.sgd(hyper.get("learning_rate", 0.1)))
+    rr.sweep(train, {"l2": [0], "learning_rate": [1e-2]}, sine(), key=KEY, progress=False)
+    rr.sweep(train, {"l2": [0]}, sine(), key=KEY, progress=False)
+
+
+def test_a_closing_bar_is_silent_when_short(fake, capsys):
+    rr.sweep(make(), {"l2": [0], "learning_rate": 1e-2}, sine(), key=KEY)
+    assert "lane" not in capsys.readouterr().err
