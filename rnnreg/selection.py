@@ -144,6 +144,7 @@ def one_standard_error(folds: Any, fold_sizes: Any, lam: Any) -> tuple[Curve, in
     (0, 1)
     """
     folds, sizes, lam = (np.asarray(a, dtype=np.float64) for a in (folds, fold_sizes, lam))
+    folds = np.where(np.isfinite(folds), folds, np.nan)
     num_folds = folds.shape[1]
     weights = sizes / sizes.sum()
 
