@@ -1,0 +1,468 @@
+"""Choosing λ: folds that leak nothing, glmnet's rule to the digit, and the refit."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import xarray as xr
+from conftest import SEED, tolerance
+from small import assert_same, make, sine
+
+import rnnreg as rr
+from rnnreg.selection import blocked_folds, choose, one_standard_error, refit
+from rnnreg.sweep import SweepResult
+from rnnreg.sweep._result import Group
+
+KEY = jax.random.key(SEED)
+GOLDEN = Path(__file__).parent / "golden" / "glmnet.json"
+
+
+# ---- the rule -------------------------------------------------------------------------------------
+
+
+def glmnet_slowly(folds, sizes, lam):
+    """cv.glmnet's definition in loops: cvm, cvsd, λ_min, λ_1se."""
+    cvm, cvsd = [], []
+    for scores in folds:
+        mean = sum(w * m for w, m in zip(sizes, scores, strict=True)) / sum(sizes)
+        spread = sum(w * (m - mean) ** 2 for w, m in zip(sizes, scores, strict=True)) / sum(sizes)
+        cvm.append(mean)
+        cvsd.append((spread / (len(sizes) - 1)) ** 0.5)
+    lam_min = max(x for x, m in zip(lam, cvm, strict=True) if m <= min(cvm))
+    at = list(lam).index(lam_min)
+    lam_1se = max(x for x, m in zip(lam, cvm, strict=True) if m <= cvm[at] + cvsd[at])
+    return cvm, cvsd, lam_min, lam_1se
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("seed", range(6))
+def test_the_rule_equals_its_definition_with_unequal_folds(seed):
+    rng = np.random.default_rng(seed)
+    lam = rng.permutation(np.logspace(-4, 0, 9))  # the order of the grid does not matter
+    folds = 1 + 0.1 * np.log10(lam)[:, None] ** 2 + rng.normal(size=(9, 5)) * 0.3
+    folds[3] = folds[5]  # a tie goes to the larger λ
+    sizes = rng.integers(3, 20, size=5)
+    curve, best, one_se, _ = one_standard_error(folds, sizes, lam)
+    cvm, cvsd, lam_min, lam_1se = glmnet_slowly(folds, sizes, lam)
+    np.testing.assert_allclose(curve.mean, cvm, rtol=1e-12)
+    np.testing.assert_allclose(curve.se, cvsd, rtol=1e-12)
+    assert (lam[best], lam[one_se]) == (lam_min, lam_1se)
+
+
+@pytest.mark.numerics
+@pytest.mark.skipif(not GOLDEN.exists(), reason="no golden file of glmnet")
+@pytest.mark.parametrize("model", ["cv_ridge", "cv_lasso"])
+def test_the_rule_reproduces_glmnet(model):
+    golden = json.loads(GOLDEN.read_text())
+    cv = golden[model]
+    folds, sizes = np.array(cv["fold_errors"]).T, golden["fold_sizes"]
+    curve, best, one_se, _ = one_standard_error(folds, sizes, cv["lambda"])
+    np.testing.assert_allclose(curve.mean, cv["cvm"], rtol=1e-12)
+    np.testing.assert_allclose(curve.se, cv["cvsd"], rtol=1e-11)
+    assert curve.lam[best] == cv["lambda_min"]
+    assert curve.lam[one_se] == cv["lambda_1se"]
+
+
+def test_ties_go_to_the_larger_lambda():
+    _, best, one_se, paired = one_standard_error(np.ones((3, 2)), [1, 1], [1.0, 3.0, 2.0])
+    assert (best, one_se, paired) == (1, 1, 1)
+
+
+def test_the_paired_rule_uses_differences_fold_by_fold():
+    # Folds differ much (an se of about 5), and λ = 1 is worse in each by nearly the same 0.5.
+    folds = np.array([[0.0, 10.0, 20.0], [0.4, 10.5, 20.6], [0.2, 9.95, 20.1]])
+    sizes = np.array([1.0, 2.0, 1.0])
+    curve, best, one_se, paired = one_standard_error(folds, sizes, [0.1, 1.0, 0.5])
+    assert (best, one_se, paired) == (0, 1, 2)
+    difference = (0.4 + 2 * 0.5 + 0.6) / 4
+    paired_se = np.sqrt(((0.1**2 + 0 + 0.1**2) / 4) / 2)
+    np.testing.assert_allclose(curve.difference, [0, difference, 0.05], atol=1e-12)
+    np.testing.assert_allclose(curve.paired_se[1], paired_se)
+    assert curve.paired_se[0] == 0
+
+
+def test_scores_that_are_not_finite_never_win():
+    folds = [[0.0, np.nan], [1.0, 1.0], [-np.inf, 0.0], [2.0, 2.0]]
+    _, best, one_se, paired = one_standard_error(folds, [1, 1], [1.0, 2.0, 3.0, 4.0])
+    assert (best, one_se, paired) == (1, 1, 1)
+    with pytest.raises(ValueError, match="no value on the axis has a finite score"):
+        one_standard_error([[np.nan, 1.0]], [1, 1], [1.0])
+
+
+# ---- folds ----------------------------------------------------------------------------------------
+
+
+def test_folds_of_last_targets_by_hand():
+    split = sine(12, window=3)  # nine rows with targets 3 … 11
+    pairs = blocked_folds(3)(split)
+    assert [(t.tolist(), v.tolist()) for t, v in pairs] == [
+        ([3, 4, 5, 6, 7, 8], [0, 1, 2]),
+        ([0, 1, 2, 6, 7, 8], [3, 4, 5]),
+        ([0, 1, 2, 3, 4, 5], [6, 7, 8]),
+    ]
+    pairs = blocked_folds(3, embargo=2)(split)  # within two time units of the block's targets
+    assert [t.tolist() for t, _ in pairs] == [[5, 6, 7, 8], [0, 8], [0, 1, 2, 3]]
+
+
+def test_folds_of_all_targets_purge_a_window_on_either_side():
+    split = sine(18, window=3, targets="all")  # row i has targets i + 1 … i + 3
+    pairs = blocked_folds(3)(split)
+    assert [v.tolist() for _, v in pairs] == [
+        [0, 1, 2, 3, 4],
+        [5, 6, 7, 8, 9],
+        [10, 11, 12, 13, 14],
+    ]
+    # the middle block has targets 6 … 12: rows 0 … 2 end at 5, rows from 12 begin at 13
+    assert [t.tolist() for t, _ in pairs] == [
+        [7, 8, 9, 10, 11, 12, 13, 14],
+        [0, 1, 2, 12, 13, 14],
+        [0, 1, 2, 3, 4, 5, 6, 7],
+    ]
+
+
+@pytest.mark.parametrize("targets", ["last", "all"])
+@pytest.mark.parametrize("embargo", [0, 1.5])
+@pytest.mark.parametrize("num_folds", [2, 5])
+def test_no_training_target_lies_inside_a_validation_block(targets, embargo, num_folds):
+    split = sine(60, window=4, targets=targets)
+    order = np.random.default_rng(1).permutation(len(split.train.ys))  # rows in any order
+    split = split.replace(
+        train=rr.data.take_rows(split.train, order), target_times=split.target_times[order]
+    )
+    validated = []
+    for train, validation in blocked_folds(num_folds, embargo=embargo)(split):
+        held = split.target_times[validation]
+        low, high = held.min() - embargo, held.max() + embargo
+        for first, last in split.target_times[train]:
+            assert last < low or first > high
+        validated.extend(validation.tolist())
+    assert sorted(validated) == list(range(len(order)))  # each row once
+
+
+def test_folds_of_a_standardised_split_are_scaled_one_by_one():
+    split = rr.data.standardize(sine(40))
+    folds, _ = rr.data.stack_folds(blocked_folds(3)(split), split)
+    for number, (train, _) in enumerate(blocked_folds(3)(split)):
+        expected = np.asarray(split.train.ys)[train]
+        np.testing.assert_allclose(
+            folds.scaling.y_shift[number], expected.mean(axis=0), **tolerance()
+        )
+        np.testing.assert_allclose(
+            folds.scaling.y_scale[number], expected.std(axis=0), **tolerance()
+        )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: blocked_folds(1.5), "int of at least 2; got 1.5"),
+        (lambda: blocked_folds(3, embargo=-1), "embargo must not be negative; got -1"),
+    ],
+)
+def test_impossible_folds_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()
+
+
+# ---- choose ---------------------------------------------------------------------------------------
+
+
+def made_up(val_loss, *, grid, sizes=(1, 1), diverged=None, static=None, history=None, **more):
+    """A sweep's result with the given scores: a DataArray with axes, seed and fold."""
+    static = static or {}
+    variables = {"val_loss": val_loss, **more}
+    lanes = xr.zeros_like(val_loss, dtype=int)
+    variables["diverged_at"] = lanes - 1 if diverged is None else xr.where(diverged, 3, lanes - 1)
+    variables["finished"] = lanes == 0
+    folds = None
+    if "fold" in val_loss.dims:
+        folds = val_loss.fold.values.tolist()
+        if not isinstance(sizes, xr.DataArray):
+            sizes = xr.DataArray(list(sizes), dims="fold")
+        variables["fold_size"] = variables["fold_train_size"] = sizes
+    if history is not None:
+        variables["history_val_loss"] = history
+    config = {
+        "grid": grid,
+        "folds": folds,
+        "seeds": val_loss.seed.values.tolist(),
+        "penalties": ["l2"],
+        "dims": [dim for dim in val_loss.dims if dim not in static],
+    }
+    groups = [Group({name: v}, {}) for name in static for v in static[name]]
+    return SweepResult(xr.Dataset(variables), tuple(groups or [Group({}, {})]), config, "")
+
+
+def scores(values, **coords):
+    return xr.DataArray(np.asarray(values, float), coords=coords, dims=list(coords))
+
+
+LAM = [0.0, 1e-3, 1e-2, 1e-1]
+FOLDS = ["0", "1"]
+GRID = {"l2": LAM, "learning_rate": 0.1}
+VALLEY = np.array([3.0, 1.0, 2.0, 5.0])[:, None, None] + np.array([[[-0.2, 0.2]]])
+
+
+def valley(**options):
+    return made_up(scores(VALLEY, l2=LAM, seed=[0], fold=FOLDS), grid=GRID, **options)
+
+
+def test_choice_holds_lambda_and_every_other_value():
+    choice = choose(valley(sizes=(3, 1)))
+    assert (choice.lam, choice.lam_min, choice.rule) == (1e-3, 1e-3, "min")
+    assert choice.values == {"l2": 1e-3, "learning_rate": 0.1}
+    np.testing.assert_allclose(choice.curve.mean, np.array([3, 1, 2, 5]) - 0.1)
+    assert choice.curve.fold_sizes.tolist() == [3, 1]
+    assert choice.warnings == ()
+
+
+def test_seeds_are_combined_inside_a_fold_first():
+    # The se over folds would be different had each seed counted as a fold.
+    values = np.array([[[1.0, 3.0], [3.0, 5.0]], [[9.0, 9.0], [9.0, 9.0]]])  # [l2, seed, fold]
+    choice = choose(made_up(scores(values, l2=[0.1, 1.0], seed=[0, 1], fold=FOLDS), grid=GRID))
+    np.testing.assert_allclose(choice.curve.folds[0], [2.0, 4.0])
+    np.testing.assert_allclose(choice.curve.se[0], 1.0)  # √(1 / (2 − 1)) of 2 and 4 about 3
+    np.testing.assert_allclose(choice.curve.seed_sd[0], np.std([2.0, 4.0], ddof=1))
+    assert choice.curve.seed_sd[1] == 0
+
+
+def test_the_ensemble_is_scored_where_it_is_what_will_be_used():
+    seeds = scores(np.ones((2, 2, 2)), l2=[0.1, 1.0], seed=[0, 1], fold=FOLDS)
+    ensemble = scores([[0.9, 0.9], [0.5, 0.4]], l2=[0.1, 1.0], fold=FOLDS)
+    result = made_up(seeds, grid=GRID, ensemble_val_loss=ensemble)
+    choice = choose(result, seeds="ensemble")
+    assert choice.lam == 1.0
+    np.testing.assert_allclose(choice.curve.mean, [0.9, 0.45])
+    assert np.isnan(choice.curve.seed_sd).all()
+
+
+def test_a_lambda_with_a_diverged_lane_never_wins():
+    values = np.repeat(VALLEY, 2, axis=1)
+    values[1, 1, 0] = np.nan  # one seed in one fold, at the best λ
+    lanes = scores(values, l2=LAM, seed=[0, 1], fold=FOLDS)
+    choice = choose(made_up(lanes, grid=GRID, diverged=np.isnan(lanes)))
+    assert choice.lam == 1e-2
+    assert any("1 lanes diverged" in text for text in choice.warnings)
+
+
+def test_other_axes_are_taken_at_their_best():
+    # [l2, learning_rate, seed, fold]: the best pair is (1e-2, 0.3)
+    table = np.array([[5.0, 4.0], [2.0, 9.0], [3.0, 1.0], [6.0, 2.5]])
+    lanes = scores(
+        table[:, :, None, None] + [[[[-0.1, 0.1]]]],
+        l2=LAM,
+        learning_rate=[0.1, 0.3],
+        seed=[0],
+        fold=FOLDS,
+    )
+    choice = choose(made_up(lanes, grid={"l2": LAM, "learning_rate": [0.1, 0.3]}))
+    assert choice.values == {"l2": 1e-2, "learning_rate": 0.3}
+    np.testing.assert_allclose(choice.curve.mean, [4.0, 9.0, 1.0, 2.5])
+
+
+def test_each_rule_chooses_its_own_lambda():
+    folds = np.array([[0.0, 10.0, 20.0], [0.4, 10.5, 20.6], [0.2, 9.95, 20.1]])
+    lanes = scores(folds[:, None], l2=[0.1, 1.0, 0.5], seed=[0], fold=["0", "1", "2"])
+    result = made_up(lanes, grid={"l2": [0.1, 1.0, 0.5]}, sizes=(1, 2, 1))
+    chosen = {rule: choose(result, rule=rule) for rule in rr.selection.RULES}
+    assert {rule: choice.lam for rule, choice in chosen.items()} == {
+        "min": 0.1,
+        "1se": 1.0,
+        "paired_1se": 0.5,
+    }
+    for choice in chosen.values():
+        assert (choice.lam_min, choice.lam_1se, choice.lam_paired_1se) == (0.1, 1.0, 0.5)
+        assert choice.values == {"l2": choice.lam}
+
+
+def test_folds_weigh_by_their_size_also_under_a_static_axis():
+    """A window as a static axis gives each value folds of its own sizes."""
+    values = np.zeros((2, 2, 1, 2))  # [window, l2, seed, fold]
+    values[0, :, 0] = [[2.0, 2.0], [3.0, 3.0]]
+    values[1, :, 0] = [[0.0, 5.0], [3.0, 1.0]]
+    lanes = scores(values, window=[4, 8], l2=[0.1, 1.0], seed=[0], fold=FOLDS)
+    for sizes, expected in (
+        ((9, 1), (8, 0.1, 0.5)),
+        ((1, 1), (4, 0.1, 2.0)),
+        ((1, 9), (8, 1.0, 1.2)),
+    ):
+        table = scores([[1, 1], sizes], window=[4, 8], fold=FOLDS)
+        result = made_up(lanes, grid={"l2": [0.1, 1.0]}, sizes=table, static={"window": [4, 8]})
+        choice = choose(result)
+        assert (choice.values["window"], choice.lam) == expected[:2]
+        assert choice.values == {"l2": expected[1], "window": expected[0]}
+        np.testing.assert_allclose(choice.curve.mean[choice.curve.lam == choice.lam], expected[2])
+
+
+def test_zipped_values_are_all_in_the_choice():
+    lanes = scores(VALLEY, pair=range(4), seed=[0], fold=FOLDS)
+    lanes = lanes.assign_coords(l2=("pair", LAM), learning_rate=("pair", [0.4, 0.3, 0.2, 0.1]))
+    grid = {"pair": {"l2": LAM, "learning_rate": [0.4, 0.3, 0.2, 0.1]}}
+    choice = choose(made_up(lanes, grid=grid), axis="pair")
+    assert choice.lam == 1
+    assert choice.values == {"l2": 1e-3, "learning_rate": 0.3}
+
+
+def test_a_common_number_of_epochs_is_chosen_over_all_folds():
+    ends = scores(np.ones((2, 1, 2)), l2=[0.1, 1.0], seed=[0], fold=FOLDS)
+    # [l2, seed, fold, epoch]: each fold has its own best epoch (10 and 30), together it is 20
+    records = np.array([[[[1.0, 2.0, 9.0], [9.0, 2.0, 1.0]]], [[[5.0, 4.0, 5.0], [5.0, 4.0, 5.0]]]])
+    history = scores(records, l2=[0.1, 1.0], seed=[0], fold=FOLDS, epoch=[10, 20, 30])
+    choice = choose(made_up(ends, grid={"l2": [0.1, 1.0]}, history=history), updates="common")
+    assert choice.values == {"l2": 0.1, "num_epochs": 20}
+    np.testing.assert_allclose(choice.curve.mean, [2.0, 4.0])
+    diverged = scores([[[1, 0]], [[0, 0]]], l2=[0.1, 1.0], seed=[0], fold=FOLDS) > 0
+    result = made_up(ends, grid={"l2": [0.1, 1.0]}, history=history, diverged=diverged)
+    assert choose(result, updates="common").lam == 1.0
+
+
+def test_the_lane_all_scores_nothing():
+    values = np.concatenate([VALLEY, np.full((4, 1, 1), np.nan)], axis=-1)
+    lanes = scores(values, l2=LAM, seed=[0], fold=["0", "1", "all"])
+    assert choose(made_up(lanes, grid=GRID, sizes=(1, 1, 0))).lam == 1e-3
+
+
+def test_one_validation_set_has_no_standard_error():
+    choice = choose(made_up(scores(VALLEY[:, :, 0], l2=LAM, seed=[0]), grid=GRID), rule="1se")
+    assert choice.lam == choice.lam_min == 1e-3
+    assert np.isnan(choice.curve.se).all()
+    assert any("no standard error" in text for text in choice.warnings)
+
+
+@pytest.mark.parametrize(
+    ("means", "message"),
+    [
+        ([3.0, 2.0, 1.5, 1.0], "λ_min = 0.1 is the largest of the grid; extend the grid upwards"),
+        ([3.0, 1.0, 1.1, 1.05], "λ_1se is the largest of the grid"),
+        ([3.0, 1.0, 2.0, 1.1], "not contiguous"),
+    ],
+)
+def test_what_a_careful_reader_should_know_is_said(means, message):
+    values = np.array(means)[:, None, None] + [[[-0.2, 0.2]]]
+    choice = choose(made_up(scores(values, l2=LAM, seed=[0], fold=FOLDS), grid=GRID))
+    assert any(message in text for text in choice.warnings)
+
+
+def test_the_smallest_lambda_is_an_edge_unless_it_is_zero():
+    values = np.array([1.0, 2.0, 3.0, 4.0])[:, None, None] + [[[-0.2, 0.2]]]
+    for first, edges in ((0.0, 0), (1e-4, 1)):
+        lam = [first, *LAM[1:]]
+        choice = choose(made_up(scores(values, l2=lam, seed=[0], fold=FOLDS), grid={"l2": lam}))
+        assert sum("smallest of the grid" in text for text in choice.warnings) == edges
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "val_mae"}, r"'val_mae', which the result lacks; it has \['val_loss'\]"),
+        ({"axis": "l1"}, "axis 'l1' is not a dimension of 'val_loss'"),
+        ({"rule": "2se"}, "rule must be one of .*got '2se'"),
+        ({"seeds": "median"}, "'mean' or 'ensemble'; got 'median'"),
+        ({"updates": "best"}, "'fixed' or 'common'; got 'best'"),
+        ({"updates": "common", "seeds": "ensemble"}, "history, which has no ensemble"),
+    ],
+)
+def test_impossible_choices_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        choose(valley(), **options)
+
+
+# ---- refit ----------------------------------------------------------------------------------------
+
+TRAIN = make()
+
+
+@pytest.fixture(scope="module")
+def swept():
+    """A sweep with the lane "all", its choice, and the refit that trains anew."""
+    grid = {"pair": rr.zipped(l2=[0.0, 1e-2], learning_rate=[1e-2, 2e-2])}
+    result = rr.sweep(
+        TRAIN, grid, sine(), seeds=2, folds=blocked_folds(3), refit=True, key=KEY, progress=False
+    )
+    choice = choose(result, axis="pair")
+    without = dataclasses.replace(result, config=result.config | {"folds": ["0", "1", "2"]})
+    return result, choice, refit(TRAIN, without, choice, sine(), key=KEY, progress=False)
+
+
+def test_a_refit_equals_the_run_alone_on_all_rows(swept):
+    _, choice, final = swept
+    assert set(choice.values) == {"l2", "learning_rate"}
+    assert final.dims == ("seed",)
+    run = jax.jit(TRAIN)(
+        choice.values, sine().replace(target_times=None), key=jax.random.fold_in(KEY, 1)
+    )
+    assert_same(final.params_at(seed=1), run.params)
+    assert float(final.metrics.train_loss.sel(seed=1)) == float(run.metrics["train_loss"])
+
+
+def test_the_lanes_all_are_the_refit(swept):
+    result, choice, trained = swept
+    final = refit(None, result, choice, sine(), key=KEY)  # nothing has to be trained
+    assert final.dims == ("seed",)
+    assert final.metrics.val_loss.dims == ("seed",)
+    pair = int(np.flatnonzero(result.metrics.l2.values == choice.values["l2"])[0])
+    for seed in (0, 1):
+        params = final.params_at(seed=seed)
+        assert_same(params, result.params_at(pair=pair, seed=seed, fold="all"))
+        for one, two in zip(
+            jax.tree.leaves(params), jax.tree.leaves(trained.params_at(seed=seed)), strict=True
+        ):
+            np.testing.assert_allclose(one, two, **tolerance("float32"))
+    assert final.config["chosen"] == choice.values
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What refit asks of sweep, without training anything."""
+    calls = []
+
+    def sweep(*args, **options):
+        calls.append((args, options))
+
+    monkeypatch.setattr(rr.selection, "sweep", sweep)
+    return calls
+
+
+def test_lambda_is_rescaled_to_the_rows_on_request(swept, asked):
+    result, _, _ = swept
+    choice = dataclasses.replace(
+        choose(result, axis="pair"), values={"l2": 0.3, "learning_rate": 0.1}
+    )
+    refit(TRAIN, result, choice, sine(), key=KEY, rescale=True)
+    (_, values, _), options = asked[0]
+    assert values == {"l2": pytest.approx(0.3 * 24 / 36), "learning_rate": 0.1}
+    assert options["seeds"] == [0, 1]
+    assert choice.values["l2"] == 0.3  # the choice itself stays
+
+
+def test_a_common_number_of_epochs_is_used_for_the_refit(swept, asked):
+    result, choice, _ = swept
+    values = choice.values | {"num_epochs": 4}
+    refit(TRAIN, result, dataclasses.replace(choice, values=values), sine(), key=KEY)
+    (train, values, _), _ = asked[0]
+    assert train.settings.num_epochs == 4
+    assert "num_epochs" not in values
+
+
+def test_static_values_choose_the_run_and_its_rows(asked):
+    lanes = scores(np.ones((2, 1, 1, 2)), window=[4, 8], l2=[0.1], seed=[7], fold=FOLDS)
+    sizes = scores([[10, 10], [20, 40]], window=[4, 8], fold=FOLDS)
+    result = made_up(lanes, grid={"l2": [0.1]}, sizes=sizes, static={"window": [4, 8]})
+    choice = dataclasses.replace(choose(result), values={"l2": 0.1, "window": 8})
+    made = []
+    refit(
+        lambda static: made.append(static) or TRAIN,
+        result,
+        choice,
+        lambda static: sine(60, window=static["window"]),
+        key=KEY,
+        rescale=True,
+    )
+    (_, values, data), options = asked[0]
+    assert made == [{"window": 8}]
+    assert data.train.xs.shape == (52, 8, 1)
+    assert values == {"l2": pytest.approx(0.1 * 30 / 52)}
+    assert options["seeds"] == [7]
