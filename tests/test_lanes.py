@@ -16,6 +16,7 @@ from small import Counted, assert_same, fold_of, make, sine
 
 import rnnreg as rr
 from rnnreg.lanes import Program, lower, make_plan
+from rnnreg.sweep._run import _make_job
 
 KEY = jax.random.key(SEED)
 PAIRS = [(list(range(12)), list(range(12, 20))), (list(range(20, 36)), [0, 1, 2])]  # unequal
@@ -26,8 +27,8 @@ PAIRS = [(list(range(12)), list(range(12, 20))), (list(range(20, 36)), [0, 1, 2]
 
 @pytest.fixture(scope="module")
 def swept():
-    """Twenty steps of Adam over λ, seed and fold, run each way."""
-    train = make(optimizer=lambda hyper: optax.adam(hyper["learning_rate"]), num_epochs=20)
+    """Twenty steps with momentum over λ, seed and fold, run each way."""
+    train = make(optimizer=lambda hyper: optax.sgd(hyper["learning_rate"], 0.9), num_epochs=20)
     grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2}
 
     def run(plan):
@@ -70,37 +71,24 @@ def test_together_a_lane_equals_the_run_alone_within_rounding(swept, lam, seed, 
 
 
 TWO_DEVICES = """
-import json, jax, numpy as np
+import functools, json, sys, jax, numpy as np
 import rnnreg as rr
 assert rr.use_all_cores(2) == 2
 from small import make, sine
-from rnnreg.lanes import Program, make_plan
 
-train, split = make(num_epochs=3), sine().replace(target_times=None)
-lanes = {"l2": np.linspace(0, 0.1, 5, dtype=np.float32), "seed": np.arange(5, dtype=np.uint32)}
-
-def lane(lane, shared):
-    key = jax.random.fold_in(shared["key"], lane["seed"])
-    return train({"l2": lane["l2"], "learning_rate": 1e-2}, shared["data"], key=key)
-
-shared = {"data": split, "key": jax.random.key(0)}
-results, plans = [], []
+train, split = make(num_epochs=3), sine()
+grid = {"l2": [0.0, 1e-3, 1e-2, 1e-1, 1.0], "learning_rate": 1e-2}
+module, results = sys.modules["rnnreg.sweep._run"], []
+make_plan = module.make_plan
 for count in (1, 2):
-    plan = make_plan(5, how="one_by_one", width=2 * count, devices=jax.devices()[:count])
-    numbers, outputs = zip(*Program(lane, plan, lanes, shared).run(lanes, shared))
-    order = np.argsort(np.concatenate(numbers))
-    plans.append(np.sort(np.concatenate(numbers)).tolist())
-    results.append(jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *outputs))
-same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), *results)
-sweep = rr.sweep(train, {"l2": [0.0, 0.1], "learning_rate": 1e-2}, split, key=shared["key"],
-                 seeds=[0, 4], progress=False)
-corners = [(sweep.params_at(l2=0.0, seed=0), 0), (sweep.params_at(l2=0.1, seed=4), 4)]
-corner = [
-    a.tobytes() == b[place].tobytes()
-    for params, place in corners
-    for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(results[0].params))
-]
-print(json.dumps({"same": jax.tree.leaves(same), "numbers": plans, "corner": corner, "plan": sweep.plan}))
+    module.make_plan = functools.partial(make_plan, devices=jax.devices()[:count])
+    results.append(rr.sweep(train, grid, split, key=jax.random.key(0), width=2, progress=False))
+one, two = results
+same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), one.groups[0].params, two.groups[0].params)
+print(json.dumps({
+    "params": jax.tree.leaves(same), "metrics": one.metrics.identical(two.metrics),
+    "finished": int(two.metrics.finished.sum()), "plans": [one.plan, two.plan],
+}))
 """
 
 
@@ -118,10 +106,11 @@ def test_two_devices_change_no_bit():
     )
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
-    assert all(seen["same"])
-    assert seen["numbers"] == [list(range(5))] * 2
-    assert "on 2 cpu device(s)" in seen["plan"]
-    assert all(seen["corner"])
+    assert all(seen["params"])
+    assert seen["metrics"]
+    assert seen["finished"] == 5
+    for number, plan in enumerate(seen["plans"]):
+        assert f"one by one on {number + 1} cpu device(s), 2 a call, 3 call(s)" in plan
 
 
 # ---- programs and plans ---------------------------------------------------------------------------
@@ -207,8 +196,6 @@ def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
         keep_best=True,
         patience=2,
     )
-    from rnnreg.sweep._run import _make_job
-
     grid = {"l2": [0.0, 1e-2], "learning_rate": [1e-3, 1e-2]}
     job = _make_job(
         train,

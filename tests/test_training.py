@@ -393,7 +393,7 @@ def test_numpy_rows_train_in_the_precision_in_force():
 
 def test_tokens_with_a_mask_train_in_minibatches():
     xs = jax.random.randint(KEY, (8, 5), 0, 3)
-    net = rr.network([rr.cells.gru(3)], 3, embedding=(3, 2))
+    net = rr.network([rr.cells.elman(3)], 3, embedding=(3, 2))
     train = make(net, loss=rr.losses.softmax_cross_entropy(), num_epochs=2, batch_size=4)
     mask = rr.data.lengths_to_mask([5, 4, 3, 5, 5, 5, 1, 2], 5)
     run = jax.jit(train)(HYPER, rr.Batch(xs, xs, mask=mask), key=KEY)
