@@ -381,7 +381,7 @@ def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth
         r"$\rho(W_{hh})$": path.rho,
     }
     flows = [
-        rr.diagnostics.GradientFlow(jnp.arange(config.window), {"layer_0": ratio}, {})
+        rr.diagnostics.GradientFlow(jnp.arange(config.window), {"layer_0": ratio}, {}, {})
         for ratio in path.ratio
     ]
 

@@ -93,7 +93,8 @@ def network(
     Args:
       cells: the layers from input to output; a `Cell`, or `rr.layer(cell, repeat=…, bidirectional=…)`.
       output_size: O; None returns the last layer's hidden states.
-      embedding: `(num_tokens, size)` for integer inputs; None for real ones.
+      embedding: `(num_tokens, size)` for integer inputs; None for real ones. A token outside
+        0 … num_tokens − 1 gives NaN, so that a run on it diverges and says so.
       readout: "all" reads at each step; "last" reads h at the last true step of each sequence (for a
         backward cell, at the first).
       input_dropout: rate on the inputs of the first layer (after the embedding).
@@ -249,13 +250,14 @@ def forecast(
       num_steps: how far to go.
       window: None carries the state on from step to step; W reads the last W values afresh before
         each step, as a network that was trained on windows of W steps expects.
-      state: the state before `xs`.
+      state: the state before `xs`; not with a window, which always starts afresh.
 
     Returns:
       `[B, num_steps, D]`.
 
     Raises:
-      ValueError: O ≠ D, a window longer than `xs`, or a bidirectional network without a window.
+      ValueError: O ≠ D, a window longer than `xs`, a window and a state, or a bidirectional network
+        without a window.
     """
     if net.output_size != xs.shape[-1]:
         raise ValueError(
@@ -264,6 +266,8 @@ def forecast(
         )
     if window is None and any(entry.bidirectional for entry in net.layers):
         raise ValueError("a bidirectional network cannot carry its state on; give window=T.")
+    if window is not None and state is not None:
+        raise ValueError("a window is read afresh before each step: give window or state, not both.")
     if window is not None and not 1 <= window <= xs.shape[1]:
         raise ValueError(
             f"window must lie between 1 and the {xs.shape[1]} given steps; got {window}."
@@ -275,7 +279,7 @@ def forecast(
     if window is not None:
 
         def slide(past, _):
-            value = last(net.apply(params, past, state=state).outputs)
+            value = last(net.apply(params, past).outputs)
             return jnp.concatenate([past[:, 1:], value[:, None]], axis=1), value
 
         _, values = jax.lax.scan(slide, xs[:, xs.shape[1] - window :], length=num_steps)
@@ -310,10 +314,10 @@ class _Drops:
         self.key, self.variational, self.count = key, variational, 0
 
     def mask(self, shape: tuple[int, ...], rate: Any, dtype: Any) -> Array | None:
+        place, self.count = self.count, self.count + 1  # counted even when off: no mask moves another
         if self.key is None or _is_zero(rate):
             return None
-        key = jax.random.fold_in(self.key, self.count)
-        self.count += 1
+        key = jax.random.fold_in(self.key, place)
         wide = jnp.float64 if dtype == jnp.float64 else jnp.float32  # bfloat16 would round the rate
         keep = 1 - jnp.asarray(rate, wide)
         kept = jax.random.uniform(key, shape, wide) < keep
@@ -336,8 +340,11 @@ def _enter(params: Params, xs: Array, embedding: tuple[int, int] | None) -> tupl
     if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
         expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
         raise ValueError(f"xs must be {expected}; got shape {xs.shape} of {xs.dtype}.")
-    if tokens:
-        return jnp.asarray(params["embedding"]["W_embed"])[xs], params
+    if embedding is not None:
+        # JAX would clamp a token that has no row to the last one, and wrap a negative one: NaN instead
+        rows = jnp.where(xs < 0, embedding[0], xs)
+        table = jnp.asarray(params["embedding"]["W_embed"])
+        return table.at[rows].get(mode="fill", fill_value=jnp.nan), params
     return xs, jax.tree.map(lambda leaf: leaf.astype(xs.dtype), params)
 
 

@@ -159,7 +159,7 @@ def one_standard_error(folds: Any, fold_sizes: Any, lam: Any) -> tuple[Curve, in
     finite = np.isfinite(mean)
     if not finite.any():
         raise ValueError(
-            "no value on the axis has a finite score in every fold; all lanes diverged."
+            "no value on the axis has a finite score in every fold: lanes diverged, or did not finish."
         )
     ranked = np.where(finite, mean, np.inf)
     best = _largest(lam, ranked == ranked.min())

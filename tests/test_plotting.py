@@ -45,7 +45,7 @@ def make_result(lams=LAMS, folds=("0", "1", "all")):
 
 def make_flow(rate, layers=("layer_0",)):
     lags = np.arange(8)
-    return GradientFlow(lags, dict.fromkeys(layers, rate**lags), {})
+    return GradientFlow(lags, dict.fromkeys(layers, rate**lags), {}, {})
 
 
 TIMES = np.arange(1900, 1930)
@@ -254,7 +254,7 @@ def test_gradient_flow_of_one_flow_and_of_its_layers():
     ax = plotting.gradient_flow(make_flow(0.5, layers=("layer_0", "layer_1")))
     assert [line.get_label() for line in ax.lines] == ["layer_0", "layer_1"]
     two_ways = GradientFlow(
-        np.arange(3), {"layer_0": {"forward": np.ones(3), "backward": np.ones(3)}}, {}
+        np.arange(3), {"layer_0": {"forward": np.ones(3), "backward": np.ones(3)}}, {}, {}
     )
     assert len(plotting.gradient_flow(two_ways).lines) == 2
     assert len(plotting.gradient_flow(two_ways, layer="layer_0/forward").lines) == 1

@@ -20,12 +20,15 @@ class GradientFlow(NamedTuple):
     Attributes:
       lags: `[T]`, ℓ = 0 … T−1, steps back from τ.
       ratio: by layer, `[T]`, the geometric mean over examples of ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖; 1 at ℓ = 0.
-        Examples that have no step τ−ℓ are left out; NaN where none has one.
-      norms: by layer, `[B, T]`, the evidence: ‖∂L_τ/∂h_{τ−ℓ}‖ of each example, NaN where it has no such step.
+        Examples that have no step τ−ℓ, or whose gradient there is exactly 0, are left out; NaN where none is left.
+      vanished: by layer, `[T]`, the share of examples whose gradient is exactly 0 there (dead ReLU paths).
+      norms: by layer, `[B, T]`, the evidence: ‖∂L_τ/∂h_{τ−ℓ}‖ of each example's own loss, NaN where it has no
+        such step.
     """
 
     lags: Array
     ratio: dict[str, Any]
+    vanished: dict[str, Any]
     norms: dict[str, Any]
 
 
@@ -79,24 +82,38 @@ def gradient_flow(
         at_tau = jnp.arange(num_steps)[None, :] == tau[:, None]
         loss_mask = (at_tau & (true > 0)).astype(jnp.float32)
 
-    def data_loss(perturbations):
+    def summed_loss(perturbations):
+        """The sum of the examples' own losses, so that each gradient is that of its example alone."""
         out = net.apply(params, batch.xs, mask=batch.mask, perturbations=perturbations)
-        return loss(out.outputs, batch.ys, loss_mask, batch.weights)
 
-    gradients = jax.grad(data_loss)(zero_perturbations(net, params, batch))
+        def own_loss(outputs, ys, mask):
+            return loss(outputs[None], ys[None], None if mask is None else mask[None])
+
+        return jax.vmap(own_loss)(out.outputs, jnp.asarray(batch.ys), loss_mask).sum()
+
+    gradients = jax.grad(summed_loss)(zero_perturbations(net, params, batch))
     lags = jnp.arange(num_steps)
     steps = tau[:, None] - lags[None, :]
+    counted = jnp.any(true > 0, axis=1)
+    if batch.weights is not None:
+        counted &= batch.weights > 0
+    there = (steps >= 0) & counted[:, None]
 
     def norms_of(gradient):
         at_lag = jnp.take_along_axis(safe_norm(gradient), jnp.maximum(steps, 0), axis=1)
-        return jnp.where(steps >= 0, at_lag, jnp.nan)
+        return jnp.where(there, at_lag, jnp.nan)
 
     def ratio_of(norms):
-        logs = jnp.log(norms)
+        logs = jnp.where(norms > 0, jnp.log(norms), jnp.nan)
         return jnp.exp(jnp.nanmean(logs - logs[:, :1], axis=0))
 
+    def vanished_of(norms):
+        return jnp.nanmean(jnp.where(jnp.isnan(norms), jnp.nan, norms == 0), axis=0)
+
     norms = jax.tree.map(norms_of, gradients)
-    return GradientFlow(lags, jax.tree.map(ratio_of, norms), norms)
+    return GradientFlow(
+        lags, jax.tree.map(ratio_of, norms), jax.tree.map(vanished_of, norms), norms
+    )
 
 
 def safe_norm(values: Array, axis: int = -1) -> Array:

@@ -60,7 +60,7 @@ def gradient_flow(
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
-    >>> flow = GradientFlow(np.arange(4), {"layer_0": 0.5 ** np.arange(4)}, {})
+    >>> flow = GradientFlow(np.arange(4), {"layer_0": 0.5 ** np.arange(4)}, {}, {})
     >>> ax = gradient_flow(flow)
     >>> ax.get_yscale(), ax.lines[0].get_ydata().tolist()
     ('log', [1.0, 0.5, 0.25, 0.125])
