@@ -181,7 +181,7 @@ def network(
             raise ValueError(
                 "dropout in training draws masks: pass apply(..., train=True, key=key)."
             )
-        sequence, params = _enter(params, xs, embedding)
+        sequence, params = _enter(params, xs, mask, embedding)
         check_width(params, sequence, layers)
         sequence = drops(jnp.swapaxes(sequence, 0, 1), input_dropout)
         time_mask = None if mask is None else jnp.swapaxes(mask, 0, 1)
@@ -267,7 +267,9 @@ def forecast(
     if window is None and any(entry.bidirectional for entry in net.layers):
         raise ValueError("a bidirectional network cannot carry its state on; give window=T.")
     if window is not None and state is not None:
-        raise ValueError("a window is read afresh before each step: give window or state, not both.")
+        raise ValueError(
+            "a window is read afresh before each step: give window or state, not both."
+        )
     if window is not None and not 1 <= window <= xs.shape[1]:
         raise ValueError(
             f"window must lie between 1 and the {xs.shape[1]} given steps; got {window}."
@@ -314,7 +316,10 @@ class _Drops:
         self.key, self.variational, self.count = key, variational, 0
 
     def mask(self, shape: tuple[int, ...], rate: Any, dtype: Any) -> Array | None:
-        place, self.count = self.count, self.count + 1  # counted even when off: no mask moves another
+        place, self.count = (
+            self.count,
+            self.count + 1,
+        )  # counted even when off: no mask moves another
         if self.key is None or _is_zero(rate):
             return None
         key = jax.random.fold_in(self.key, place)
@@ -334,12 +339,20 @@ def _is_zero(rate: Any) -> bool:
     return isinstance(rate, (int, float)) and rate == 0
 
 
-def _enter(params: Params, xs: Array, embedding: tuple[int, int] | None) -> tuple[Array, Params]:
+def _enter(
+    params: Params, xs: Array, mask: Array | None, embedding: tuple[int, int] | None
+) -> tuple[Array, Params]:
     xs = jnp.asarray(xs)  # NumPy's float64 becomes the precision in force
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
         expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
         raise ValueError(f"xs must be {expected}; got shape {xs.shape} of {xs.dtype}.")
+    if mask is not None:
+        if mask.shape != xs.shape[:2]:
+            raise ValueError(f"mask must be [B, T] = {xs.shape[:2]}; got {mask.shape}.")
+        # NaN at padding (or a padding token without a row) times a zero gradient would be NaN
+        true = mask.astype(bool)
+        xs = jnp.where(true if tokens else true[..., None], xs, 0)
     if embedding is not None:
         # JAX would clamp a token that has no row to the last one, and wrap a negative one: NaN instead
         rows = jnp.where(xs < 0, embedding[0], xs)

@@ -125,6 +125,7 @@ def test_stacked_layers_equal_a_loop_by_hand(cell):
 def test_a_tied_layer_is_the_same_layer_twice(cell):
     once = rr.network([CELLS["elman"], cell], O)
     net = rr.network([CELLS["elman"], rr.layer(cell, repeat=2)], O)
+    last = rr.network(net.layers, O, readout="last")
     params, xs = _drawn(net), _inputs()
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, _drawn(once))
 
@@ -139,6 +140,7 @@ def test_a_tied_layer_is_the_same_layer_twice(cell):
     out = _apply(net, params, xs)
     hs = tuple(state.h for state in out.states["layer_1"])
     _assert_close((out.outputs, hs, out.final_state["layer_1"]), by_hand(params, xs))
+    _assert_close(_apply(last, params, xs).outputs, out.outputs[:, -1])
 
 
 @every_cell
@@ -267,6 +269,28 @@ def test_padded_steps_change_nothing(stack, readout):
             _assert_close(final, alone.final_state)
 
 
+def test_nan_and_unknown_tokens_at_padding_reach_no_gradient():
+    mask = jnp.asarray(MASKS["middle"])
+    net, real = rr.network([CELLS["lstm"]], O, embedding=(7, D)), rr.network([CELLS["lstm"]], O)
+    tokens = jnp.asarray(np.random.default_rng(0).integers(0, 7, (B, T)))
+
+    def gradient(net, params, xs):
+        def loss(params):
+            outputs = net.apply(params, xs, mask=mask).outputs
+            return LOSS(outputs, jnp.ones_like(outputs), mask)
+
+        return jax.jit(jax.grad(loss))(params)
+
+    params = _drawn(net, None)
+    clean = gradient(net, params, tokens)
+    for junk in (-1, 99):
+        padded = gradient(net, params, jnp.where(mask > 0, tokens, junk))
+        _assert_close(clean, padded, rtol=0, atol=0)
+    params, xs = _drawn(real), _inputs()
+    padded = gradient(real, params, jnp.where(mask[..., None] > 0, xs, jnp.nan))
+    _assert_close(gradient(real, params, xs), padded, rtol=0, atol=0)
+
+
 def test_a_row_of_padding_alone_keeps_its_first_state():
     net = rr.network([CELLS["lstm"]], O)
     params, xs = _drawn(net), _inputs()
@@ -330,18 +354,20 @@ def test_a_key_is_needed_only_where_something_is_dropped():
             net.apply(params, _inputs(), train=True)
 
 
-def _masks_seen(rate, *, variational, place, num_rows=400, num_steps=5):
+def _masks_seen(rate, *, variational, place, layers=None, num_rows=400, num_steps=5):
     """The dropout mask itself: ones go in, and what comes out is the mask [N, T, H]."""
-    identity = rr.cells.from_step(
-        lambda params, state, x: HiddenState(h=x + 0 * state.h),
-        init=lambda key, input_size, dtype: {},
-        initial_state=rr.cells.elman(3).initial_state,
-        hidden_size=3,
-    )
-    net = rr.network([identity, identity], None, variational=variational, **{place: rate})
-    return np.asarray(
-        _train(net, {"layer_0": {}, "layer_1": {}}, jnp.ones((num_rows, num_steps, 3)))
-    )
+    layers = [_IDENTITY, _IDENTITY] if layers is None else layers
+    net = rr.network(layers, None, variational=variational, **{place: rate})
+    params = {f"layer_{index}": {} for index in range(len(layers))}
+    return np.asarray(_train(net, params, jnp.ones((num_rows, num_steps, 3))))
+
+
+_IDENTITY = rr.cells.from_step(
+    lambda params, state, x: HiddenState(h=x + 0 * state.h),
+    init=lambda key, input_size, dtype: {},
+    initial_state=rr.cells.elman(3).initial_state,
+    hidden_size=3,
+)
 
 
 @pytest.mark.parametrize("place", ["input_dropout", "dropout", "output_dropout"])
@@ -359,6 +385,15 @@ def test_dropout_keeps_the_expectation_and_variational_masks_hold_over_time(vari
     rows = draws.reshape(len(draws), -1)
     assert len(np.unique(rows, axis=0)) > 5  # rows differ
     assert not (rows == rows[:, :1]).all(axis=1).all()  # and units differ
+
+
+@pytest.mark.parametrize("layers", [[_IDENTITY] * 3, [rr.layer(_IDENTITY, repeat=3)]])
+def test_each_place_between_layers_draws_its_own_mask(layers):
+    """Two independent masks one after the other, also between the applications of a tied layer."""
+    masks = _masks_seen(0.3, variational=False, place="dropout", layers=layers)
+    np.testing.assert_allclose(np.unique(masks), [0, 1 / 0.7**2], rtol=1e-6)
+    kept = np.mean(masks > 0)
+    assert abs(kept - 0.49) < 4 * np.sqrt(0.49 * 0.51 / masks.size)
 
 
 def test_recurrent_dropout_is_one_mask_over_time_on_what_enters_the_product():
@@ -613,6 +648,8 @@ def test_wrong_inputs_are_named():
     params = _drawn(net)
     with pytest.raises(ValueError, match=r"made for 2 input features; xs has 3 \(shape"):
         net.apply(params, jnp.ones((B, T, 3)))
+    with pytest.raises(ValueError, match=r"mask must be \[B, T\] = \(3, 6\); got \(3, 5\)"):
+        net.apply(params, _inputs(), mask=jnp.ones((B, T - 1)))
     with pytest.raises(ValueError, match=r"\[B, T, D\] real numbers; got shape \(3, 6\) of float"):
         net.apply(params, jnp.ones((B, T)))
     with pytest.raises(ValueError, match=r"\[B, T, D\] real numbers; got shape .* of int"):
