@@ -40,9 +40,9 @@ class Config:
 
     preset: Literal["quick", "full"] = "full"
     """Base values that the other options override."""
-    transform: Literal["identity", "sqrt"] = "sqrt"
+    transform: Literal["identity", "sqrt"] = "identity"
     """Scale on which the series is learned; "sqrt" is 2(√(1 + x) − 1)."""
-    window: int = 12
+    window: int = 9
     """Years that the network sees before each forecast."""
     hidden_size: int = 16
     """Hidden units."""
@@ -84,7 +84,7 @@ def main(config: Config) -> None:
     result = rr.sweep(train, grid, data, seeds=config.seeds, folds=folds, refit=True, key=key)
     print(result.plan)
     choice = rr.selection.choose(
-        result, metric="val_arv", axis="l2", seeds="ensemble", rule=config.rule
+        result, metric="val_arv", axis="l2", combine="ensemble", rule=config.rule
     )
     final = rr.selection.refit(train, result, choice, data, key=key)
 
@@ -159,11 +159,12 @@ class LambdaPath:
 
     def __init__(self, config: Config, data: rr.Split, train: rr.Train, result: rr.SweepResult):
         self.lam = result.metrics.l2.values
-        at = int(np.flatnonzero(result.metrics.fold.values == "all")[0])
-        self.params = jax.tree.map(lambda leaf: leaf[:, :, at], result.groups[0].params)
+        refits = result.select(fold="all")
+        self.params = refits.groups[0].params
         self.net = train.settings.net
-        refits = result.metrics.sel(fold="all")
-        self.norm = np.sqrt(refits["penalty_l2"].values)  # ‖W‖ over all three matrices, [λ, seed]
+        self.norm = np.sqrt(
+            refits.metrics["penalty_l2"].values
+        )  # ‖W‖ over all three matrices, [λ, seed]
         spectrum = rr.diagnostics.spectra(self.params)["layer_0/W_hh"]
         self.rho, self.sigma = spectrum.rho[..., 0], spectrum.sigma_max[..., 0]
         self.frobenius = spectrum.frobenius[..., 0]

@@ -82,7 +82,7 @@ def main(config: Config) -> None:
         key=jax.random.key(0),
     )
     print(result.plan)
-    choice = rr.selection.choose(result, metric="val_arv", seeds="ensemble")
+    choice = rr.selection.choose(result, metric="val_arv", combine="ensemble")
     score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean(
         "fold"
     )

@@ -184,7 +184,7 @@ result.metrics[["train_loss", "val_loss", "penalty_l2", "diverged_at"]]
 # of it. Here a forecast will be the mean of the seeds, so that mean is what is scored.
 
 # %%
-choice = rr.selection.choose(result, seeds="ensemble")
+choice = rr.selection.choose(result, combine="ensemble")
 print(f"λ_min {choice.lam_min:.2g}, λ_1se {choice.lam_1se:.2g}, paired {choice.lam_paired_1se:.2g}")
 for warning in choice.warnings:
     print("note:", warning)

@@ -16,6 +16,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+__all__ = [
+    "Batch",
+    "Fold",
+    "Scaling",
+    "Split",
+    "as_split",
+    "check_batch",
+    "fit_scaling",
+    "lengths_to_mask",
+    "scale_batch",
+    "stack_folds",
+    "standardize",
+    "take_fold",
+    "take_rows",
+    "unscale_outputs",
+    "windows",
+]
+
 
 class Batch(NamedTuple):
     """Rows of input and target sequences.
@@ -62,6 +80,7 @@ class Split:
       units: how the arrays relate to the data's own units, `own = array * scale + shift`.
       scaling: how the network sees the arrays, `seen = (array - shift) / scale`. `take_fold` fits it
         on the training rows of one fold; None means that the network sees the arrays as they are.
+      epoch_rows: rows that make an epoch of minibatches; None takes all training rows. Static.
     """
 
     train: Batch
@@ -70,9 +89,11 @@ class Split:
     target_times: Any = None
     units: Scaling | None = None
     scaling: Scaling | None = None
+    epoch_rows: int | None = flax.struct.field(pytree_node=False, default=None)
 
 
-class Fold(NamedTuple):
+@flax.struct.dataclass
+class Fold:
     """One way to cut the training rows in two; with a leading axis, one a fold.
 
     Attributes:
@@ -81,6 +102,8 @@ class Fold(NamedTuple):
       validation_rows: `[m]` row numbers to validate on, padded with repeats.
       validation_weights: `[m]`, 1 for a true row, 0 for padding.
       scaling: fitted on the training rows of the fold; None when the split is not standardised.
+      epoch_rows: rows of the longest fold (without "all"); it sets the number of updates an epoch, so that
+        every fold and "all" make the same number. Static.
     """
 
     train_rows: Any
@@ -88,6 +111,7 @@ class Fold(NamedTuple):
     validation_rows: Any
     validation_weights: Any
     scaling: Scaling | None = None
+    epoch_rows: int | None = flax.struct.field(pytree_node=False, default=None)
 
 
 def lengths_to_mask(lengths: Any, num_steps: int) -> np.ndarray:
@@ -155,7 +179,7 @@ def windows(
     return Batch(xs=series[steps], ys=ys), np.stack([times[first], times[last]], axis=1)
 
 
-def fit_scaling(batch: Batch, rows: Any = None) -> Scaling:
+def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
     """Mean and standard deviation of the inputs and targets of the given training rows.
 
     Padding (mask 0) is left out. A constant feature keeps scale 1. Token inputs and class targets
@@ -270,6 +294,7 @@ def stack_folds(
             )
     _warn_of_leaks(pairs, split.target_times)
     labels = [str(index) for index in range(len(pairs))]
+    epoch_rows = max(len(train) for train, _ in pairs)
     if include_all:
         pairs = [*pairs, (np.arange(num_rows), np.arange(0))]
         labels.append("all")
@@ -278,13 +303,14 @@ def stack_folds(
     validation_rows, validation_weights = _padded([val for _, val in pairs])
     scaling = None
     if split.units is not None:
-        fitted = [fit_scaling(split.train, train) for train, _ in pairs]
+        fitted = [fit_scaling(split.train, rows=train) for train, _ in pairs]
         if include_all:  # the arrays are standardised on all rows already
             fitted[-1] = Scaling(*(_identity(k, v) for k, v in fitted[-1]._asdict().items()))
         dtype = np.asarray(split.train.xs).dtype
         dtype = dtype if np.issubdtype(dtype, np.floating) else np.float32
         scaling = Scaling(*(np.stack(field).astype(dtype) for field in zip(*fitted, strict=True)))
-    return Fold(train_rows, train_weights, validation_rows, validation_weights, scaling), labels
+    fold = Fold(train_rows, train_weights, validation_rows, validation_weights, scaling, epoch_rows)
+    return fold, labels
 
 
 def _warn_of_leaks(pairs, target_times) -> None:
@@ -316,7 +342,7 @@ def _padded(rows):
     return padded.astype(np.int32), weights.astype(np.float32)
 
 
-def take_rows(batch: Batch, rows: Any, weights: Any = None) -> Batch:
+def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
     """The given rows of a batch; `weights` multiply the rows' own."""
 
     def take(leaf):
@@ -337,9 +363,10 @@ def take_fold(split: Split, fold: Fold | None) -> Split:
     if fold is None:
         return split
     return split.replace(
-        train=take_rows(split.train, fold.train_rows, fold.train_weights),
-        validation=take_rows(split.train, fold.validation_rows, fold.validation_weights),
+        train=take_rows(split.train, fold.train_rows, weights=fold.train_weights),
+        validation=take_rows(split.train, fold.validation_rows, weights=fold.validation_weights),
         scaling=fold.scaling,
+        epoch_rows=fold.epoch_rows,
     )
 
 
@@ -348,7 +375,7 @@ def as_split(data: Split | Batch) -> Split:
     return data if isinstance(data, Split) else Split(train=data)
 
 
-def check_batch(batch: Batch, name: str = "data.train") -> None:
+def check_batch(batch: Batch, *, name: str = "data.train") -> None:
     """Raises a `ValueError` that says what is wrong with a batch of concrete or traced arrays.
 
     Shapes are always checked; values (NaN, a mask of zeros) only where arrays are concrete.

@@ -21,6 +21,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg.runtime import available_cores
 
+__all__ = ["Plan", "Program", "lower", "make_plan", "tree_bytes"]
+
 # A call should be long enough to hide its overhead, and short enough for a live progress bar and Ctrl-C.
 _SECONDS_A_CALL = 1.0
 _MAX_LANES_A_CALL = 256

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+__all__ = ["Loss", "sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error"]
+
 Loss = Callable[..., Array]
 
 

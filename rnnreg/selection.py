@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
 import numpy as np
 from jax import Array
 
@@ -16,6 +15,8 @@ from rnnreg.training import Train
 
 if TYPE_CHECKING:
     import xarray as xr
+
+__all__ = ["Choice", "Curve", "blocked_folds", "choose", "one_standard_error", "refit"]
 
 RULES = ("min", "1se", "paired_1se")
 
@@ -104,6 +105,7 @@ class Choice:
       lam_paired_1se: the largest λ whose mean difference to the minimum is within one standard error of
         that difference.
       values: every hyperparameter (and static value) of the choice; `num_epochs` where it was chosen.
+      labels: its label on every dimension but seed and fold, static ones included.
       curve: along the axis, at the chosen values of all others.
       warnings: what a careful reader should know.
     """
@@ -116,6 +118,7 @@ class Choice:
     lam_1se: float
     lam_paired_1se: float
     values: dict[str, Any]
+    labels: dict[str, Any]
     curve: Curve
     warnings: tuple[str, ...]
 
@@ -177,9 +180,9 @@ def choose(
     *,
     metric: str = "val_loss",
     axis: str = "l2",
-    seeds: str = "mean",
+    combine: str = "mean",
     rule: str = "min",
-    updates: str = "fixed",
+    num_epochs: str = "fixed",
 ) -> Choice:
     """λ by cross-validation over one axis of a sweep, at the best values of all its other axes.
 
@@ -190,9 +193,9 @@ def choose(
       result: a sweep with folds (or a validation set: then there is no standard error).
       metric: a variable of `result.metrics`; less is better.
       axis: the dimension of λ.
-      seeds: "mean" or "ensemble".
+      combine: how seeds are combined, "mean" or "ensemble".
       rule: which λ becomes `choice.lam`: "min", "1se" or "paired_1se".
-      updates: "fixed" scores the end of the runs; "common" also chooses the number of epochs, the same
+      num_epochs: "fixed" scores the end of the runs; "common" also chooses the number of epochs, the same
         for all folds, from the recorded history (never each fold at its own best).
 
     Raises:
@@ -210,15 +213,15 @@ def choose(
     """
     if rule not in RULES:
         raise ValueError(f"rule must be one of {RULES}; got {rule!r}.")
-    if seeds not in ("mean", "ensemble"):
-        raise ValueError(f"seeds must be combined by 'mean' or 'ensemble'; got {seeds!r}.")
-    if updates not in ("fixed", "common"):
-        raise ValueError(f"updates must be 'fixed' or 'common'; got {updates!r}.")
-    if updates == "common" and seeds == "ensemble":
+    if combine not in ("mean", "ensemble"):
+        raise ValueError(f"combine must be 'mean' or 'ensemble' (of the seeds); got {combine!r}.")
+    if num_epochs not in ("fixed", "common"):
+        raise ValueError(f"num_epochs must be 'fixed' or 'common'; got {num_epochs!r}.")
+    if num_epochs == "common" and combine == "ensemble":
         raise ValueError(
-            "updates='common' scores the recorded history, which has no ensemble; use seeds='mean'."
+            "num_epochs='common' scores the recorded history, which has no ensemble; use combine='mean'."
         )
-    scores = _scores(result, metric, axis, seeds, updates)
+    scores = _scores(result, metric, axis, combine, num_epochs)
     if "fold" in result.metrics.dims:
         scores = scores.sel(fold=[label for label in scores.fold.values if label != "all"])
         fold_sizes = result.metrics["fold_size"].sel(fold=scores.fold)
@@ -228,9 +231,8 @@ def choose(
 
     others = [dim for dim in scores.dims if dim not in (axis, "seed", "fold")]
     combined = scores.mean("seed", skipna=False) if "seed" in scores.dims else scores
-    shares = fold_sizes / fold_sizes.sum(
-        "fold"
-    )  # a static axis may change the rows, and so the folds
+    # a static axis may change the rows, and so the folds
+    shares = fold_sizes / fold_sizes.sum("fold")
     weighted = (combined * shares).sum("fold", skipna=False).transpose(axis, *others).values
     place = np.unravel_index(
         np.argmin(np.where(np.isfinite(weighted), weighted, np.inf)), weighted.shape
@@ -245,7 +247,7 @@ def choose(
         curve = curve._replace(seed_sd=per_seed.std(axis=1, ddof=1))
 
     chosen = {"min": best, "1se": one_se, "paired_1se": paired}[rule]
-    values = _values_at(result, scores.isel(at).isel({axis: chosen}), axis)
+    place = scores.isel(at).isel({axis: chosen})
     lam = curve.lam
     return Choice(
         axis=axis,
@@ -255,7 +257,8 @@ def choose(
         lam_min=float(lam[best]),
         lam_1se=float(lam[one_se]),
         lam_paired_1se=float(lam[paired]),
-        values=values,
+        values=_values_at(result, place),
+        labels={str(dim): place.coords[dim].item() for dim in (axis, *others) if dim != "epoch"},
         curve=curve,
         warnings=tuple(_warnings(result, curve, best, one_se)),
     )
@@ -274,7 +277,7 @@ def refit(
     """The chosen run on all the training rows, one lane a seed.
 
     Where the sweep has the lane "all" (`refit=True`) and nothing has to change, those lanes are taken;
-    otherwise they are trained. With the same key both are the same.
+    otherwise they are trained. With the same key, and all rows at once, both are the same.
 
     Args:
       train: what the sweep was given.
@@ -296,23 +299,33 @@ def refit(
     data = as_split(data(static) if callable(data) else data)
     folds = result.config["folds"]
     if folds and "all" in folds and not rescale and num_epochs is None:
-        return _take_all(result, choice, static)
+        return _noted(result.select(**choice.labels, fold="all"), choice)
     if rescale and folds:
         sizes = result.metrics["fold_train_size"]
         share = float(sizes.sel(static).sel(fold=[f for f in folds if f != "all"]).mean())
         rows = data.train.xs.shape[0]
         for name in _lambda_names(result, choice):
             values[name] = values[name] * share / rows
+    if folds:  # as many updates an epoch as the folds made
+        job = [group.static for group in result.groups].index(static)
+        data = data.replace(epoch_rows=result.config["epoch_rows"][job])
     made = train if isinstance(train, Train) else train(static)
     if num_epochs is not None:
         made = made.with_epochs(int(num_epochs))
-    return sweep(made, values, data, key=key, seeds=result.config["seeds"], progress=progress)
+    final = sweep(made, values, data, key=key, seeds=result.config["seeds"], progress=progress)
+    return _noted(final, choice)
 
 
-def _scores(result: SweepResult, metric: str, axis: str, seeds: str, updates: str) -> xr.DataArray:
+def _noted(final: SweepResult, choice: Choice) -> SweepResult:
+    return dataclasses.replace(final, config=final.config | {"chosen": choice.values})
+
+
+def _scores(
+    result: SweepResult, metric: str, axis: str, combine: str, num_epochs: str
+) -> xr.DataArray:
     metrics = result.metrics
-    name = f"ensemble_{metric}" if seeds == "ensemble" else metric
-    name = f"history_{metric}" if updates == "common" else name
+    name = f"ensemble_{metric}" if combine == "ensemble" else metric
+    name = f"history_{metric}" if num_epochs == "common" else name
     if name not in metrics:
         scores = [
             n for n in metrics.data_vars if str(n).endswith("val_loss") or str(n).startswith("val_")
@@ -324,18 +337,16 @@ def _scores(result: SweepResult, metric: str, axis: str, seeds: str, updates: st
     if axis not in metrics[name].dims:
         raise ValueError(f"axis {axis!r} is not a dimension of {name!r}: {metrics[name].dims}.")
     scores = metrics[name]
-    if updates == "common":  # a run that diverged or stopped scores nothing anywhere
+    if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
         scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
     return scores
 
 
-def _values_at(result: SweepResult, lane: xr.DataArray, axis: str) -> dict[str, Any]:
+def _values_at(result: SweepResult, lane: xr.DataArray) -> dict[str, Any]:
     """The hyperparameters and static values of a place on the axes, constants of the grid included."""
     values: dict[str, Any] = {}
     for name, given in result.config["grid"].items():
-        if isinstance(
-            given, dict
-        ):  # zipped: its hyperparameters are coordinates along the dimension
+        if isinstance(given, dict):  # zipped: coordinates along the dimension
             values.update({hyper: float(lane.coords[hyper]) for hyper in given})
         elif isinstance(given, list):
             values[name] = float(lane.coords[name])
@@ -350,46 +361,6 @@ def _values_at(result: SweepResult, lane: xr.DataArray, axis: str) -> dict[str, 
 
 def _lambda_names(result: SweepResult, choice: Choice) -> list[str]:
     return [name for name in result.config["penalties"] if name in choice.values]
-
-
-def _take_all(result: SweepResult, choice: Choice, static: dict[str, Any]) -> SweepResult:
-    labels = {}
-    for dim in result.dims:
-        if dim in ("seed", "fold"):
-            continue
-        labels[dim] = choice.values.get(dim)
-        if labels[dim] is None:  # a zipped dimension: find its number by one of its hyperparameters
-            hyper = list(result.config["grid"][dim])
-            match = np.all(
-                [np.isclose(result.metrics[h].values, choice.values[h], rtol=1e-6) for h in hyper],
-                axis=0,
-            )
-            labels[dim] = int(result.metrics[dim].values[np.flatnonzero(match)[0]])
-    group, _ = result._locate(
-        None, {**labels, **static, "seed": result.config["seeds"][0], "fold": "all"}
-    )
-    where = {
-        dim: result._position(dim, {**labels, "fold": "all"}, None)
-        for dim in result.dims
-        if dim != "seed"
-    }
-    index = tuple(where.get(dim, slice(None)) for dim in result.dims)
-    taken = dataclasses.replace(
-        group,
-        params=jax.tree.map(lambda leaf: leaf[index], group.params),
-        static={},
-        predictions=None,
-        targets=None,
-        weights=None,
-    )
-    metrics = result.metrics.sel(static).isel(where).drop_vars(["fold_size", "fold_train_size"])
-    config = result.config | {
-        "dims": ["seed"],
-        "folds": None,
-        "chosen": choice.values,
-        "static": {},
-    }
-    return SweepResult(metrics, (taken,), config, result.plan)
 
 
 def _largest(lam: np.ndarray, allowed: np.ndarray) -> int:

@@ -278,7 +278,7 @@ NAN[1, 2, 0] = np.nan
 )
 def test_check_batch_says_what_is_wrong(batch, message):
     with pytest.raises(ValueError, match=message):
-        check_batch(batch, "mine")
+        check_batch(batch, name="mine")
 
 
 def test_check_batch_passes_what_is_right_and_looks_at_shapes_inside_a_trace():

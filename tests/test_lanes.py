@@ -16,7 +16,7 @@ from small import Counted, assert_same, fold_of, make, sine
 
 import rnnreg as rr
 from rnnreg.lanes import Program, lower, make_plan
-from rnnreg.sweep._run import _make_job
+from rnnreg.sweep._job import make_job
 
 KEY = jax.random.key(SEED)
 PAIRS = [(list(range(12)), list(range(12, 20))), (list(range(20, 36)), [0, 1, 2])]  # unequal
@@ -59,7 +59,7 @@ def test_one_by_one_a_lane_equals_the_run_alone_bit_for_bit(swept, lam, seed, fo
         assert float(lane[name.replace("/", ".")]) == float(value), name
     for name, values in alone.history.items():
         np.testing.assert_array_equal(lane["history_" + name.replace("/", ".")], values)
-    assert int(lane["num_steps"]) == 20
+    assert int(lane["num_updates"]) == 20
 
 
 @pytest.mark.parametrize(("lam", "seed", "fold"), LANES)
@@ -78,7 +78,7 @@ from small import make, sine
 
 train, split = make(num_epochs=3), sine()
 grid = {"l2": [0.0, 1e-3, 1e-2, 1e-1, 1.0], "learning_rate": 1e-2}
-module, results = sys.modules["rnnreg.sweep._run"], []
+module, results = sys.modules["rnnreg.sweep._job"], []
 make_plan = module.make_plan
 for count in (1, 2):
     module.make_plan = functools.partial(make_plan, devices=jax.devices()[:count])
@@ -197,18 +197,17 @@ def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
         patience=2,
     )
     grid = {"l2": [0.0, 1e-2], "learning_rate": [1e-3, 1e-2]}
-    job = _make_job(
+    job = make_job(
         train,
         grid,
         sine(),
-        np.arange(2),
-        rr.selection.blocked_folds(3),
-        False,
-        {},
-        {},
-        KEY,
-        "vmap",
-        4,
+        key=KEY,
+        seeds=np.arange(2),
+        folds=rr.selection.blocked_folds(3),
+        refit=False,
+        static={},
+        how="vmap",
+        width=4,
     )
     assert job.plan.num_lanes == 24
     before = counted.count

@@ -188,6 +188,8 @@ def made_up(val_loss, *, grid, sizes=(1, 1), diverged=None, static=None, history
     config = {
         "grid": grid,
         "folds": folds,
+        "epoch_rows": [None] * 9,
+        "epoch_rows": [None] * 9,
         "seeds": val_loss.seed.values.tolist(),
         "penalties": ["l2"],
         "dims": [dim for dim in val_loss.dims if dim not in static],
@@ -233,7 +235,7 @@ def test_the_ensemble_is_scored_where_it_is_what_will_be_used():
     seeds = scores(np.ones((2, 2, 2)), l2=[0.1, 1.0], seed=[0, 1], fold=FOLDS)
     ensemble = scores([[0.9, 0.9], [0.5, 0.4]], l2=[0.1, 1.0], fold=FOLDS)
     result = made_up(seeds, grid=GRID, ensemble_val_loss=ensemble)
-    choice = choose(result, seeds="ensemble")
+    choice = choose(result, combine="ensemble")
     assert choice.lam == 1.0
     np.testing.assert_allclose(choice.curve.mean, [0.9, 0.45])
     assert np.isnan(choice.curve.seed_sd).all()
@@ -311,12 +313,12 @@ def test_a_common_number_of_epochs_is_chosen_over_all_folds():
     # [l2, seed, fold, epoch]: each fold has its own best epoch (10 and 30), together it is 20
     records = np.array([[[[1.0, 2.0, 9.0], [9.0, 2.0, 1.0]]], [[[5.0, 4.0, 5.0], [5.0, 4.0, 5.0]]]])
     history = scores(records, l2=[0.1, 1.0], seed=[0], fold=FOLDS, epoch=[10, 20, 30])
-    choice = choose(made_up(ends, grid={"l2": [0.1, 1.0]}, history=history), updates="common")
+    choice = choose(made_up(ends, grid={"l2": [0.1, 1.0]}, history=history), num_epochs="common")
     assert choice.values == {"l2": 0.1, "num_epochs": 20}
     np.testing.assert_allclose(choice.curve.mean, [2.0, 4.0])
     diverged = scores([[[1, 0]], [[0, 0]]], l2=[0.1, 1.0], seed=[0], fold=FOLDS) > 0
     result = made_up(ends, grid={"l2": [0.1, 1.0]}, history=history, diverged=diverged)
-    assert choose(result, updates="common").lam == 1.0
+    assert choose(result, num_epochs="common").lam == 1.0
 
 
 def test_the_lane_all_scores_nothing():
@@ -360,9 +362,9 @@ def test_the_smallest_lambda_is_an_edge_unless_it_is_zero():
         ({"metric": "val_mae"}, r"'val_mae', which the result lacks; it has \['val_loss'\]"),
         ({"axis": "l1"}, "axis 'l1' is not a dimension of 'val_loss'"),
         ({"rule": "2se"}, "rule must be one of .*got '2se'"),
-        ({"seeds": "median"}, "'mean' or 'ensemble'; got 'median'"),
-        ({"updates": "best"}, "'fixed' or 'common'; got 'best'"),
-        ({"updates": "common", "seeds": "ensemble"}, "history, which has no ensemble"),
+        ({"combine": "median"}, "'mean' or 'ensemble' .*; got 'median'"),
+        ({"num_epochs": "best"}, "'fixed' or 'common'; got 'best'"),
+        ({"num_epochs": "common", "combine": "ensemble"}, "history, which has no ensemble"),
     ],
 )
 def test_impossible_choices_are_named(options, message):
@@ -421,6 +423,7 @@ def asked(monkeypatch):
 
     def sweep(*args, **options):
         calls.append((args, options))
+        return SweepResult(xr.Dataset(), (), {}, "")
 
     monkeypatch.setattr(rr.selection, "sweep", sweep)
     return calls

@@ -107,7 +107,7 @@ def test_dimensions_are_the_users_axes(base):
     assert metrics.fold_size.values.tolist() == [12, 12, 12, 0]
     assert metrics.fold_train_size.values.tolist() == [24, 24, 24, 36]
     assert bool(metrics.finished.all())
-    assert (metrics.num_steps == 6).all()
+    assert (metrics.num_updates == 6).all()
     assert np.isnan(metrics.val_loss.sel(fold="all")).all()
     assert np.isfinite(metrics.val_loss.sel(fold=["0", "1", "2"])).all()
     nearest = metrics.val_loss.sel(l2=0.012, method="nearest")

@@ -98,7 +98,7 @@ def test_the_notebook_loop_equals_the_run(name):
         norms.append(info.gradient_norm)
     chex.assert_trees_all_close(state.params, run.params, **tolerance())
     np.testing.assert_allclose(norms, run.history["gradient_norm"], **tolerance())
-    assert int(state.step) == int(run.num_steps) == 6
+    assert int(state.step) == int(run.num_updates) == 6
     last = jax.jit(train.finish)(state, MORE, data)
     np.testing.assert_allclose(last.metrics["train_loss"], run.metrics["train_loss"], **tolerance())
     assert last.history == {}
@@ -266,8 +266,8 @@ def test_each_lane_stops_by_itself_and_keeps_its_best(over_rates):
         steps.append(done)
         bests.append(least)
     assert min(steps) < max(steps)
-    assert kept.num_steps.tolist() == steps
-    assert plain.num_steps.tolist() == [12, 12, 12]
+    assert kept.num_updates.tolist() == steps
+    assert plain.num_updates.tolist() == [12, 12, 12]
     np.testing.assert_allclose(kept.metrics["val_loss"], bests, **tolerance())
     assert (kept.metrics["val_loss"] < kept.history["val_loss"][:, -1]).any()
     for lane, done in enumerate(steps):  # a stopped lane stays where it is
@@ -286,7 +286,7 @@ def test_a_diverged_run_freezes_at_its_last_finite_state():
     run = jax.jit(train)(hyper, batch, key=KEY)
     at = int(run.diverged_at)
     assert 0 < at < 20
-    assert int(run.num_steps) == at  # the update that failed was not applied
+    assert int(run.num_updates) == at  # the update that failed was not applied
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
     assert all(np.isnan(value) for value in run.metrics.values())
     assert np.isnan(run.history["gradient_norm"][1:]).all()  # it was skipped
@@ -400,4 +400,4 @@ def test_tokens_with_a_mask_train_in_minibatches():
     assert np.isfinite(run.metrics["train_loss"])
     assert run.metrics["train_loss"] < run.history["train_loss"][0]
     assert run.predictions is None
-    assert int(run.num_steps) == 4
+    assert int(run.num_updates) == 4

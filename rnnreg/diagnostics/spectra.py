@@ -47,7 +47,7 @@ def spectra(params: dict[str, Any]) -> dict[str, Spectrum]:
     for path, leaf in leaf_paths(params).items():
         if path.split("/")[-1] != "W_hh":
             continue
-        blocks = np.asarray(gate_blocks(np.asarray(leaf, dtype=np.float64)))
+        blocks = np.asarray(square_blocks(np.asarray(leaf, dtype=np.float64)))
         eigenvalues = np.linalg.eigvals(blocks)
         singular_values = np.linalg.svd(blocks, compute_uv=False)
         found[path] = Spectrum(
@@ -60,13 +60,11 @@ def spectra(params: dict[str, Any]) -> dict[str, Spectrum]:
     return found
 
 
-def gate_blocks(W: Any) -> Any:
+def square_blocks(W: Any) -> Any:
     """A recurrent matrix `[..., H, G·H]` as its square blocks `[..., G, H, H]`."""
     hidden_size = W.shape[-2]
     blocks = W.reshape(*W.shape[:-1], W.shape[-1] // hidden_size, hidden_size)
-    return (
-        np.moveaxis(blocks, -2, -3) if isinstance(W, np.ndarray) else jnp.moveaxis(blocks, -2, -3)
-    )
+    return blocks.swapaxes(-2, -3)
 
 
 def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:

@@ -1,10 +1,11 @@
 """Penalties R(W): what is added to the data loss, each times its own λ. One file a family."""
 
-from rnnreg.penalties._base import Context, Penalty, covered, leaf_paths
+from rnnreg.penalties._base import NEEDS, Context, Penalty, covered, leaf_paths
 from rnnreg.penalties.conventions import convert_lambda
 from rnnreg.penalties.weights import elastic_net, elementwise, l1, l2
 
 __all__ = [
+    "NEEDS",
     "Context",
     "Penalty",
     "convert_lambda",

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 if TYPE_CHECKING:
@@ -70,15 +71,46 @@ class SweepResult:
         """
         group, index = self._locate(method, labels)
         where = dict(zip(self.dims, index, strict=True))
-        static = {name: group.static[name] for name in group.static}
-        finished = self.metrics["finished"].sel(static).isel(where)
-        if not bool(finished):
+        if not bool(self.metrics["finished"].sel(group.static).isel(where)):
             raise ValueError(f"the lane {labels} did not finish: the sweep was interrupted before.")
-        import jax
-
         return jax.tree.map(lambda leaf: leaf[index], group.params)
 
+    def select(self, *, method: str | None = None, **labels: Any) -> SweepResult:
+        """The part of the sweep at one label of each given dimension; those dimensions are gone.
+
+        Args:
+          method: "nearest" takes the nearest label; None wants an equal one (to 1e-6).
+          **labels: one label of some of the dimensions, and one of every static axis.
+
+        Raises:
+          ValueError: an unknown dimension, or a label that is not there.
+        """
+        group = self._group(labels)
+        given = {dim: self._position(dim, labels, method) for dim in self.dims if dim in labels}
+        index = tuple(given.get(dim, slice(None)) for dim in self.dims)
+        kept = [dim for dim in self.dims if dim not in given]
+        at_fold = index[self.dims.index("fold")] if "fold" in self.dims else slice(None)
+
+        def at(array, place):
+            return None if array is None else array[place]
+
+        part = Group(
+            static={},
+            params=jax.tree.map(lambda leaf: leaf[index], group.params),
+            predictions=at(group.predictions, index),
+            targets=at(group.targets, at_fold),
+            weights=at(group.weights, at_fold),
+        )
+        metrics = self.metrics.sel(group.static).isel(given)
+        config = self.config | {"dims": kept, "static": {}, "selected": {**group.static, **labels}}
+        return SweepResult(metrics, (part,), config, self.plan)
+
     def _locate(self, method: str | None, labels: dict[str, Any]) -> tuple[Group, tuple[int, ...]]:
+        group = self._group(labels)
+        return group, tuple(self._position(dim, labels, method) for dim in self.dims)
+
+    def _group(self, labels: dict[str, Any]) -> Group:
+        """The one group at the given static values; raises where a dimension is unknown."""
         static_names = list(self.groups[0].static)
         unknown = set(labels) - set(self.dims) - set(static_names)
         if unknown:
@@ -86,17 +118,16 @@ class SweepResult:
                 f"unknown dimension {sorted(unknown)[0]!r}; the sweep has {[*static_names, *self.dims]}."
             )
         groups = [
-            g
-            for g in self.groups
-            if all(labels.get(n, g.static[n]) == g.static[n] for n in static_names)
+            group
+            for group in self.groups
+            if all(labels.get(n, group.static[n]) == group.static[n] for n in static_names)
         ]
         if len(groups) != 1:
             choices = [group.static for group in self.groups]
             raise ValueError(
                 f"give one value of each static axis; the sweep has {choices}, got {labels}."
             )
-        index = tuple(self._position(dim, labels, method) for dim in self.dims)
-        return groups[0], index
+        return groups[0]
 
     def _position(self, dim: str, labels: dict[str, Any], method: str | None) -> int:
         coordinate = self.metrics[dim].values

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
 
@@ -16,39 +15,18 @@ from rnnreg.data import (
     Batch,
     Split,
     as_split,
-    check_batch,
     scale_batch,
     take_rows,
     unscale_outputs,
 )
-from rnnreg.diagnostics.spectra import gate_blocks, sigma_max
+from rnnreg.diagnostics.spectra import sigma_max, square_blocks
 from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.objective import make_objective
-from rnnreg.penalties import Context, Penalty, leaf_paths
+from rnnreg.penalties import Penalty, leaf_paths
+from rnnreg.training._settings import Settings, as_hyper, check_data, check_hyper, checked
 
 Params = dict[str, Any]
-
-
-class Hyper(dict):
-    """All traced hyperparameters by name; remembers which were read, and says what is missing."""
-
-    def __init__(self, values: Mapping[str, Any]):
-        super().__init__(values)
-        self.reads: set[str] = set()
-
-    def __getitem__(self, name: str) -> Any:
-        self.reads.add(name)
-        if name not in self:
-            raise ValueError(
-                f"the run reads the hyperparameter {name!r}, which was not given; got {sorted(self)}. Every "
-                "penalty reads the λ of its own name, for example hyper={'l2': 1e-3, 'learning_rate': 1e-2}."
-            )
-        return super().__getitem__(name)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        self.reads.add(name)
-        return super().get(name, default)
 
 
 class Best(NamedTuple):
@@ -118,7 +96,7 @@ class Run(NamedTuple):
       metrics: by name, final values; NaN for a diverged run.
       predictions: outputs on the validation rows in the units of the split's arrays; None without any.
       diverged_at: the step at which the run froze, −1 if it did not.
-      num_steps: updates done.
+      num_updates: updates done.
     """
 
     params: Params
@@ -126,35 +104,7 @@ class Run(NamedTuple):
     metrics: dict[str, Array]
     predictions: Any
     diverged_at: Array
-    num_steps: Array
-
-
-class Settings(NamedTuple):
-    """The static choices of a run, for records and for the rooms that plan and score it.
-
-    Attributes:
-      net: the network, or a function of `hyper` that makes it.
-      loss: the data loss.
-      penalties: by name.
-      optimizer: function of `hyper`.
-      num_epochs: passes over the training rows.
-      batch_size: rows an update; None for all of them.
-      record_every: epochs between two records of the history.
-      keep_best: whether the best parameters by validation loss are returned.
-      patience: records without improvement after which the run stops; None never.
-      metrics: further scores, by name, like losses.
-    """
-
-    net: Any
-    loss: Loss
-    penalties: dict[str, Penalty]
-    optimizer: Callable[[Mapping[str, Any]], optax.GradientTransformation]
-    num_epochs: int
-    batch_size: int | None
-    record_every: int
-    keep_best: bool
-    patience: int | None
-    metrics: dict[str, Loss]
+    num_updates: Array
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -227,8 +177,8 @@ def make_train(
       record_every: epochs between two records of the history; must divide `num_epochs`. None keeps at
         most 50 records.
       keep_best: return the parameters of the record with the least validation loss.
-      patience: stop after so many records without improvement (a stopped run costs no time when lanes run
-        one by one).
+      patience: stop after so many records without improvement (where lanes run one by one, a stopped run
+        costs no more than its records).
       metrics: further scores `f(outputs, ys, mask, weights)` by name, recorded as `train_<name>` and
         `val_<name>`.
 
@@ -248,17 +198,19 @@ def make_train(
     >>> bool(run.metrics["train_loss"] < 0.1), run.history["train_loss"].shape
     (True, (20,))
     """
-    settings = _check_settings(
-        net,
-        loss,
-        penalties,
-        optimizer,
-        num_epochs,
-        batch_size,
-        record_every,
-        keep_best,
-        patience,
-        metrics,
+    settings = checked(
+        Settings(
+            net=net,
+            loss=loss,
+            penalties=penalties,  # type: ignore[arg-type]
+            optimizer=optimizer,  # type: ignore[arg-type]
+            num_epochs=num_epochs,
+            batch_size=batch_size,
+            record_every=record_every,  # type: ignore[arg-type]
+            keep_best=keep_best,
+            patience=patience,
+            metrics=metrics,  # type: ignore[arg-type]
+        )
     )
     loss, penalties, batch_size = settings.loss, settings.penalties, settings.batch_size
 
@@ -323,25 +275,24 @@ def make_train(
             value_fn=total_loss,
         )
         params = optax.apply_updates(state.params, updates)
-        finite = jnp.isfinite(total) & _all_finite(gradients) & _all_finite(params)
+        gradient_norm = optax.tree.norm(gradients)  # overflows before the optimiser's squares do
+        finite = jnp.isfinite(total) & jnp.isfinite(gradient_norm) & _all_finite(params)
         running = state.diverged_at < 0
         new = state._replace(
             params=params, opt_state=opt_state, penalty_state=penalty_state, step=state.step + 1
         )
         kept = _select(finite & running, new, state)
         diverged_at = jnp.where(running & ~finite, state.step, state.diverged_at)
-        info = TrainInfo(
-            total, parts.data_loss, parts.penalties, optax.tree.norm(gradients), finite
-        )
+        info = TrainInfo(total, parts.data_loss, parts.penalties, gradient_norm, finite)
         return kept._replace(diverged_at=diverged_at), info
 
-    def epoch(state, batch, hyper):
+    def epoch(state, batch, hyper, epoch_rows):
         """One pass over the rows; the gradient norm of its last update."""
         if batch_size is None:
             state, info = update(state, batch, hyper)
             return state._replace(epoch=state.epoch + 1), info.gradient_norm
         num_rows = batch.xs.shape[0]
-        num_batches = -(-num_rows // batch_size)
+        num_batches = -(-(epoch_rows or num_rows) // batch_size)
         key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.epoch)
         draws = jax.random.uniform(key, (num_rows,))
         count = num_rows
@@ -359,32 +310,31 @@ def make_train(
         state, norms = jax.lax.scan(step, state, rows)
         return state._replace(epoch=state.epoch + 1), norms[-1]
 
-    def score(net, params, data, batch, prefix):
-        """Losses and further metrics of a batch in the units of the split's arrays, the outputs in them, and raw."""
-        seen = scale_batch(batch, data.scaling)
-        raw = net.apply(params, seen.xs, mask=batch.mask).outputs
-        outputs = unscale_outputs(raw, data.scaling)
+    def score(outputs, batch, prefix):
+        """Losses and further metrics of outputs in the units of the split's arrays."""
         nothing = jnp.bool_(False) if batch.weights is None else ~jnp.any(batch.weights > 0)
         scores = {f"{prefix}_loss": loss(outputs, batch.ys, batch.mask, batch.weights)}
         for name, metric in settings.metrics.items():
             scores[f"{prefix}_{name}"] = metric(outputs, batch.ys, batch.mask, batch.weights)
-        scores = {name: jnp.where(nothing, jnp.nan, value) for name, value in scores.items()}
-        return scores, outputs, raw
+        return {name: jnp.where(nothing, jnp.nan, value) for name, value in scores.items()}
 
     def measure(params, penalty_state, hyper, data):
+        """Everything that is recorded, and the outputs on the validation rows."""
         net = network_of(hyper)
-        values, _, raw = score(net, params, data, data.train, "train")
-        context = Context(raw, data.train.mask, data.train.weights)
+        objective = make_objective(net, loss, penalties)
+        seen = scale_batch(data.train, data.scaling)
+        _, (parts, _) = objective(params, seen, hyper, penalty_state, key=None, train=False)
+        values = score(unscale_outputs(parts.outputs, data.scaling), data.train, "train")
+        values |= {f"penalty_{name}": value for name, value in parts.penalties.items()}
         predictions = None
         if data.validation is not None:
-            val, predictions, _ = score(net, params, data, data.validation, "val")
-            values |= val
-        for name, penalty in penalties.items():
-            if not penalty.needs:
-                values[f"penalty_{name}"] = penalty.value(params, context, penalty_state[name])[0]
+            seen = scale_batch(data.validation, data.scaling)
+            outputs = net.apply(params, seen.xs, mask=seen.mask).outputs
+            predictions = unscale_outputs(outputs, data.scaling)
+            values |= score(predictions, data.validation, "val")
         for path, leaf in leaf_paths(params).items():
             if path.split("/")[-1] == "W_hh":
-                blocks = gate_blocks(leaf)
+                blocks = square_blocks(leaf)
                 values[f"norm/{path}"] = jnp.sqrt(jnp.sum(jnp.square(leaf)))
                 values[f"sigma_max/{path}"] = jnp.max(jax.vmap(sigma_max)(blocks))
         return values, predictions
@@ -402,7 +352,9 @@ def make_train(
 
         def run_epochs(state):
             state, norms = jax.lax.scan(
-                lambda state, _: epoch(state, batch, hyper), state, length=settings.record_every
+                lambda state, _: epoch(state, batch, hyper, data.epoch_rows),
+                state,
+                length=settings.record_every,
             )
             return state, norms[-1]
 
@@ -434,111 +386,10 @@ def make_train(
             metrics={name: jnp.where(diverged, jnp.nan, value) for name, value in values.items()},
             predictions=predictions,
             diverged_at=state.diverged_at,
-            num_steps=state.step,
+            num_updates=state.step,
         )
 
     return Train(init, update, advance, finish, settings)
-
-
-def as_hyper(hyper: Mapping[str, Any]) -> Hyper:
-    """The mapping as one that says what is missing."""
-    return hyper if isinstance(hyper, Hyper) else Hyper(hyper)
-
-
-def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
-    """Raises where a penalty has no λ, or where a concrete λ is negative or not finite."""
-    for name in settings.penalties:
-        lam = as_hyper(hyper)[name]
-        if isinstance(lam, jax.core.Tracer):
-            continue
-        values = np.asarray(lam, dtype=np.float64)  # NumPy: jnp would trace a constant inside jit
-        if not np.isfinite(values).all() or (values < 0).any():
-            raise ValueError(f"λ must be finite and not negative; got {name}={lam}.")
-
-
-def check_data(settings: Settings, data: Split) -> None:
-    """Raises where the data cannot be trained on with these settings."""
-    check_batch(data.train, "data.train")
-    if data.validation is not None:
-        check_batch(data.validation, "data.validation")
-    num_rows = data.train.xs.shape[0]
-    if settings.batch_size is not None and settings.batch_size > num_rows:
-        raise ValueError(
-            f"batch_size={settings.batch_size} is larger than the {num_rows} training rows; use a smaller one, "
-            "or batch_size=None for all rows at once."
-        )
-    if data.validation is None and (settings.keep_best or settings.patience is not None):
-        raise ValueError(
-            "keep_best and patience score a validation set, and the data has none; give Split(validation=…), "
-            "or folds in a sweep."
-        )
-
-
-def _check_settings(
-    net: Any,
-    loss: Any,
-    penalties: Any,
-    optimizer: Any,
-    num_epochs,
-    batch_size,
-    record_every,
-    keep_best,
-    patience,
-    metrics,
-) -> Settings:
-    build: Any
-    for name, value in (
-        ("num_epochs", num_epochs),
-        ("batch_size", batch_size),
-        ("patience", patience),
-    ):
-        if name != "num_epochs" and value is None:
-            continue
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a positive int; got {value!r}.")
-    if record_every is None:
-        record_every = next(
-            d for d in range(1, num_epochs + 1) if num_epochs % d == 0 and num_epochs // d <= 50
-        )
-    if not isinstance(record_every, int) or record_every < 1 or num_epochs % record_every:
-        raise ValueError(
-            f"record_every must be a positive int that divides num_epochs={num_epochs}; got {record_every!r}."
-        )
-    if not callable(loss):
-        raise ValueError(
-            f"loss must be a function such as rr.losses.squared_error('mean'); got {loss!r}."
-        )
-    for name, penalty in (penalties or {}).items():
-        if not isinstance(penalty, Penalty):
-            raise ValueError(
-                f"penalties[{name!r}] must be a Penalty such as rr.penalties.l2(); got {penalty!r}. Its λ comes "
-                "from hyper."
-            )
-    if isinstance(optimizer, optax.GradientTransformation):
-        build = _always(optimizer)
-    elif callable(optimizer):
-        build = optimizer
-    else:
-        raise ValueError(
-            "optimizer must be an optax transformation or a function of hyper that returns one; got "
-            f"{optimizer!r}."
-        )
-    return Settings(
-        net=net,
-        loss=cast(Loss, loss),
-        penalties=dict(penalties or {}),
-        optimizer=build,
-        num_epochs=num_epochs,
-        batch_size=batch_size,
-        record_every=record_every,
-        keep_best=keep_best,
-        patience=patience,
-        metrics=dict(metrics or {}),
-    )
-
-
-def _always(value: Any) -> Callable[[Mapping[str, Any]], Any]:
-    return lambda hyper: value
 
 
 def _note_best(state: TrainState, val_loss: Array, stopped: Array) -> TrainState:

@@ -1,0 +1,195 @@
+"""One static combination of a sweep: its lanes, what they share, their plan, and every check before it compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rnnreg.data import Fold, Split, stack_folds, take_fold
+from rnnreg.lanes import Plan, make_plan, tree_bytes
+from rnnreg.sweep._axes import Axis, lane_values, read_grid
+from rnnreg.sweep._dry_run import estimate
+from rnnreg.training import Hyper, Run, Train, check_data
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One static combination, ready to compile.
+
+    Attributes:
+      static: its static values by name.
+      train: the run.
+      axes: the traced axes.
+      lanes: hyperparameters, seed and fold number of every lane, `[L]` each.
+      shape: axes × seeds × folds, whose product is L.
+      shared: what all lanes share: data, folds, root key.
+      fold_labels: None without folds.
+      fold_sizes: the sums of the weights of each fold's validation and training rows; None without folds.
+      plan: how the lanes run.
+      output: the shapes of one lane's run.
+      updates: updates of a lane.
+      lane_seconds: rough time of one lane on one device.
+    """
+
+    static: dict[str, Any]
+    train: Train
+    axes: list[Axis]
+    lanes: dict[str, Any]
+    shape: tuple[int, ...]
+    shared: dict[str, Any]
+    fold_labels: list[str] | None
+    fold_sizes: tuple[np.ndarray, np.ndarray] | None
+    plan: Plan
+    output: Run
+    updates: int
+    lane_seconds: float
+
+    def lane(self, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
+        """One lane of this job."""
+        return run_lane(self.train, lane, shared)
+
+    @property
+    def dims(self) -> list[str]:
+        """The traced dimensions, in order."""
+        return [axis.name for axis in self.axes] + ["seed"] + (["fold"] if self.fold_labels else [])
+
+
+def make_job(
+    train: Any,
+    grid: Mapping[str, Any],
+    data: Split,
+    *,
+    key: Array,
+    seeds: np.ndarray,
+    folds: Any,
+    refit: bool,
+    static: dict[str, Any],
+    how: str,
+    width: int | None,
+) -> Job:
+    """Everything about one static combination that can be known, and checked, before it compiles."""
+    if not isinstance(train, Train):
+        raise ValueError(
+            f"train must come from rr.make_train, or be a function that returns one; got {train!r}."
+        )
+    settings = train.settings
+    axes, constants = read_grid(grid, settings.penalties, static)
+    if folds is not None and data.validation is not None:
+        raise ValueError(
+            "give folds or a validation set, not both: folds cut the training rows themselves. Drop one "
+            "(data.replace(validation=None), or folds=None)."
+        )
+    if refit and folds is None:
+        raise ValueError(
+            "refit=True adds the fold 'all' to folds; without folds every run is on all rows."
+        )
+    if refit and (settings.keep_best or settings.patience is not None):
+        raise ValueError(
+            "refit=True adds runs on all rows, which have nothing to validate on, so keep_best and patience would "
+            "return their first parameters. Fix num_epochs, or choose it by rr.selection.choose(num_epochs='common') "
+            "and call rr.selection.refit."
+        )
+    check_data(
+        settings._replace(keep_best=False, patience=None) if folds is not None else settings, data
+    )
+    stacked, labels, sizes = _stack(folds, data, refit)
+    if stacked is not None and settings.batch_size is not None:
+        smallest = int(stacked.train_weights.sum(axis=1).min())
+        if settings.batch_size > smallest:
+            raise ValueError(
+                f"batch_size={settings.batch_size} is larger than the {smallest} training rows of the smallest "
+                "fold; use a smaller one, or batch_size=None."
+            )
+    lanes, shape = lane_values(axes, constants, seeds, 1 if labels is None else len(labels))
+    dtype = jnp.result_type(float)
+    lanes["hyper"] = {name: values.astype(dtype) for name, values in lanes["hyper"].items()}
+    lanes = {
+        **lanes,
+        "seed": lanes["seed"].astype(np.uint32),
+        "fold": lanes["fold"].astype(np.int32),
+    }
+    shared = {
+        "data": jax.tree.map(jnp.asarray, data.replace(test={}, target_times=None)),
+        "folds": None if stacked is None else jax.tree.map(jnp.asarray, stacked),
+        "key": key,
+    }
+    output, params = _trace(
+        train, lanes, shared, [*constants, *(n for axis in axes for n in axis.values)]
+    )
+    updates, lane_seconds = estimate(settings, data, stacked, params)
+    lane_bytes = tree_bytes(output) + 4 * tree_bytes(params)
+    plan = make_plan(
+        len(lanes["seed"]), lane_seconds=lane_seconds, lane_bytes=lane_bytes, how=how, width=width
+    )
+    return Job(
+        static=static,
+        train=train,
+        axes=axes,
+        lanes=lanes,
+        shape=shape,
+        shared=shared,
+        fold_labels=labels,
+        fold_sizes=sizes,
+        plan=plan,
+        output=output,
+        updates=updates,
+        lane_seconds=lane_seconds,
+    )
+
+
+def run_lane(
+    train: Train, lane: dict[str, Any], shared: dict[str, Any], hyper: Hyper | None = None
+) -> Run:
+    """One lane: its fold of the data, its key, its run."""
+    folds: Fold | None = shared["folds"]
+    fold = None if folds is None else jax.tree.map(lambda leaf: leaf[lane["fold"]], folds)
+    key = jax.random.fold_in(shared["key"], lane["seed"])
+    return train(
+        Hyper(lane["hyper"]) if hyper is None else hyper, take_fold(shared["data"], fold), key=key
+    )
+
+
+def _stack(folds: Any, data: Split, refit: bool):
+    if folds is None:
+        return None, None, None
+    pairs: Any
+    splitter = getattr(folds, "split", None)
+    if splitter is not None:
+        ys = np.asarray(data.train.ys)
+        pairs = splitter(np.zeros((len(ys), 1)), ys if ys.ndim == 1 else None)
+    else:
+        pairs = folds(data) if callable(folds) else folds
+    stacked, labels = stack_folds(pairs, data, include_all=refit)
+    weights = np.ones(len(data.train.ys)) if data.train.weights is None else data.train.weights
+    weights = np.asarray(weights, dtype=np.float64)
+    sizes = (
+        (stacked.validation_weights * weights[stacked.validation_rows]).sum(axis=1),
+        (stacked.train_weights * weights[stacked.train_rows]).sum(axis=1),
+    )
+    return stacked, labels, sizes
+
+
+def _trace(train: Train, lanes, shared, names: list[str]):
+    """Shapes of one lane's output, without compiling; raises where a name is never read."""
+    lane = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lanes)
+    logs = []
+
+    def run(lane, shared):
+        logs.append(Hyper(lane["hyper"]))
+        return run_lane(train, lane, shared, logs[-1])
+
+    output = jax.eval_shape(run, lane, shared)
+    unread = [name for name in names if name not in logs[-1].reads]
+    if unread:
+        raise ValueError(
+            f"unknown hyperparameter {unread[0]!r}: nothing in the run reads it; the run reads "
+            f"{sorted(logs[-1].reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
+            "functions of hyper ask for."
+        )
+    return output, output.params

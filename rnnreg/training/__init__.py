@@ -1,0 +1,16 @@
+"""A training run as pure functions: init, update, advance, finish, and the whole run as one call."""
+
+from rnnreg.training._run import Best, Run, Train, TrainInfo, TrainState, make_train
+from rnnreg.training._settings import Hyper, Settings, check_data
+
+__all__ = [
+    "Best",
+    "Hyper",
+    "Run",
+    "Settings",
+    "Train",
+    "TrainInfo",
+    "TrainState",
+    "check_data",
+    "make_train",
+]
