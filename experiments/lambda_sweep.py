@@ -209,14 +209,17 @@ class LambdaPath:
 def _years(config: Config) -> dict[str, np.ndarray]:
     first, last = rr.datasets.TRAIN_YEARS
     spans = {name: rr.datasets.TEST_YEARS[span] for name, span in SPANS.items() if span}
-    spans = {"train": (first + config.window, last), **spans}
+    spans = {"train": (first + max(config.window, 12), last), **spans}  # AR(12) starts in 1712
     return {name: np.arange(a, b + 1) for name, (a, b) in spans.items()}
 
 
 def _forecasts(config, data, path, chosen: int, plain: int) -> dict[str, dict[str, np.ndarray]]:
     """One-step forecasts by method and span."""
+    years = _years(config)
     batches = {name: data.test[span] if span else data.train for name, span in SPANS.items()}
-    ours = {name: path.mean_forecast(batch) for name, batch in batches.items()}
+    ours = {
+        name: path.mean_forecast(batch)[:, -len(years[name]) :] for name, batch in batches.items()
+    }
     series = rr.datasets.sunspot_series()
     methods = linear.METHODS | {"ridge_ar": linear.ridge_autoregression(config.window)}
     found = {
@@ -225,8 +228,7 @@ def _forecasts(config, data, path, chosen: int, plain: int) -> dict[str, dict[st
     }
     for name in ("linear_ar12", "ar9", "ar9_sqrt", "ridge_ar", "persistence"):
         found[name] = {
-            span: linear.one_step(methods[name], series, years)
-            for span, years in _years(config).items()
+            span: linear.one_step(methods[name], series, at) for span, at in years.items()
         }
     return found
 
