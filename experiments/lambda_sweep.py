@@ -112,6 +112,11 @@ def main(config: Config) -> None:
     )
     scores = _scores(errors, truth)
     print(_score_table(scores))
+    hindsight = _hindsight(config, data, path)
+    print(
+        "After the fact (it chose nothing): test ARV along the path, of the mean forecast and of one network"
+    )
+    print(_hindsight_table(path, hindsight))
     comparisons = _comparisons(errors)
     claims = _claims(config, result, scores, comparisons, path, chosen, plain)
     print(claims_table(claims))
@@ -146,6 +151,7 @@ def main(config: Config) -> None:
             method: {s: [v["r2"].value, v["r2"].low, v["r2"].high] for s, v in by.items()}
             for method, by in scores.items()
         },
+        "after_the_fact": hindsight,
         "paired": {name: value._asdict() for name, value in comparisons.items()},
         "published": [entry._asdict() for entry in linear.PUBLISHED],
         "program_sha256": result.config["program_sha256"],
@@ -259,6 +265,31 @@ def _comparisons(errors) -> dict[str, linear.PairedComparison]:
             together["chosen"], together[other]
         )
     return found
+
+
+def _hindsight(config, data, path: LambdaPath) -> dict[str, dict[str, list[float]]]:
+    """By test span, ARV at every λ: of the mean forecast of the seeds, and of single networks on average."""
+    series, years = rr.datasets.sunspot_series(), _years(config)
+    found = {}
+    for span in TESTS:
+        batch, truth = data.test[SPANS[span]], linear.truth(series, years[span])
+        single = [[linear.arv(truth, y) for y in seeds] for seeds in path.seed_forecasts(batch)]
+        found[span] = {
+            "lam": path.lam.tolist(),
+            "mean_forecast": [linear.arv(truth, y) for y in path.mean_forecast(batch)],
+            "one_network": np.mean(single, axis=1).tolist(),
+        }
+    return found
+
+
+def _hindsight_table(path: LambdaPath, hindsight) -> str:
+    columns = [hindsight[span][name] for span in TESTS for name in ("mean_forecast", "one_network")]
+    rows = [
+        (f"{lam:.3g}", *(f"{column[place]:.3f}" for column in columns))
+        for place, lam in enumerate(path.lam)
+    ]
+    header = [f"{span[5:]} {name}" for span in TESTS for name in ("mean", "one")]
+    return text_table(("λ", *header), rows)
 
 
 def _claims(config, result, scores, comparisons, path, chosen: int, plain: int) -> list[Claim]:
