@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 import rnnreg as rr
+from experiments._linear import arv
 
 LOSS = rr.losses.squared_error("mean")
 
@@ -71,3 +73,54 @@ def make_train(split: rr.Split, settings: Mapping[str, Any]) -> rr.Train:
 def log_grid(low: float, high: float, num: int) -> list[float]:
     """λ = 0 and `num − 1` values evenly spaced in log λ."""
     return [0.0, *np.geomspace(low, high, num - 1).tolist()]
+
+
+class LambdaPath:
+    """The refitted path: parameters `[λ, seed, …]` trained on all of 1700–1920, and what they look like."""
+
+    def __init__(self, transform: str, data: rr.Split, train: rr.Train, result: rr.SweepResult):
+        self.lam = result.metrics.l2.values
+        refits = result.select(fold="all")
+        self.params = refits.groups[0].params
+        self.net = train.settings.net
+        # [λ, seed]: ‖W‖ over all three matrices, then W_hh alone
+        self.norm = np.sqrt(refits.metrics["penalty_l2"].values)
+        spectrum = rr.diagnostics.spectra(self.params)["layer_0/W_hh"]
+        self.rho, self.sigma = spectrum.rho[..., 0], spectrum.sigma_max[..., 0]
+        self.frobenius = spectrum.frobenius[..., 0]
+        self._to_own = own_units(data, transform)
+
+        def apply(params, xs):
+            return self.net.apply(params, xs).outputs
+
+        self._apply = jax.jit(jax.vmap(jax.vmap(apply, (0, None)), (0, None)))
+        self.train_arv = np.array(
+            [arv(self._own(data.train.ys), y) for y in self.mean_forecast(data.train)]
+        )
+
+        def flow(params):
+            return rr.diagnostics.gradient_flow(self.net, LOSS, params, data.train).ratio["layer_0"]
+
+        ratios = jax.jit(jax.vmap(jax.vmap(flow)))(self.params)  # [λ, seed, T]
+        self.ratio = np.exp(np.log(np.asarray(ratios, dtype=np.float64)).mean(axis=1))
+
+    def _own(self, values: Any) -> np.ndarray:
+        return np.asarray(self._to_own(np.asarray(values)))[..., 0]
+
+    def seed_forecasts(self, batch: rr.Batch) -> np.ndarray:
+        """One step ahead in sunspot numbers, `[λ, seed, year]`."""
+        return self._own(self._apply(self.params, batch.xs))
+
+    def mean_forecast(self, batch: rr.Batch) -> np.ndarray:
+        """The mean over seeds on the learned scale, in sunspot numbers, `[λ, year]`."""
+        return self._own(np.asarray(self._apply(self.params, batch.xs)).mean(axis=1))
+
+    def free_run(self, index: int, data: rr.Split, num_years: int) -> np.ndarray:
+        """Forecasts fed back from 1920 on, `[seed, year]`."""
+        start = jnp.asarray(data.test["1921-1955"].xs[:1])
+
+        def run(params):
+            return rr.forecast(self.net, params, start, num_years, window=start.shape[1])
+
+        params = jax.tree.map(lambda leaf: leaf[index], self.params)
+        return self._own(jax.jit(jax.vmap(run))(params)[:, 0])
