@@ -17,6 +17,15 @@ pytestmark = pytest.mark.numerics
 D, H, B, T = 3, 4, 2, 5
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly():
+    """Most of the time here is compiling small programs once; optimising them costs more than it gives."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def _scaled_step(params, state, x):
     """A user's own step, whose product does not come first: h normalised before W_hh."""
     h = state.h / (1 + jnp.abs(state.h))

@@ -69,6 +69,15 @@ def _value(penalty, params=PARAMS):
     return penalty.value(params, None, penalty.init(params))[0]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compile_quickly():
+    """Most of the time here is compiling small programs once; optimising them costs more than it gives."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 # ---- values and leaves ----------------------------------------------------------------------------
 
 
