@@ -10,7 +10,9 @@ from rnnreg import (
     losses,
     penalties,
     plotting,
+    runtime,
     selection,
+    training,
 )
 from rnnreg.data import Batch, Scaling, Split
 from rnnreg.network import Network, forecast, layer, network
@@ -47,8 +49,10 @@ __all__ = [
     "network",
     "penalties",
     "plotting",
+    "runtime",
     "selection",
     "sweep",
+    "training",
     "use_all_cores",
     "zipped",
 ]

@@ -182,6 +182,10 @@ def windows(
 def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
     """Mean and standard deviation of the inputs and targets of the given training rows.
 
+    >>> batch = Batch(np.array([[[0.0], [2.0]], [[4.0], [6.0]]]), np.array([[1.0], [3.0]]))
+    >>> fit_scaling(batch).y_shift.tolist(), fit_scaling(batch, rows=[0]).x_shift.tolist()
+    ([2.0], [1.0])
+
     Padding (mask 0) is left out. A constant feature keeps scale 1. Token inputs and class targets
     are not scaled (shift 0, scale 1).
     """
@@ -205,7 +209,12 @@ def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
 
 
 def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
-    """The batch in the network's units: `(array - shift) / scale`; integers pass unchanged."""
+    """The batch in the network's units: `(array - shift) / scale`; integers pass unchanged.
+
+    >>> batch = Batch(np.array([[[1.0], [3.0]]]), np.array([[5.0]]))
+    >>> scale_batch(batch, Scaling(np.ones(1), 2 * np.ones(1), np.ones(1), np.ones(1))).xs.tolist()
+    [[[0.0], [1.0]]]
+    """
     if scaling is None:
         return batch
     return batch._replace(
@@ -215,7 +224,12 @@ def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
 
 
 def unscale_outputs(outputs: Any, scaling: Scaling | None) -> Any:
-    """Network outputs back in the units of the targets: `outputs * scale + shift`."""
+    """Network outputs back in the units of the targets: `outputs * scale + shift`.
+
+    >>> scaling = Scaling(np.zeros(1), np.ones(1), np.ones(1), 2 * np.ones(1))
+    >>> unscale_outputs(np.array([[3.0]]), scaling).tolist()
+    [[7.0]]
+    """
     if scaling is None:
         return outputs
     return outputs * _like(scaling.y_scale, outputs) + _like(scaling.y_shift, outputs)
@@ -236,6 +250,10 @@ def standardize(split: Split) -> Split:
 
     The map back to the data's own units is kept in `units`. Folds are scaled once more, each on its
     own training rows, so that no fold sees the mean of its validation block.
+
+    >>> split = standardize(Split(windows(np.arange(6.0), window=2)[0]))
+    >>> float(split.train.ys.mean()), split.units.y_shift.tolist()
+    (0.0, [3.5])
     """
     if split.units is not None:
         raise ValueError("the split is standardised already (its `units` are set).")
@@ -267,6 +285,11 @@ def stack_folds(
     Raises:
       ValueError: no folds; a fold with nothing to train or validate on; a row outside the data; a
         row on both sides.
+
+    >>> split = Split(windows(np.arange(6.0), window=2)[0])
+    >>> folds, labels = stack_folds([([0, 1], [2]), ([3], [0, 1])], split, include_all=True)
+    >>> labels, folds.train_weights.tolist()
+    (['0', '1', 'all'], [[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     """
     num_rows = len(split.train.ys)
     pairs = [(np.asarray(train, dtype=int), np.asarray(val, dtype=int)) for train, val in pairs]
@@ -343,7 +366,11 @@ def _padded(rows):
 
 
 def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
-    """The given rows of a batch; `weights` multiply the rows' own."""
+    """The given rows of a batch; `weights` multiply the rows' own.
+
+    >>> take_rows(Batch(np.zeros((3, 1, 1)), np.array([5, 6, 7])), np.array([2, 0])).ys.tolist()
+    [7, 5]
+    """
 
     def take(leaf):
         return None if leaf is None else jnp.take(leaf, rows, axis=0)
@@ -359,7 +386,14 @@ def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
 
 
 def take_fold(split: Split, fold: Fold | None) -> Split:
-    """The split that one fold trains and validates on (`fold` without its leading axis)."""
+    """The split that one fold trains and validates on (`fold` without its leading axis).
+
+    >>> split = Split(windows(np.arange(6.0), window=2)[0])
+    >>> folds, labels = stack_folds([([0, 1], [2]), ([2, 3], [0, 1])], split)
+    >>> first = take_fold(split, jax.tree.map(lambda leaf: leaf[0], folds))
+    >>> labels, first.train.ys[:, 0].tolist(), first.validation.weights.tolist()
+    (['0', '1'], [2.0, 3.0], [1.0, 0.0])
+    """
     if fold is None:
         return split
     return split.replace(
@@ -371,7 +405,11 @@ def take_fold(split: Split, fold: Fold | None) -> Split:
 
 
 def as_split(data: Split | Batch) -> Split:
-    """A bare batch is a split with training rows only."""
+    """A bare batch is a split with training rows only.
+
+    >>> as_split(Batch(np.zeros((3, 1, 1)), np.zeros((3, 1)))).validation is None
+    True
+    """
     return data if isinstance(data, Split) else Split(train=data)
 
 
@@ -384,6 +422,12 @@ def check_batch(batch: Batch, *, name: str = "data.train") -> None:
         raise ValueError(
             f"{name} must be an rnnreg Batch(xs, ys, mask, weights); got {type(batch).__name__}."
         )
+    for field, values in batch._asdict().items():
+        if not (values is None and field in ("mask", "weights")) and not hasattr(values, "dtype"):
+            raise ValueError(
+                f"{name}.{field} must be a NumPy or JAX array; got {type(values).__name__}. "
+                "Wrap it in jnp.asarray."
+            )
     xs, ys, mask, weights = batch
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if xs.ndim != (2 if tokens else 3):

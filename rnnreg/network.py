@@ -65,6 +65,11 @@ def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
     """A layer that applies its cell `repeat` times with the same weights, or in both directions.
 
     Weights that are applied several times are one leaf, so a penalty counts them once.
+
+    >>> import rnnreg as rr
+    >>> net = network([layer(rr.cells.elman(2), bidirectional=True)], output_size=1)
+    >>> list(net.init(jax.random.key(0), input_size=3)["layer_0"])
+    ['forward', 'backward']
     """
     if not isinstance(repeat, int) or repeat < 1:
         raise ValueError(f"repeat must be a positive int; got {repeat!r}.")
@@ -258,6 +263,12 @@ def forecast(
     Raises:
       ValueError: O ≠ D, a window longer than `xs`, a window and a state, or a bidirectional network
         without a window.
+
+    >>> import rnnreg as rr
+    >>> net = network([rr.cells.elman(4)], output_size=1, readout="last")
+    >>> params = net.init(jax.random.key(0), input_size=1)
+    >>> forecast(net, params, jnp.ones((2, 6, 1)), num_steps=3, window=6).shape
+    (2, 3, 1)
     """
     if net.output_size != xs.shape[-1]:
         raise ValueError(

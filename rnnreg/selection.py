@@ -291,6 +291,17 @@ def refit(
 
     Returns:
       A `SweepResult` with the dimension `seed` alone.
+
+    >>> import rnnreg as rr, jax, optax
+    >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
+    >>> split = rr.Split(batch, target_times=times)
+    >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
+    ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
+    ...     optimizer=optax.adam(1e-2), num_epochs=20)
+    >>> result = rr.sweep(train, {"l2": [1e-3, 1e-1]}, split, folds=blocked_folds(3), refit=True,
+    ...     key=jax.random.key(0), progress=False)
+    >>> refit(train, result, choose(result), split, key=jax.random.key(0)).dims
+    ('seed',)
     """
     values = dict(choice.values)
     num_epochs = values.pop("num_epochs", None)

@@ -277,7 +277,7 @@ def test_glorot_variance_is_two_over_fans(name, key):
 def test_identity_and_irnn(key):
     W = _recurrent(rr.cells.identity(0.5), key)
     np.testing.assert_array_equal(W, 0.5 * np.eye(H))
-    params = rr.cells.irnn(50, scale=0.8, input_stddev=0.1).init(key, 40)
+    params = rr.cells.irnn(50, gain=0.8, input_stddev=0.1).init(key, 40)
     np.testing.assert_allclose(params["W_hh"], 0.8 * np.eye(50), rtol=1e-6)
     assert abs(np.std(params["W_xh"]) - 0.1) < 4 * 0.1 / np.sqrt(2 * 50 * 40)
     assert not np.asarray(params["b_h"]).any()

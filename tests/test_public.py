@@ -16,32 +16,10 @@ import rnnreg as rr
 # Public functions that may go without an example of their own, and why. Records need none: what returns them shows
 # them.
 WITHOUT_EXAMPLE = {
-    "cells.gaussian": "called as cells.orthogonal is",
-    "cells.glorot_normal": "called as cells.orthogonal is",
-    "cells.glorot_uniform": "called as cells.orthogonal is",
-    "cells.identity": "called as cells.orthogonal is",
-    "cells.irnn": "called as cells.elman is",
-    "data.as_split": "for other rooms, which take a bare batch for a split",
     "data.check_batch": "for other rooms; it only raises",
-    "data.fit_scaling": "tests/test_data.py checks it on numbers; standardize is what users call",
-    "data.scale_batch": "for other rooms; standardize is what users call",
-    "data.stack_folds": "for sweep, which users give their folds",
-    "data.standardize": "one argument, one split; tests/test_data.py",
-    "data.take_fold": "for sweep, whose docstring says what it is equal to",
-    "data.take_rows": "indexing; tests/test_data.py",
-    "data.unscale_outputs": "its docstring is the formula",
-    "forecast": "notebooks/tour.py shows it with a trained network",
+    "training.check_data": "for sweep; it only raises",
     "lanes.lower": "needs a plan and a program; tests lower a whole sweep",
     "lanes.tree_bytes": "for sweep's plan",
-    "layer": "an argument of network; tests/test_cells.py",
-    "load_result": "notebooks/tour.py shows it after save",
-    "losses.sigmoid_cross_entropy": "called as losses.squared_error is",
-    "losses.softmax_cross_entropy": "called as losses.squared_error is",
-    "penalties.elastic_net": "called as penalties.l2 is",
-    "penalties.elementwise": "penalties.l2 is one; notebooks/tour.py shows another",
-    "penalties.l1": "called as penalties.l2 is",
-    "selection.refit": "notebooks/tour.py shows it after choose",
-    "sweep": "selection.choose shows one, with what follows it",
 }
 
 MODULES = [

@@ -189,7 +189,6 @@ def made_up(val_loss, *, grid, sizes=(1, 1), diverged=None, static=None, history
         "grid": grid,
         "folds": folds,
         "epoch_rows": [None] * 9,
-        "epoch_rows": [None] * 9,
         "seeds": val_loss.seed.values.tolist(),
         "penalties": ["l2"],
         "dims": [dim for dim in val_loss.dims if dim not in static],

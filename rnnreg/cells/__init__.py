@@ -3,7 +3,14 @@
 from rnnreg.cells._base import Cell, HiddenState, from_step
 from rnnreg.cells.elman import elman, irnn
 from rnnreg.cells.gru import gru
-from rnnreg.cells.initializers import gaussian, glorot_normal, glorot_uniform, identity, orthogonal
+from rnnreg.cells.initializers import (
+    gaussian,
+    glorot_normal,
+    glorot_uniform,
+    identity,
+    normal,
+    orthogonal,
+)
 from rnnreg.cells.lstm import LSTMState, lstm
 
 __all__ = [
@@ -19,5 +26,6 @@ __all__ = [
     "identity",
     "irnn",
     "lstm",
+    "normal",
     "orthogonal",
 ]

@@ -73,8 +73,8 @@ def from_step(
     step: Callable[[Params, Any, Array], Any],
     *,
     init: Callable[..., Params],
-    initial_state: Callable[..., Any],
     hidden_size: int,
+    initial_state: Callable[..., Any] | None = None,
     name: str = "custom",
 ) -> Cell:
     """A cell from any `step(params, state, x) -> state`; welcome everywhere, through the plain scan.
@@ -82,16 +82,16 @@ def from_step(
     Args:
       step: one step on rows `x [B, D]`; the state is a NamedTuple whose field `h [B, H]` is the output.
       init: `init(key, input_size, dtype) -> params`, a dict of arrays.
-      initial_state: `initial_state(batch_size, dtype) -> state`.
       hidden_size: H.
+      initial_state: `initial_state(batch_size, dtype) -> state`; None is a `HiddenState` of zeros.
       name: for messages and records.
 
     >>> leaky = from_step(
     ...     lambda params, state, x: HiddenState(h=0.5 * state.h + x @ params["W_xh"]),
     ...     init=lambda key, input_size, dtype: {"W_xh": jnp.ones((input_size, 3), dtype)},
-    ...     initial_state=zero_hidden(3), hidden_size=3, name="leaky")
+    ...     hidden_size=3, name="leaky")
     >>> leaky.step({"W_xh": jnp.ones((1, 3))}, leaky.initial_state(1), jnp.ones((1, 1))).h.tolist()
     [[1.0, 1.0, 1.0]]
     """
     check_hidden_size(hidden_size)
-    return Cell(name, hidden_size, init, initial_state, step=step)
+    return Cell(name, hidden_size, init, initial_state or zero_hidden(hidden_size), step=step)

@@ -54,15 +54,18 @@ def elman(
     return Cell("elman", hidden_size, init, zero_hidden(hidden_size), plain_weights, gate)
 
 
-def irnn(hidden_size: int, *, scale: Any = 1.0, input_stddev: Any = 1e-3) -> Cell:
-    """Elman with rectified units, W_hh = scale·I and W_xh ~ N(0, input_stddev²) at the start.
+def irnn(hidden_size: int, *, gain: Any = 1.0, input_stddev: Any = 1e-3) -> Cell:
+    """Elman with rectified units, W_hh = gain·I and W_xh ~ N(0, input_stddev²) at the start.
 
     Source: Le, Jaitly & Hinton 2015, "A simple way to initialize recurrent networks of rectified
     linear units", arXiv:1504.00941.
+
+    >>> irnn(hidden_size=2, gain=0.5).init(jax.random.key(0), 1)["W_hh"].tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
     """
     return elman(
         hidden_size,
         activation=jax.nn.relu,
-        recurrent_init=identity(scale),
+        recurrent_init=identity(gain),
         input_init=normal(input_stddev),
     )._replace(name="irnn")

@@ -29,6 +29,11 @@ def elementwise(
 
     Raises:
       ValueError: an unknown reduction; at `init`, a pattern that matches no leaf.
+
+    >>> quartic = elementwise(lambda w: w**4, paths="W_hh")
+    >>> params = {"layer_0": {"W_hh": jnp.array([[1.0, 2.0]])}}
+    >>> float(quartic.value(params, None, quartic.init(params))[0])
+    17.0
     """
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction must be 'sum' or 'mean' over elements; got {reduction!r}.")
@@ -79,6 +84,10 @@ def l1(
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       reduction: "sum" over elements, or "mean" over all of them together.
       include_biases: cover biases too.
+
+    >>> penalty, params = l1(reduction="mean"), {"W_hy": jnp.array([[-3.0, 1.0]])}
+    >>> float(penalty.value(params, None, penalty.init(params))[0])
+    2.0
     """
     return elementwise(_absolute, paths=paths, reduction=reduction, include_biases=include_biases)
 
@@ -97,6 +106,10 @@ def elastic_net(
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       reduction: "sum" over elements, or "mean" over all of them together.
       include_biases: cover biases too.
+
+    >>> penalty, params = elastic_net(0.25), {"W_hy": jnp.array([[-2.0]])}
+    >>> float(penalty.value(params, None, penalty.init(params))[0])
+    3.5
     """
     if isinstance(l1_ratio, (int, float)) and not 0 <= l1_ratio <= 1:
         raise ValueError(f"l1_ratio must lie in [0, 1]; got {l1_ratio}.")

@@ -192,6 +192,14 @@ def load_result(path: str | Path) -> SweepResult:
 
     Raises:
       ValueError: the file is not one of them.
+
+    >>> import tempfile, xarray as xr
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "other.nc"
+    ...     xr.Dataset({"x": 1}).to_netcdf(path, engine="h5netcdf")
+    ...     load_result(path)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ...other.nc was not written by rnnreg's SweepResult.save.
     """
     import xarray as xr
 

@@ -103,6 +103,16 @@ def sweep(
 
     Warns:
       RuntimeWarning: lanes diverged, or the sweep was interrupted.
+
+    >>> import rnnreg as rr, optax
+    >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
+    >>> split = rr.Split(batch, target_times=times)
+    >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
+    ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
+    ...     optimizer=optax.adam(1e-2), num_epochs=20)
+    >>> result = rr.sweep(train, {"l2": [0, 1e-3]}, split, seeds=2, key=jax.random.key(0), progress=False)
+    >>> result.metrics.train_loss.dims, result.params_at(l2=1e-3, seed=1)["layer_0"]["W_hh"].shape
+    (('l2', 'seed'), (4, 4))
     """
     static = read_static(static)
     seed_numbers = read_seeds(seeds)
