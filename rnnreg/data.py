@@ -160,6 +160,8 @@ def windows(
     ([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]], [3.0, 4.0, 5.0], [3.0, 4.0, 5.0])
     """
     series = np.asarray(series)
+    if not np.issubdtype(series.dtype, np.floating):  # counts are numbers here, not tokens
+        series = series.astype(np.float64)
     series = series[:, None] if series.ndim == 1 else series
     if targets not in ("last", "all"):
         raise ValueError(f"targets must be 'last' or 'all'; got {targets!r}.")
@@ -182,14 +184,16 @@ def windows(
 def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
     """Mean and standard deviation of the inputs and targets of the given training rows.
 
+    Padding (mask 0, rows of weight 0) is left out. A constant feature keeps scale 1. Token inputs and class targets
+    are not scaled (shift 0, scale 1).
+
     >>> batch = Batch(np.array([[[0.0], [2.0]], [[4.0], [6.0]]]), np.array([[1.0], [3.0]]))
     >>> fit_scaling(batch).y_shift.tolist(), fit_scaling(batch, rows=[0]).x_shift.tolist()
     ([2.0], [1.0])
-
-    Padding (mask 0) is left out. A constant feature keeps scale 1. Token inputs and class targets
-    are not scaled (shift 0, scale 1).
     """
-    rows = slice(None) if rows is None else rows
+    rows = np.arange(len(batch.ys)) if rows is None else np.asarray(rows)
+    if batch.weights is not None:
+        rows = rows[np.asarray(batch.weights)[rows] > 0]
     mask = None if batch.mask is None else np.asarray(batch.mask)[rows] > 0
 
     def fit(values):

@@ -64,7 +64,7 @@ def unroll(
             new = jax.tree.map(lambda n, o: jnp.where(keep[:, None], n, o), new, state)
         return new, new
 
-    keeps = None if mask is None else mask > 0
+    keeps = None if mask is None else mask.astype(bool)
     return jax.lax.scan(body, state, (inputs, keeps, perturbations), reverse=reverse)
 
 
@@ -101,4 +101,5 @@ def _step_and_inputs(cell: Cell, params: dict[str, Any], xs: Array, recurrent_ma
         h = state.h if recurrent_mask is None else state.h * recurrent_mask
         return gate(params, state, x_proj, h @ W_hh)
 
-    return xs @ W_xh + bias, advance
+    projected = xs @ W_xh
+    return projected + jnp.broadcast_to(bias, projected.shape), advance

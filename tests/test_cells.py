@@ -29,7 +29,7 @@ def _compile_quickly():
 def _scaled_step(params, state, x):
     """A user's own step, whose product does not come first: h normalised before W_hh."""
     h = state.h / (1 + jnp.abs(state.h))
-    return HiddenState(h=jnp.tanh(x @ params["W_xh"] + h @ params["W_hh"] + params["b_h"]))
+    return HiddenState(h=jnp.tanh(x @ params["W_xh"] + h @ params["W_hh"] + params["b_h"][None]))
 
 
 CELLS = {
@@ -150,7 +150,7 @@ def test_dtype_is_kept(cell, dtype):
         gradient = jax.grad(_wave, argnums=1)(cell, *inputs)
         return unroll(cell, *inputs), gradient, cell.initial_state(B, dtype)
 
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         shapes = jax.eval_shape(everything, *inputs)
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(dtype)}
     assert np.isfinite(np.asarray(_last_h(cell, *inputs), np.float32)).all()
@@ -310,7 +310,7 @@ def test_lstm_forget_bias_is_the_second_block(forget_bias, key):
     np.testing.assert_array_equal(traced, expected)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "glorot_normal", "identity"])
+@pytest.mark.parametrize("name", ["orthogonal", "gaussian", "glorot_normal", "identity"])
 def test_initialisers_draw_in_bfloat16(name, key):
     W = rr.cells.elman(H, recurrent_init=name).init(key, D, jnp.bfloat16)["W_hh"]
     assert W.dtype == jnp.bfloat16

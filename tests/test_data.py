@@ -133,6 +133,13 @@ def test_scaling_ignores_padding_and_leaves_constants_and_tokens():
     assert scaled.ys.tolist() == [1]
 
 
+def test_scaling_ignores_rows_of_weight_zero():
+    xs = np.array([[[1.0], [3.0]], [[99.0], [99.0]]])
+    batch = Batch(xs, np.array([[5.0], [77.0]]), weights=np.array([1.0, 0.0]))
+    assert fit_scaling(batch).x_shift.tolist() == [2.0]
+    assert fit_scaling(batch, rows=np.array([1, 0])).y_shift.tolist() == [5.0]
+
+
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_scaling_keeps_the_dtype_of_the_data(dtype):
     batch = Batch(jnp.ones((2, 3, 1), dtype), jnp.ones((2, 1), dtype))

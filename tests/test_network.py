@@ -27,7 +27,7 @@ def _compile_quickly():
 
 def _leaky(params, state, x):
     """A cell of a user's own: no gate, and leaves with names of its own."""
-    new = jnp.tanh(x @ params["W_in"] + state.h * params["decay"] + params["b_in"])
+    new = jnp.tanh(x @ params["W_in"] + state.h * params["decay"][None] + params["b_in"][None])
     return HiddenState(h=0.5 * state.h + 0.5 * new)
 
 
@@ -537,11 +537,11 @@ def test_a_bidirectional_network_forecasts_with_a_window_only():
     [jnp.bfloat16, jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.float64_only)],
 )
 @every_stack
-def test_inputs_keep_their_dtype_under_strict_promotion(stack, dtype):
+def test_inputs_keep_their_dtype_and_ranks_under_strict_promotion(stack, dtype):
     size = H if stack == "tied" else D
     rates = dict.fromkeys(("input_dropout", "dropout", "output_dropout"), 0.1)
     net = rr.network(STACKS[stack], O, initial_state="learned", variational=True, **rates)
-    params, mask = _drawn(net, size), jnp.asarray(MASKS["right"])
+    params, mask = _drawn(net, size), jnp.asarray(MASKS["right"], bool)
 
     def run(params, xs, lam):
         out = net.apply(params, xs, mask=mask, key=jax.random.key(0), train=True)
@@ -552,7 +552,7 @@ def test_inputs_keep_their_dtype_under_strict_promotion(stack, dtype):
     lam = jnp.ones((), jnp.result_type(float))
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.promote_types(dtype, jnp.float32)), params)
     lam = lam.astype(jnp.promote_types(dtype, jnp.float32))
-    with jax.numpy_dtype_promotion("strict"):
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         (loss, out), gradient = jax.eval_shape(
             jax.value_and_grad(run, has_aux=True), params, xs, lam
         )

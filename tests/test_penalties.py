@@ -256,13 +256,7 @@ def test_lambda_is_traced_and_differentiable():
 
 
 def test_objective_is_strict_about_types_and_ranks():
-    """Around our own code: the step here adds no bias, whose broadcast is meant."""
-    cell = rr.cells.from_step(
-        lambda params, state, x: rr.cells.HiddenState(h=jnp.tanh(x @ params["W_xh"] + state.h)),
-        init=lambda key, input_size, dtype: {"W_xh": jnp.ones((input_size, 3), dtype)},
-        initial_state=rr.cells.elman(3).initial_state,
-        hidden_size=3,
-    )
+    cell = rr.cells.gru(3)
     for readout, ys in (("all", jnp.zeros((4, 5, 1))), ("last", jnp.zeros((4, 1)))):
         net = rr.network(
             [cell, cell], 1, readout=readout, dropout=0.1, output_dropout=0.1, variational=True

@@ -69,7 +69,8 @@ def gru(
 
     def gate(params, state, x_proj, h_proj):
         if recurrent_bias:
-            h_proj = h_proj + params["b_hh"].astype(h_proj.dtype)
+            b_hh = params["b_hh"].astype(h_proj.dtype)
+            h_proj = h_proj + jnp.broadcast_to(b_hh, h_proj.shape)
         x_r, x_z, x_n = jnp.split(x_proj, 3, axis=-1)
         h_r, h_z, h_n = jnp.split(h_proj, 3, axis=-1)
         r, z = gate_activation(x_r + h_r), gate_activation(x_z + h_z)
@@ -78,7 +79,9 @@ def gru(
     def step(params, state, x):
         W_gates, W_n = jnp.split(params["W_hh"], [2 * hidden_size], axis=-1)
         bias = params["b_h"] + params["b_hh"] if recurrent_bias else params["b_h"]
-        x_gates, x_n = jnp.split(x @ params["W_xh"] + bias, [2 * hidden_size], axis=-1)
+        x_proj = x @ params["W_xh"]
+        x_proj = x_proj + jnp.broadcast_to(bias, x_proj.shape)
+        x_gates, x_n = jnp.split(x_proj, [2 * hidden_size], axis=-1)
         r, z = jnp.split(gate_activation(x_gates + state.h @ W_gates), 2, axis=-1)
         return combine(z, activation(x_n + (r * state.h) @ W_n), state.h)
 

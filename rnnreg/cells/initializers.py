@@ -24,7 +24,12 @@ def orthogonal(gain: Any = 1.0) -> Initializer:
     True
     """
     base = jax.nn.initializers.orthogonal()
-    return lambda key, shape, dtype: _scaled(base(key, shape, dtype), gain)
+
+    def init(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+        wide = jnp.float64 if dtype == jnp.float64 else jnp.float32  # no QR in bfloat16
+        return _scaled(base(key, shape, wide), gain).astype(dtype)
+
+    return init
 
 
 def glorot_uniform(gain: Any = 1.0) -> Initializer:

@@ -110,7 +110,7 @@ def sweep(
     >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
     ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
     ...     optimizer=optax.adam(1e-2), num_epochs=20)
-    >>> result = rr.sweep(train, {"l2": [0, 1e-3]}, split, seeds=2, key=jax.random.key(0), progress=False)
+    >>> result = sweep(train, {"l2": [0, 1e-3]}, split, seeds=2, key=jax.random.key(0), progress=False)
     >>> result.metrics.train_loss.dims, result.params_at(l2=1e-3, seed=1)["layer_0"]["W_hh"].shape
     (('l2', 'seed'), (4, 4))
     """
