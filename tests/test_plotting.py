@@ -30,6 +30,7 @@ def make_choice(lams=LAMS, num_folds=4):
         lam_1se=float(lams[one_se]),
         lam_paired_1se=float(lams[paired]),
         values={},
+        labels={},
         curve=curve,
         warnings=(),
     )
