@@ -20,8 +20,8 @@ from experiments._report import text_table
 class Arguments:
     """List the experiments, or run all of them one after another."""
 
-    command: tyro.conf.Positional[Literal["list", "all"]] = "list"
-    """`list` names each experiment; `all` runs each in a process of its own."""
+    command: tyro.conf.Positional[str] = "list"
+    """`list` names each experiment, `all` runs each in a process of its own, a name runs that one."""
     preset: Literal["quick", "full"] = "full"
     """Handed to each experiment."""
 
@@ -68,6 +68,11 @@ def main(arguments: Arguments) -> int:
     if arguments.command == "list":
         print(text_table(("python -m experiments.…", ""), list(experiments.items())))
         return 0
+    if arguments.command in experiments:
+        experiments = {arguments.command: experiments[arguments.command]}
+    elif arguments.command != "all":
+        print(f"no experiment {arguments.command!r}; there are {', '.join(experiments)}, or `all`.")
+        return 2
     statuses, rows = [], []
     for name, line in experiments.items():
         print(f"\n=== {name}: {line}", flush=True)

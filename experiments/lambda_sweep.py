@@ -83,6 +83,7 @@ def main(config: Config) -> None:
     folds = rr.selection.blocked_folds(config.folds)
     result = rr.sweep(train, grid, data, seeds=config.seeds, folds=folds, refit=True, key=key)
     print(result.plan)
+    result.save(config.out / "sweep.nc")
     choice = rr.selection.choose(
         result, metric="val_arv", axis="l2", combine="ensemble", rule=config.rule
     )
@@ -120,8 +121,9 @@ def main(config: Config) -> None:
     comparisons = _comparisons(errors) | _single_comparisons(config, data, path, chosen, plain)
     claims = _claims(config, result, scores, comparisons, path, chosen, plain)
     print(claims_table(claims))
+    if config.preset != "full":
+        print("The claims are about --preset full; this run is too short to test them.")
 
-    result.save(config.out / "sweep.nc")
     _figures(config, data, result, choice, path, chosen, plain, forecasts, truth)
     summary = {
         "config": config,
@@ -175,7 +177,11 @@ def _forecasts(config, data, path, chosen: int, plain: int) -> dict[str, dict[st
         name: path.mean_forecast(batch)[:, -len(years[name]) :] for name, batch in batches.items()
     }
     series = rr.datasets.sunspot_series()
-    methods = linear.METHODS | {"ridge_ar": linear.ridge_autoregression(config.window)}
+    methods = linear.METHODS | {
+        "ridge_ar": linear.ridge_autoregression(
+            config.window, rule=config.rule, num_folds=config.folds
+        )
+    }
     found = {
         "chosen": {name: values[chosen] for name, values in ours.items()},
         "unregularised": {name: values[plain] for name, values in ours.items()},
@@ -353,11 +359,14 @@ def _lambda_table(choice: rr.selection.Choice, path: LambdaPath) -> str:
 
 
 def _score_table(scores) -> str:
-    def cell(score):
-        arv, r2 = score["arv"], score["r2"]
-        return f"{arv.value:.3f} [{arv.low:.3f}, {arv.high:.3f}]  R² {r2.value:.2f} [{r2.low:.2f}, {r2.high:.2f}]"
+    def row(method, by, name, digits):
+        found = [by[span][name] for span in SPANS]
+        return (
+            method,
+            *(f"{s.value:.{digits}f} [{s.low:.{digits}f}, {s.high:.{digits}f}]" for s in found),
+        )
 
-    rows = [(method, *(cell(by[span]) for span in SPANS)) for method, by in scores.items()]
+    rows = [row(method, by, "arv", 3) for method, by in scores.items()]
     for entry in linear.PUBLISHED:
         note = "quoted" if entry.verified else "quoted, unverified"
         rows.append(
@@ -369,7 +378,9 @@ def _score_table(scores) -> str:
                 "",
             )
         )
-    return text_table(("ARV [90 % bootstrap]", *SPANS), rows)
+    arv = text_table(("ARV [90 % bootstrap]", *SPANS), rows)
+    rows = [row(method, by, "r2", 2) for method, by in scores.items()]
+    return arv + "\n\n" + text_table(("R² [90 % bootstrap]", *SPANS), rows) + "\n"
 
 
 def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth) -> None:

@@ -462,6 +462,10 @@ def check_batch(batch: Batch, *, name: str = "data.train") -> None:
                     f"{name}.{field} has {int((~finite).sum())} values that are NaN or infinite, the first "
                     f"at {where}; remove them, or mark the steps in `mask` and set the values to 0."
                 )
+    if mask is not None and not np.isin(np.asarray(mask, dtype=np.float64), (0, 1)).all():
+        raise ValueError(f"{name}.mask must hold 0 (padding) and 1 (a true step) only.")
+    if weights is not None and (np.asarray(weights) < 0).any():
+        raise ValueError(f"{name}.weights must not be negative; got {np.asarray(weights).min()}.")
     if mask is not None and not np.asarray(mask).any():
         raise ValueError(f"{name}.mask masks every step; at least one step must count (1).")
     if weights is not None and not np.asarray(weights).any():

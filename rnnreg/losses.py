@@ -42,6 +42,8 @@ def squared_error(reduction: str = "mean") -> Loss:
 def softmax_cross_entropy(reduction: str = "mean") -> Loss:
     """−log softmax(y)[ŷ] in nats, for integer classes ŷ, summed or averaged over true steps.
 
+    A class outside 0 … O − 1 gives NaN, so that a run on it diverges and says so; mask what is unlabelled.
+
     Args:
       reduction: "sum" or "mean" over the steps of a sequence.
 
@@ -51,7 +53,8 @@ def softmax_cross_entropy(reduction: str = "mean") -> Loss:
     """
 
     def elementwise(outputs, ys):
-        return optax.softmax_cross_entropy_with_integer_labels(_wide(outputs), ys), 1
+        errors = optax.softmax_cross_entropy_with_integer_labels(_wide(outputs), ys)
+        return jnp.where((ys >= 0) & (ys < outputs.shape[-1]), errors, jnp.nan), 1
 
     return _masked(elementwise, reduction, "softmax_cross_entropy", _classes)
 
@@ -85,6 +88,9 @@ def _masked(elementwise, reduction: str, name: str, check) -> Loss:
         outputs: Array, ys: Array, mask: Array | None = None, weights: Array | None = None
     ) -> Array:
         check(outputs, ys)
+        if mask is not None and outputs.ndim == 3:  # NaN at padding, times a zero gradient, is NaN
+            true_steps = mask.astype(bool)
+            ys = jnp.where(true_steps[..., None] if ys.ndim == 3 else true_steps, ys, 0)
         errors, num_outputs = elementwise(outputs, ys)  # [B, T], or [B] with one output a row
         dtype = errors.dtype
         true = None if mask is None else mask.astype(bool).astype(dtype)

@@ -148,7 +148,8 @@ def network(
             params["embedding"] = {"W_embed": table}
         if input_size is None:
             raise ValueError(
-                "a network without an embedding needs input_size, the number of input features D."
+                "a network without an embedding needs input_size, the number of input features D; for integer "
+                "tokens give network(..., embedding=(num_tokens, size))."
             )
         for index, entry in enumerate(layers):
             key_layer = jax.random.fold_in(key_layers, index)
@@ -177,6 +178,10 @@ def network(
         train: bool = False,
         perturbations: dict[str, Any] | None = None,
     ) -> NetworkOutput:
+        if state is not None and any(entry.bidirectional for entry in layers):
+            raise ValueError(
+                "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
+            )
         drops = _Drops(key if train else None, variational)
         if (
             train
@@ -336,8 +341,9 @@ class _Drops:
         key = jax.random.fold_in(self.key, place)
         wide = jnp.float64 if dtype == jnp.float64 else jnp.float32  # bfloat16 would round the rate
         keep = 1 - jnp.asarray(rate, wide)
+        keep = jnp.where((keep > 0) & (keep <= 1), keep, jnp.nan)  # a rate outside [0, 1) diverges
         kept = jax.random.uniform(key, shape, wide) < keep
-        return jnp.where(kept, 1 / keep, 0).astype(dtype)
+        return jnp.where(kept, 1 / keep, 0 * keep).astype(dtype)
 
     def __call__(self, values: Array, rate: Any, *, over_time: bool = True) -> Array:
         one_mask = self.variational and over_time

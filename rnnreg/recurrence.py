@@ -61,7 +61,9 @@ def unroll(
         if perturbation is not None:
             new = new._replace(h=new.h + perturbation)
         if keep is not None:
-            new = jax.tree.map(lambda n, o: jnp.where(keep[:, None], n, o), new, state)
+            new = jax.tree.map(
+                lambda n, o: jnp.where(keep.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, state
+            )
         return new, new
 
     keeps = None if mask is None else mask.astype(bool)

@@ -91,7 +91,7 @@ class Curve(NamedTuple):
     seed_sd: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Choice:
     """What was chosen, and from what.
 
@@ -121,6 +121,13 @@ class Choice:
     labels: dict[str, Any]
     curve: Curve
     warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return (
+            f"Choice({self.axis} = {self.lam:.4g} by {self.rule!r} of {self.metric}; lam_min={self.lam_min:.4g}, "
+            f"lam_1se={self.lam_1se:.4g}, lam_paired_1se={self.lam_paired_1se:.4g}, values={self.values}, "
+            f"warnings={self.warnings})"
+        )
 
 
 def one_standard_error(folds: Any, fold_sizes: Any, lam: Any) -> tuple[Curve, int, int, int]:
@@ -152,8 +159,9 @@ def one_standard_error(folds: Any, fold_sizes: Any, lam: Any) -> tuple[Curve, in
     weights = sizes / sizes.sum()
 
     def mean_and_se(values):
-        mean = values @ weights
-        spread = np.square(values - mean[:, None]) @ weights
+        # not a matrix product, which may round equal rows differently and break a tie
+        mean = np.sum(values * weights, axis=1)
+        spread = np.sum(np.square(values - mean[:, None]) * weights, axis=1)
         return mean, np.sqrt(spread / (num_folds - 1)) if num_folds > 1 else np.full(
             len(mean), np.nan
         )
@@ -258,7 +266,11 @@ def choose(
         lam_1se=float(lam[one_se]),
         lam_paired_1se=float(lam[paired]),
         values=_values_at(result, place),
-        labels={str(dim): place.coords[dim].item() for dim in (axis, *others) if dim != "epoch"},
+        labels={
+            dim: place.coords[dim].item()
+            for dim in (*result.dims, *result.groups[0].static)
+            if dim not in ("seed", "fold")
+        },
         curve=curve,
         warnings=tuple(_warnings(result, curve, best, one_se)),
     )
@@ -314,13 +326,19 @@ def refit(
     if rescale and folds:
         sizes = result.metrics["fold_train_size"]
         share = float(sizes.sel(static).sel(fold=[f for f in folds if f != "all"]).mean())
-        rows = data.train.xs.shape[0]
+        weights = data.train.weights
+        rows = data.train.xs.shape[0] if weights is None else float(np.sum(weights))
         for name in _lambda_names(result, choice):
             values[name] = values[name] * share / rows
     if folds:  # as many updates an epoch as the folds made
         job = [group.static for group in result.groups].index(static)
         data = data.replace(epoch_rows=result.config["epoch_rows"][job])
     made = train if isinstance(train, Train) else train(static)
+    if folds and (made.settings.keep_best or made.settings.patience is not None):
+        raise ValueError(
+            "a refit on all rows has nothing to validate on, so keep_best and patience cannot stop it: give a train "
+            "without them, with the number of epochs fixed or chosen by choose(num_epochs='common')."
+        )
     if num_epochs is not None:
         made = made.with_epochs(int(num_epochs))
     final = sweep(made, values, data, key=key, seeds=result.config["seeds"], progress=progress)
@@ -345,9 +363,19 @@ def _scores(
             f"metric {metric!r} needs the variable {name!r}, which the result lacks; it has {scores}. Scores on "
             "validation rows need folds or a validation set."
         )
-    if axis not in metrics[name].dims:
-        raise ValueError(f"axis {axis!r} is not a dimension of {name!r}: {metrics[name].dims}.")
     scores = metrics[name]
+    zipped = result.config["grid"].get(axis)
+    if isinstance(zipped, dict):
+        raise ValueError(
+            f"{axis!r} is a zipped dimension, whose labels are only numbers; give one of its hyperparameters, "
+            f"{sorted(zipped)}, as the axis."
+        )
+    if axis in scores.coords and axis not in scores.dims:  # a hyperparameter of a zipped dimension
+        (dimension,) = scores.coords[axis].dims or ("",)
+        if dimension in scores.dims:
+            scores = scores.swap_dims({dimension: axis})
+    if axis not in scores.dims:
+        raise ValueError(f"axis {axis!r} is not a dimension of {name!r}: {metrics[name].dims}.")
     if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
         scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
     return scores
@@ -401,6 +429,13 @@ def _warnings(result: SweepResult, curve: Curve, best: int, one_se: int) -> list
             found.append("λ_1se is the largest of the grid; extend the grid upwards.")
     else:
         found.append("one validation set gives no standard error: λ_1se is λ_min; use folds.")
+    if result.config["folds"] and any(
+        result.config.get("keep_best", []) + result.config.get("early_stopping", [])
+    ):
+        found.append(
+            "each fold stopped at its own best epoch and was scored there, so the curve is too good; fix num_epochs, "
+            "or choose it with num_epochs='common'."
+        )
     diverged = int((result.metrics["diverged_at"].values >= 0).sum())
     if diverged:
         found.append(f"{diverged} lanes diverged; a λ with one of them never wins.")

@@ -115,7 +115,7 @@ CASES = {
     ),
     "static name reserved": (
         lambda: _sweep(train=lambda static: make(), static={"fold": [1]}),
-        "'fold' is a reserved axis name.*choose another for the static axis",
+        "'fold' is a reserved axis name.*choose another",
     ),
     "static axis empty": (
         lambda: _sweep(train=lambda static: make(), static={"hidden_size": []}),

@@ -102,6 +102,11 @@ def test_the_textbook_sum_is_over_all_weights_and_biases():
     assert float(_value(l2(include_biases=True), params)) == 29.0
 
 
+def test_a_pattern_of_biases_says_how_to_cover_them():
+    with pytest.raises(ValueError, match="'b_h' matches only biases.*include_biases=True"):
+        l2("b_h").init(PARAMS)
+
+
 def test_elastic_net_lies_between_l1_and_l2():
     assert float(_value(elastic_net(1.0))) == float(_value(l1()))
     assert float(_value(elastic_net(0.0))) == float(_value(l2()))
@@ -111,7 +116,7 @@ def test_elastic_net_lies_between_l1_and_l2():
     np.testing.assert_allclose(traced, halfway, rtol=1e-6)
 
 
-@pytest.mark.parametrize("paths", ["W_hx", "layer_2/*", ("W_hh", "W_out"), "b_h"])
+@pytest.mark.parametrize("paths", ["W_hx", "layer_2/*", ("W_hh", "W_out")])
 def test_a_renamed_leaf_never_escapes(paths):
     """A path that matches nothing raises with the pattern and the leaves there are."""
     penalty = l2(paths)

@@ -302,8 +302,8 @@ def test_zipped_values_are_all_in_the_choice():
     lanes = scores(VALLEY, pair=range(4), seed=[0], fold=FOLDS)
     lanes = lanes.assign_coords(l2=("pair", LAM), learning_rate=("pair", [0.4, 0.3, 0.2, 0.1]))
     grid = {"pair": {"l2": LAM, "learning_rate": [0.4, 0.3, 0.2, 0.1]}}
-    choice = choose(made_up(lanes, grid=grid), axis="pair")
-    assert choice.lam == 1
+    choice = choose(made_up(lanes, grid=grid), axis="l2")
+    assert choice.lam == 1e-3
     assert choice.values == {"l2": 1e-3, "learning_rate": 0.3}
 
 
@@ -383,7 +383,7 @@ def swept():
     result = rr.sweep(
         TRAIN, grid, sine(), seeds=2, folds=blocked_folds(3), refit=True, key=KEY, progress=False
     )
-    choice = choose(result, axis="pair")
+    choice = choose(result, axis="l2")
     without = dataclasses.replace(result, config=result.config | {"folds": ["0", "1", "2"]})
     return result, choice, refit(TRAIN, without, choice, sine(), key=KEY, progress=False)
 
@@ -431,7 +431,7 @@ def asked(monkeypatch):
 def test_lambda_is_rescaled_to_the_rows_on_request(swept, asked):
     result, _, _ = swept
     choice = dataclasses.replace(
-        choose(result, axis="pair"), values={"l2": 0.3, "learning_rate": 0.1}
+        choose(result, axis="l2"), values={"l2": 0.3, "learning_rate": 0.1}
     )
     refit(TRAIN, result, choice, sine(), key=KEY, rescale=True)
     (_, values, _), options = asked[0]

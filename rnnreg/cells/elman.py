@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.cells._base import Cell, HiddenState, check_hidden_size, plain_weights, zero_hidden
-from rnnreg.cells.initializers import Initializer, gate_blocks, identity, normal
+from rnnreg.cells.initializers import Initializer, gate_blocks, identity, normal, resolve
 
 
 def elman(
@@ -38,6 +38,7 @@ def elman(
     {'W_xh': (3, 2), 'W_hh': (2, 2), 'b_h': (2,)}
     """
     check_hidden_size(hidden_size)
+    recurrent_init, input_init = resolve(recurrent_init), resolve(input_init)
 
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)

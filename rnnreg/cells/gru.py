@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.cells._base import Cell, HiddenState, check_hidden_size, plain_weights, zero_hidden
-from rnnreg.cells.initializers import Initializer, gate_blocks
+from rnnreg.cells.initializers import Initializer, gate_blocks, resolve
 
 
 def gru(
@@ -52,6 +52,7 @@ def gru(
     {'W_xh': (1, 6), 'W_hh': (2, 6), 'b_h': (6,)}
     """
     check_hidden_size(hidden_size)
+    recurrent_init, input_init = resolve(recurrent_init), resolve(input_init)
     if reset not in ("after", "before"):
         raise ValueError(f"reset must be 'after' or 'before' the recurrent product; got {reset!r}.")
 

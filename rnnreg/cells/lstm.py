@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.cells._base import Cell, check_hidden_size, plain_weights
-from rnnreg.cells.initializers import Initializer, gate_blocks
+from rnnreg.cells.initializers import Initializer, gate_blocks, resolve
 
 
 class LSTMState(NamedTuple):
@@ -54,6 +54,7 @@ def lstm(
     [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
     check_hidden_size(hidden_size)
+    recurrent_init, input_init = resolve(recurrent_init), resolve(input_init)
 
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)

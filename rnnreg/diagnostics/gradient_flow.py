@@ -94,10 +94,12 @@ def gradient_flow(
     gradients = jax.grad(summed_loss)(zero_perturbations(net, params, batch))
     lags = jnp.arange(num_steps)
     steps = tau[:, None] - lags[None, :]
-    counted = jnp.any(true > 0, axis=1)
+    real = true > 0
+    counted = jnp.take_along_axis(real, tau[:, None], axis=1)[:, 0]  # τ is a true step
     if batch.weights is not None:
         counted &= batch.weights > 0
-    there = (steps >= 0) & counted[:, None]
+    at_real = jnp.take_along_axis(real, jnp.maximum(steps, 0), axis=1)
+    there = (steps >= 0) & at_real & counted[:, None]
 
     def norms_of(gradient):
         at_lag = jnp.take_along_axis(safe_norm(gradient), jnp.maximum(steps, 0), axis=1)

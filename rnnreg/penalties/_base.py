@@ -97,6 +97,13 @@ def select(params: Params, paths: str | Sequence[str], include_biases: bool) -> 
     chosen: dict[str, Any] = {}
     for pattern in patterns:
         found = [path for path in leaves if matches(path, pattern)]
+        biases = [path for path in leaves if path.split("/")[-1].startswith("b_")]
+        if not found and any(
+            fnmatchcase(p, pattern) or fnmatchcase(p.split("/")[-1], pattern) for p in biases
+        ):
+            raise ValueError(
+                f"penalty path {pattern!r} matches only biases, which are left out; give include_biases=True."
+            )
         if not found:
             raise ValueError(
                 f"penalty path {pattern!r} matches no leaf; the leaves are {sorted(leaves)}. A pattern "

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
-RESERVED = frozenset({"seed", "fold", "epoch", "row", "time", "output"})
+RESERVED = frozenset(
+    {"seed", "fold", "epoch", "row", "time", "output", "method"}
+    | {"finished", "diverged_at", "num_updates", "gradient_norm", "fold_size", "fold_train_size"}
+)
+_VARIABLES = ("train_", "val_", "penalty_", "history_", "ensemble_")
 
 
 class Zipped(NamedTuple):
@@ -43,7 +48,7 @@ def zipped(**values: Sequence[float]) -> Zipped:
     >>> zipped(l2=[0.0, 1e-3], dropout=[0.5, 0.0]).values["l2"].tolist()
     [0.0, 0.001]
     """
-    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in values.items()}
+    arrays = {name: _numbers(name, value) for name, value in values.items()}
     sizes = {name: len(array) for name, array in arrays.items()}
     if not sizes or len(set(sizes.values())) != 1:
         raise ValueError(f"zipped hyperparameters need lists of one length; got lengths {sizes}.")
@@ -64,6 +69,10 @@ def read_grid(
       ValueError: an empty grid or axis, a reserved or repeated name, a value that is no number.
     """
     lambdas = set(lambdas)
+    if not isinstance(grid, Mapping):
+        raise ValueError(
+            f'grid must be a dict of axes, such as {{"l2": [0, 1e-4, 1e-3]}}; got {type(grid).__name__}.'
+        )
     if not grid:
         raise ValueError(
             'grid is empty; expected at least one axis, such as {"l2": [0, 1e-4, 1e-3]}.'
@@ -73,11 +82,13 @@ def read_grid(
     taken: set[str] = set(static or ())
     for name, given in grid.items():
         names = {name, *given.values} if isinstance(given, Zipped) else {name}
-        if names & RESERVED:
+        if isinstance(given, Zipped) and name in given.values:
             raise ValueError(
-                f"{sorted(names & RESERVED)[0]!r} is a reserved axis name ({', '.join(sorted(RESERVED))}); "
-                "choose another (seeds and folds have arguments of their own)."
+                f"the zipped axis {name!r} has the name of one of its hyperparameters; name the dimension itself, "
+                f'such as {{"pair": rr.zipped({", ".join(f"{n}=…" for n in given.values)})}}.'
             )
+        for each in names:
+            check_name(each)
         if names & taken:
             raise ValueError(
                 f"the name {sorted(names & taken)[0]!r} is given twice, in the grid, in zipped(...) or in static; "
@@ -88,14 +99,37 @@ def read_grid(
             values = given.values
             axes.append(Axis(name, values, np.arange(len(next(iter(values.values()))))))
         elif np.ndim(given) == 0:
-            values = {name: np.asarray([given], dtype=np.float64)}
-            constants[name] = float(given)
+            values = {name: _numbers(name, [given])}
+            constants[name] = float(values[name][0])
         else:
-            values = {name: np.asarray(given, dtype=np.float64)}
+            values = {name: _numbers(name, given)}
             axes.append(Axis(name, values, values[name]))
         for hyper, array in values.items():
             _check_values(hyper, array, hyper in lambdas, repeats=isinstance(given, Zipped))
     return axes, constants
+
+
+def check_name(name: str) -> None:
+    """Raises where an axis or hyperparameter cannot label a result, or would hide one of its variables."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"{name!r} cannot name an axis: use a word of letters, digits and _, as in params_at(l2=…)."
+        )
+    if name in RESERVED or name.startswith(_VARIABLES):
+        raise ValueError(
+            f"{name!r} is a reserved axis name ({', '.join(sorted(RESERVED))}, and what begins with "
+            f"{', '.join(_VARIABLES)}); choose another (seeds and folds have arguments of their own)."
+        )
+
+
+def _numbers(name: str, given: Any) -> np.ndarray:
+    """The values in float64; float32 values as the short decimal that was meant (0.001, not 0.00100000005)."""
+    values = np.asarray(given)
+    if values.dtype == np.float32:
+        return np.array([float(str(value)) for value in values.reshape(-1)]).reshape(values.shape)
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"the axis {name!r} needs numbers; got {given!r}.")
+    return values.astype(np.float64)
 
 
 def _check_values(name: str, values: np.ndarray, is_lambda: bool, repeats: bool) -> None:
@@ -122,11 +156,7 @@ def read_static(static: Mapping[str, Iterable[Any]] | None) -> dict[str, list[An
     """
     axes = {name: list(values) for name, values in (static or {}).items()}
     for name, values in axes.items():
-        if name in RESERVED:
-            raise ValueError(
-                f"{name!r} is a reserved axis name ({', '.join(sorted(RESERVED))}); choose another for the "
-                "static axis."
-            )
+        check_name(name)
         if not values:
             raise ValueError(f"the static axis {name!r} is empty; expected at least one value.")
         for value in values:
@@ -147,7 +177,8 @@ def read_seeds(seeds: int | Iterable[int]) -> np.ndarray:
     Raises:
       ValueError: no seeds, a negative or a repeated one.
     """
-    numbers = np.arange(seeds) if isinstance(seeds, int) else np.asarray(list(seeds))
+    given: Any = seeds
+    numbers = np.arange(int(given)) if isinstance(given, Integral) else np.asarray(list(given))
     if numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
         raise ValueError(f"seeds must be a positive int or a list of ints from 0; got {seeds!r}.")
     if len(np.unique(numbers)) != len(numbers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -78,6 +78,8 @@ def make_job(
         raise ValueError(
             f"train must come from rr.make_train, or be a function that returns one; got {train!r}."
         )
+    if not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise ValueError(f"key must come from jax.random.key(0); got {key!r}.")
     settings = train.settings
     axes, constants = read_grid(grid, settings.penalties, static)
     if folds is not None and data.validation is not None:
@@ -162,16 +164,37 @@ def _stack(folds: Any, data: Split, refit: bool):
     splitter = getattr(folds, "split", None)
     if splitter is not None:
         ys = np.asarray(data.train.ys)
-        pairs = splitter(np.zeros((len(ys), 1)), ys if ys.ndim == 1 else None)
+        try:
+            pairs = list(splitter(np.zeros((len(ys), 1)), ys if ys.ndim == 1 else None))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{type(folds).__name__} cannot split these rows ({error}). A stratified splitter needs class "
+                "targets ys [N]; for groups pass list(splitter.split(X, y, groups))."
+            ) from error
+    elif callable(folds):
+        pairs = folds(data)
+    elif isinstance(folds, Iterable):
+        pairs = folds
     else:
-        pairs = folds(data) if callable(folds) else folds
+        raise ValueError(
+            f"folds must be a splitter, a function of the split, or pairs of rows; got {folds!r}. For blocks of "
+            f"time: rr.selection.blocked_folds({folds!r})."
+        )
     stacked, labels = stack_folds(pairs, data, include_all=refit)
     weights = np.ones(len(data.train.ys)) if data.train.weights is None else data.train.weights
     weights = np.asarray(weights, dtype=np.float64)
+    if data.train.mask is not None:
+        weights = weights * np.any(np.asarray(data.train.mask) > 0, axis=1)
     sizes = (
         (stacked.validation_weights * weights[stacked.validation_rows]).sum(axis=1),
         (stacked.train_weights * weights[stacked.train_rows]).sum(axis=1),
     )
+    for verb, values in zip(("validate", "train"), sizes, strict=True):
+        for label, size in zip(labels, values, strict=True):
+            if size == 0 and not (label == "all" and verb == "validate"):
+                raise ValueError(
+                    f"fold {label} leaves nothing to {verb} on: all its rows are masked or have weight 0."
+                )
     return stacked, labels, sizes
 
 

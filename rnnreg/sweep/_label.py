@@ -109,8 +109,9 @@ def _ensemble(job: Job, store: Run, ok: np.ndarray, has_folds: bool):
     extra = predictions.ndim - ok.ndim
     masked = np.where(ok.reshape(*ok.shape, *[1] * extra), predictions, np.nan)
     mean = masked.mean(axis=seed_axis)  # [axes..., (fold), row, ...]
+    alive = np.asarray(ok.all(axis=seed_axis))
     if not has_folds:
-        mean = np.expand_dims(mean, seed_axis)
+        mean, alive = np.expand_dims(mean, seed_axis), alive[..., None]
     data, folds = job.shared["data"], job.shared["folds"]
     scores = {f"ensemble_val_{name}": [] for name in ("loss", *settings.metrics)}
     targets, weights = [], []
@@ -130,8 +131,9 @@ def _ensemble(job: Job, store: Run, ok: np.ndarray, has_folds: bool):
                 values = np.full(lead, np.nan)
             else:
                 score = jax.vmap(lambda out, f=function, b=batch: f(out, b.ys, b.mask, b.weights))
-                # a NaN prediction must stay visible: losses leave out rows of weight 0 only
                 values = np.asarray(score(outputs), dtype=np.float64).reshape(lead)
+                # a metric may turn NaN predictions into a number (argmax does)
+                values = np.where(alive[..., number], values, np.nan)
             scores[f"ensemble_val_{name}"].append(values)
     stacked = {name: np.stack(values, axis=-1) for name, values in scores.items()}
     if not has_folds:

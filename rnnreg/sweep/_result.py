@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,11 @@ class SweepResult:
         static_names = list(self.groups[0].static)
         unknown = set(labels) - set(self.dims) - set(static_names)
         if unknown:
+            name = sorted(unknown)[0]
+            constant = np.ndim(self.config["grid"].get(name, [0])) == 0
             raise ValueError(
-                f"unknown dimension {sorted(unknown)[0]!r}; the sweep has {[*static_names, *self.dims]}."
+                f"unknown dimension {name!r}; the sweep has {[*static_names, *self.dims]}."
+                + (f" {name!r} is constant in this sweep." if constant else "")
             )
         groups = [
             group
@@ -130,6 +134,8 @@ class SweepResult:
         return groups[0]
 
     def _position(self, dim: str, labels: dict[str, Any], method: str | None) -> int:
+        if method not in (None, "nearest"):
+            raise ValueError(f"method must be None or 'nearest'; got {method!r}.")
         coordinate = self.metrics[dim].values
         if dim not in labels:
             if len(coordinate) == 1:
@@ -142,12 +148,18 @@ class SweepResult:
             found = np.flatnonzero(coordinate.astype(str) == str(label))
         elif method == "nearest":
             found = [int(np.argmin(np.abs(coordinate - label)))]
+        elif not isinstance(label, (Real, np.generic, jax.Array, np.ndarray)):
+            raise ValueError(f"{dim} has numbers, {coordinate.tolist()}; got {label!r}.")
         else:
-            found = np.flatnonzero(np.isclose(coordinate, float(label), rtol=1e-6, atol=1e-12))
+            found = np.flatnonzero(np.isclose(coordinate, float(label), rtol=1e-6, atol=0))
         if len(found) == 0:
+            advice = "method='nearest' takes the nearest number."
+            if dim in ("seed", "fold"):
+                advice = (
+                    "the fold 'all' is there after sweep(..., refit=True)." if dim == "fold" else ""
+                )
             raise ValueError(
-                f"{dim}={label!r} is not on the axis, which has {coordinate.tolist()}; method='nearest' takes "
-                "the nearest number."
+                f"{dim}={label!r} is not on the axis, which has {coordinate.tolist()}. {advice}".strip()
             )
         return int(found[0])
 
@@ -203,7 +215,12 @@ def load_result(path: str | Path) -> SweepResult:
     """
     import xarray as xr
 
-    metrics = xr.load_dataset(path, engine="h5netcdf")
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path}.")
+    try:
+        metrics = xr.load_dataset(path, engine="h5netcdf")
+    except OSError as error:
+        raise ValueError(f"{path} is not a netCDF file ({error}).") from error
     if "rnnreg" not in metrics.attrs:
         raise ValueError(f"{path} was not written by rnnreg's SweepResult.save.")
     header = json.loads(metrics.attrs.pop("rnnreg"))

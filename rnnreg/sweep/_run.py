@@ -160,7 +160,10 @@ def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
             finished = np.zeros(job.plan.num_lanes, dtype=bool)
             try:
                 if not interrupted:
+                    bar.set_description("compiling", refresh=False)
                     program = Program(job.lane, job.plan, job.lanes, job.shared)
+                    bar.set_description("sweep", refresh=False)
+                    bar.unpause()  # the rate is that of running
                     seconds_compile += program.compile_seconds
                     hashes.append(program.fingerprint)
                     start = time.perf_counter()
@@ -189,6 +192,8 @@ def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
         "num_epochs": [job.train.settings.num_epochs for job in jobs],
         "batch_size": [job.train.settings.batch_size for job in jobs],
         "updates": [job.updates for job in jobs],
+        "keep_best": [job.train.settings.keep_best for job in jobs],
+        "early_stopping": [job.train.settings.patience is not None for job in jobs],
         "epoch_rows": [job.shared["folds"].epoch_rows if job.fold_labels else None for job in jobs],
         "lanes": total,
         "compilations": len(hashes),

@@ -223,7 +223,13 @@ def make_train(
         return made
 
     def optimizer_of(hyper):
-        return optax.with_extra_args_support(settings.optimizer(hyper))
+        made = settings.optimizer(hyper)
+        if not isinstance(made, optax.GradientTransformation):
+            raise ValueError(
+                "optimizer must return an optax transformation, as lambda hyper: "
+                f"optax.adam(hyper['learning_rate']) does; got {type(made).__name__}."
+            )
+        return optax.with_extra_args_support(made)
 
     def init(hyper: Mapping[str, Any], data: Split | Batch, *, key: Array) -> TrainState:
         hyper, data = as_hyper(hyper), as_split(data)
@@ -272,7 +278,7 @@ def make_train(
             state.params,
             value=total,
             grad=gradients,
-            value_fn=total_loss,
+            value_fn=lambda params: total_loss(params)[0],
         )
         params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.tree.norm(gradients)  # overflows before the optimiser's squares do
@@ -312,7 +318,10 @@ def make_train(
 
     def score(outputs, batch, prefix):
         """Losses and further metrics of outputs in the units of the split's arrays."""
-        nothing = jnp.bool_(False) if batch.weights is None else ~jnp.any(batch.weights > 0)
+        counts = jnp.ones(len(batch.ys), bool) if batch.weights is None else batch.weights > 0
+        if batch.mask is not None:
+            counts &= jnp.any(batch.mask > 0, axis=1)
+        nothing = ~jnp.any(counts)
         scores = {f"{prefix}_loss": loss(outputs, batch.ys, batch.mask, batch.weights)}
         for name, metric in settings.metrics.items():
             scores[f"{prefix}_{name}"] = metric(outputs, batch.ys, batch.mask, batch.weights)
@@ -394,7 +403,11 @@ def make_train(
 
 def _note_best(state: TrainState, val_loss: Array, stopped: Array) -> TrainState:
     better = (val_loss < state.best.val_loss) & ~stopped
-    best = _select(better, Best(state.params, val_loss, state.step), state.best)
+    best = _select(
+        better,
+        Best(state.params, val_loss.astype(state.best.val_loss.dtype), state.step),
+        state.best,
+    )
     stalled = jnp.where(better, 0, state.stalled + (~stopped).astype(jnp.int32))
     return state._replace(best=best, stalled=stalled)
 

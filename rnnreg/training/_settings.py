@@ -79,7 +79,7 @@ def checked(settings: Settings) -> Settings:
     ):
         if name != "num_epochs" and value is None:
             continue
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ValueError(f"{name} must be a positive int; got {value!r}.")
     if record_every is None:  # at most 50 records
         divisors = (d for d in range(1, num_epochs + 1) if num_epochs % d == 0)
@@ -92,7 +92,22 @@ def checked(settings: Settings) -> Settings:
         raise ValueError(
             f"loss must be a function such as rr.losses.squared_error('mean'); got {loss!r}."
         )
+    if penalties is not None and not isinstance(penalties, Mapping):
+        raise ValueError(
+            'penalties must be a dict by name, such as {"l2": rr.penalties.l2()}; got '
+            f"{type(penalties).__name__}."
+        )
+    for name in metrics or {}:
+        if name == "loss" or not str(name).isidentifier():
+            raise ValueError(
+                f"metrics may not be named {name!r}: 'loss' is the data loss itself, and a name is a word of letters, "
+                "digits and _."
+            )
     for name, penalty in (penalties or {}).items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(
+                f"{name!r} cannot name a penalty: use a word of letters, digits and _; its λ has the same name."
+            )
         if not isinstance(penalty, Penalty):
             raise ValueError(
                 f"penalties[{name!r}] must be a Penalty such as rr.penalties.l2(); got {penalty!r}. Its λ comes "
