@@ -84,10 +84,17 @@ for count in (1, 2):
     module.make_plan = functools.partial(make_plan, devices=jax.devices()[:count])
     results.append(rr.sweep(train, grid, split, key=jax.random.key(0), width=2, progress=False))
 one, two = results
+
+from rnnreg.lanes import Program  # nine lanes in calls of six: the last one is filled up
+plan = make_plan(9, how="one_by_one", width=6, devices=jax.devices()[:2])
+lanes, shared = {"x": np.arange(9.0, dtype=np.float32)}, np.float32(1)
+program = Program(lambda lane, shared: lane["x"] + shared, plan, lanes, shared)
+calls = [(n.tolist(), values.tolist()) for n, values in program.run(lanes, shared)]
 same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), one.groups[0].params, two.groups[0].params)
 print(json.dumps({
     "params": jax.tree.leaves(same), "metrics": one.metrics.identical(two.metrics),
     "finished": int(two.metrics.finished.sum()), "plans": [one.plan, two.plan],
+    "calls": calls,
 }))
 """
 
@@ -109,6 +116,10 @@ def test_two_devices_change_no_bit():
     assert all(seen["params"])
     assert seen["metrics"]
     assert seen["finished"] == 5
+    assert [len(numbers) for numbers, _ in seen["calls"]] == [6, 3]
+    assert sorted(n for numbers, _ in seen["calls"] for n in numbers) == list(range(9))
+    for numbers, values in seen["calls"]:
+        assert values == [number + 1 for number in numbers]
     for number, plan in enumerate(seen["plans"]):
         assert f"one by one on {number + 1} cpu device(s), 2 a call, 3 call(s)" in plan
 

@@ -123,6 +123,32 @@ def test_values_at_padding_change_neither_loss_nor_gradient(name, reduction):
 
 
 @both_reductions
+@pytest.mark.parametrize("name", ["squared_error", "sigmoid_cross_entropy"])
+def test_nan_targets_at_padding_reach_neither_loss_nor_gradient(name, reduction):
+    outputs, ys = map(jnp.asarray, _data(name))
+    holes = jnp.where(SCATTERED[..., None] == 0, jnp.nan, ys)
+    loss = jax.value_and_grad(FACTORIES[name](reduction))
+    for arguments in ((SCATTERED, None), (SCATTERED, WEIGHTS)):
+        whole, punched = loss(outputs, ys, *arguments), loss(outputs, holes, *arguments)
+        assert np.isfinite(punched[1]).all()
+        for one, two in zip(whole, punched, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("label", [-1, O])
+@both_reductions
+def test_a_class_that_is_none_is_nan_unless_masked(label, reduction):
+    outputs, ys = map(jnp.asarray, _data("softmax_cross_entropy"))
+    loss = FACTORIES["softmax_cross_entropy"](reduction)
+    wrong = ys.at[0, 2].set(label)  # a step that SCATTERED masks
+    assert np.isnan(loss(outputs, wrong))
+    assert np.isnan(loss(outputs[:, 2], wrong[:, 2]))
+    np.testing.assert_array_equal(loss(outputs, wrong, SCATTERED), loss(outputs, ys, SCATTERED))
+    gradient = jax.grad(loss)(outputs, wrong, SCATTERED)
+    assert np.isfinite(gradient).all()
+
+
+@both_reductions
 @every_loss
 @pytest.mark.parametrize("nothing", ["mask", "weights"])
 def test_nothing_that_counts_is_loss_zero_with_zero_gradient(name, reduction, nothing):

@@ -71,6 +71,19 @@ def test_ties_go_to_the_larger_lambda():
     assert (best, one_se, paired) == (1, 1, 1)
 
 
+def test_exact_ties_of_random_rows_go_to_the_larger_lambda():
+    rng = np.random.default_rng(7)
+    for _ in range(200):
+        num, num_folds = rng.integers(3, 12, size=2)
+        folds = rng.uniform(size=(num, num_folds)) + 2
+        one, two = rng.choice(num, size=2, replace=False)
+        folds[one] = folds[two] = rng.uniform(size=num_folds)
+        lam = rng.permutation(np.logspace(-5, 1, num))
+        _, best, _, paired = one_standard_error(folds, rng.integers(1, 30, num_folds), lam)
+        assert lam[best] == max(lam[one], lam[two])
+        assert lam[paired] >= lam[best]
+
+
 def test_the_paired_rule_uses_differences_fold_by_fold():
     # Folds differ much (an se of about 5), and λ = 1 is worse in each by nearly the same 0.5.
     folds = np.array([[0.0, 10.0, 20.0], [0.4, 10.5, 20.6], [0.2, 9.95, 20.1]])
@@ -468,3 +481,60 @@ def test_static_values_choose_the_run_and_its_rows(asked):
     assert data.train.xs.shape == (52, 8, 1)
     assert values == {"l2": pytest.approx(0.1 * 30 / 52)}
     assert options["seeds"] == [7]
+
+
+# ---- zipped axes, and runs that stop by themselves ------------------------------------------------
+
+
+def _zipped(**options):
+    lanes = scores(VALLEY, pair=range(4), seed=[0], fold=FOLDS)
+    lanes = lanes.assign_coords(l2=("pair", LAM), learning_rate=("pair", [0.4, 0.3, 0.2, 0.1]))
+    grid = {"pair": {"l2": LAM, "learning_rate": [0.4, 0.3, 0.2, 0.1]}}
+    return made_up(lanes, grid=grid, **options)
+
+
+def test_a_member_of_a_zipped_axis_gives_lambda_its_values():
+    choice = choose(_zipped(), axis="l2", rule="1se")
+    assert choice.curve.lam.tolist() == LAM
+    assert (choice.lam_min, choice.lam_1se) == (1e-3, 1e-3)
+    assert choice.values == {"l2": 1e-3, "learning_rate": 0.3}
+    assert choice.labels == {"pair": 1}
+    by_rate = choose(_zipped(), axis="learning_rate")
+    assert (by_rate.lam, by_rate.values) == (0.3, choice.values)
+
+
+def test_a_zipped_dimension_itself_is_no_lambda():
+    with pytest.raises(
+        ValueError, match=r"'pair' is a zipped.*\['l2', 'learning_rate'\], as the axis"
+    ):
+        choose(_zipped(), axis="pair")
+
+
+@pytest.mark.xfail(
+    strict=True, raises=KeyError, reason="the history along a zipped axis loses its other members"
+)
+def test_a_common_number_of_epochs_along_a_zipped_axis():
+    records = VALLEY[..., None] + np.array([1.0, 0.0, 2.0])
+    history = scores(records, pair=range(4), seed=[0], fold=FOLDS, epoch=[10, 20, 30])
+    history = history.assign_coords(l2=("pair", LAM), learning_rate=("pair", [0.4, 0.3, 0.2, 0.1]))
+    choice = choose(_zipped(history=history), axis="l2", num_epochs="common")
+    assert choice.values == {"l2": 1e-3, "learning_rate": 0.3, "num_epochs": 20}
+    np.testing.assert_allclose(choice.curve.mean, [3, 1, 2, 5])
+
+
+@pytest.mark.parametrize("stops", [{"keep_best": True}, {"patience": 2}])
+def test_folds_that_stop_by_themselves_are_warned_about_and_never_refitted(stops, asked):
+    train = make(num_epochs=2, **stops)
+    grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2}
+    result = rr.sweep(train, grid, sine(), folds=blocked_folds(2), key=KEY, progress=False)
+    choice = choose(result)
+    (said,) = (text for text in choice.warnings if "stopped at its own best epoch" in text)
+    assert "fix num_epochs" in said
+    assert "num_epochs='common'" in said
+    with pytest.raises(
+        ValueError, match=r"keep_best and patience cannot stop it.*number of epochs"
+    ):
+        refit(train, result, choice, sine(), key=KEY)
+    assert not asked  # nothing was trained
+    refit(make(num_epochs=2), result, choice, sine(), key=KEY)  # the advice taken
+    assert len(asked) == 1

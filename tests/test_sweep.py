@@ -292,6 +292,32 @@ def test_a_static_result_is_saved_too(static, tmp_path):
         assert_same(one.params, two.params)
 
 
+# ---- unequal folds, rates out of range -------------------------------------------------------------
+
+
+def test_every_fold_and_all_make_the_same_number_of_updates():
+    folds = [(range(8), range(20, 30)), (range(12), range(20, 30))]
+    train = make(num_epochs=2, batch_size=4)
+    grid = {"l2": [0.0], "learning_rate": 1e-2}
+    result = rr.sweep(train, grid, sine(), folds=folds, refit=True, key=KEY, progress=False)
+    assert result.metrics.fold_train_size.values.tolist() == [8, 12, 36]
+    # the longest fold sets the epoch: twelve rows in batches of four
+    assert result.metrics.num_updates.values.reshape(-1).tolist() == [6, 6, 6]
+    assert result.config["updates"] == [6]
+    assert result.config["epoch_rows"] == [12]
+
+
+def test_a_dropout_rate_out_of_range_diverges_at_once():
+    def net(hyper):
+        return rr.network([rr.cells.elman(4)], 1, readout="last", output_dropout=hyper["dropout"])
+
+    grid = {"dropout": [-0.5, 0.0, 0.5, 1.0, 1.5], "l2": 0.0, "learning_rate": 1e-2}
+    with pytest.warns(RuntimeWarning, match="3 of 5 lanes diverged"):
+        result = rr.sweep(make(net, num_epochs=2), grid, sine(), key=KEY, progress=False)
+    assert result.metrics.diverged_at.values[:, 0].tolist() == [0, -1, -1, 0, 0]
+    assert np.isfinite(result.metrics.train_loss.values[:, 0]).tolist() == [0, 1, 1, 0, 0]
+
+
 # ---- around the program (none is compiled below) --------------------------------------------------
 
 
@@ -412,3 +438,84 @@ def test_a_hyperparameter_read_with_a_default_counts_as_read(fake):
 def test_a_closing_bar_is_silent_when_short(fake, capsys):
     rr.sweep(make(), {"l2": [0], "learning_rate": 1e-2}, sine(), key=KEY)
     assert "lane" not in capsys.readouterr().err
+
+
+def test_an_ensemble_with_a_diverged_seed_scores_nothing(fake, monkeypatch):
+    def hits(outputs, ys, mask=None, weights=None):
+        """Finite on NaN, as argmax is."""
+        return jnp.mean((outputs > 0) == (ys > 0), dtype=jnp.float32)
+
+    whole = fake.run
+
+    def run(self, lanes, shared):
+        for numbers, outputs in whole(self, lanes, shared):
+            yield numbers, outputs._replace(diverged_at=np.where(numbers == 4, 3, -1))
+
+    monkeypatch.setattr(fake, "run", run)
+    grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}
+    with pytest.warns(RuntimeWarning, match="1 of 12 lanes diverged"):
+        result = rr.sweep(
+            make(metrics={"hits": hits}),
+            grid,
+            sine(),
+            seeds=2,
+            folds=KFold(2),
+            width=3,
+            key=KEY,
+            progress=False,
+        )
+    for name in ("ensemble_val_loss", "ensemble_val_hits"):  # lane 4: second λ, first seed and fold
+        alive = np.isfinite(result.metrics[name].values).tolist()
+        assert alive == [[True, True], [False, True], [True, True]], name
+
+
+@pytest.mark.parametrize("fields", [{"mask": (36, 4)}, {"weights": (36,)}])
+def test_a_fold_of_padding_alone_is_refused(fields):
+    ((name, shape),) = fields.items()
+    split = sine()
+    batch = split.train._replace(**{name: jnp.ones(shape).at[:6].set(0)})
+    grid = {"l2": [0], "learning_rate": 1e-2}
+
+    def dry(pairs):
+        rr.sweep(make(), grid, split.replace(train=batch), folds=pairs, key=KEY, dry_run=True)
+
+    whole = (range(12, 36), range(6, 12))
+    with pytest.raises(ValueError, match="fold 1 leaves nothing to validate on: all its rows"):
+        dry([whole, (range(6, 36), range(6))])
+    with pytest.raises(ValueError, match="fold 0 leaves nothing to train on: all its rows"):
+        dry([(range(6), range(6, 36)), whole])
+    dry([whole, (range(6, 30), [0, 35])])  # one true row is enough
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"l2": rr.zipped(l2=[0, 1], learning_rate=[1, 2])}, "'l2' has the name of one of its"),
+        ({"l2/W_hh": [0, 1]}, "'l2/W_hh' cannot name an axis"),
+        ({"train_loss": [0, 1]}, "'train_loss' is a reserved axis name"),
+        ({"finished": [0, 1]}, "'finished' is a reserved axis name"),
+        ({"pair": rr.zipped(l2=[0, 1], val_loss=[1, 2])}, "'val_loss' is a reserved axis name"),
+    ],
+)
+def test_names_that_would_hide_something_are_refused(grid, message):
+    with pytest.raises(ValueError, match=message):
+        rr.sweep(make(), grid, sine(), key=KEY, dry_run=True)
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        pytest.param(
+            jnp.logspace(-4, -1, 4),
+            marks=pytest.mark.xfail(
+                strict=True, reason="a few rounding errors give the label 0.0010000005"
+            ),
+        ),
+        jnp.geomspace(1e-4, 1e-1, 4),
+    ],
+)
+def test_float32_grids_are_labelled_with_the_decimals_that_were_meant(fake, space):
+    grid = {"l2": space.astype(jnp.float32), "learning_rate": 1e-2}
+    result = rr.sweep(make(), grid, sine(), key=KEY, progress=False)
+    assert result.metrics.l2.values.tolist() == [1e-4, 1e-3, 1e-2, 1e-1]
+    assert float(result.metrics.train_loss.sel(l2=1e-3)[0]) == 1  # the number of its lane

@@ -401,3 +401,56 @@ def test_tokens_with_a_mask_train_in_minibatches():
     assert run.metrics["train_loss"] < run.history["train_loss"][0]
     assert run.predictions is None
     assert int(run.num_updates) == 4
+
+
+def test_dropout_masks_change_between_updates():
+    batch, hyper = sine().train, HYPER | {"learning_rate": 0.0}
+    train = make(rr.network([rr.cells.elman(4)], 1, readout="last", output_dropout=0.5))
+    update = jax.jit(train.update)
+    start = train.init(hyper, batch, key=KEY)
+    middle, first = update(start, batch, hyper)
+    _, second = update(middle, batch, hyper)
+    _, again = update(start, batch, hyper)
+    assert_same(middle.params, start.params)  # nothing but the masks differs
+    assert float(first.data_loss) == float(again.data_loss)
+    assert abs(float(first.data_loss) - float(second.data_loss)) > 1e-4
+
+
+def test_a_line_search_sees_a_scalar_value():
+    batch = sine().train
+    train = make(NET, optimizer=optax.lbfgs())
+    hyper = {"l2": 1e-3}
+    update = jax.jit(train.update)
+    state, losses = train.init(hyper, batch, key=KEY), []
+    for _ in range(6):
+        state, info = update(state, batch, hyper)
+        losses.append(float(info.total))
+    assert np.isfinite(losses).all()
+    assert (np.diff(losses) < 0).all()
+    assert (int(state.step), int(state.diverged_at)) == (6, -1)
+    # the whole run, with its scans, accepts the optimiser's state too
+    run = jax.eval_shape(lambda: train(hyper, batch, key=KEY))
+    assert run.history["train_loss"].shape == (6,)
+
+
+@pytest.mark.parametrize("name", ["loss", "norm/mine"])
+def test_metrics_may_not_hide_the_loss(name):
+    with pytest.raises(ValueError, match=f"metrics may not be named '{name}'"):
+        make(NET, metrics={name: rr.losses.squared_error()})
+
+
+@pytest.mark.numerics
+def test_recurrent_dropout_leaves_the_carried_state_whole():
+    net = rr.network([rr.cells.gru(4)], None, recurrent_dropout=0.5)
+    params = net.init(KEY, 1)
+    layer, given = params["layer_0"], jax.random.normal(KEY, (2, 4))
+    held = {"layer_0": layer | {"b_h": layer["b_h"].at[4:8].set(1e3)}}  # z = 1: h is carried on
+    xs = jnp.ones((2, 6, 1))
+
+    def states(params, train):
+        state = {"layer_0": rr.cells.HiddenState(given)}
+        return net.apply(params, xs, state=state, key=KEY, train=train).states["layer_0"].h
+
+    for t in range(6):
+        np.testing.assert_allclose(states(held, True)[:, t], given, **tolerance())
+    assert not np.allclose(states(params, True), states(params, False))  # the masks are at work
