@@ -364,6 +364,8 @@ def _scores(
             "validation rows need folds or a validation set."
         )
     scores = metrics[name]
+    if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
+        scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
     zipped = result.config["grid"].get(axis)
     if isinstance(zipped, dict):
         raise ValueError(
@@ -376,8 +378,6 @@ def _scores(
             scores = scores.swap_dims({dimension: axis})
     if axis not in scores.dims:
         raise ValueError(f"axis {axis!r} is not a dimension of {name!r}: {metrics[name].dims}.")
-    if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
-        scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
     return scores
 
 
@@ -433,8 +433,8 @@ def _warnings(result: SweepResult, curve: Curve, best: int, one_se: int) -> list
         result.config.get("keep_best", []) + result.config.get("early_stopping", [])
     ):
         found.append(
-            "each fold stopped at its own best epoch and was scored there, so the curve is too good; fix num_epochs, "
-            "or choose it with num_epochs='common'."
+            "each fold stopped at its own best epoch (keep_best or patience), so the curve is too good; sweep without "
+            "them, with num_epochs fixed or chosen by choose(num_epochs='common')."
         )
     diverged = int((result.metrics["diverged_at"].values >= 0).sum())
     if diverged:

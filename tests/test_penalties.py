@@ -103,7 +103,7 @@ def test_the_textbook_sum_is_over_all_weights_and_biases():
 
 
 def test_a_pattern_of_biases_says_how_to_cover_them():
-    with pytest.raises(ValueError, match="'b_h' matches only biases.*include_biases=True"):
+    with pytest.raises(ValueError, match=r"'b_h' matches only biases.*include_biases=True"):
         l2("b_h").init(PARAMS)
 
 

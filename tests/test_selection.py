@@ -510,9 +510,6 @@ def test_a_zipped_dimension_itself_is_no_lambda():
         choose(_zipped(), axis="pair")
 
 
-@pytest.mark.xfail(
-    strict=True, raises=KeyError, reason="the history along a zipped axis loses its other members"
-)
 def test_a_common_number_of_epochs_along_a_zipped_axis():
     records = VALLEY[..., None] + np.array([1.0, 0.0, 2.0])
     history = scores(records, pair=range(4), seed=[0], fold=FOLDS, epoch=[10, 20, 30])

@@ -123,10 +123,12 @@ def check_name(name: str) -> None:
 
 
 def _numbers(name: str, given: Any) -> np.ndarray:
-    """The values in float64; float32 values as the short decimal that was meant (0.001, not 0.00100000005)."""
+    """The values in float64; float32 values as the short decimal that was meant (0.001, not 0.0010000005)."""
     values = np.asarray(given)
     if values.dtype == np.float32:
-        return np.array([float(str(value)) for value in values.reshape(-1)]).reshape(values.shape)
+        short = np.array([float(f"{value:.6g}") for value in values.reshape(-1)])
+        distinct = len(np.unique(short)) == len(np.unique(values))
+        return short.reshape(values.shape) if distinct else values.astype(np.float64)
     if values.dtype.kind not in "iuf":
         raise ValueError(f"the axis {name!r} needs numbers; got {given!r}.")
     return values.astype(np.float64)
