@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnreg.datasets import SUNSPOT_VARIANCE, inverse_sqrt, sqrt_transform
+from rnnreg.selection import one_standard_error
 
 Series = tuple[np.ndarray, np.ndarray]
 """Consecutive years `[S]` and the values of those years `[S]`."""
@@ -176,6 +177,7 @@ class RidgePath(NamedTuple):
       standard_error: `[K]` of that mean (glmnet's cvsd).
       lam_min: the largest minimiser of `mean`.
       lam_1se: the largest λ with `mean` within one standard error of the minimum.
+      lam_paired_1se: the same of the difference to the minimum, fold by fold.
     """
 
     lams: np.ndarray
@@ -185,6 +187,7 @@ class RidgePath(NamedTuple):
     standard_error: np.ndarray
     lam_min: float
     lam_1se: float
+    lam_paired_1se: float
 
 
 def _ridge(lam: float, num_rows: int):
@@ -237,31 +240,26 @@ def ridge_path(
         ]
     )
     sizes = np.array([len(val) for _, val in folds])
-    mean = np.average(fold_errors, axis=0, weights=sizes)
-    spread = np.average((fold_errors - mean) ** 2, axis=0, weights=sizes)
-    standard_error = np.sqrt(spread / (num_folds - 1))
-    best = np.flatnonzero(mean <= mean.min())[-1]
-    within = np.flatnonzero(mean <= mean[best] + standard_error[best])
-    return RidgePath(
-        lams, fold_errors, sizes, mean, standard_error, float(lams[best]), float(lams[within[-1]])
-    )
+    curve, best, one_se, paired = one_standard_error(fold_errors.T, sizes, lams)
+    lam_min, lam_1se, lam_paired = (float(lams[place]) for place in (best, one_se, paired))
+    return RidgePath(lams, fold_errors, sizes, curve.mean, curve.se, lam_min, lam_1se, lam_paired)
 
 
 def ridge_autoregression(
     window: int = 24, *, rule: str = "min", lams: Any = None, num_folds: int = 5
 ) -> Method:
-    """Ridge on `window` lags, λ from `ridge_path` by rule "min" or "1se", refitted on all years.
+    """Ridge on `window` lags, λ from `ridge_path` by rule "min", "1se" or "paired_1se", refitted on all years.
 
     λ stays what it was in the folds, as in glmnet; it belongs to the mean loss.
     """
-    if rule not in ("min", "1se"):
-        raise ValueError(f"rule must be 'min' or '1se'; got {rule!r}.")
+    if rule not in ("min", "1se", "paired_1se"):
+        raise ValueError(f"rule must be 'min', '1se' or 'paired_1se'; got {rule!r}.")
 
     def method(series: Series, train_until: int = 1920) -> Predict:
         path = ridge_path(
             series, window=window, lams=lams, num_folds=num_folds, train_until=train_until
         )
-        lam = path.lam_min if rule == "min" else path.lam_1se
+        lam = {"min": path.lam_min, "1se": path.lam_1se, "paired_1se": path.lam_paired_1se}[rule]
         years = training_years(series, window, train_until)
         model = _ridge(lam, len(years)).fit(lag_matrix(series, years, window), truth(series, years))
         return lambda years: model.predict(lag_matrix(series, years, window))

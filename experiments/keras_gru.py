@@ -112,7 +112,8 @@ def program(config: Config, *, dropout: float, optimizer=optax.adam) -> rr.Train
         reset="after",
         recurrent_bias=True,
         gate_activation=jnp.tanh,
-        recurrent_init="glorot_uniform",
+        # Keras draws W_hh [H, 3H] as one matrix; ours is drawn gate by gate, wider by √2
+        recurrent_init=rr.cells.glorot_uniform(gain=2**-0.5),
     )
     net = rr.network(
         [rr.layer(cell, repeat=config.num_layers)],
