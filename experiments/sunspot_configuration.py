@@ -1,7 +1,7 @@
 """Transform, window and learning rate of the sunspot network, chosen by cross-validation inside 1700–1920.
 
-The defaults of `experiments.lambda_sweep` were frozen from this run before any error on a test year was
-computed. All candidates are scored on the same target years (1724–1920), in ARV units of the sunspot number,
+The defaults of `experiments.lambda_sweep` were frozen from this run before that experiment computed an error on a test
+year. All candidates are scored on the same target years (1724–1920), in ARV units of the sunspot number,
 by the mean forecast of the seeds.
 """
 
