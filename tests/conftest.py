@@ -67,3 +67,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="about float32; float64 is on"))
         if not x64 and item.get_closest_marker("float64_only"):
             item.add_marker(pytest.mark.skip(reason="needs JAX_ENABLE_X64=1"))
+
+
+@pytest.fixture(scope="module")
+def compile_quickly():
+    """Compiles without optimising: many small programs that run once cost more to optimise than they gain."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

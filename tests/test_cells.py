@@ -12,18 +12,9 @@ import rnnreg as rr
 from rnnreg.cells import HiddenState
 from rnnreg.recurrence import unroll
 
-pytestmark = pytest.mark.numerics
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
 D, H, B, T = 3, 4, 2, 5
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    """Most of the time here is compiling small programs once; optimising them costs more than it gives."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _scaled_step(params, state, x):

@@ -13,7 +13,7 @@ import rnnreg as rr
 from rnnreg.diagnostics import gradient_flow, sigma_max, spectra
 from rnnreg.diagnostics.spectra import square_blocks
 
-pytestmark = pytest.mark.numerics
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
 KEY = jax.random.key(SEED)
 B, T, D, O = 4, 4, 2, 2
@@ -21,15 +21,6 @@ SIZES = {"layer_0": 3, "layer_1": 2}
 LENGTHS = [4, 2, 1, 3]
 RIGHT = rr.data.lengths_to_mask(LENGTHS, T)
 MASKS = {"ones": np.ones((B, T), np.float32), "right": RIGHT, "left": RIGHT[:, ::-1].copy()}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    """Most of the time here is compiling small programs once; optimising them costs more than it gives."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _network(readout):

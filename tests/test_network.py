@@ -11,18 +11,9 @@ from conftest import tolerance
 import rnnreg as rr
 from rnnreg.cells import HiddenState
 
-pytestmark = pytest.mark.numerics
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
 B, T, D, H, O = 3, 6, 2, 4, 2
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    """Most of the time here is compiling small programs once; optimising them costs more than it gives."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def _leaky(params, state, x):

@@ -9,7 +9,7 @@ from conftest import tolerance
 import rnnreg as rr
 from rnnreg.penalties import Penalty, covered, elastic_net, elementwise, l1, l2, leaf_paths
 
-pytestmark = pytest.mark.numerics
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
 PARAMS = {
     "layer_0": {
@@ -67,15 +67,6 @@ every_penalty = pytest.mark.parametrize("name", PENALTIES)
 
 def _value(penalty, params=PARAMS):
     return penalty.value(params, None, penalty.init(params))[0]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compile_quickly():
-    """Most of the time here is compiling small programs once; optimising them costs more than it gives."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 # ---- values and leaves ----------------------------------------------------------------------------

@@ -70,7 +70,8 @@ class SweepResult:
         Raises:
           ValueError: an unknown dimension, a label that is missing or not there, or a lane that did not finish.
         """
-        group, index = self._locate(method, labels)
+        group = self._group(labels)
+        index = tuple(self._position(dim, labels, method) for dim in self.dims)
         where = dict(zip(self.dims, index, strict=True))
         if not bool(self.metrics["finished"].sel(group.static).isel(where)):
             raise ValueError(f"the lane {labels} did not finish: the sweep was interrupted before.")
@@ -105,10 +106,6 @@ class SweepResult:
         metrics = self.metrics.sel(group.static).isel(given)
         config = self.config | {"dims": kept, "static": {}, "selected": {**group.static, **labels}}
         return SweepResult(metrics, (part,), config, self.plan)
-
-    def _locate(self, method: str | None, labels: dict[str, Any]) -> tuple[Group, tuple[int, ...]]:
-        group = self._group(labels)
-        return group, tuple(self._position(dim, labels, method) for dim in self.dims)
 
     def _group(self, labels: dict[str, Any]) -> Group:
         """The one group at the given static values; raises where a dimension is unknown."""
