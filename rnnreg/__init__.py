@@ -10,12 +10,13 @@ from rnnreg import (
     losses,
     penalties,
     plotting,
+    recurrence,
     runtime,
     selection,
     training,
 )
 from rnnreg.data import Batch, Scaling, Split
-from rnnreg.network import Network, forecast, layer, network
+from rnnreg.network import Network, explain, forecast, layer, network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
 from rnnreg.runtime import compilation_cache, environment, use_all_cores
@@ -39,6 +40,7 @@ __all__ = [
     "datasets",
     "diagnostics",
     "environment",
+    "explain",
     "forecast",
     "lanes",
     "layer",
@@ -49,6 +51,7 @@ __all__ = [
     "network",
     "penalties",
     "plotting",
+    "recurrence",
     "runtime",
     "selection",
     "sweep",

@@ -81,8 +81,9 @@ def _step(cell, params, state, x):
     """One step of any cell, by its record alone."""
     if cell.step is not None:
         return cell.step(params, state, x)
-    W_xh, W_hh, bias = cell.weights(params)
-    return cell.gate(params, state, x @ W_xh + bias, state.h @ W_hh)
+    W_xh, W_hh, b_h, b_hh = cell.weights(params)
+    h_proj = state.h @ W_hh + (0 if b_hh is None else b_hh)
+    return cell.gate(params, state, x @ W_xh + b_h, h_proj)
 
 
 def _by_hand(cell, params, xs, state=None, backwards=False):

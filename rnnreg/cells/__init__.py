@@ -1,6 +1,6 @@
 """Recurrent cells, each a small record of pure functions, and the initialisers of their weights."""
 
-from rnnreg.cells._base import Cell, HiddenState, from_step
+from rnnreg.cells._base import Cell, Derivative, HiddenState, Weights, from_step
 from rnnreg.cells.elman import elman, irnn
 from rnnreg.cells.gru import gru
 from rnnreg.cells.initializers import (
@@ -15,8 +15,10 @@ from rnnreg.cells.lstm import LSTMState, lstm
 
 __all__ = [
     "Cell",
+    "Derivative",
     "HiddenState",
     "LSTMState",
+    "Weights",
     "elman",
     "from_step",
     "gaussian",

@@ -22,10 +22,44 @@ class HiddenState(NamedTuple):
     h: Array
 
 
+class Weights(NamedTuple):
+    """The effective weights of a cell, formed once a sequence from its parameters.
+
+    Attributes:
+      W_xh: `[D, G·H]`, enters as x W_xh + b_h.
+      W_hh: `[H, G·H]`, enters as h W_hh + b_hh.
+      b_h: `[G·H]`.
+      b_hh: `[G·H]`, for cells whose recurrent product has a bias of its own; None without.
+    """
+
+    W_xh: Array
+    W_hh: Array
+    b_h: Array
+    b_hh: Array | None = None
+
+
+class Derivative(NamedTuple):
+    """A gate's own derivative, from activations that the forward pass stores.
+
+    Neither function may depend on parameters: what they use comes in through the projections.
+
+    Attributes:
+      record: `record(state, x_proj, h_proj) -> (state', saved)`, the gate, with a tuple of `[B, …]` arrays
+        that its derivative needs beside the states before and after.
+      tangent: `tangent(saved, state, state', d_state, d_x_proj, d_h_proj) -> d_state'`, linear in the d's. What h
+        contributes through `h_proj` is not in it.
+      additive: whether the gate sees its projections only as their sum; one stream of tangents then serves both.
+    """
+
+    record: Callable[..., tuple[Any, tuple[Array, ...]]]
+    tangent: Callable[..., Any]
+    additive: bool
+
+
 class Cell(NamedTuple):
     """A recurrent cell as its gates; the library does the matrix products.
 
-    One step, on rows: `state' = gate(params, state, x W_xh + b, h W_hh)`. A cell whose recurrent
+    One step, on rows: `state' = gate(params, state, x W_xh + b_h, h W_hh + b_hh)`. A cell whose recurrent
     product does not come first gives `step(params, state, x) -> state` instead of `gate`.
 
     Attributes:
@@ -33,23 +67,25 @@ class Cell(NamedTuple):
       hidden_size: H.
       init: `init(key, input_size, dtype) -> params`.
       initial_state: `initial_state(batch_size, dtype) -> state`, zeros; field `h` is the output.
-      weights: `weights(params) -> (W_xh [D, G·H], W_hh [H, G·H], b [G·H])`, formed once a sequence.
+      weights: `weights(params) -> Weights`, or the plain triple (W_xh, W_hh, b_h); formed once a sequence.
       gate: row-wise and pure, `gate(params, state, x_proj [B, G·H], h_proj [B, G·H]) -> state`.
       step: `step(params, state, x [B, D]) -> state`, for cells without `gate`.
+      derivative: the gate's own derivative, which the fused recurrence needs; None leaves it to autodiff.
     """
 
     name: str
     hidden_size: int
     init: Callable[..., Params]
     initial_state: Callable[..., Any]
-    weights: Callable[[Params], tuple[Array, Array, Array]] | None = None
+    weights: Callable[[Params], Any] | None = None
     gate: Callable[[Params, Any, Array, Array], Any] | None = None
     step: Callable[[Params, Any, Array], Any] | None = None
+    derivative: Derivative | None = None
 
 
-def plain_weights(params: Params) -> tuple[Array, Array, Array]:
-    """The three leaves themselves, for cells without a parametrisation."""
-    return params["W_xh"], params["W_hh"], params["b_h"]
+def plain_weights(params: Params) -> Weights:
+    """The leaves themselves, for cells without a parametrisation."""
+    return Weights(params["W_xh"], params["W_hh"], params["b_h"], params.get("b_hh"))
 
 
 def zero_hidden(hidden_size: int) -> Callable[..., HiddenState]:

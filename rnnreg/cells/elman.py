@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells._base import Cell, HiddenState, check_hidden_size, plain_weights, zero_hidden
+from rnnreg.cells._activation import slope_of
+from rnnreg.cells._base import (
+    Cell,
+    Derivative,
+    HiddenState,
+    check_hidden_size,
+    plain_weights,
+    zero_hidden,
+)
 from rnnreg.cells.initializers import Initializer, gate_blocks, identity, normal, resolve
 
 
@@ -26,7 +34,8 @@ def elman(
 
     Args:
       hidden_size: H.
-      activation: φ, elementwise: `jnp.tanh`, `jax.nn.relu`, or `lambda z: z` for a linear network.
+      activation: φ, elementwise: `jnp.tanh`, `jax.nn.relu`, or `jax.nn.identity` for a linear network; any function
+        serves, and these (with `jax.nn.sigmoid`) have the fused recurrence.
       recurrent_init: name or initialiser of W_hh.
       input_init: name or initialiser of W_xh.
 
@@ -48,11 +57,29 @@ def elman(
             "b_h": jnp.zeros(hidden_size, dtype),
         }
 
-    def gate(params, state, x_proj, h_proj):
-        del params, state
-        return HiddenState(h=activation(x_proj + h_proj))
+    def record(state, x_proj, h_proj):
+        del state
+        return HiddenState(h=activation(x_proj + h_proj)), ()
 
-    return Cell("elman", hidden_size, init, zero_hidden(hidden_size), plain_weights, gate)
+    def gate(params, state, x_proj, h_proj):
+        del params
+        return record(state, x_proj, h_proj)[0]
+
+    slope = slope_of(activation)
+
+    def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
+        del saved, state, d_state
+        return HiddenState(h=slope(new.h) * (d_x_proj + d_h_proj))
+
+    return Cell(
+        name="elman",
+        hidden_size=hidden_size,
+        init=init,
+        initial_state=zero_hidden(hidden_size),
+        weights=plain_weights,
+        gate=gate,
+        derivative=Derivative(record, tangent, additive=True) if slope else None,
+    )
 
 
 def irnn(hidden_size: int, *, gain: Any = 1.0, input_stddev: Any = 1e-3) -> Cell:

@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells._base import Cell, HiddenState, check_hidden_size, plain_weights, zero_hidden
+from rnnreg.cells._activation import slope_of
+from rnnreg.cells._base import (
+    Cell,
+    Derivative,
+    HiddenState,
+    check_hidden_size,
+    plain_weights,
+    zero_hidden,
+)
 from rnnreg.cells.initializers import Initializer, gate_blocks, resolve
 
 
@@ -68,14 +76,28 @@ def gru(
     def combine(z, n, h):
         return HiddenState(h=n + z * (h - n))
 
-    def gate(params, state, x_proj, h_proj):
-        if recurrent_bias:
-            b_hh = params["b_hh"].astype(h_proj.dtype)
-            h_proj = h_proj + jnp.broadcast_to(b_hh, h_proj.shape)
+    def record(state, x_proj, h_proj):
         x_r, x_z, x_n = jnp.split(x_proj, 3, axis=-1)
         h_r, h_z, h_n = jnp.split(h_proj, 3, axis=-1)
         r, z = gate_activation(x_r + h_r), gate_activation(x_z + h_z)
-        return combine(z, activation(x_n + r * h_n), state.h)
+        n = activation(x_n + r * h_n)
+        return combine(z, n, state.h), (r, z, n, h_n)
+
+    def gate(params, state, x_proj, h_proj):
+        del params
+        return record(state, x_proj, h_proj)[0]
+
+    sigma_slope, phi_slope = slope_of(gate_activation), slope_of(activation)
+
+    def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
+        del new
+        r, z, n, h_n = saved
+        dx_r, dx_z, dx_n = jnp.split(d_x_proj, 3, axis=-1)
+        dh_r, dh_z, dh_n = jnp.split(d_h_proj, 3, axis=-1)
+        d_r = sigma_slope(r) * (dx_r + dh_r)
+        d_z = sigma_slope(z) * (dx_z + dh_z)
+        d_n = phi_slope(n) * (dx_n + d_r * h_n + r * dh_n)
+        return HiddenState(h=(1 - z) * d_n + z * d_state.h + (state.h - n) * d_z)
 
     def step(params, state, x):
         W_gates, W_n = jnp.split(params["W_hh"], [2 * hidden_size], axis=-1)
@@ -89,4 +111,13 @@ def gru(
     zeros = zero_hidden(hidden_size)
     if reset == "before":
         return Cell("gru_reset_before", hidden_size, init, zeros, step=step)
-    return Cell("gru", hidden_size, init, zeros, plain_weights, gate)
+    own = Derivative(record, tangent, additive=False) if sigma_slope and phi_slope else None
+    return Cell(
+        name="gru",
+        hidden_size=hidden_size,
+        init=init,
+        initial_state=zeros,
+        weights=plain_weights,
+        gate=gate,
+        derivative=own,
+    )

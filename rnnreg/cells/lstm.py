@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells._base import Cell, check_hidden_size, plain_weights
+from rnnreg.cells._activation import slope_of
+from rnnreg.cells._base import Cell, Derivative, check_hidden_size, plain_weights
 from rnnreg.cells.initializers import Initializer, gate_blocks, resolve
 
 
@@ -70,10 +71,34 @@ def lstm(
         zeros = jnp.zeros((batch_size, hidden_size), dtype)
         return LSTMState(h=zeros, c=zeros)
 
+    def record(state, x_proj, h_proj):
+        i, f, g, o = jnp.split(x_proj + h_proj, 4, axis=-1)
+        i, f, o = gate_activation(i), gate_activation(f), gate_activation(o)
+        g = activation(g)
+        c = f * state.c + i * g
+        return LSTMState(h=o * activation(c), c=c), (i, f, g, o)
+
     def gate(params, state, x_proj, h_proj):
         del params
-        i, f, g, o = jnp.split(x_proj + h_proj, 4, axis=-1)
-        c = gate_activation(f) * state.c + gate_activation(i) * activation(g)
-        return LSTMState(h=gate_activation(o) * activation(c), c=c)
+        return record(state, x_proj, h_proj)[0]
 
-    return Cell("lstm", hidden_size, init, initial_state, plain_weights, gate)
+    sigma_slope, phi_slope = slope_of(gate_activation), slope_of(activation)
+
+    def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
+        i, f, g, o = saved
+        d_i, d_f, d_g, d_o = jnp.split(d_x_proj + d_h_proj, 4, axis=-1)
+        d_i, d_f, d_o = sigma_slope(i) * d_i, sigma_slope(f) * d_f, sigma_slope(o) * d_o
+        d_c = f * d_state.c + state.c * d_f + g * d_i + i * phi_slope(g) * d_g
+        y = activation(new.c)
+        return LSTMState(h=o * phi_slope(y) * d_c + y * d_o, c=d_c)
+
+    own = Derivative(record, tangent, additive=True) if sigma_slope and phi_slope else None
+    return Cell(
+        name="lstm",
+        hidden_size=hidden_size,
+        init=init,
+        initial_state=initial_state,
+        weights=plain_weights,
+        gate=gate,
+        derivative=own,
+    )

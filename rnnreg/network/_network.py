@@ -10,7 +10,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.cells import Cell, glorot_uniform
-from rnnreg.recurrence import unroll
+from rnnreg.network._dropout import Drops, is_zero
+from rnnreg.recurrence import Choice, choose_backend, product, unroll
+from rnnreg.recurrence._backend import check_backend
+from rnnreg.recurrence._product import check_precision
+from rnnreg.recurrence._unroll import check_segments
 
 Params = dict[str, Any]
 
@@ -27,6 +31,22 @@ class Layer(NamedTuple):
     cell: Cell
     repeat: int = 1
     bidirectional: bool = False
+
+
+class Recurrence(NamedTuple):
+    """How the recurrence is computed: the arguments of `recurrence.unroll` that change time, memory or rounding.
+
+    Attributes:
+      backend: "auto", "scan" or "fused".
+      memory: "full", "sqrt" or the number of steps a segment.
+      truncate: steps after which the gradient is cut, or None.
+      precision: of every matrix product of the network, or None for JAX's default.
+    """
+
+    backend: str = "auto"
+    memory: str | int = "full"
+    truncate: int | None = None
+    precision: str | None = None
 
 
 class NetworkOutput(NamedTuple):
@@ -52,6 +72,7 @@ class Network(NamedTuple):
       layers: the recurrent layers.
       readout: "all" or "last".
       output_size: O, or None without a readout matrix.
+      recurrence: how the recurrence is computed.
     """
 
     init: Callable[..., Params]
@@ -59,6 +80,7 @@ class Network(NamedTuple):
     layers: tuple[Layer, ...]
     readout: str
     output_size: int | None
+    recurrence: Recurrence = Recurrence()
 
 
 def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
@@ -88,6 +110,10 @@ def network(
     recurrent_dropout: Any = 0.0,
     variational: bool = False,
     initial_state: str = "zero",
+    backend: str = "auto",
+    memory: str | int = "full",
+    truncate: int | None = None,
+    precision: str | None = None,
 ) -> Network:
     """y_t = h_t W_hy + b_y over a stack of recurrent layers.
 
@@ -108,6 +134,13 @@ def network(
       recurrent_dropout: rate on the h that enters the recurrent product, one mask over time.
       variational: use one mask over time for the other three rates too.
       initial_state: "zero" or "learned" (starts at zero).
+      backend: "auto", "scan" or "fused": which recurrence runs; `rr.explain` says which, and why.
+      memory: "full", "sqrt" or an int: how much of a long sequence the backward pass keeps, and how much it
+        computes again (see `rr.recurrence.unroll`). The gradient is the same.
+      truncate: None, or the number of steps after which the gradient is cut (truncated back-propagation
+        through time); the state is carried on.
+      precision: of every matrix product: None (JAX's default), "default", "high", "highest" or "bfloat16"
+        (operands rounded to bfloat16; sums, states and parameters stay in float32).
 
     Every rate may be traced, so that it can be an axis of a sweep.
 
@@ -129,6 +162,13 @@ def network(
             f"initial_state must be 'zero' or 'learned'; got {initial_state!r}. A given state is passed "
             "to apply(..., state=...)."
         )
+    check_backend(backend)
+    check_segments(memory, truncate)
+    check_precision(precision)
+    recurrence = Recurrence(backend, memory, truncate, precision)
+    for entry in layers:
+        if backend == "fused":
+            choose_backend(entry.cell, input_size=1, backend=backend)
     for name, rate in (
         ("input_dropout", input_dropout),
         ("dropout", dropout),
@@ -182,11 +222,11 @@ def network(
             raise ValueError(
                 "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
             )
-        drops = _Drops(key if train else None, variational)
+        drops = Drops(key if train else None, variational)
         if (
             train
             and key is None
-            and not all(map(_is_zero, (input_dropout, dropout, output_dropout, recurrent_dropout)))
+            and not all(map(is_zero, (input_dropout, dropout, output_dropout, recurrent_dropout)))
         ):
             raise ValueError(
                 "dropout in training draws masks: pass apply(..., train=True, key=key)."
@@ -214,6 +254,7 @@ def network(
                     drops,
                     recurrent_dropout,
                     passed,
+                    recurrence,
                 )
                 passes.append((final, every))
             finals, everys = zip(*passes, strict=True)
@@ -233,86 +274,34 @@ def network(
             hidden = sequence
         hidden = drops(hidden, output_dropout, over_time=readout == "all")
         if output_size is not None:
-            hidden = hidden @ params["readout"]["W_hy"]
+            hidden = product(hidden, params["readout"]["W_hy"], precision=precision)
             hidden = hidden + jnp.broadcast_to(params["readout"]["b_y"], hidden.shape)
         outputs = jnp.swapaxes(hidden, 0, 1) if readout == "all" else hidden
         states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), states)
         return NetworkOutput(outputs, states, final_state)
 
-    return Network(init, apply, layers, readout, output_size)
+    return Network(init, apply, layers, readout, output_size, recurrence)
 
 
-def forecast(
-    net: Network,
-    params: Params,
-    xs: Array,
-    num_steps: int,
-    *,
-    window: int | None = None,
-    state: dict[str, Any] | None = None,
-) -> Array:
-    """The network's own outputs fed back as inputs, `num_steps` ahead of the given sequence.
+def explain(net: Network, *, input_size: int) -> dict[str, Choice]:
+    """Which recurrence runs each layer of a network, and why, by layer.
 
     Args:
-      net: a network whose output at the last step is the next input (O = D).
-      params: its parameters.
-      xs: `[B, T, D]`, the true past.
-      num_steps: how far to go.
-      window: None carries the state on from step to step; W reads the last W values afresh before
-        each step, as a network that was trained on windows of W steps expects.
-      state: the state before `xs`; not with a window, which always starts afresh.
-
-    Returns:
-      `[B, num_steps, D]`.
-
-    Raises:
-      ValueError: O ≠ D, a window longer than `xs`, a window and a state, or a bidirectional network
-        without a window.
+      net: the network.
+      input_size: D, of its first layer (the size of the embedding, where it has one).
 
     >>> import rnnreg as rr
-    >>> net = network([rr.cells.elman(4)], output_size=1, readout="last")
-    >>> params = net.init(jax.random.key(0), input_size=1)
-    >>> forecast(net, params, jnp.ones((2, 6, 1)), num_steps=3, window=6).shape
-    (2, 3, 1)
+    >>> net = network([rr.cells.elman(8), rr.cells.gru(8, reset="before")], 1)
+    >>> {name: choice.backend for name, choice in explain(net, input_size=2).items()}
+    {'layer_0': 'fused', 'layer_1': 'scan'}
     """
-    if net.output_size != xs.shape[-1]:
-        raise ValueError(
-            f"a forecast feeds outputs back as inputs, so output_size must equal the number of input "
-            f"features {xs.shape[-1]}; got {net.output_size}."
+    choices = {}
+    for index, entry in enumerate(net.layers):
+        choices[f"layer_{index}"] = choose_backend(
+            entry.cell, input_size=input_size, backend=net.recurrence.backend
         )
-    if window is None and any(entry.bidirectional for entry in net.layers):
-        raise ValueError("a bidirectional network cannot carry its state on; give window=T.")
-    if window is not None and state is not None:
-        raise ValueError(
-            "a window is read afresh before each step: give window or state, not both."
-        )
-    if window is not None and not 1 <= window <= xs.shape[1]:
-        raise ValueError(
-            f"window must lie between 1 and the {xs.shape[1]} given steps; got {window}."
-        )
-
-    def last(outputs):
-        return outputs if net.readout == "last" else outputs[:, -1]
-
-    if window is not None:
-
-        def slide(past, _):
-            value = last(net.apply(params, past).outputs)
-            return jnp.concatenate([past[:, 1:], value[:, None]], axis=1), value
-
-        _, values = jax.lax.scan(slide, xs[:, xs.shape[1] - window :], length=num_steps)
-        return jnp.swapaxes(values, 0, 1)
-
-    first = net.apply(params, xs, state=state)
-
-    def advance(carry, _):
-        value, carried = carry
-        out = net.apply(params, value[:, None], state=carried)
-        return (last(out.outputs), out.final_state), value
-
-    start = (last(first.outputs), first.final_state)
-    _, values = jax.lax.scan(advance, start, length=num_steps)
-    return jnp.swapaxes(values, 0, 1)
+        input_size = _output_width(entry)
+    return choices
 
 
 def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> None:
@@ -323,37 +312,6 @@ def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> N
             f"the network was made for {weights['W_xh'].shape[0]} input features; xs has "
             f"{sequence.shape[-1]} (shape {sequence.shape}, [batch, time, feature])."
         )
-
-
-class _Drops:
-    """Inverted dropout with a fresh key for every mask; the identity without a key."""
-
-    def __init__(self, key: Array | None, variational: bool):
-        self.key, self.variational, self.count = key, variational, 0
-
-    def mask(self, shape: tuple[int, ...], rate: Any, dtype: Any) -> Array | None:
-        place, self.count = (
-            self.count,
-            self.count + 1,
-        )  # counted even when off: no mask moves another
-        if self.key is None or _is_zero(rate):
-            return None
-        key = jax.random.fold_in(self.key, place)
-        wide = jnp.float64 if dtype == jnp.float64 else jnp.float32  # bfloat16 would round the rate
-        keep = 1 - jnp.asarray(rate, wide)
-        keep = jnp.where((keep > 0) & (keep <= 1), keep, jnp.nan)  # a rate outside [0, 1) diverges
-        kept = jax.random.uniform(key, shape, wide) < keep
-        return jnp.where(kept, 1 / keep, 0 * keep).astype(dtype)
-
-    def __call__(self, values: Array, rate: Any, *, over_time: bool = True) -> Array:
-        one_mask = self.variational and over_time
-        shape = (1, *values.shape[1:]) if one_mask else values.shape
-        mask = self.mask(shape, rate, values.dtype)
-        return values if mask is None else values * mask
-
-
-def _is_zero(rate: Any) -> bool:
-    return isinstance(rate, (int, float)) and rate == 0
 
 
 def _enter(
@@ -402,7 +360,9 @@ def _at(tree: dict[str, Any] | None, name: str, application: int, repeat: int) -
     return tree[name][application] if repeat > 1 else tree[name]
 
 
-def _run_layer(entry, params, sequence, state, mask, drops, recurrent_rate, perturbations):
+def _run_layer(
+    entry, params, sequence, state, mask, drops, recurrent_rate, perturbations, recurrence
+):
     """One pass over a layer: final state, states `[T, B, H]`, and the sequence that it hands on."""
 
     def run(params, state, perturbations, reverse):
@@ -426,6 +386,7 @@ def _run_layer(entry, params, sequence, state, mask, drops, recurrent_rate, pert
             recurrent_mask=drops.mask(shape, recurrent_rate, sequence.dtype),
             perturbations=perturbations,
             reverse=reverse,
+            **recurrence._asdict(),
         )
 
     if not entry.bidirectional:

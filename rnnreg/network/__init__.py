@@ -1,0 +1,25 @@
+"""Embedding → recurrent layers → readout; a network is a pair of pure functions."""
+
+from rnnreg.network._forecast import forecast
+from rnnreg.network._network import (
+    Layer,
+    Network,
+    NetworkOutput,
+    Recurrence,
+    check_width,
+    explain,
+    layer,
+    network,
+)
+
+__all__ = [
+    "Layer",
+    "Network",
+    "NetworkOutput",
+    "Recurrence",
+    "check_width",
+    "explain",
+    "forecast",
+    "layer",
+    "network",
+]

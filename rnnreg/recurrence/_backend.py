@@ -1,0 +1,80 @@
+"""Which recurrence runs, and why."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+
+from rnnreg.cells import Cell
+
+BACKENDS = ("auto", "scan", "fused")
+
+# The input product moves into the loop where that was no slower on a CPU (experiments.benchmarks.scaling): each
+# step then reads D numbers a row instead of G·H.
+_MOST_INSIDE = 16
+
+
+class Choice(NamedTuple):
+    """Which recurrence runs a cell.
+
+    Attributes:
+      backend: "scan" or "fused".
+      inside: whether the input is projected inside the loop.
+      reason: why, in words.
+    """
+
+    backend: str
+    inside: bool
+    reason: str
+
+    def __str__(self) -> str:
+        place = "inside the loop" if self.inside else "before the loop"
+        return f"{self.backend}, inputs projected {place}: {self.reason}"
+
+
+def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Choice:
+    """The recurrence that runs a cell.
+
+    "scan" is one `lax.scan`, differentiated by JAX; it runs every cell. "fused" has a derivative of its own, in
+    which every weight gradient is one product a sequence; it needs a cell whose gate states its derivative.
+    Both give forward mode, reverse mode and higher orders, and agree to rounding.
+
+    Args:
+      cell: the cell.
+      input_size: D.
+      backend: "auto", "scan" or "fused".
+
+    Raises:
+      ValueError: an unknown back end, or "fused" for a cell that it cannot run, with the reasons.
+
+    >>> import rnnreg as rr
+    >>> choose_backend(rr.cells.gru(8), input_size=2).backend
+    'fused'
+    >>> print(choose_backend(rr.cells.gru(8, reset="before"), input_size=2))
+    scan, inputs projected before the loop: gru_reset_before does its own products
+    """
+    check_backend(backend)
+    obstacle = None
+    if cell.gate is None or cell.weights is None:
+        obstacle = f"{cell.name} does its own products"
+    elif cell.derivative is None:
+        obstacle = (
+            f"the gate of {cell.name} does not state its derivative (unusual activations do not)"
+        )
+    if backend == "fused" and obstacle:
+        raise ValueError(
+            f"backend='fused' cannot run this cell: {obstacle}. Use backend='auto' or 'scan', or give the cell a "
+            "rr.cells.Derivative."
+        )
+    if obstacle or backend == "scan":
+        return Choice("scan", False, obstacle or "as asked")
+    inside = jax.default_backend() == "cpu" and input_size <= _MOST_INSIDE
+    why = "as asked" if backend == "fused" else "the gate states its derivative"
+    return Choice("fused", inside, f"{why}, so weight gradients are one product a sequence")
+
+
+def check_backend(backend: str) -> None:
+    """Raises where there is no such back end."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}; got {backend!r}.")

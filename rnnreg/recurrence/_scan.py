@@ -1,0 +1,117 @@
+"""The plain recurrence: one `lax.scan`, differentiated by JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells import Cell, Weights
+from rnnreg.recurrence._product import product
+
+
+class Streams(NamedTuple):
+    """What enters at each step beside the state, time first.
+
+    Attributes:
+      xs: `[T, B, D]`.
+      keeps: `[T, B]` booleans, False where the state is held; None where every step counts.
+      perturbations: `[T, B, H]`, added to h after each step; None without.
+    """
+
+    xs: Array
+    keeps: Array | None
+    perturbations: Array | None
+
+
+def plain_scan(
+    cell: Cell,
+    params: dict[str, Any],
+    streams: Streams,
+    state: Any,
+    recurrent_mask: Array | None,
+    *,
+    reverse: bool,
+    precision: str | None,
+) -> tuple[Any, Any]:
+    """`unroll` as one scan; the input projection is one product for the whole sequence, outside the loop."""
+    inputs, advance = step_and_inputs(cell, params, streams.xs, recurrent_mask, precision)
+
+    def body(state, step_inputs):
+        x, keep, perturbation = step_inputs
+        new = advance(state, x)
+        if perturbation is not None:
+            new = new._replace(h=new.h + perturbation)
+        new = hold(keep, new, state)
+        return new, new
+
+    return jax.lax.scan(body, state, streams._replace(xs=inputs), reverse=reverse)
+
+
+def cell_step(
+    cell: Cell, *, precision: str | None = None
+) -> Callable[[dict[str, Any], Any, Array], Any]:
+    """One step of any cell, `step(params, state, x [B, D]) -> state`, products included.
+
+    >>> import rnnreg as rr
+    >>> cell = rr.cells.elman(2, activation=jax.nn.identity, recurrent_init="identity")
+    >>> params = cell.init(jax.random.key(0), 1) | {"W_xh": jnp.ones((1, 2))}
+    >>> cell_step(cell)(params, cell.initial_state(1), jnp.ones((1, 1))).h.tolist()
+    [[1.0, 1.0]]
+    """
+    if cell.step is not None:
+        return cell.step
+
+    def step(params, state, x):
+        inputs, advance = step_and_inputs(cell, params, x, None, precision)
+        return advance(state, inputs)
+
+    return step
+
+
+def step_and_inputs(
+    cell: Cell,
+    params: dict[str, Any],
+    xs: Array,
+    recurrent_mask: Array | None,
+    precision: str | None,
+):
+    """What enters each step (projected where the cell allows it), and the step on it."""
+    if cell.gate is None or cell.weights is None:
+        if recurrent_mask is not None:
+            raise ValueError(
+                f"recurrent dropout needs a cell with a gate; {cell.name!r} does its own recurrent "
+                "product. Use a gate cell (for example gru(reset='after')), or drop the state inside "
+                "your step."
+            )
+        step = cell.step
+        if step is None:
+            raise ValueError(f"the cell {cell.name!r} has neither weights and a gate, nor a step.")
+        return xs, lambda state, x: step(params, state, x)
+
+    gate = cell.gate
+    W_xh, W_hh, b_h, b_hh = Weights(*cell.weights(params))
+
+    def advance(state, x_proj):
+        h = state.h if recurrent_mask is None else state.h * recurrent_mask
+        return gate(params, state, x_proj, affine(h, W_hh, b_hh, precision))
+
+    return affine(xs, W_xh, b_h, precision), advance
+
+
+def affine(values: Array, weights: Array, bias: Array | None, precision: str | None) -> Array:
+    """values W + b, over any leading axes."""
+    projected = product(values, weights, precision=precision)
+    return projected if bias is None else projected + jnp.broadcast_to(bias, projected.shape)
+
+
+def hold(keep: Array | None, new: Any, old: Any) -> Any:
+    """The new state in the rows that a step counts for, the old one in the others."""
+    if keep is None:
+        return new
+    return jax.tree.map(
+        lambda n, o: jnp.where(keep.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, old
+    )

@@ -1,0 +1,146 @@
+"""A cell over a sequence, by the back end of a choice, whole or in segments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells import Cell
+from rnnreg.recurrence._backend import choose_backend
+from rnnreg.recurrence._fused import fused_scan
+from rnnreg.recurrence._product import check_precision
+from rnnreg.recurrence._scan import Streams, plain_scan
+
+Run = Callable[[Any, Streams], tuple[Any, Any]]
+
+
+def unroll(
+    cell: Cell,
+    params: dict[str, Any],
+    xs: Array,
+    state: Any,
+    *,
+    mask: Array | None = None,
+    recurrent_mask: Array | None = None,
+    perturbations: Array | None = None,
+    reverse: bool = False,
+    backend: str = "auto",
+    memory: str | int = "full",
+    truncate: int | None = None,
+    precision: str | None = None,
+) -> tuple[Any, Any]:
+    """Runs a cell over a time-major sequence, `state_t = cell(params, state_{t−1}, xs_t)`.
+
+    A masked step holds the state, so padding on either side changes nothing.
+
+    Args:
+      cell: the cell.
+      params: its parameters, in the dtype of `xs`.
+      xs: `[T, B, D]` inputs.
+      state: the state before the first step (before the last one, with `reverse`).
+      mask: `[T, B]`, 1 where a step counts.
+      recurrent_mask: `[B, H]`, multiplies the h that enters the recurrent product at every step
+        (variational dropout, Gal & Ghahramani 2016); the carried state is left alone.
+      perturbations: `[T, B, H]`, added to h after each step; the gradient with respect to zeros is
+        ∂L/∂h_t.
+      reverse: run from the last step to the first.
+      backend: "auto", "scan" or "fused"; see `choose_backend`.
+      memory: "full" keeps what the backward pass needs of all T steps; an int k keeps the states at the ends of
+        segments of k steps and computes the rest again, segment by segment; "sqrt" is k = ⌈√T⌉, which needs
+        O(√T) of what "full" keeps inside the steps, for one more forward pass. The gradient is the same.
+      truncate: k cuts the gradient where a segment of k steps begins; the state is carried on (truncated
+        back-propagation through time). None does not cut.
+      precision: of the products; see `product`.
+
+    Returns:
+      The state after the last step, and the states at every step, `[T, B, ...]`.
+
+    Raises:
+      ValueError: a recurrent mask for a cell that does its own product, a back end that cannot run the cell,
+        segments that are not positive.
+
+    >>> import rnnreg as rr
+    >>> cell = rr.cells.elman(2, activation=lambda z: z, recurrent_init="identity")
+    >>> params = cell.init(jax.random.key(0), 1) | {"W_xh": jnp.ones((1, 2))}
+    >>> final, states = unroll(cell, params, jnp.ones((3, 1, 1)), cell.initial_state(1))
+    >>> states.h[:, 0, 0].tolist(), final.h.tolist()
+    ([1.0, 2.0, 3.0], [[3.0, 3.0]])
+    """
+    check_segments(memory, truncate)
+    check_precision(precision)
+    choice = choose_backend(cell, input_size=xs.shape[-1], backend=backend)
+
+    def whole(state: Any, streams: Streams) -> tuple[Any, Any]:
+        if choice.backend == "scan":
+            return plain_scan(
+                cell, params, streams, state, recurrent_mask, reverse=reverse, precision=precision
+            )
+        return fused_scan(
+            cell,
+            params,
+            streams,
+            state,
+            recurrent_mask,
+            reverse=reverse,
+            precision=precision,
+            inside=choice.inside,
+        )
+
+    run: Run = whole
+    if memory != "full":
+        steps = min(xs.shape[0], truncate or xs.shape[0])
+        length = math.ceil(math.sqrt(steps)) if memory == "sqrt" else int(memory)
+        run = _in_segments(jax.checkpoint(run), length, reverse)
+    if truncate is not None:
+        run = _in_segments(run, truncate, reverse, cut=True)
+    keeps = None if mask is None else mask.astype(bool)
+    return run(state, Streams(xs, keeps, perturbations))
+
+
+def check_segments(memory: str | int, truncate: int | None) -> None:
+    """Raises where segments of that kind do not exist."""
+    if memory not in ("full", "sqrt") and not _positive(memory):
+        raise ValueError(
+            f"memory must be 'full', 'sqrt' or a positive number of steps a segment; got {memory!r}."
+        )
+    if truncate is not None and not _positive(truncate):
+        raise ValueError(f"truncate must be a positive number of steps, or None; got {truncate!r}.")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _in_segments(run: Run, length: int, reverse: bool, *, cut: bool = False) -> Run:
+    """The same run, `length` steps at a time; with `cut`, no gradient passes from one segment to another."""
+
+    def run_segments(state: Any, streams: Streams) -> tuple[Any, Any]:
+        num_steps = streams.xs.shape[0]
+        count, rest = divmod(num_steps, length)
+        if num_steps <= length:
+            return run(state, streams)
+
+        def segment(state, streams):
+            final, states = run(state, streams)
+            return (jax.lax.stop_gradient(final) if cut else final), states
+
+        # The odd steps come last in the order of running: at the start of a sequence that is read backwards.
+        first, last = (rest, num_steps) if reverse else (0, num_steps - rest)
+        whole = jax.tree.map(
+            lambda leaf: leaf[first:last].reshape(count, length, *leaf.shape[1:]), streams
+        )
+        state, states = jax.lax.scan(segment, state, whole, reverse=reverse)
+        states = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), states)
+        if rest:
+            odd = slice(0, rest) if reverse else slice(last, None)
+            _, odd_states = run(state, jax.tree.map(lambda leaf: leaf[odd], streams))
+            pair = (odd_states, states) if reverse else (states, odd_states)
+            states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *pair)
+        return jax.tree.map(lambda leaf: leaf[0 if reverse else -1], states), states
+
+    return run_segments
