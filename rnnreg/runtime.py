@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-__all__ = ["available_cores", "compilation_cache", "environment", "use_all_cores"]
+__all__ = ["available_cores", "cache_folder", "compilation_cache", "environment", "use_all_cores"]
 
 PACKAGES = ("rnnreg", "jax", "jaxlib", "optax", "flax", "numpy")
 
@@ -102,7 +102,7 @@ def compilation_cache(path: str | Path | None = None) -> Path:
     >>> jax.config.update("jax_compilation_cache_dir", before)
     """
     if path is None:
-        path = jax.config.jax_compilation_cache_dir or _default_cache()
+        path = jax.config.jax_compilation_cache_dir or cache_folder()
     folder = Path(path).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -188,8 +188,13 @@ def _count_cpu_devices() -> int:
         return 0
 
 
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rnnreg"
+def cache_folder() -> Path:
+    """Where what was measured or compiled is kept: `rnnreg` under `$XDG_CACHE_HOME` or `~/.cache`.
+
+    >>> cache_folder().name
+    'rnnreg'
+    """
+    return (Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rnnreg").expanduser()
 
 
 def _version(name: str) -> str | None:

@@ -234,7 +234,7 @@ CASES = {
         lambda: make(lambda hyper: None).init(HYPER, SPLIT, key=KEY),
         "net must be an rnnreg Network or a function that returns one; got None",
     ),
-    "plan": (lambda: _sweep(plan="fast"), "'auto', 'one_by_one' or 'vmap'; got 'fast'"),
+    "plan": (lambda: _sweep(plan="fast"), "'one_by_one'.*'split_rows'.; got 'fast'"),
     "width": (lambda: _sweep(width=0), "width must be a positive multiple.*got 0"),
     # a run called by itself
     "run: negative lambda": (

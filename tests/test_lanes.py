@@ -15,7 +15,7 @@ from conftest import SEED
 from small import Counted, assert_same, fold_of, make, sine
 
 import rnnreg as rr
-from rnnreg.lanes import Program, lower, make_plan
+from rnnreg.lanes import Calibration, Program, calibrate, load_calibration, lower, make_plan
 from rnnreg.sweep._job import make_job
 
 KEY = jax.random.key(SEED)
@@ -36,7 +36,7 @@ def swept():
             train, grid, sine(), seeds=[0, 3], folds=PAIRS, key=KEY, plan=plan, progress=False
         )
 
-    return jax.jit(train), run("one_by_one"), run("vmap")
+    return jax.jit(train), run("one_by_one"), run("vmap"), run("chunks")
 
 
 LANES = [(0.0, 0, 0), (1e-2, 3, 0), (1e-2, 0, 1)]
@@ -65,9 +65,10 @@ def test_one_by_one_a_lane_equals_the_run_alone_bit_for_bit(swept, lam, seed, fo
 @pytest.mark.parametrize(("lam", "seed", "fold"), LANES)
 def test_together_a_lane_equals_the_run_alone_within_rounding(swept, lam, seed, fold):
     alone = _lane(swept, lam, seed, fold)
-    params = swept[2].params_at(l2=lam, seed=seed, fold=str(fold))
-    for one, two in zip(jax.tree.leaves(params), jax.tree.leaves(alone.params), strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-5, rtol=1e-5)
+    for result in swept[2:]:
+        params = result.params_at(l2=lam, seed=seed, fold=str(fold))
+        for one, two in zip(jax.tree.leaves(params), jax.tree.leaves(alone.params), strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-5, rtol=1e-5)
 
 
 TWO_DEVICES = """
@@ -85,6 +86,22 @@ for count in (1, 2):
     results.append(rr.sweep(train, grid, split, key=jax.random.key(0), width=2, progress=False))
 one, two = results
 
+# rows split over both devices, with weights, a mask and an odd number of rows
+from rnnreg.training._gradients import gradients_of, split_gradients_of
+net = rr.network([rr.cells.gru(4)], 1, readout="last")
+batch = split.train._replace(weights=np.arange(len(split.train.ys)) % 3.0)
+batch = batch._replace(mask=np.arange(batch.xs.shape[1])[None] >= np.arange(len(batch.ys))[:, None] % 6)
+batch = rr.data.take_rows(batch, np.arange(33))
+objective = rr.make_objective(net, rr.losses.squared_error(), {"l2": rr.penalties.l2()})
+params = net.init(jax.random.key(1), 1)
+arguments = (objective, params, batch, {"l2": 0.1}, {"l2": ()})
+whole = gradients_of(*arguments, key=jax.random.key(2))
+parts = jax.jit(functools.partial(split_gradients_of, objective, key=jax.random.key(2),
+                                  devices=tuple(jax.devices())))(*arguments[1:])
+apart = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), whole, parts)))
+alone = rr.sweep(train, grid | {"l2": 1e-3}, split, key=jax.random.key(0), plan="split_rows", progress=False)
+drift = abs(float(alone.metrics.train_loss) - float(one.metrics.train_loss.sel(l2=1e-3)))
+
 from rnnreg.lanes import Program  # nine lanes in calls of six: the last one is filled up
 plan = make_plan(9, how="one_by_one", width=6, devices=jax.devices()[:2])
 lanes, shared = {"x": np.arange(9.0, dtype=np.float32)}, np.float32(1)
@@ -94,7 +111,7 @@ same = jax.tree.map(lambda a, b: a.tobytes() == b.tobytes(), one.groups[0].param
 print(json.dumps({
     "params": jax.tree.leaves(same), "metrics": one.metrics.identical(two.metrics),
     "finished": int(two.metrics.finished.sum()), "plans": [one.plan, two.plan],
-    "calls": calls,
+    "calls": calls, "apart": apart, "drift": drift, "split": alone.plan,
 }))
 """
 
@@ -114,6 +131,9 @@ def test_two_devices_change_no_bit():
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout.splitlines()[-1])
     assert all(seen["params"])
+    assert seen["apart"] < 1e-5
+    assert seen["drift"] < 1e-5
+    assert "split rows on 2 cpu device(s)" in seen["split"]
     assert seen["metrics"]
     assert seen["finished"] == 5
     assert [len(numbers) for numbers, _ in seen["calls"]] == [6, 3]
@@ -131,11 +151,12 @@ def _square(lane, shared):
     return {"square": lane["x"] ** 2 + shared, "x": lane["x"]}
 
 
-@pytest.mark.parametrize("how", ["one_by_one", "vmap"])
+@pytest.mark.parametrize("how", ["one_by_one", "vmap", "chunks", "split_rows"])
 @pytest.mark.parametrize("width", [1, 3, 7, 10])
 def test_every_lane_runs_once_and_in_its_place(how, width):
     lanes = {"x": np.arange(7.0, dtype=np.float32)}
-    plan = make_plan(7, how=how, width=width, devices=jax.devices()[:1])
+    chunk = {"chunk": 5 if width == 10 else width} if how == "chunks" else {}
+    plan = make_plan(7, how=how, width=width, devices=jax.devices()[:1], **chunk)
     assert plan.num_calls == -(-7 // width)
     program = Program(_square, plan, lanes, jnp.float32(1))
     calls = list(program.run(lanes, jnp.float32(1)))
@@ -158,6 +179,8 @@ def test_a_program_is_the_same_for_other_values():
 
 
 class _Device:
+    device_kind = "of these tests"  # no calibration is stored for it
+
     def __init__(self, platform, limit=None):
         self.platform, self.limit = platform, limit
 
@@ -179,12 +202,47 @@ def test_the_plan_says_what_was_chosen_and_why():
     assert len(make_plan(1, devices=[_Device("cpu")] * 4).devices) == 1  # no idle device
 
 
+def test_the_plan_follows_measured_rates():
+    rates = Calibration({8: {1: 1.0, 4: 2.0}, 64: {1: 5.0, 4: 3.0}}, "measured on this device")
+    two = {"devices": [_Device("cpu")] * 2, "calibration": rates}
+    small = make_plan(100, hidden_size=10, **two)
+    assert (small.how, small.chunk) == ("chunks", 4)
+    assert small.width % 8 == 0
+    assert "4 lanes of hidden size 10 together ran best (measured on this device)" in str(small)
+    assert make_plan(100, hidden_size=60, **two).how == "one_by_one"
+    assert make_plan(100, hidden_size=60, how="chunks", **two).chunk == 4
+    assert make_plan(3, hidden_size=10, **two).chunk == 2  # no more than a device's share
+    assert rates.rate(64) == 5.0
+    assert rates.rate(4) == 1.0  # half of the smallest size's
+
+
+def test_a_lone_large_lane_has_its_rows_split():
+    two = {"devices": [_Device("cpu")] * 2}
+    assert make_plan(1, step_operations=1e8, **two).how == "split_rows"
+    assert make_plan(1, step_operations=1e4, **two).how == "one_by_one"
+    assert make_plan(2, step_operations=1e8, **two).how == "one_by_one"
+    assert len(make_plan(1, step_operations=1e8, **two).devices) == 2
+
+
+def test_a_calibration_is_stored_for_its_device_and_found_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert load_calibration().source.startswith("shipped")
+    measured = calibrate(sizes=[4], chunks=[1, 2], rounds=1)
+    assert load_calibration() == measured
+    (path,) = tmp_path.rglob("*.json")
+    path.write_text("{}")
+    with pytest.warns(RuntimeWarning, match="cannot be read"):
+        assert load_calibration().source.startswith("shipped")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"how": "pmap"}, "'auto', 'one_by_one' or 'vmap'; got 'pmap'"),
+        ({"how": "pmap"}, "'split_rows'.; got 'pmap'"),
         ({"width": 3}, "positive multiple of the 2 devices; got 3"),
         ({"width": 0}, "positive multiple of the 2 devices; got 0"),
+        ({"how": "chunks", "chunk": 2, "width": 6}, "2 devices × 2 lanes a chunk; got 6"),
+        ({"how": "vmap", "chunk": 2}, "chunk=2 belongs to plan='chunks'"),
     ],
 )
 def test_impossible_plans_are_named(options, message):
@@ -219,6 +277,7 @@ def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
         static={},
         how="vmap",
         width=4,
+        chunk=None,
     )
     assert job.plan.num_lanes == 24
     before = counted.count

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from rnnreg.data import Fold, Split
-from rnnreg.lanes import Plan, tree_bytes
+from rnnreg.lanes import Plan, load_calibration, tree_bytes
 from rnnreg.penalties import leaf_paths
-from rnnreg.training import Settings
+from rnnreg.training import Run, Settings
 
-# Measured rates of one lane on one CPU core by hidden size, in 1e9 operations a second (Elman, plain scan).
-_CORE_RATES = {8: 3.0, 16: 6.0, 32: 18.0, 64: 29.0, 128: 50.0}
 _ACCELERATOR_STEP_SECONDS = 3e-5  # a step of a scan over many lanes is bound by launches
 
 
@@ -67,21 +64,48 @@ def describe(jobs: list[Any]) -> DryRun:
     )
 
 
-def estimate(settings: Settings, data: Split, folds: Fold | None, params: Any) -> tuple[int, float]:
-    """Updates of a lane, and a rough time of one lane on one device."""
+class Estimate(NamedTuple):
+    """What a lane costs, roughly.
+
+    Attributes:
+      updates: updates of a lane.
+      lane_seconds: time of one lane on one device.
+      lane_bytes: memory of one lane while it trains.
+      hidden_size: H of the largest recurrent layer.
+      step_operations: multiplications and additions of one step's recurrent products.
+    """
+
+    updates: int
+    lane_seconds: float
+    lane_bytes: int
+    hidden_size: int
+    step_operations: float
+
+
+def estimate(settings: Settings, data: Split, folds: Fold | None, output: Run) -> Estimate:
+    """What a lane costs, from the number of operations and the measured rates of the device."""
     num_rows = data.train.xs.shape[0] if folds is None else folds.train_rows.shape[1]
     batch = num_rows if settings.batch_size is None else settings.batch_size
     epoch_rows = num_rows if folds is None or folds.epoch_rows is None else folds.epoch_rows
     updates = settings.num_epochs * max(1, -(-epoch_rows // batch))
     steps = data.train.xs.shape[1]
-    leaves = leaf_paths(params)
+    leaves = leaf_paths(output.params)
     weights = sum(leaf.size for path, leaf in leaves.items() if path.split("/")[-1] != "W_embed")
-    hidden = max(
-        (leaf.shape[0] for path, leaf in leaves.items() if path.endswith("W_hh")), default=16
-    )
+    recurrent = [leaf for path, leaf in leaves.items() if path.endswith("W_hh")]
+    hidden = max((leaf.shape[0] for leaf in recurrent), default=16)
+    itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)
+    # states and gates are stored for the backward pass, and their cotangents come back
+    activations = 4 * num_rows * steps * sum(leaf.shape[1] for leaf in recurrent) * itemsize
     operations = 6.0 * batch * steps * weights * updates
     if jax.default_backend() == "cpu":
-        sizes = sorted(_CORE_RATES)
-        rate = float(np.interp(hidden, sizes, [_CORE_RATES[size] for size in sizes]))
-        return updates, operations / (1e9 * rate) + updates * steps * 4e-6
-    return updates, updates * steps * _ACCELERATOR_STEP_SECONDS
+        rate = load_calibration().rate(hidden)
+        seconds = operations / (1e9 * rate) + updates * steps * 4e-6
+    else:
+        seconds = updates * steps * _ACCELERATOR_STEP_SECONDS
+    return Estimate(
+        updates=updates,
+        lane_seconds=seconds,
+        lane_bytes=tree_bytes(output) + 4 * tree_bytes(output.params) + activations,
+        hidden_size=hidden,
+        step_operations=2.0 * batch * sum(leaf.size for leaf in recurrent),
+    )

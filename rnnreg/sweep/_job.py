@@ -12,7 +12,8 @@ import numpy as np
 from jax import Array
 
 from rnnreg.data import Fold, Split, stack_folds, take_fold
-from rnnreg.lanes import Plan, make_plan, tree_bytes
+from rnnreg.lanes import Plan, make_plan
+from rnnreg.network import Network, explain
 from rnnreg.sweep._axes import Axis, lane_values, read_grid
 from rnnreg.sweep._dry_run import estimate
 from rnnreg.training import Hyper, Run, Train, check_data
@@ -35,6 +36,7 @@ class Job:
       output: the shapes of one lane's run.
       updates: updates of a lane.
       lane_seconds: rough time of one lane on one device.
+      recurrence: how the recurrence is computed: what was asked for, and by layer what runs and why.
     """
 
     static: dict[str, Any]
@@ -49,6 +51,11 @@ class Job:
     output: Run
     updates: int
     lane_seconds: float
+    recurrence: dict[str, Any]
+
+    def __str__(self) -> str:
+        layers = self.recurrence["layers"]
+        return "\n".join([str(self.plan), *(f"{name}: {why}" for name, why in layers.items())])
 
     def lane(self, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
         """One lane of this job."""
@@ -72,6 +79,7 @@ def make_job(
     static: dict[str, Any],
     how: str,
     width: int | None,
+    chunk: int | None,
 ) -> Job:
     """Everything about one static combination that can be known, and checked, before it compiles."""
     if not isinstance(train, Train):
@@ -121,14 +129,22 @@ def make_job(
         "folds": None if stacked is None else jax.tree.map(jnp.asarray, stacked),
         "key": key,
     }
-    output, params = _trace(
+    output, recurrence = _trace(
         train, lanes, shared, [*constants, *(n for axis in axes for n in axis.values)]
     )
-    updates, lane_seconds = estimate(settings, data, stacked, params)
-    lane_bytes = tree_bytes(output) + 4 * tree_bytes(params)
+    cost = estimate(settings, data, stacked, output)
     plan = make_plan(
-        len(lanes["seed"]), lane_seconds=lane_seconds, lane_bytes=lane_bytes, how=how, width=width
+        len(lanes["seed"]),
+        lane_seconds=cost.lane_seconds,
+        lane_bytes=cost.lane_bytes,
+        hidden_size=cost.hidden_size,
+        step_operations=cost.step_operations,
+        how=how,
+        width=width,
+        chunk=chunk,
     )
+    if plan.how == "split_rows":
+        train = train.split_rows(plan.devices)
     return Job(
         static=static,
         train=train,
@@ -140,8 +156,9 @@ def make_job(
         fold_sizes=sizes,
         plan=plan,
         output=output,
-        updates=updates,
-        lane_seconds=lane_seconds,
+        updates=cost.updates,
+        lane_seconds=cost.lane_seconds,
+        recurrence=recurrence,
     )
 
 
@@ -199,12 +216,14 @@ def _stack(folds: Any, data: Split, refit: bool):
 
 
 def _trace(train: Train, lanes, shared, names: list[str]):
-    """Shapes of one lane's output, without compiling; raises where a name is never read."""
+    """Shapes of one lane's output and how its recurrence runs, without compiling; raises where a name is never read."""
     lane = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lanes)
-    logs = []
+    logs, networks = [], []
 
     def run(lane, shared):
         logs.append(Hyper(lane["hyper"]))
+        net = train.settings.net
+        networks.append(net if isinstance(net, Network) else net(Hyper(lane["hyper"])))
         return run_lane(train, lane, shared, logs[-1])
 
     output = jax.eval_shape(run, lane, shared)
@@ -215,4 +234,11 @@ def _trace(train: Train, lanes, shared, names: list[str]):
             f"{sorted(logs[-1].reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
             "functions of hyper ask for."
         )
-    return output, output.params
+    return output, _describe(networks[-1], output.params, shared["data"].train.xs.shape[-1])
+
+
+def _describe(net: Network, params: dict[str, Any], input_size: int) -> dict[str, Any]:
+    if "embedding" in params:
+        input_size = params["embedding"]["W_embed"].shape[1]
+    chosen = explain(net, input_size=input_size)
+    return net.recurrence._asdict() | {"layers": {name: str(why) for name, why in chosen.items()}}

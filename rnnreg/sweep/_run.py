@@ -36,6 +36,7 @@ def sweep(
     static: Mapping[str, Iterable[Any]] | None = None,
     plan: str = "auto",
     width: int | None = None,
+    chunk: int | None = None,
     dry_run: Literal[False] = False,
     progress: bool = True,
 ) -> SweepResult: ...
@@ -54,6 +55,7 @@ def sweep(
     static: Mapping[str, Iterable[Any]] | None = None,
     plan: str = "auto",
     width: int | None = None,
+    chunk: int | None = None,
     dry_run: Literal[True],
     progress: bool = True,
 ) -> DryRun: ...
@@ -71,6 +73,7 @@ def sweep(
     static: Mapping[str, Iterable[Any]] | None = None,
     plan: str = "auto",
     width: int | None = None,
+    chunk: int | None = None,
     dry_run: bool = False,
     progress: bool = True,
 ) -> SweepResult | DryRun:
@@ -90,8 +93,9 @@ def sweep(
         (training rows, validation rows).
       refit: add the fold "all", every run on all the training rows, in the same program.
       static: axes that set shapes, `{"hidden_size": [16, 32]}`, each combination compiled by itself.
-      plan: "auto", "one_by_one" or "vmap"; how lanes run.
+      plan: "auto", "one_by_one", "chunks", "vmap" or "split_rows"; how lanes run (see `rr.lanes.make_plan`).
       width: lanes a call; None chooses.
+      chunk: lanes together, for "chunks"; None chooses.
       dry_run: print and return what would be done, and compile nothing.
       progress: show a bar on anything longer than a few seconds.
 
@@ -137,6 +141,7 @@ def sweep(
             static=chosen,
             how=plan,
             width=width,
+            chunk=chunk,
         )
         jobs.append(job)
     if dry_run:
@@ -200,11 +205,12 @@ def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
         "seconds_compile": seconds_compile,
         "seconds_compute": seconds_compute,
         "program_sha256": hashes,
+        "recurrence": [job.recurrence for job in jobs],
         "interrupted": interrupted,
         "environment": environment(),
     }
     _warn(metrics, interrupted)
-    return SweepResult(metrics, tuple(groups), config, "\n".join(str(job.plan) for job in jobs))
+    return SweepResult(metrics, tuple(groups), config, "\n".join(map(str, jobs)))
 
 
 def _listed(value: Any) -> Any:

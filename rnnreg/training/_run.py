@@ -24,6 +24,7 @@ from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import Penalty, leaf_paths
+from rnnreg.training._gradients import gradients_of, split_gradients_of
 from rnnreg.training._settings import Settings, as_hyper, check_data, check_hyper, checked
 
 Params = dict[str, Any]
@@ -134,11 +135,21 @@ class Train:
     def with_epochs(self, num_epochs: int) -> Train:
         """The same run with another number of epochs, recorded at the same stride where that divides it."""
         stride = self.settings.record_every
-        options = self.settings._asdict() | {
-            "num_epochs": num_epochs,
-            "record_every": stride if num_epochs % stride == 0 else None,
-        }
-        return make_train(options.pop("net"), **options)
+        return _build(
+            checked(
+                self.settings._replace(
+                    num_epochs=num_epochs,
+                    record_every=stride if num_epochs % stride == 0 else None,
+                )
+            )
+        )
+
+    def split_rows(self, devices: tuple[Any, ...]) -> Train:
+        """The same run with the rows of every update split over devices, and their gradients summed.
+
+        For one large network alone: equal up to rounding (dropout draws other masks).
+        """
+        return _build(self.settings._replace(devices=tuple(devices)))
 
 
 def make_train(
@@ -198,20 +209,26 @@ def make_train(
     >>> bool(run.metrics["train_loss"] < 0.1), run.history["train_loss"].shape
     (True, (20,))
     """
-    settings = checked(
-        Settings(
-            net=net,
-            loss=loss,
-            penalties=penalties,  # type: ignore[arg-type]
-            optimizer=optimizer,  # type: ignore[arg-type]
-            num_epochs=num_epochs,
-            batch_size=batch_size,
-            record_every=record_every,  # type: ignore[arg-type]
-            keep_best=keep_best,
-            patience=patience,
-            metrics=metrics,  # type: ignore[arg-type]
+    return _build(
+        checked(
+            Settings(
+                net=net,
+                loss=loss,
+                penalties=penalties,  # type: ignore[arg-type]
+                optimizer=optimizer,  # type: ignore[arg-type]
+                num_epochs=num_epochs,
+                batch_size=batch_size,
+                record_every=record_every,  # type: ignore[arg-type]
+                keep_best=keep_best,
+                patience=patience,
+                metrics=metrics,  # type: ignore[arg-type]
+            )
         )
     )
+
+
+def _build(settings: Settings) -> Train:
+    """The run of checked settings."""
     loss, penalties, batch_size = settings.loss, settings.penalties, settings.batch_size
 
     def network_of(hyper):
@@ -266,19 +283,19 @@ def make_train(
         objective = make_objective(network_of(hyper), loss, penalties)
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
 
-        def total_loss(params):
-            return objective(params, batch, hyper, state.penalty_state, key=key, train=True)
-
-        (total, (parts, penalty_state)), gradients = jax.value_and_grad(total_loss, has_aux=True)(
-            state.params
-        )
+        arguments = (state.params, batch, hyper, state.penalty_state)
+        if settings.devices is None:
+            found = gradients_of(objective, *arguments, key=key)
+        else:
+            found = split_gradients_of(objective, *arguments, key=key, devices=settings.devices)
+        total, gradients, penalty_state = found.total, found.gradients, found.penalty_state
         updates, opt_state = optimizer_of(hyper).update(
             gradients,
             state.opt_state,
             state.params,
             value=total,
             grad=gradients,
-            value_fn=lambda params: total_loss(params)[0],
+            value_fn=lambda params: objective(params, *arguments[1:], key=key, train=True)[0],
         )
         params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.tree.norm(gradients)  # overflows before the optimiser's squares do
@@ -289,7 +306,7 @@ def make_train(
         )
         kept = _select(finite & running, new, state)
         diverged_at = jnp.where(running & ~finite, state.step, state.diverged_at)
-        info = TrainInfo(total, parts.data_loss, parts.penalties, gradient_norm, finite)
+        info = TrainInfo(total, found.data_loss, found.penalties, gradient_norm, finite)
         return kept._replace(diverged_at=diverged_at), info
 
     def epoch(state, batch, hyper, epoch_rows):

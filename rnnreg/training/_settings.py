@@ -49,6 +49,7 @@ class Settings(NamedTuple):
       keep_best: whether the best parameters by validation loss are returned.
       patience: records without improvement after which the run stops; None never.
       metrics: further scores, by name, like losses.
+      devices: over which the rows of an update are split; None keeps them together.
     """
 
     net: Any
@@ -61,6 +62,7 @@ class Settings(NamedTuple):
     keep_best: bool
     patience: int | None
     metrics: dict[str, Loss]
+    devices: tuple[Any, ...] | None = None
 
 
 def checked(settings: Settings) -> Settings:
@@ -70,7 +72,7 @@ def checked(settings: Settings) -> Settings:
       ValueError: one of them is out of range.
     """
     _, loss, penalties, optimizer, num_epochs, batch_size, record_every, _, patience, metrics = (
-        settings
+        settings[:10]
     )
     for name, value in (
         ("num_epochs", num_epochs),

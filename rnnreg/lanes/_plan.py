@@ -1,0 +1,174 @@
+"""How the lanes of a sweep share a machine: the choice, and the reason for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+from rnnreg.lanes._calibration import Calibration, load_calibration
+from rnnreg.runtime import available_cores
+
+HOW = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
+
+# A call should be long enough to hide its overhead, and short enough for a live progress bar and Ctrl-C.
+_SECONDS_A_CALL = 1.0
+_MAX_LANES_A_CALL = 256
+# Splitting rows pays where a step's product is large beside the cost of handing it to two cores.
+_SPLIT_ROWS_FROM = 2e6  # operations of one step's recurrent product
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How the lanes of a sweep run.
+
+    Attributes:
+      how: "one_by_one" (each device runs its lanes one after another), "chunks" (a few together, then the
+        next few), "vmap" (each device runs its lanes together) or "split_rows" (one lane at a time on all
+        devices, each of which takes a share of its rows).
+      width: lanes a call, over all devices; the last call is filled up with copies that are dropped.
+      chunk: lanes that a device runs together.
+      devices: the devices.
+      num_lanes: how many lanes there are.
+      reason: why, in words.
+    """
+
+    how: str
+    width: int
+    chunk: int
+    devices: tuple[Any, ...]
+    num_lanes: int
+    reason: str
+
+    @property
+    def num_calls(self) -> int:
+        """How often the compiled program is called."""
+        return -(-self.num_lanes // self.width)
+
+    @property
+    def streams(self) -> int:
+        """How many lanes (or chunks of lanes) are on their way at the same time."""
+        return 1 if self.how == "split_rows" else len(self.devices)
+
+    def __str__(self) -> str:
+        kind = self.devices[0].platform if self.devices else "?"
+        how = f"chunks of {self.chunk}" if self.how == "chunks" else self.how.replace("_", " ")
+        return (
+            f"{self.num_lanes} lanes, {how} on {len(self.devices)} {kind} device(s), "
+            f"{self.width} a call, {self.num_calls} call(s): {self.reason}"
+        )
+
+
+def make_plan(
+    num_lanes: int,
+    *,
+    lane_seconds: float = 0.1,
+    lane_bytes: int = 0,
+    hidden_size: int = 32,
+    step_operations: float = 0.0,
+    how: str = "auto",
+    width: int | None = None,
+    chunk: int | None = None,
+    devices: Any = None,
+    calibration: Calibration | None = None,
+) -> Plan:
+    """The plan for so many lanes.
+
+    On a CPU a batch axis over lanes turns each step into many small products on one core; lanes one after
+    another, each on a core of its own, keep their weights in cache for all steps. Which number of lanes
+    together is fastest at a hidden size comes from measured rates: those that ship, or those of this
+    device once `rr.lanes.calibrate()` has run. On an accelerator one program over all lanes fills the chip.
+
+    Args:
+      num_lanes: L.
+      lane_seconds: estimated time of one lane on one device; sets how many run in a call.
+      lane_bytes: estimated memory of one lane while it runs; caps the lanes that run together.
+      hidden_size: H, of the largest recurrent layer.
+      step_operations: multiplications and additions of one step's recurrent product; splitting the rows of a
+        lone lane pays only where it is large. 0 never splits by itself.
+      how: "auto", "one_by_one", "chunks", "vmap" or "split_rows".
+      width: lanes a call; None chooses.
+      chunk: lanes together, for "chunks"; None chooses.
+      devices: defaults to all of JAX's; see `rr.use_all_cores()`.
+      calibration: measured rates; None takes those stored for the device, else those that ship.
+
+    Raises:
+      ValueError: an unknown `how`, or a width that is not a positive multiple of devices × chunk.
+
+    >>> make_plan(10, how="one_by_one", width=2, devices=jax.devices()[:1]).num_calls
+    5
+    """
+    devices = tuple(jax.devices() if devices is None else devices)
+    if how not in HOW:
+        raise ValueError(f"plan must be one of {HOW}; got {how!r}.")
+    if chunk is not None and how not in ("auto", "chunks"):
+        raise ValueError(f"chunk={chunk} belongs to plan='chunks'; got plan={how!r}.")
+    cpu = devices[0].platform == "cpu"
+    reason = "as asked"
+    if how == "auto" and chunk is not None:
+        how = "chunks"
+    if how == "auto" or (how == "chunks" and chunk is None):
+        rates = calibration or load_calibration(devices[0])
+        asked = how == "chunks"
+        how, chunk, reason = _choose(
+            num_lanes, devices, rates, hidden_size, step_operations, asked=asked
+        )
+    if cpu and len(devices) == 1 and available_cores() > 1:
+        reason += (
+            f"; {available_cores()} cores are available: call rr.use_all_cores() first to use them"
+        )
+    if how == "split_rows":
+        return Plan(how, width or 1, 1, devices, num_lanes, reason)
+    devices = devices[: max(1, min(len(devices), num_lanes))]
+    share = -(-num_lanes // len(devices))
+    chunk = min(chunk or 1, share) if how == "chunks" else 1
+    if width is None:
+        if how == "vmap":
+            each = share
+            limit = _device_bytes(devices[0])
+            if lane_bytes and limit:
+                each = max(1, min(each, int(0.5 * limit / lane_bytes)))
+        else:
+            each = round(_SECONDS_A_CALL / max(lane_seconds, 1e-9))
+            each = max(1, min(share, each, _MAX_LANES_A_CALL))
+        calls = -(-share // each)
+        each = -(-share // calls)  # spread evenly: little is filled up
+        width = -(-each // chunk) * chunk * len(devices)
+    if not isinstance(width, int) or width < 1 or width % (len(devices) * chunk):
+        raise ValueError(
+            f"width must be a positive multiple of the {len(devices)} devices"
+            + (f" × {chunk} lanes a chunk" if chunk > 1 else "")
+            + f"; got {width!r}."
+        )
+    if how == "vmap":
+        chunk = width // len(devices)
+    return Plan(how, width, chunk, devices, num_lanes, reason)
+
+
+def _choose(num_lanes, devices, rates, hidden_size, step_operations, *, asked: bool):
+    """How, how many lanes together, and why."""
+    if asked:
+        chunk = rates.best_chunk(hidden_size, least=2)
+        return "chunks", chunk, f"as asked; {chunk} together ran best ({rates.source})"
+    if devices[0].platform != "cpu":
+        return "vmap", None, "an accelerator fills up with many lanes together"
+    if num_lanes < len(devices) and step_operations >= _SPLIT_ROWS_FROM:
+        return "split_rows", None, "fewer lanes than cores, and steps large enough to share"
+    chunk = rates.best_chunk(hidden_size)
+    if chunk == 1:
+        return (
+            "one_by_one",
+            None,
+            f"on a CPU a lane alone keeps its weights in cache ({rates.source})",
+        )
+    return (
+        "chunks",
+        chunk,
+        f"{chunk} lanes of hidden size {hidden_size} together ran best ({rates.source})",
+    )
+
+
+def _device_bytes(device: Any) -> int | None:
+    stats = device.memory_stats() if hasattr(device, "memory_stats") else None
+    return None if not stats else stats.get("bytes_limit")

@@ -1,0 +1,111 @@
+"""Value and gradient of the objective on one batch: whole, or with the rows split over devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, PartitionSpec
+
+from rnnreg.data import Batch, take_rows
+
+Params = dict[str, Any]
+
+
+class Gradients(NamedTuple):
+    """What an update needs of one batch.
+
+    Attributes:
+      total: data loss + Σ λ_k R_k.
+      data_loss: L.
+      penalties: R_k by name.
+      penalty_state: state of each penalty afterwards.
+      gradients: of the total, like the parameters.
+    """
+
+    total: Array
+    data_loss: Array
+    penalties: dict[str, Array]
+    penalty_state: dict[str, Any]
+    gradients: Params
+
+
+def gradients_of(objective: Callable, params: Params, *arguments: Any, key: Array) -> Gradients:
+    """Value and gradient of `objective(params, batch, hyper, penalty_state, key=…, train=True)`."""
+    (total, (parts, state)), gradients = jax.value_and_grad(objective, has_aux=True)(
+        params, *arguments, key=key, train=True
+    )
+    return Gradients(total, parts.data_loss, parts.penalties, state, gradients)
+
+
+def split_gradients_of(
+    objective: Callable,
+    params: Params,
+    batch: Batch,
+    hyper: Mapping[str, Any],
+    penalty_state: dict[str, Any],
+    *,
+    key: Array,
+    devices: tuple[Any, ...],
+) -> Gradients:
+    """The same with the rows dealt to devices, each device's part weighted by its share of the rows' weights.
+
+    A data loss is a weighted mean over rows, so the shares add up to it; a penalty that looks at states is taken
+    as a mean over rows too. Dropout masks are drawn by each device for its own rows.
+    """
+    mesh = Mesh(np.array(devices), ("rows",))
+    rows, everywhere = PartitionSpec("rows"), PartitionSpec()
+
+    def part(params, batch, hyper, penalty_state, key):
+        count = jnp.sum(row_weights(batch))
+        all_rows = jax.lax.psum(count, "rows")
+        share = jnp.where(
+            all_rows > 0, count / jnp.where(all_rows > 0, all_rows, 1), 1 / len(devices)
+        )
+        key = jax.random.fold_in(key, jax.lax.axis_index("rows"))
+        own = gradients_of(objective, params, batch, hyper, penalty_state, key=key)
+        shared = own._replace(penalty_state=())
+        weighted = jax.tree.map(
+            lambda leaf: jax.lax.psum(share.astype(leaf.dtype) * leaf, "rows"), shared
+        )
+        return weighted._replace(penalty_state=_mean(own.penalty_state))
+
+    return jax.shard_map(
+        part,
+        mesh=mesh,
+        in_specs=(everywhere, rows, everywhere, everywhere, everywhere),
+        out_specs=everywhere,
+        check_vma=False,
+    )(params, _even(batch, len(devices)), dict(hyper), penalty_state, key)
+
+
+def row_weights(batch: Batch) -> Array:
+    """`[B]`, the weight of each row in a mean over rows; 0 for padding and for rows without a true step."""
+    num_rows = batch.xs.shape[0]
+    weights = jnp.ones(num_rows) if batch.weights is None else jnp.asarray(batch.weights)
+    if batch.mask is not None:
+        weights = weights * jnp.any(batch.mask > 0, axis=1).astype(weights.dtype)
+    return weights
+
+
+def _even(batch: Batch, parts: int) -> Batch:
+    """The batch with its last row repeated, at weight 0, until the parts are equal."""
+    num_rows = batch.xs.shape[0]
+    short = -num_rows % parts
+    if short == 0:
+        return batch
+    weights = jnp.ones(num_rows) if batch.weights is None else jnp.asarray(batch.weights)
+    batch = take_rows(batch, np.minimum(np.arange(num_rows + short), num_rows - 1))
+    return batch._replace(weights=jnp.concatenate([weights, jnp.zeros(short, weights.dtype)]))
+
+
+def _mean(tree: Any) -> Any:
+    def mean(leaf):
+        real = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return jax.lax.pmean(leaf, "rows") if real else leaf
+
+    return jax.tree.map(mean, tree)
