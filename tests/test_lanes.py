@@ -100,7 +100,7 @@ parts = jax.jit(functools.partial(split_gradients_of, objective, key=jax.random.
                                   devices=tuple(jax.devices())))(*arguments[1:])
 apart = max(jax.tree.leaves(jax.tree.map(lambda a, b: float(abs(a - b).max()), whole, parts)))
 alone = rr.sweep(train, grid | {"l2": 1e-3}, split, key=jax.random.key(0), plan="split_rows", progress=False)
-drift = abs(float(alone.metrics.train_loss) - float(one.metrics.train_loss.sel(l2=1e-3)))
+drift = abs(float((alone.metrics.train_loss - one.metrics.train_loss.sel(l2=1e-3)).squeeze()))
 
 from rnnreg.lanes import Program  # nine lanes in calls of six: the last one is filled up
 plan = make_plan(9, how="one_by_one", width=6, devices=jax.devices()[:2])
