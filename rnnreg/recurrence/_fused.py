@@ -22,7 +22,7 @@ from jax import Array
 
 from rnnreg.cells import Cell, Derivative, Weights
 from rnnreg.recurrence._product import lax_precision, rounded
-from rnnreg.recurrence._scan import Streams, affine, hold
+from rnnreg.recurrence._scan import Streams, affine, hold, loop
 
 
 class _Inputs(NamedTuple):
@@ -110,7 +110,7 @@ def _forward(
 
     xs = xs if inside else project(xs)
     streams = Streams(xs, keeps, perturbations)
-    _, (states, gated, saved) = jax.lax.scan(body, inputs.state, streams, reverse=reverse)
+    _, (states, gated, saved) = loop(body, inputs.state, streams, reverse=reverse)
     return _Stored(states, states if gated is None else gated, saved)
 
 
@@ -172,7 +172,7 @@ def _tangent(
         return d_new, d_new
 
     streams = (previous, stored.gated, stored.saved, keeps, u_x, u_h, d_perturbations)
-    return jax.lax.scan(body, d_inputs.state, streams, reverse=reverse)[1]
+    return loop(body, d_inputs.state, streams, reverse=reverse)[1]
 
 
 def _linear(
