@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import statistics
 import time
 import warnings
@@ -20,11 +21,14 @@ from rnnreg.runtime import available_cores, cache_folder
 # 1e9 operations a second of one core by hidden size and by lanes together: value and gradient of the fused Elman
 # network, B = 32, T = 100, D = 2, two x86-64 cores with AVX2, jax 0.10.2.
 _SHIPPED: dict[int, dict[int, float]] = {
-    16: {1: 12.0, 4: 9.0},
-    32: {1: 29.0, 4: 16.0},
-    64: {1: 50.0, 4: 20.0},
-    128: {1: 69.0, 4: 28.0},
+    8: {1: 5.4, 2: 4.6, 4: 6.1, 8: 5.6},
+    16: {1: 11.1, 2: 10.1, 4: 12.1, 8: 10.5},
+    32: {1: 32.4, 2: 28.4, 4: 26.8, 8: 23.7},
+    64: {1: 49.2, 2: 47.8, 4: 36.6, 8: 25.3},
+    128: {1: 64.9, 2: 57.5, 4: 53.5, 8: 41.4},
 }
+# A lane alone equals its run bit for bit; lanes together, up to rounding. So they have to be worth it.
+_WORTH = 1.15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +45,15 @@ class Calibration:
     source: str
 
     def best_chunk(self, hidden_size: int, *, least: int = 1) -> int:
-        """The number of lanes together that ran fastest at the nearest hidden size (on a log axis)."""
+        """The number of lanes together that ran fastest at the nearest hidden size (on a log axis).
+
+        More than one only where that is clearly faster than a lane alone.
+        """
         nearest = min(self.rates, key=lambda size: abs(np.log(size / hidden_size)))
         rates = self.rates[nearest]
         able = {chunk: rate for chunk, rate in rates.items() if chunk >= least}
-        return max(able, key=lambda chunk: able[chunk]) if able else least
+        best = max(able, key=lambda chunk: able[chunk]) if able else least
+        return 1 if 1 in able and able[best] < _WORTH * able[1] else best
 
     def rate(self, hidden_size: int) -> float:
         """1e9 operations a second at a hidden size, with the best number of lanes together."""
@@ -94,8 +102,9 @@ def calibrate(
 ) -> Calibration:
     """Measures how fast lanes run on this device, alone and together, and stores it for later plans.
 
-    Value and gradient of an Elman network, B = 32, T = 100, D = 2, on one device, each number of lanes
-    together in turn and the whole repeated `rounds` times; about a minute. Let nothing else run meanwhile.
+    Value and gradient of an Elman network, B = 32, T = 100, D = 2, each number of lanes
+    together in turn and the whole repeated `rounds` times, on all of JAX's devices at once; about a minute. Call
+    `rr.use_all_cores()` first, and let nothing else run meanwhile.
 
     Args:
       sizes: hidden sizes.
@@ -121,22 +130,28 @@ def calibrate(
 def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, float]:
     """Rates by number of lanes together, interleaved."""
     from rnnreg.cells import elman
+    from rnnreg.lanes._plan import make_plan
+    from rnnreg.lanes._program import lower
     from rnnreg.network import network
 
-    batch, steps, inputs, lanes = 32, 100, 2, 2 * max(chunks)
+    devices = tuple(jax.devices())
+    batch, steps, inputs, lanes = 32, 100, 2, 2 * math.lcm(*chunks) * len(devices)
     net = network([elman(hidden_size)], output_size=1)
     xs = jnp.ones((batch, steps, inputs))
     keys = jax.random.split(jax.random.key(0), lanes)
     params = jax.vmap(lambda key: net.init(key, inputs))(keys)
 
-    def value_and_gradient(params):
+    def value_and_gradient(params, shared):
+        del shared
         return jax.value_and_grad(lambda params: jnp.mean(net.apply(params, xs).outputs ** 2))(
             params
         )
 
-    def program(chunk):
-        size = chunk if chunk > 1 else None
-        return jax.jit(lambda params: jax.lax.map(value_and_gradient, params, batch_size=size))
+    def program(chunk):  # every device at work, as in a sweep: chunks would use an idle core too
+        plan = make_plan(lanes, how="chunks", chunk=chunk, width=lanes, devices=devices)
+        nothing = jnp.zeros(())
+        compiled = lower(value_and_gradient, plan, params, nothing).compile()
+        return lambda params: compiled(params, nothing)
 
     programs = {chunk: program(chunk) for chunk in chunks}
     for run in programs.values():
@@ -148,7 +163,7 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
             jax.block_until_ready(run(params))
             seconds[chunk].append(time.perf_counter() - start)
     per_row = hidden_size * (hidden_size + inputs + 1)
-    operations = 6.0 * lanes * batch * steps * per_row
+    operations = 6.0 * lanes * batch * steps * per_row / len(devices)
     return {chunk: operations / statistics.median(s) / 1e9 for chunk, s in seconds.items()}
 
 

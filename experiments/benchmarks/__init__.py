@@ -1,0 +1,1 @@
+"""What rnnreg costs beside its peers; each benchmark has a command line of its own."""

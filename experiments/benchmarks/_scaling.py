@@ -1,0 +1,343 @@
+"""The parts of the scaling benchmark: each takes the `Config` and returns rows of plain numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rnnreg as rr
+from experiments.benchmarks._cost import (
+    Task,
+    beside,
+    compile_updates,
+    entries,
+    lanes_of,
+    one_lane,
+    quartiles,
+    ready_call,
+    record,
+)
+from experiments.benchmarks._peers import GATES
+from rnnreg.lanes._program import _together
+from rnnreg.recurrence import _backend
+
+Rows = list[dict[str, Any]]
+
+MEBIBYTE = 2**20
+
+
+# ---- compiling ------------------------------------------------------------------------------------
+
+
+def compile_times(config: Any) -> Rows:
+    """Seconds to trace, lower and compile, and equations, against T (one update) and against lanes."""
+    rows = []
+    for cell in config.cells:
+        task = Task(cell, config.hidden, batch=config.batch)
+        by_time = {steps: _update_of(task._replace(time=steps)) for steps in config.times}
+        by_lanes = {lanes: _sweep_of(task, lanes) for lanes in config.compile_lanes}
+        for axis, programs in (("time", by_time), ("lanes", by_lanes)):
+            rows += [
+                {**task._asdict(), "axis": axis, **row}
+                for row in _compile(programs, config.compile_rounds)
+            ]
+    return rows
+
+
+def _compile(programs: dict[int, Callable[[], Any]], rounds: int) -> Rows:
+    """Programs by size; each is a function that traces from nothing."""
+
+    def fresh(trace: Callable[[], Any]) -> Callable[[], Any]:
+        def call():
+            jax.clear_caches()
+            return trace().lower().compile()
+
+        return call
+
+    with _no_compilation_cache():
+        seconds = record(
+            {str(size): fresh(trace) for size, trace in programs.items()}, rounds, rest_seconds=0
+        )
+    first = seconds[str(min(programs))]
+    return [
+        {
+            "size": size,
+            "seconds": quartiles(seconds[str(size)]).median,
+            "over_first": quartiles(seconds[str(size)] / first).median,
+            "equations": count_equations(trace().jaxpr.jaxpr),
+        }
+        for size, trace in programs.items()
+    ]
+
+
+def _update_of(task: Task) -> Callable[[], Any]:
+    """Traces one training step; no array of that length is made."""
+
+    def trace() -> Any:
+        train = task.train(penalties={"l2": rr.penalties.l2()})
+        hyper = {"l2": jax.ShapeDtypeStruct((), jnp.float32)}
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        state = jax.eval_shape(
+            lambda batch, key: train.init({"l2": 0.0}, batch, key=key), task.shapes(), key
+        )
+        return jax.jit(train.update).trace(state, task.shapes(), hyper)
+
+    return trace
+
+
+def _sweep_of(task: Task, lanes: int) -> Callable[[], Any]:
+    """Traces the program of so many lanes, all in one call."""
+
+    def trace() -> Any:
+        plan = one_call(lanes, task)
+        function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), 1)
+        return jax.jit(_together(function, plan)).trace(lanes_of(plan.width), task.shapes())
+
+    return trace
+
+
+def count_equations(jaxpr: Any) -> int:
+    """Equations of a jaxpr and of all that are inside it."""
+    count = len(jaxpr.eqns)
+    for equation in jaxpr.eqns:
+        for inner in jax.tree.leaves(
+            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
+        ):
+            inner = getattr(inner, "jaxpr", inner)
+            if hasattr(inner, "eqns"):
+                count += count_equations(inner)
+    return count
+
+
+@contextlib.contextmanager
+def _no_compilation_cache() -> Iterator[None]:
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+
+
+# ---- against T ------------------------------------------------------------------------------------
+
+
+def cost_of_time(config: Any) -> Rows:
+    """Milliseconds a step of time and temporary bytes of a training step, with full and with sqrt memory."""
+    rows = []
+    for cell in config.cells:
+        programs = {}
+        for steps, memory in product(config.times, ("full", "sqrt")):
+            task = Task(cell, config.hidden, steps, config.batch)
+            updates = max(1, config.steps_a_call // steps)
+            compiled, call = compile_updates(
+                task.train(memory=memory), task, updates, device=jax.devices()[0]
+            )
+            programs[steps, memory] = (task, updates, compiled, call)
+        seconds = record({str(key): made[-1] for key, made in programs.items()}, config.rounds)
+        for (steps, memory), (task, updates, compiled, _) in programs.items():
+            rows.append(
+                {
+                    **task._asdict(),
+                    "memory": memory,
+                    **entries(
+                        "milliseconds", seconds[str((steps, memory))], scale=1e3 / (updates * steps)
+                    ),
+                    "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+                }
+            )
+    return rows
+
+
+# ---- against lanes and cores ----------------------------------------------------------------------
+
+
+def cost_of_lanes(config: Any) -> Rows:
+    """Milliseconds a lane and update against lanes, on all cores, by the plan that the library chooses."""
+    rows = []
+    for cell in config.cells:
+        task = Task(cell, config.hidden, batch=config.batch)
+        plans = {lanes: one_call(lanes, task) for lanes in config.lanes}
+        calls = {
+            str(lanes): lanes_call(plan, task, config.lane_updates) for lanes, plan in plans.items()
+        }
+        seconds, scale = record(calls, config.rounds), 1e3 / config.lane_updates
+        for lanes, plan in plans.items():
+            rows.append(
+                {
+                    **task._asdict(),
+                    "lanes": lanes,
+                    "plan": plan.how,
+                    "devices": len(plan.devices),
+                    **entries("milliseconds", seconds[str(lanes)], scale=scale / lanes),
+                }
+            )
+    return rows
+
+
+def weak_scaling(config: Any) -> Rows:
+    """Throughput of all cores over that of one, the same number of lanes on each, one after another."""
+    rows, devices = [], jax.devices()
+    if len(devices) < 2:
+        return rows
+    for cell, hidden in product(config.cells, config.sizes):
+        task = Task(cell, hidden, batch=config.batch)
+
+        def call_on(count: int, task: Task = task) -> Callable[[], Any]:
+            lanes = config.lanes_a_core * count
+            plan = one_call(lanes, task, devices[:count], how="one_by_one")
+            return lanes_call(plan, task, config.lane_updates)
+
+        one = call_on(1)
+        seconds, alone = beside({"all": call_on(len(devices))}, one, config.rounds)
+        rows.append(
+            {
+                **task._asdict(),
+                "lanes_a_core": config.lanes_a_core,
+                "cores": len(devices),
+                **entries("seconds", seconds["all"]),
+                "seconds_one": quartiles(alone["all"]).median,
+                "cores_at_work_one": cores_at_work(one),
+                **entries("ratio", len(devices) * alone["all"] / seconds["all"]),
+            }
+        )
+    return rows
+
+
+def one_call(lanes: int, task: Task, devices: Any = None, *, how: str = "auto") -> rr.lanes.Plan:
+    """The library's plan for so many lanes, all in one call."""
+    plan = rr.lanes.make_plan(
+        lanes, hidden_size=task.hidden, lane_seconds=1e-9, how=how, devices=devices
+    )
+    return dataclasses.replace(plan, width=plan.width * plan.num_calls)
+
+
+def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Callable[[], Any]:
+    """A call that trains every lane of a plan for so many updates."""
+    function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), updates)
+    lanes, batch = lanes_of(plan.width), task.data()
+    compiled = rr.lanes.lower(function, plan, lanes, batch).compile()
+    return ready_call(compiled, lanes, batch)
+
+
+def cores_at_work(call: Callable[[], Any]) -> float:
+    """Seconds of processor time a second of a call: above 1, a single device uses further cores."""
+    call()
+    wall, cpu = time.perf_counter(), time.process_time()
+    call()
+    return (time.process_time() - cpu) / (time.perf_counter() - wall)
+
+
+# ---- a large sweep --------------------------------------------------------------------------------
+
+
+def large_sweep(config: Any) -> Rows:
+    """Peak memory of the process before and after a sweep of very many tiny lanes."""
+    task = Task("elman", 16, time=50, batch=8)
+    train = task.train(penalties={"l2": rr.penalties.l2()}).with_epochs(4)
+    seeds = min(100, config.sweep_lanes)
+    rows = []
+    for lambdas in sorted({1, max(1, config.sweep_lanes // seeds)}):
+        before, start = peak_bytes(), time.perf_counter()
+        result = rr.sweep(
+            train,
+            {"l2": np.linspace(0, 1e-3, lambdas)},
+            task.data(),
+            seeds=seeds,
+            key=jax.random.key(0),
+            progress=False,
+        )
+        seconds = time.perf_counter() - start
+        rows.append(
+            {
+                **task._asdict(),
+                "lanes": int(result.metrics["finished"].size),
+                "finished": int(result.metrics["finished"].sum()),
+                "seconds": seconds,
+                "seconds_compile": result.config["seconds_compile"],
+                "peak_before_mib": before / MEBIBYTE,
+                "peak_after_mib": peak_bytes() / MEBIBYTE,
+            }
+        )
+    return rows
+
+
+def peak_bytes() -> int:
+    """The largest resident set that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+# ---- one network alone ----------------------------------------------------------------------------
+
+
+def split_rows(config: Any) -> Rows:
+    """A lone network with its rows split over all cores beside one core: how much faster a training step is."""
+    rows, devices = [], jax.devices()
+    if len(devices) < 2:
+        return rows
+    for cell, hidden in product(config.cells, config.sizes):
+        task = Task(cell, hidden, batch=config.batch)
+        train = task.train()
+        _, alone = compile_updates(train, task, config.updates, device=devices[0])
+        _, split = compile_updates(train.split_rows(tuple(devices)), task, config.updates)
+        seconds, without = beside({"split": split}, alone, config.rounds)
+        scale = 1e3 / config.updates
+        rows.append(
+            {
+                **task._asdict(),
+                "cores": len(devices),
+                "step_operations": 2.0 * task.batch * GATES[cell] * hidden**2,
+                **entries("milliseconds", seconds["split"], scale=scale),
+                "milliseconds_one": scale * quartiles(without["split"]).median,
+                **entries("ratio", without["split"] / seconds["split"]),
+            }
+        )
+    return rows
+
+
+# ---- where the inputs are projected ---------------------------------------------------------------
+
+
+def input_projection(config: Any) -> Rows:
+    """A training step with the input product inside the loop over one with it before the loop, against D."""
+    rows, chosen, scale = [], _backend._MOST_INSIDE, 1e3 / config.updates
+    for cell, hidden, inputs in product(config.cells, config.projection_sizes, config.input_sizes):
+        task = Task(cell, hidden, batch=config.batch, inputs=inputs)
+        calls = {}
+        for place, most in (("before", 0), ("inside", 10**9)):
+            with _most_inside(most):
+                device = jax.devices()[0]
+                calls[place] = compile_updates(task.train(), task, config.updates, device=device)[1]
+        seconds, before = beside({"inside": calls["inside"]}, calls["before"], config.rounds)
+        rows.append(
+            {
+                **task._asdict(),
+                **entries("milliseconds", seconds["inside"], scale=scale),
+                "milliseconds_before": scale * quartiles(before["inside"]).median,
+                **entries("ratio", seconds["inside"] / before["inside"]),
+                "chosen_inside": inputs <= chosen,
+            }
+        )
+    return rows
+
+
+@contextlib.contextmanager
+def _most_inside(most: int) -> Iterator[None]:
+    """Another bound on D up to which inputs are projected inside the loop."""
+    before = _backend._MOST_INSIDE
+    _backend._MOST_INSIDE = most
+    try:
+        yield
+    finally:
+        _backend._MOST_INSIDE = before

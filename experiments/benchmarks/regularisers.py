@@ -1,0 +1,230 @@
+"""What each regulariser adds to a whole training step: penalties, dropout, clipping, beside none of them.
+
+A step is `Train.update` under SGD (loss, gradient, penalty, checks and new parameters) of one network on one
+device. A call is a loop of several steps, so what it costs to start one does not count. Each regulariser runs next
+to a run of its own without any, in every round; its cost is the median of their ratios.
+
+The claim is that each adds less than a tenth. A penalty on ∂L/∂h_t is reported without one: it differentiates a
+gradient, a second backward pass by nature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import rnnreg as rr
+from experiments._report import Claim, claims_table, command_line, text_table
+from experiments.benchmarks._cost import (
+    LEARNING_RATE,
+    Task,
+    beside,
+    compile_updates,
+    entries,
+    quartiles,
+    write,
+)
+
+LIMIT_PERCENT = 10.0
+RATE = 0.1  # of every dropout
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to time, and where the numbers go."""
+
+    preset: Literal["quick", "full"] = "full"
+    """Base values that the other options override."""
+    cells: tuple[Literal["elman", "gru", "lstm"], ...] = ("elman", "gru")
+    """Cells."""
+    hidden: int = 64
+    """Hidden size H."""
+    time: int = 100
+    """Steps T."""
+    batch: int = 32
+    """Rows B."""
+    inputs: int = 2
+    """Input features D."""
+    updates: int = 10
+    """Training steps a call."""
+    rounds: int = 31
+    """Pairs of calls, with and without, of each regulariser."""
+    only: tuple[str, ...] = ()
+    """Names of the regularisers to time; all of them by default."""
+    json: Path = Path("results/benchmarks/regularisers.json")
+    """Where the numbers go, after each cell."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "quick": {"hidden": 16, "time": 20, "batch": 8, "updates": 2, "rounds": 3},
+}
+
+
+# ---- the regularisers -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Regulariser:
+    """One way to regularise, as arguments of the run and of its network.
+
+    Attributes:
+      penalties: of `rr.make_train`.
+      options: of `rr.network`.
+      clip: whether the gradient's global norm is clipped.
+      cheap: whether it should add less than a tenth.
+    """
+
+    penalties: dict[str, rr.penalties.Penalty] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    clip: bool = False
+    cheap: bool = True
+
+    def train(self, task: Task) -> rr.Train:
+        """The run with this regulariser."""
+        sgd = optax.sgd(LEARNING_RATE)
+        clipped = optax.chain(optax.clip_by_global_norm(1.0), sgd)
+        return task.train(
+            penalties=self.penalties, optimizer=clipped if self.clip else sgd, **self.options
+        )
+
+
+def activity() -> rr.penalties.Penalty:
+    """Σ_h h² over the states of the layers, a mean over rows and steps: a user's own penalty."""
+
+    def value(params, context, state):
+        squares = [jnp.mean(jnp.square(layer.h)) for layer in context.states.values()]
+        return jnp.stack(squares).sum(), state
+
+    return rr.penalties.Penalty(lambda params: (), value, needs=frozenset({"states"}))
+
+
+def state_gradient() -> rr.penalties.Penalty:
+    """Σ_t ‖∂L/∂h_t‖²: a user's own penalty on the backward pass."""
+
+    def value(params, context, state):
+        squares = [jnp.sum(jnp.square(gradient)) for gradient in context.state_gradients.values()]
+        return jnp.stack(squares).sum(), state
+
+    return rr.penalties.Penalty(lambda params: (), value, needs=frozenset({"state_gradients"}))
+
+
+def regularisers() -> dict[str, Regulariser]:
+    """What is timed, by name."""
+    l2, l1, elastic = rr.penalties.l2(), rr.penalties.l1(), rr.penalties.elastic_net()
+    norms = {"l2": l2, "l1": l1, "elastic_net": elastic}
+    once = {"variational": True}
+    return {
+        "l2": Regulariser({"l2": l2}),
+        "l1": Regulariser({"l1": l1}),
+        "elastic_net": Regulariser({"elastic_net": elastic}),
+        "l2 of W_hh": Regulariser({"l2": rr.penalties.l2("W_hh")}),
+        "l2, l1 and elastic_net": Regulariser(norms),
+        "penalty on states": Regulariser({"activity": activity()}),
+        "clipping": Regulariser(clip=True),
+        "input_dropout": Regulariser(options={"input_dropout": RATE}),
+        "input_dropout, variational": Regulariser(options={"input_dropout": RATE, **once}),
+        "output_dropout": Regulariser(options={"output_dropout": RATE}),
+        "output_dropout, variational": Regulariser(options={"output_dropout": RATE, **once}),
+        "recurrent_dropout": Regulariser(options={"recurrent_dropout": RATE}),
+        "all of these, variational": Regulariser(
+            {**norms, "activity": activity()},
+            {
+                **dict.fromkeys(("input_dropout", "output_dropout", "recurrent_dropout"), RATE),
+                **once,
+            },
+            clip=True,
+        ),
+        "penalty on ∂L/∂h": Regulariser({"gradient": state_gradient()}, cheap=False),
+    }
+
+
+# ---- measuring ------------------------------------------------------------------------------------
+
+
+def measure_cell(cell: str, config: Config) -> list[dict[str, Any]]:
+    """A row for each regulariser of one cell: milliseconds a step, and what it adds in per cent.
+
+    Raises:
+      ValueError: `--only` names something else.
+    """
+    task = Task(cell, config.hidden, config.time, config.batch, config.inputs)
+    chosen = regularisers()
+    unknown = [name for name in config.only if name not in chosen]
+    if unknown:
+        raise ValueError(f"there is no regulariser {unknown[0]!r}; there are {list(chosen)}.")
+    chosen = {name: one for name, one in chosen.items() if not config.only or name in config.only}
+    device = jax.devices()[0]
+
+    def call_of(regulariser: Regulariser):
+        return compile_updates(regulariser.train(task), task, config.updates, device=device)[1]
+
+    calls = {name: call_of(regulariser) for name, regulariser in chosen.items()}
+    seconds, without = beside(calls, call_of(Regulariser()), config.rounds)
+    rows = []
+    scale = 1e3 / config.updates
+    for name, regulariser in chosen.items():
+        rows.append(
+            {
+                **task._asdict(),
+                "regulariser": name,
+                "cheap": regulariser.cheap,
+                **entries("milliseconds", seconds[name], scale=scale),
+                "milliseconds_without": scale * quartiles(without[name]).median,
+                **entries("percent", seconds[name] / without[name] - 1, scale=100),
+                "device": device.device_kind,
+            }
+        )
+    return rows
+
+
+def claims_of(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
+    """One claim for each row that makes one."""
+    return [
+        Claim.at_most(
+            f"{row['cell']}, H = {row['hidden']}: {row['regulariser']} adds, in %",
+            source="the library's own aim",
+            expected=LIMIT_PERCENT,
+            measured=row["percent"],
+        )
+        for row in rows
+        if row["cheap"]
+    ]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Milliseconds a training step, and what each regulariser adds with its quartiles."""
+    lines = [
+        (
+            row["cell"],
+            row["regulariser"],
+            f"{row['milliseconds']:.3f}",
+            f"{row['milliseconds_without']:.3f}",
+            f"{row['percent']:+.1f} %",
+            f"{row['percent_low']:+.1f} to {row['percent_high']:+.1f} %",
+        )
+        for row in rows
+    ]
+    return text_table(("cell", "with", "ms", "ms without", "adds", "quartiles"), lines)
+
+
+def main(config: Config) -> None:
+    """Measure every cell; print the table and the claims."""
+    rr.use_all_cores()  # as in a sweep: a device is a core
+    rows: list[dict[str, Any]] = []
+    for cell in config.cells:
+        rows += measure_cell(cell, config)
+        write(config.json, {"config": config, "rows": rows}, claims_of(rows))
+        print(f"{cell} done", flush=True)
+    print(f"\na training step, written to {config.json}\n\n{table(rows)}\n")
+    print(claims_table(claims_of(rows)))
+
+
+if __name__ == "__main__":
+    main(command_line(Config, PRESETS))

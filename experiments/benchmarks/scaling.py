@@ -1,0 +1,239 @@
+"""How compile time, time and memory grow with T, with lanes, with cores and with D.
+
+Parts, of which `--parts` selects some:
+
+- `sweep`: peak memory of a sweep of very many tiny lanes (first, while the process is small);
+- `compile`: seconds to compile and equations, against T and against lanes;
+- `time`: a step of time against T, with full and with sqrt memory, and temporary bytes;
+- `lanes`: a lane's update against lanes, on all cores;
+- `cores`: weak scaling, the same number of lanes on one core and on each;
+- `rows`: one network alone, its rows split over the cores, beside one core;
+- `inputs`: the input product inside the loop over time or before it, against D.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import rnnreg as rr
+from experiments._report import Claim, claims_table, command_line
+from experiments.benchmarks import _scaling
+from experiments.benchmarks._cost import write
+from experiments.benchmarks._scaling_report import grouped, plot, table
+from rnnreg.lanes._plan import _SPLIT_ROWS_FROM
+from rnnreg.plotting import save
+
+Part = Literal["sweep", "compile", "time", "lanes", "cores", "rows", "inputs"]
+Rows = Sequence[Mapping[str, Any]]
+
+MEASURE: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
+    "sweep": _scaling.large_sweep,
+    "compile": _scaling.compile_times,
+    "time": _scaling.cost_of_time,
+    "lanes": _scaling.cost_of_lanes,
+    "cores": _scaling.weak_scaling,
+    "rows": _scaling.split_rows,
+    "inputs": _scaling.input_projection,
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to time, and where the numbers go."""
+
+    preset: Literal["quick", "full"] = "full"
+    """Base values that the other options override."""
+    parts: tuple[Part, ...] = ("sweep", "compile", "time", "lanes", "cores", "rows", "inputs")
+    """Which parts, always in this order."""
+    cells: tuple[Literal["elman", "gru", "lstm"], ...] = ("elman", "gru", "lstm")
+    """Cells, in every part but the sweep."""
+    hidden: int = 32
+    """Hidden size H of `compile`, `time` and `lanes`."""
+    batch: int = 32
+    """Rows B."""
+    rounds: int = 15
+    """Turns of each contender."""
+    times: tuple[int, ...] = (10, 100, 1000, 10000)
+    """Steps T of `compile` and `time`."""
+    steps_a_call: int = 20000
+    """Steps of time in a call of `time`, so that short sequences run often enough to be timed."""
+    compile_lanes: tuple[int, ...] = (1, 16, 256)
+    """Lanes of `compile`."""
+    compile_rounds: int = 5
+    """How often each program is compiled."""
+    lanes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    """Lanes of `lanes`."""
+    lane_updates: int = 5
+    """Updates of a lane in a call of `lanes` and `cores`."""
+    lanes_a_core: int = 16
+    """Lanes on each core in `cores`."""
+    sizes: tuple[int, ...] = (32, 64, 128)
+    """Hidden sizes H of `cores` and `rows`."""
+    updates: int = 10
+    """Updates in a call of `rows` and `inputs`."""
+    sweep_lanes: int = 10000
+    """Lanes of `sweep`."""
+    projection_sizes: tuple[int, ...] = (32, 128)
+    """Hidden sizes H of `inputs`."""
+    input_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
+    """Input features D of `inputs`."""
+    json: Path = Path("results/benchmarks/scaling.json")
+    """Where the numbers go, after each part; the figure lies beside it as .png and .pdf."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "quick": {
+        "cells": ("elman",),
+        "hidden": 8,
+        "batch": 4,
+        "rounds": 3,
+        "times": (10, 100),
+        "steps_a_call": 100,
+        "compile_lanes": (1, 4),
+        "compile_rounds": 1,
+        "lanes": (1, 2, 4),
+        "lane_updates": 1,
+        "lanes_a_core": 2,
+        "sizes": (8,),
+        "updates": 2,
+        "sweep_lanes": 200,
+        "projection_sizes": (8,),
+        "input_sizes": (1, 32),
+    },
+}
+
+
+# ---- claims ---------------------------------------------------------------------------------------
+
+
+def claims_of(result: Mapping[str, Rows]) -> list[Claim]:
+    """What is said about the parts that were measured."""
+    return [claim for part, rows in result.items() for claim in _CLAIMS[part](rows)]
+
+
+def _compile_claims(rows: Rows) -> list[Claim]:
+    claims = []
+    for (cell, axis), group in grouped(rows, "cell", "axis").items():
+        last, name = group[-1], {"time": "T", "lanes": "lanes"}[axis]
+        words = f"{cell}, compiling: {name} = {last['size']} over {group[0]['size']}"
+        claims.append(_at_most(words, 1.5, last["over_first"]))
+        if axis == "time":
+            equations = [row["equations"] for row in group]
+            words = f"{cell}, equations: most over fewest, any T"
+            claims.append(_at_most(words, 1.0, max(equations) / min(equations)))
+    return claims
+
+
+def _time_claims(rows: Rows) -> list[Claim]:
+    claims = []
+    for (cell,), group in grouped(rows, "cell").items():
+        full, sqrt = (
+            {row["time"]: row for row in group if row["memory"] == memory}
+            for memory in ("full", "sqrt")
+        )
+        last = max(full)
+        short = min(full, key=lambda steps: abs(math.log(steps / 100)))
+        slower = full[last]["milliseconds"] / full[short]["milliseconds"]
+        again = sqrt[last]["milliseconds"] / full[last]["milliseconds"]
+        saved = full[last]["temporary_bytes"] / sqrt[last]["temporary_bytes"]
+        claims += [
+            _at_most(f"{cell}, a step of time: T = {last} over {short}", 1.5, slower),
+            _at_most(f"{cell}, T = {last}: time of sqrt memory over full", 1.5, again),
+            _at_least(f"{cell}, T = {last}: temporary bytes of full memory over sqrt", 2.0, saved),
+        ]
+    return claims
+
+
+def _lanes_claims(rows: Rows) -> list[Claim]:
+    claims = []
+    for (cell,), group in grouped(rows, "cell").items():
+        busy = next(row for row in group if row["devices"] == group[-1]["devices"])
+        last = group[-1]
+        words = f"{cell}, a lane's update: {last['lanes']} lanes over {busy['lanes']}"
+        claims.append(_at_most(words, 1.2, last["milliseconds"] / busy["milliseconds"]))
+    return claims
+
+
+def _cores_claims(rows: Rows) -> list[Claim]:
+    if not rows:
+        return [_at_least("throughput of all cores over one", 1.9, None)]
+    return [
+        _at_least(
+            f"{row['cell']}, H = {row['hidden']}: throughput of {row['cores']} cores over one",
+            0.95 * row["cores"],
+            row["ratio"],
+        )
+        for row in rows
+    ]
+
+
+def _sweep_claims(rows: Rows) -> list[Claim]:
+    grown = rows[-1]["peak_after_mib"] - rows[0]["peak_before_mib"]
+    return [_at_most(f"growth of peak memory, {rows[-1]['lanes']} lanes, in MiB", 500, grown)]
+
+
+def _rows_claims(rows: Rows) -> list[Claim]:
+    return [
+        _at_least(
+            f"{row['cell']}, H = {row['hidden']}: rows on {row['cores']} cores, how much faster",
+            1.0,
+            row["ratio"],
+        )
+        for row in rows
+        if row["step_operations"] >= _SPLIT_ROWS_FROM  # where the library would split by itself
+    ]
+
+
+def _inputs_claims(rows: Rows) -> list[Claim]:
+    claims = []
+    for (cell, hidden), group in grouped(rows, "cell", "hidden").items():
+        worst = max(r["ratio"] if r["chosen_inside"] else 1 / r["ratio"] for r in group)
+        words = f"{cell}, H = {hidden}: input product as chosen over the other place, worst D"
+        claims.append(_at_most(words, 1.05, worst))
+    return claims
+
+
+_CLAIMS: dict[str, Callable[[Rows], list[Claim]]] = {
+    "sweep": _sweep_claims,
+    "compile": _compile_claims,
+    "time": _time_claims,
+    "lanes": _lanes_claims,
+    "cores": _cores_claims,
+    "rows": _rows_claims,
+    "inputs": _inputs_claims,
+}
+_AIM = "the library's own aim"
+
+
+def _at_most(words: str, expected: float, measured: float | None) -> Claim:
+    return Claim.at_most(words, source=_AIM, expected=expected, measured=measured)
+
+
+def _at_least(words: str, expected: float, measured: float | None) -> Claim:
+    return Claim.at_least(words, source=_AIM, expected=expected, measured=measured)
+
+
+# ---- the command line -----------------------------------------------------------------------------
+
+
+def main(config: Config) -> None:
+    """Measure the parts; print tables and claims, draw the figure."""
+    rr.use_all_cores()
+    result: dict[str, list[dict[str, Any]]] = {}
+    for part in (part for part in MEASURE if part in config.parts):
+        result[part] = MEASURE[part](config)
+        write(config.json, {"config": config, **result}, claims_of(result))
+        print(f"{table(part, result[part])}\n", flush=True)
+    print(claims_table(claims_of(result)))
+    if {"time", "lanes"} & set(result):
+        save(plot(result), config.json.with_suffix(""), close=True)
+    print(f"\nwritten to {config.json}")
+
+
+if __name__ == "__main__":
+    main(command_line(Config, PRESETS))

@@ -1,0 +1,181 @@
+"""The cells that state their derivative, a loop over time in NumPy for each, and random arguments for both."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SEED, tolerance
+
+import rnnreg as rr
+from rnnreg.recurrence import unroll
+
+HIDDEN = 4
+INSIDE, OUTSIDE = (
+    2,
+    17,
+)  # input sizes on either side of what the fused recurrence projects inside its loop
+STATIC = ("backend", "reverse", "memory", "truncate", "precision")
+
+# Compiled once for each set of shapes, whichever test asks first.
+run = jax.jit(unroll, static_argnums=0, static_argnames=STATIC)
+
+
+class Case(NamedTuple):
+    """A cell, and its gate in NumPy: `gate(state, x_proj, h_proj) -> state`, both tuples that begin with h."""
+
+    cell: Any
+    gate: Callable
+    gates: int = 1
+    recurrent: Callable = lambda params: params["W_hh"]
+
+
+def _sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def _elman(activation):
+    return lambda state, x_proj, h_proj: (activation(x_proj + h_proj),)
+
+
+def _gru(state, x_proj, h_proj):
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(x_proj, 3, 1), np.split(h_proj, 3, 1)
+    z = _sigmoid(x_z + h_z)
+    return ((1 - z) * np.tanh(x_n + _sigmoid(x_r + h_r) * h_n) + z * state[0],)
+
+
+def _lstm(state, x_proj, h_proj):
+    i, f, g, o = np.split(x_proj + h_proj, 4, 1)
+    c = _sigmoid(f) * state[1] + _sigmoid(i) * np.tanh(g)
+    return _sigmoid(o) * np.tanh(c), c
+
+
+def _symmetric(params):
+    return (params["W_hh"] + params["W_hh"].T) / 2
+
+
+def _elman_of(activation):
+    return rr.cells.elman(HIDDEN, activation=activation)
+
+
+CASES = {
+    "elman_tanh": Case(_elman_of(jnp.tanh), _elman(np.tanh)),
+    "elman_relu": Case(_elman_of(jax.nn.relu), _elman(lambda z: np.maximum(z, 0))),
+    "elman_identity": Case(_elman_of(jax.nn.identity), _elman(lambda z: z)),
+    "elman_sigmoid": Case(_elman_of(jax.nn.sigmoid), _elman(_sigmoid)),
+    "irnn": Case(rr.cells.irnn(HIDDEN), _elman(lambda z: np.maximum(z, 0))),
+    "gru": Case(rr.cells.gru(HIDDEN), _gru, 3),
+    "gru_one_bias": Case(rr.cells.gru(HIDDEN, recurrent_bias=False), _gru, 3),
+    "lstm": Case(rr.cells.lstm(HIDDEN), _lstm, 4),
+    # a parametrisation of one's own, which hands over three weights
+    "symmetric": Case(
+        rr.cells.elman(HIDDEN)._replace(
+            name="symmetric", weights=lambda p: (p["W_xh"], _symmetric(p), p["b_h"])
+        ),
+        _elman(np.tanh),
+        recurrent=_symmetric,
+    ),
+}
+# the three kinds of gate, where a property does not depend on more
+KINDS = {name: CASES[name] for name in ("elman_tanh", "gru", "lstm")}
+
+
+def loop(
+    case,
+    params,
+    xs,
+    state,
+    *,
+    mask=None,
+    recurrent_mask=None,
+    perturbations=None,
+    reverse=False,
+    rounded=lambda values: values,
+):
+    """What `unroll` does, one step after another in float64; `rounded` is what happens to a product's operands."""
+    params, xs, state = jax.tree.map(lambda leaf: np.asarray(leaf, float), (params, xs, state))
+    W_xh, W_hh = rounded(params["W_xh"]), rounded(case.recurrent(params))
+    state, states = tuple(state), [None] * len(xs)
+    for t in reversed(range(len(xs))) if reverse else range(len(xs)):
+        h = state[0] if recurrent_mask is None else state[0] * np.asarray(recurrent_mask)
+        x_proj = rounded(xs[t]) @ W_xh + params["b_h"]
+        h_proj = rounded(h) @ W_hh + params.get("b_hh", 0)
+        new = case.gate(state, x_proj, h_proj)
+        if perturbations is not None:
+            new = (new[0] + np.asarray(perturbations[t]), *new[1:])
+        if mask is not None:
+            counts = np.asarray(mask[t], bool)[:, None]
+            new = tuple(np.where(counts, n, old) for n, old in zip(new, state, strict=True))
+        state = states[t] = new
+    return state, tuple(np.stack(field) for field in zip(*states, strict=True))
+
+
+def draw(
+    case, *, input_size=INSIDE, steps=7, batch=3, seed=0, radius=None, but=(), dtype=None
+) -> dict[str, Any]:
+    """Arguments of `unroll`, all but those named: no weight at 0, no row with all steps but one with none.
+
+    With `radius`, each gate's recurrent matrix has this spectral radius.
+    """
+    rng = np.random.default_rng([SEED, seed])
+    dtype = jnp.result_type(float) if dtype is None else dtype
+
+    def normal(shape):
+        scale = 1 / np.sqrt(shape[0]) if len(shape) == 2 else 0.5
+        return rng.normal(size=shape) * scale
+
+    shapes = jax.eval_shape(lambda key: case.cell.init(key, input_size), jax.random.key(0))
+    params = jax.tree.map(lambda leaf: normal(leaf.shape), shapes)
+    if radius is not None:
+        blocks = np.split(case.recurrent(params), case.gates, axis=1)
+        radii = [np.abs(np.linalg.eigvals(block)).max() for block in blocks]
+        params["W_hh"] *= np.repeat(radius / np.array(radii), HIDDEN)
+    start = jax.eval_shape(lambda: case.cell.initial_state(batch))
+    mask = (rng.random((steps, batch)) < 0.7) & (np.arange(batch) != 2)
+    given = {
+        "params": params,
+        "xs": rng.normal(size=(steps, batch, input_size)),
+        "state": jax.tree.map(lambda leaf: rng.normal(size=leaf.shape) / 2, start),
+        "recurrent_mask": 2.0 * (rng.random((batch, HIDDEN)) < 0.6) + 0.1,
+        "perturbations": rng.normal(size=(steps, batch, HIDDEN)) / 4,
+    }
+    given = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given) | {"mask": jnp.asarray(mask)}
+    return {name: value for name, value in given.items() if name not in but}
+
+
+OPTIONAL = ("mask", "recurrent_mask", "perturbations")
+
+
+def wave(given, cell, **options):
+    """A smooth number that looks at every state, the last one twice."""
+    leaves = jax.tree.leaves(unroll(cell, **given, **options))
+    return sum(jnp.sum(jnp.sin(leaf)) for leaf in leaves)
+
+
+def split(given):
+    """What has a gradient, and the mask, which has none."""
+    return {k: v for k, v in given.items() if k != "mask"}, given.get("mask")
+
+
+def assert_close(got, expected, *, loosen=1.0):
+    """Leaf by leaf, to the dtype's tolerance of a leaf's largest element: each element is a sum of such."""
+    leaves = jax.tree.leaves(got), jax.tree.leaves(expected)
+    for one, two in zip(*leaves, strict=True):
+        limits = tolerance(one.dtype, loosen=loosen)
+        largest = max(1.0, np.abs(two).max()) if np.size(two) else 1.0
+        np.testing.assert_allclose(one, two, rtol=limits["rtol"], atol=limits["atol"] * largest)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """A compiled program is some hundred mappings of memory, of which a Linux process may have 65 530."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_kind = pytest.mark.parametrize("case", KINDS.values(), ids=KINDS.keys())
+either = pytest.mark.parametrize("backend", ["scan", "fused"])

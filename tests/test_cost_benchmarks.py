@@ -1,0 +1,219 @@
+"""The benchmarks of the library's own costs: what they run, write and claim. No time is asserted."""
+
+import dataclasses
+import json
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import tolerance
+
+import rnnreg as rr
+from experiments._report import command_line
+from experiments.benchmarks import _cost, _measure, _scaling, regularisers, scaling
+from experiments.benchmarks._cost import Task
+from experiments.benchmarks._scaling_report import TABLES, plot, table
+from rnnreg.recurrence import _backend
+
+pytestmark = pytest.mark.usefixtures("compile_quickly", "quick_clock")
+
+TASK = Task("elman", 4, time=5, batch=3)
+
+
+@pytest.fixture(scope="module")
+def quick_clock():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_measure, "TURN_SECONDS", 0.0)
+        patch.setattr(_measure, "REST_SECONDS", 0.0)
+        yield
+
+
+# ---- what is timed, and how -----------------------------------------------------------------------
+
+
+def test_updates_in_a_row_are_the_updates_one_by_one():
+    train = TASK.train(penalties={"l2": rr.penalties.l2()})
+    batch, hyper = TASK.data(), {"l2": jnp.float32(0.1)}
+    start = train.init(hyper, batch, key=jax.random.key(0))
+    together = jax.jit(_cost.updates_in_a_row(train, 3))(start, batch, hyper)
+    state = start
+    for _ in range(3):
+        state, _ = jax.jit(train.update)(state, batch, hyper)
+    assert int(together.step) == 3
+    chex.assert_trees_all_close(together.params, state.params, **tolerance("float32"))
+
+
+def test_shapes_are_those_of_the_data():
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), TASK.data()) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), TASK.shapes()
+    )
+
+
+def test_every_call_has_a_baseline_of_its_own_beside_it():
+    turns = []
+    calls = {name: lambda name=name: turns.append(name) for name in "ab"}
+    seconds, before = _cost.beside(calls, lambda: turns.append("-"), 3)
+    assert "".join(turns) == "--aa--bb" + "-a-b" + "b-a-" + "-a-b"  # twice to warm up
+    for found in (seconds, before):
+        assert {name: times.shape for name, times in found.items()} == {"a": (3,), "b": (3,)}
+        assert all((times >= 0).all() for times in found.values())
+
+
+# ---- regularisers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(regularisers.regularisers()))
+def test_every_regulariser_changes_the_training_step(name):
+    regulariser = regularisers.regularisers()[name]
+    batch = TASK.data()._replace(ys=100 * TASK.data().ys)  # a gradient worth clipping
+    trained = []
+    for train in (regulariser.train(TASK), TASK.train()):
+        hyper = dict.fromkeys(train.settings.penalties, 1e-2)
+        state = train.init(hyper, batch, key=jax.random.key(0))
+        new, info = jax.jit(train.update)(state, batch, hyper)
+        assert bool(info.finite)
+        trained.append(new.params["layer_0"]["W_hh"])
+    assert not np.allclose(*trained, rtol=1e-6, atol=0)
+
+
+def test_penalties_of_a_users_own_are_what_they_say():
+    train = TASK.train()
+    net, batch = train.settings.net, TASK.data()
+    params = net.init(jax.random.key(0), TASK.inputs)
+    made = {"activity": regularisers.activity(), "gradient": regularisers.state_gradient()}
+    objective = rr.make_objective(net, rr.losses.squared_error("mean"), made)
+    lam, states = dict.fromkeys(made, 1.0), {"activity": (), "gradient": ()}
+    _, (parts, _) = objective(params, batch, lam, states, key=None, train=False)
+    out = net.apply(params, batch.xs)
+    h = out.states["layer_0"].h
+    np.testing.assert_allclose(parts.penalties["activity"], jnp.mean(h**2), **tolerance("float32"))
+    weights = params["readout"]["W_hy"][:, 0]
+    # At the last step nothing but the readout depends on h.
+    errors = 2 * (out.outputs - batch.ys)[:, -1, 0] / (TASK.batch * TASK.time)
+    last = float(jnp.sum(jnp.square(errors[:, None] * weights)))
+    assert float(parts.penalties["gradient"]) > last > 0
+
+
+def test_a_cell_is_measured_and_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rr, "use_all_cores", lambda: 1)
+    config = regularisers.Config(
+        cells=("elman",),
+        hidden=4,
+        time=5,
+        batch=3,
+        updates=1,
+        rounds=1,
+        only=("l2", "penalty on ∂L/∂h"),
+        json=tmp_path / "regularisers.json",
+    )
+    regularisers.main(config)
+    written = json.loads(config.json.read_text())
+    assert [row["regulariser"] for row in written["rows"]] == list(config.only)
+    (claim,) = written["claims"]  # a second backward pass claims nothing
+    assert claim["claim"] == "elman, H = 4: l2 adds, in %"
+    assert claim["measured"] == written["rows"][0]["percent"]
+    assert "penalty on ∂L/∂h" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="there is no regulariser 'l3'; there are"):
+        regularisers.measure_cell("elman", dataclasses.replace(config, only=("l3",)))
+
+
+# ---- scaling --------------------------------------------------------------------------------------
+
+
+def test_equations_are_counted_inside_too():
+    def loop(x):
+        return jax.lax.scan(lambda carry, _: (jnp.sin(carry) + 1, None), x, length=9)[0]
+
+    assert _scaling.count_equations(jax.make_jaxpr(loop)(1.0).jaxpr) == 3  # scan, sin, add
+
+
+def test_the_bound_on_inputs_inside_comes_back():
+    before = _backend._MOST_INSIDE
+    with _scaling._most_inside(7):
+        assert _backend._MOST_INSIDE == 7
+    assert before == _backend._MOST_INSIDE
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_a_plan_of_one_call_trains_every_lane(lanes):
+    plan = _scaling.one_call(lanes, TASK)
+    assert plan.num_calls == 1
+    params = _scaling.lanes_call(plan, TASK, 1)()
+    assert params["layer_0"]["W_hh"].shape == (plan.width, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory, compile_quickly, quick_clock):
+    path = tmp_path_factory.mktemp("scaling") / "scaling.json"
+    config = command_line(
+        scaling.Config, scaling.PRESETS, args=["--preset", "quick", "--json", str(path)]
+    )
+    config = dataclasses.replace(
+        config, rounds=1, times=(4, 9), steps_a_call=9, lanes=(1, 2), sweep_lanes=20, hidden=4
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rr, "use_all_cores", lambda: 1)
+        scaling.main(config)
+    return config, json.loads(path.read_text())
+
+
+@pytest.mark.slow
+def test_every_part_is_written_with_its_claims(measured):
+    config, written = measured
+    assert set(written) == {"config", "claims", "environment", *scaling.MEASURE}
+    assert set(scaling.MEASURE) == set(config.parts) == set(TABLES)
+    assert list(config.parts) == list(scaling.MEASURE)
+    several = written["environment"]["num_devices"] > 1
+    for part in scaling.MEASURE:
+        assert bool(written[part]) == (several or part not in ("cores", "rows")), part
+    assert [row["lanes"] for row in written["sweep"]] == [20]
+    assert {row["equations"] for row in written["compile"] if row["axis"] == "time"} != {0}
+    assert [(row["inputs"], row["chosen_inside"]) for row in written["inputs"]] == [
+        (1, True),
+        (32, False),
+    ]
+    if not several:
+        (claim,) = [c for c in written["claims"] if c["claim"].startswith("throughput")]
+        assert claim["holds"] is None
+    folder = config.json.parent
+    assert {p.name for p in folder.iterdir()} == {"scaling.json", "scaling.pdf", "scaling.png"}
+
+
+def made_up(ratio):
+    row = {"cell": "gru", "hidden": 128, "cores": 2, "lanes_a_core": 4, "ratio": ratio}
+    spread = {"ratio_low": ratio, "ratio_high": ratio, "cores_at_work_one": 1.0}
+    return {**row, **spread}
+
+
+@pytest.mark.parametrize(("ratio", "holds"), [(1.95, True), (1.8, False)])
+def test_cores_are_claimed_to_scale(ratio, holds):
+    (claim,) = scaling.claims_of({"cores": [made_up(ratio)]})
+    assert (claim.expected, claim.measured, claim.holds) == ("at least 1.9", ratio, holds)
+    assert f"{ratio:.3f}" in table("cores", [made_up(ratio)])
+
+
+def test_rows_claim_only_where_the_library_would_split_them():
+    row = {"cell": "gru", "hidden": 128, "cores": 2, "ratio": 1.4}
+    rows = [{**row, "step_operations": operations} for operations in (1e3, 1e7)]
+    assert [claim.holds for claim in scaling.claims_of({"rows": rows})] == [True]
+
+
+def test_the_choice_of_place_is_judged_by_its_worst_input_size():
+    row = {"cell": "gru", "hidden": 32}
+    rows = [
+        {**row, "ratio": 0.8, "chosen_inside": True},
+        {**row, "ratio": 0.9, "chosen_inside": False},  # inside would have been faster
+    ]
+    (claim,) = scaling.claims_of({"inputs": rows})
+    assert claim.measured == pytest.approx(1 / 0.9)
+    assert claim.holds is False
+
+
+def test_nothing_is_drawn_of_nothing():
+    import matplotlib.pyplot as plt
+
+    figure = plot({})
+    assert len(figure.axes) == 1
+    plt.close(figure)
