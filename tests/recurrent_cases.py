@@ -17,6 +17,7 @@ INSIDE, OUTSIDE = (
     2,
     17,
 )  # input sizes on either side of what the fused recurrence projects inside its loop
+SHORT, LONG = 7, 19  # steps on either side of what is written out instead of a loop
 STATIC = ("backend", "reverse", "memory", "truncate", "precision")
 
 # Compiled once for each set of shapes, whichever test asks first.
@@ -113,7 +114,7 @@ def loop(
 
 
 def draw(
-    case, *, input_size=INSIDE, steps=7, batch=3, seed=0, radius=None, but=(), dtype=None
+    case, *, input_size=INSIDE, steps=LONG, batch=3, seed=0, radius=None, but=(), dtype=None
 ) -> dict[str, Any]:
     """Arguments of `unroll`, all but those named: no weight at 0, no row with all steps but one with none.
 

@@ -11,6 +11,7 @@ from recurrent_cases import (
     CASES,
     HIDDEN,
     INSIDE,
+    LONG,
     OPTIONAL,
     OUTSIDE,
     assert_close,
@@ -48,14 +49,14 @@ def results(unroll, cell, given, mask):
     return gradient, states
 
 
-# Seven steps: segments of one step, of some with some left over, and of all steps.
+# Nineteen steps: segments of one step, of some with some left over, and of all steps.
 MEMORIES = [
-    ("gru", "fused", "onwards", ("sqrt", 1, 7)),
+    ("gru", "fused", "onwards", ("sqrt", 1, 19)),
     ("gru", "fused", "backwards", ("sqrt",)),
-    ("lstm", "fused", "backwards", (2,)),
+    ("lstm", "fused", "backwards", (17,)),
     ("elman_tanh", "fused", "onwards", ("sqrt",)),
     ("lstm", "scan", "onwards", ("sqrt",)),
-    ("elman_tanh", "scan", "backwards", (3,)),
+    ("elman_tanh", "scan", "backwards", (6,)),
 ]
 
 
@@ -144,9 +145,9 @@ def test_segments_longer_than_the_sequence_make_the_same_program(backend):
 
         return str(jax.make_jaxpr(gradient)(given))
 
-    assert program(truncate=7) == program(truncate=9) == program()
-    assert program(memory=7) == program(memory=9) != program()
-    assert program(truncate=9, memory="sqrt") == program(memory="sqrt") == program(memory=3)
+    assert program(truncate=19) == program(truncate=25) == program()
+    assert program(memory=19) == program(memory=25) != program()
+    assert program(truncate=25, memory="sqrt") == program(memory="sqrt") == program(memory=5)
 
 
 # ---- precision ------------------------------------------------------------------------------------
@@ -316,8 +317,8 @@ NETWORKS = {
 def test_networks_agree(name):
     layers, options = NETWORKS[name]
     rng = np.random.default_rng(0)
-    xs = jnp.asarray(rng.normal(size=(BATCH, 7, INSIDE)), jnp.result_type(float))
-    mask = jnp.asarray(rng.random((BATCH, 7)) < 0.7)
+    xs = jnp.asarray(rng.normal(size=(BATCH, LONG, INSIDE)), jnp.result_type(float))
+    mask = jnp.asarray(rng.random((BATCH, LONG)) < 0.7)
     params = rr.network(layers, 2, **options).init(jax.random.key(0), INSIDE)
     params = jax.tree.map(
         lambda leaf: leaf + jnp.asarray(0.3 * rng.normal(size=leaf.shape), leaf.dtype), params
