@@ -98,4 +98,8 @@ def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, 
 
 
 def _steps(net: Network) -> dict[str, Callable[..., Any]]:
-    return {f"layer_{index}": cell_step(entry.cell) for index, entry in enumerate(net.layers)}
+    precision = net.recurrence.precision
+    return {
+        f"layer_{index}": cell_step(entry.cell, precision=precision)
+        for index, entry in enumerate(net.layers)
+    }

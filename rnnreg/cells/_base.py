@@ -88,6 +88,16 @@ def plain_weights(params: Params) -> Weights:
     return Weights(params["W_xh"], params["W_hh"], params["b_h"], params.get("b_hh"))
 
 
+def gate_of(record: Callable[..., tuple[Any, Any]]) -> Callable[[Params, Any, Array, Array], Any]:
+    """The gate whose record this is: the state alone, from projections alone."""
+
+    def gate(params: Params, state: Any, x_proj: Array, h_proj: Array) -> Any:
+        del params
+        return record(state, x_proj, h_proj)[0]
+
+    return gate
+
+
 def zero_hidden(hidden_size: int) -> Callable[..., HiddenState]:
     """`initial_state` of a cell that carries only h."""
 

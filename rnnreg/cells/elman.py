@@ -15,6 +15,7 @@ from rnnreg.cells._base import (
     Derivative,
     HiddenState,
     check_hidden_size,
+    gate_of,
     plain_weights,
     zero_hidden,
 )
@@ -61,10 +62,6 @@ def elman(
         del state
         return HiddenState(h=activation(x_proj + h_proj)), ()
 
-    def gate(params, state, x_proj, h_proj):
-        del params
-        return record(state, x_proj, h_proj)[0]
-
     slope = slope_of(activation)
 
     def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
@@ -77,7 +74,7 @@ def elman(
         init=init,
         initial_state=zero_hidden(hidden_size),
         weights=plain_weights,
-        gate=gate,
+        gate=gate_of(record),
         derivative=Derivative(record, tangent, additive=True) if slope else None,
     )
 

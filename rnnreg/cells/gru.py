@@ -15,6 +15,7 @@ from rnnreg.cells._base import (
     Derivative,
     HiddenState,
     check_hidden_size,
+    gate_of,
     plain_weights,
     zero_hidden,
 )
@@ -83,10 +84,6 @@ def gru(
         n = activation(x_n + r * h_n)
         return combine(z, n, state.h), (r, z, n, h_n)
 
-    def gate(params, state, x_proj, h_proj):
-        del params
-        return record(state, x_proj, h_proj)[0]
-
     sigma_slope, phi_slope = slope_of(gate_activation), slope_of(activation)
 
     def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
@@ -118,6 +115,6 @@ def gru(
         init=init,
         initial_state=zeros,
         weights=plain_weights,
-        gate=gate,
+        gate=gate_of(record),
         derivative=own,
     )

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.cells._activation import slope_of
-from rnnreg.cells._base import Cell, Derivative, check_hidden_size, plain_weights
+from rnnreg.cells._base import Cell, Derivative, check_hidden_size, gate_of, plain_weights
 from rnnreg.cells.initializers import Initializer, gate_blocks, resolve
 
 
@@ -78,10 +78,6 @@ def lstm(
         c = f * state.c + i * g
         return LSTMState(h=o * activation(c), c=c), (i, f, g, o)
 
-    def gate(params, state, x_proj, h_proj):
-        del params
-        return record(state, x_proj, h_proj)[0]
-
     sigma_slope, phi_slope = slope_of(gate_activation), slope_of(activation)
 
     def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
@@ -99,6 +95,6 @@ def lstm(
         init=init,
         initial_state=initial_state,
         weights=plain_weights,
-        gate=gate,
+        gate=gate_of(record),
         derivative=own,
     )

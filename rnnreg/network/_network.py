@@ -162,13 +162,11 @@ def network(
             f"initial_state must be 'zero' or 'learned'; got {initial_state!r}. A given state is passed "
             "to apply(..., state=...)."
         )
-    check_backend(backend)
+    for entry in layers:
+        check_backend(entry.cell, backend)
     check_segments(memory, truncate)
     check_precision(precision)
     recurrence = Recurrence(backend, memory, truncate, precision)
-    for entry in layers:
-        if backend == "fused":
-            choose_backend(entry.cell, input_size=1, backend=backend)
     for name, rate in (
         ("input_dropout", input_dropout),
         ("dropout", dropout),

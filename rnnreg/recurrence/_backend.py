@@ -54,19 +54,8 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Cho
     >>> print(choose_backend(rr.cells.gru(8, reset="before"), input_size=2))
     scan, inputs projected before the loop: gru_reset_before does its own products
     """
-    check_backend(backend)
-    obstacle = None
-    if cell.gate is None or cell.weights is None:
-        obstacle = f"{cell.name} does its own products"
-    elif cell.derivative is None:
-        obstacle = (
-            f"the gate of {cell.name} does not state its derivative (unusual activations do not)"
-        )
-    if backend == "fused" and obstacle:
-        raise ValueError(
-            f"backend='fused' cannot run this cell: {obstacle}. Use backend='auto' or 'scan', or give the cell a "
-            "rr.cells.Derivative."
-        )
+    check_backend(cell, backend)
+    obstacle = _obstacle(cell)
     if obstacle or backend == "scan":
         return Choice("scan", False, obstacle or "as asked")
     inside = jax.default_backend() == "cpu" and input_size <= _MOST_INSIDE
@@ -74,7 +63,22 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Cho
     return Choice("fused", inside, f"{why}, so weight gradients are one product a sequence")
 
 
-def check_backend(backend: str) -> None:
-    """Raises where there is no such back end."""
+def check_backend(cell: Cell, backend: str) -> None:
+    """Raises where there is no such back end, or it cannot run the cell. It asks for no device, so it starts none."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {BACKENDS}; got {backend!r}.")
+    obstacle = _obstacle(cell)
+    if backend == "fused" and obstacle:
+        raise ValueError(
+            f"backend='fused' cannot run this cell: {obstacle}. Use backend='auto' or 'scan', or give the cell a "
+            "rr.cells.Derivative."
+        )
+
+
+def _obstacle(cell: Cell) -> str | None:
+    """Why a cell cannot run fused; None where it can."""
+    if cell.gate is None or cell.weights is None:
+        return f"{cell.name} does its own products"
+    if cell.derivative is None:
+        return f"the gate of {cell.name} does not state its derivative (unusual activations do not)"
+    return None

@@ -22,7 +22,7 @@ from jax import Array
 
 from rnnreg.cells import Cell, Derivative, Weights
 from rnnreg.recurrence._product import lax_precision, rounded
-from rnnreg.recurrence._scan import Streams, affine, hold, loop
+from rnnreg.recurrence._scan import Streams, affine, loop, masked, settle
 
 
 class _Inputs(NamedTuple):
@@ -101,11 +101,10 @@ def _forward(
 
     def body(state, step_inputs):
         x, keep, perturbation = step_inputs
-        h = state.h if recurrent_mask is None else state.h * recurrent_mask
+        h = masked(state.h, recurrent_mask)
         x_proj = project(x) if inside else x
         gated, saved = derivative.record(state, x_proj, affine(h, W_hh, b_hh, precision))
-        new = gated if perturbation is None else gated._replace(h=gated.h + perturbation)
-        new = hold(keep, new, state)
+        new = settle(gated, state, keep, perturbation)
         return new, (new, None if perturbation is None else gated, saved if store else ())
 
     xs = xs if inside else project(xs)
@@ -139,7 +138,7 @@ def _tangent(
 
     previous = jax.tree.map(before, inputs.state, stored.states)
     W_xh, W_hh, xs = (rounded(value, precision) for value in (W_xh, W_hh, xs))
-    h = rounded(previous.h if mask is None else previous.h * mask, precision)
+    h = rounded(masked(previous.h, mask), precision)
     d_x = linear(d_xs, W_xh)
     if derivative.additive and inside:  # one product serves W_hh, W_xh and b_h
         joined = jnp.concatenate([h, xs, jnp.ones((*xs.shape[:2], 1), xs.dtype)], axis=-1)
@@ -163,12 +162,10 @@ def _tangent(
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def body(d_state, step_inputs):
         state, gated, saved, keep, u_x, u_h, d_perturbation = step_inputs
-        d_h = d_state.h if mask is None else d_state.h * mask
-        d_h_proj = recurrent(d_h) if u_h is None else recurrent(d_h) + u_h
+        d_h_proj = recurrent(masked(d_state.h, mask))
+        d_h_proj = d_h_proj if u_h is None else d_h_proj + u_h
         d_new = derivative.tangent(saved, state, gated, d_state, u_x, d_h_proj)
-        if d_perturbation is not None:
-            d_new = d_new._replace(h=d_new.h + d_perturbation)
-        d_new = hold(keep, d_new, d_state)
+        d_new = settle(d_new, d_state, keep, d_perturbation)
         return d_new, d_new
 
     streams = (previous, stored.gated, stored.saved, keeps, u_x, u_h, d_perturbations)
