@@ -29,6 +29,7 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -155,12 +156,18 @@ def write_summary(
     content = {
         **summary,
         "claims": list(claims),
-        "environment": {**runtime.environment(), "commit": _commit()},
+        "environment": {**runtime.environment(), "commit": commit()},
     }
-    path = Path(directory) / "summary.json"
+    return write_json(Path(directory) / "summary.json", plain(content))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write plain content as JSON; an interruption leaves the file as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_plain(content), indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    draft = path.with_name(path.name + ".part")
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    draft.write_text(text + "\n", encoding="utf-8")
+    os.replace(draft, path)
     return path
 
 
@@ -212,7 +219,7 @@ def _cell(value: float | str | None) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` made of dicts, lists, strings and finite numbers."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
@@ -220,21 +227,21 @@ def _plain(value: Any) -> Any:
         return float(value) if math.isfinite(value) else None
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
-        return {field.name: _plain(getattr(value, field.name)) for field in fields}
+        return {field.name: plain(getattr(value, field.name)) for field in fields}
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): plain(item) for name, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):  # a NamedTuple
-        return {name: _plain(getattr(value, name)) for name in value._fields}
+        return {name: plain(getattr(value, name)) for name in value._fields}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if hasattr(value, "tolist"):  # arrays and scalars of numpy, jax and xarray
-        return _plain(np.asarray(value).tolist())
+        return plain(np.asarray(value).tolist())
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"summary.json cannot hold {type(value).__name__}: {value!r}")
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit that the code is at, with "+" when files have changed since; None outside git."""
     git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     try:

@@ -13,7 +13,7 @@ from conftest import require, tolerance
 
 import rnnreg as rr
 from experiments import __main__ as listing
-from experiments._report import command_line
+from experiments._report import command_line, write_json
 from experiments.benchmarks import _measure, _peers, lanes
 from experiments.benchmarks._peers import Task
 
@@ -279,7 +279,7 @@ def test_the_table_has_a_line_a_size_and_a_column_a_tool():
 
 def test_a_result_is_reported_and_drawn_from_its_file(tmp_path, capsys):
     path = tmp_path / "old.json"
-    lanes.write(made_up(), path)
+    write_json(path, made_up())
     lanes.main(tiny(tmp_path, from_json=path))
     text = capsys.readouterr().out
     for words in ("losses and gradients", "a whole step of SGD", "200.0 GFLOP/s", "Some CPU"):

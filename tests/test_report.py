@@ -192,7 +192,7 @@ def test_all_runs_each_and_reports_failures(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(listing, "discover", lambda folder: dict.fromkeys(outcomes, "A line."))
     monkeypatch.setattr(listing.subprocess, "run", fake)
-    monkeypatch.setattr("experiments._report._commit", lambda: None)
+    monkeypatch.setattr("experiments._report.commit", lambda: None)
     assert listing.main(listing.Arguments("all", "quick")) == 1
     one, two = capsys.readouterr().out.splitlines()[-2:]
     assert one.split() == ["one", "ok", one.split()[2], "2", "2", "1"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +13,8 @@ import numpy as np
 import optax
 
 import rnnreg as rr
-from experiments._report import Claim, _commit, _plain
-from experiments.benchmarks._measure import Timing, interleave, machine
+from experiments._report import Claim, commit, plain, write_json
+from experiments.benchmarks._measure import interleave, machine, quartiles
 
 LEARNING_RATE = 1e-2
 
@@ -178,15 +176,6 @@ def beside(
     return {n: seconds[n] for n in calls}, {n: seconds[f"before {n}"] for n in calls}
 
 
-def quartiles(values: Sequence[float] | np.ndarray) -> Timing:
-    """Median and quartiles.
-
-    >>> quartiles([1.0, 2.0, 3.0, 4.0, 5.0])
-    Timing(median=3.0, low=2.0, high=4.0)
-    """
-    return Timing(*(float(q) for q in np.quantile(values, (0.5, 0.25, 0.75))))
-
-
 def entries(name: str, values: np.ndarray, *, scale: float = 1.0) -> dict[str, float]:
     """Median and quartiles as entries of a row.
 
@@ -202,10 +191,6 @@ def entries(name: str, values: np.ndarray, *, scale: float = 1.0) -> dict[str, f
 
 def write(path: Path, result: Mapping[str, Any], claims: Sequence[Claim]) -> None:
     """The result as JSON, with its claims and where it was measured; an interruption leaves the file as it was."""
-    environment = {**machine(), "commit": _commit()}
+    environment = {**machine(), "commit": commit()}
     content = {**result, "claims": list(claims), "environment": environment}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    text = json.dumps(_plain(content), indent=1, ensure_ascii=False, allow_nan=False)
-    draft.write_text(text + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_json(path, plain(content))

@@ -7,7 +7,7 @@ import gc
 import math
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,10 +76,16 @@ def interleave(
                 gc.collect()
                 time.sleep(rest_seconds)
                 seconds[name].append(_seconds(calls[name], repeats[name]))
-    return {
-        name: Timing(*(float(q) for q in np.quantile(values, (0.5, 0.25, 0.75))))
-        for name, values in seconds.items()
-    }
+    return {name: quartiles(values) for name, values in seconds.items()}
+
+
+def quartiles(values: Sequence[float] | np.ndarray) -> Timing:
+    """Median and quartiles.
+
+    >>> quartiles([1.0, 2.0, 3.0, 4.0, 5.0])
+    Timing(median=3.0, low=2.0, high=4.0)
+    """
+    return Timing(*(float(q) for q in np.quantile(values, (0.5, 0.25, 0.75))))
 
 
 def faster(calls: Mapping[str, Callable[[], Any]], *, trials: int = 3) -> str:

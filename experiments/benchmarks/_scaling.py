@@ -23,10 +23,10 @@ from experiments.benchmarks._cost import (
     entries,
     lanes_of,
     one_lane,
-    quartiles,
     ready_call,
     record,
 )
+from experiments.benchmarks._measure import quartiles
 from experiments.benchmarks._peers import GATES
 from rnnreg.lanes._program import _together
 from rnnreg.recurrence import _backend

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 
 import rnnreg as rr
-from experiments._report import command_line, text_table
+from experiments._report import command_line, text_table, write_json
 from experiments.benchmarks._measure import (
     MATMUL_SIZE,
     Timing,
@@ -226,7 +226,7 @@ def measure(config: Config, *, say: Callable[[str], None] = print) -> dict[str, 
             rates.append(rate)
             result["rows"] += rows
             result["matmul_gflops"] = float(np.median(rates))
-            write(result, config.json)
+            write_json(config.json, result)
             say(f"{cell}, H = {hidden}: {_in_short(rows)}")
     return result
 
@@ -301,15 +301,6 @@ def make_row(
         "share_of_matmul": gflops / matmul_gflops,
         "device": config.device,
     }
-
-
-def write(result: Mapping[str, Any], path: Path) -> None:
-    """The result as JSON; an interruption leaves the file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".part")
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    draft.write_text(text + "\n", encoding="utf-8")
-    os.replace(draft, path)
 
 
 # ---- reading --------------------------------------------------------------------------------------

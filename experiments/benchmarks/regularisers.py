@@ -27,9 +27,9 @@ from experiments.benchmarks._cost import (
     beside,
     compile_updates,
     entries,
-    quartiles,
     write,
 )
+from experiments.benchmarks._measure import quartiles
 
 LIMIT_PERCENT = 10.0
 RATE = 0.1  # of every dropout
