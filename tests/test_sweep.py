@@ -345,6 +345,18 @@ def test_dry_run_says_what_would_be_done_and_compiles_nothing(monkeypatch):
     assert text.count("48 lanes, one by one on") == 2
 
 
+def test_a_dry_run_knows_which_lanes_run_in_turn():
+    """On one device lanes in chunks, or with split rows, take no less than one after another."""
+
+    def seconds(plan):
+        options = {"plan": plan, "chunk": 2 if plan == "chunks" else None}
+        grid = {"l2": [0, 1e-3, 1e-2, 1e-1], "learning_rate": 1e-2}
+        return rr.sweep(make(), grid, sine(), key=KEY, dry_run=True, **options).seconds
+
+    alone = seconds("one_by_one")
+    assert seconds("chunks") == seconds("split_rows") == alone > seconds("vmap")
+
+
 def test_ctrl_c_returns_what_is_finished(fake):
     fake.calls = 2
     grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}

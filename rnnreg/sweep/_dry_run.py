@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rnnreg.data import Fold, Split
-from rnnreg.lanes import Plan, load_calibration, tree_bytes
+from rnnreg.lanes import Calibration, Plan, tree_bytes
 from rnnreg.penalties import leaf_paths
 from rnnreg.training import Run, Settings
 
@@ -50,9 +50,9 @@ def describe(jobs: list[Any]) -> DryRun:
     """What the jobs would do."""
 
     def seconds(job):
-        lanes = job.plan.num_lanes
-        share = -(-lanes // len(job.plan.devices)) if job.plan.how == "one_by_one" else 1
-        return share * job.lane_seconds
+        plan = job.plan
+        in_turn = 1 if plan.how == "vmap" else -(-plan.num_lanes // plan.streams)
+        return in_turn * job.lane_seconds
 
     return DryRun(
         lanes=sum(job.plan.num_lanes for job in jobs),
@@ -82,7 +82,9 @@ class Estimate(NamedTuple):
     step_operations: float
 
 
-def estimate(settings: Settings, data: Split, folds: Fold | None, output: Run) -> Estimate:
+def estimate(
+    settings: Settings, data: Split, folds: Fold | None, output: Run, rates: Calibration
+) -> Estimate:
     """What a lane costs, from the number of operations and the measured rates of the device."""
     num_rows = data.train.xs.shape[0] if folds is None else folds.train_rows.shape[1]
     batch = num_rows if settings.batch_size is None else settings.batch_size
@@ -98,7 +100,7 @@ def estimate(settings: Settings, data: Split, folds: Fold | None, output: Run) -
     activations = 4 * num_rows * steps * sum(leaf.shape[1] for leaf in recurrent) * itemsize
     operations = 6.0 * batch * steps * weights * updates
     if jax.default_backend() == "cpu":
-        rate = load_calibration().rate(hidden)
+        rate = rates.rate(hidden)
         seconds = operations / (1e9 * rate) + updates * steps * 4e-6
     else:
         seconds = updates * steps * _ACCELERATOR_STEP_SECONDS

@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg.data import Fold, Split, stack_folds, take_fold
-from rnnreg.lanes import Plan, make_plan
+from rnnreg.lanes import Plan, load_calibration, make_plan
 from rnnreg.network import Network, explain
 from rnnreg.sweep._axes import Axis, lane_values, read_grid
 from rnnreg.sweep._dry_run import estimate
@@ -132,7 +132,8 @@ def make_job(
     output, recurrence = _trace(
         train, lanes, shared, [*constants, *(n for axis in axes for n in axis.values)]
     )
-    cost = estimate(settings, data, stacked, output)
+    rates = load_calibration()
+    cost = estimate(settings, data, stacked, output, rates)
     plan = make_plan(
         len(lanes["seed"]),
         lane_seconds=cost.lane_seconds,
@@ -142,6 +143,7 @@ def make_job(
         how=how,
         width=width,
         chunk=chunk,
+        calibration=rates,
     )
     if plan.how == "split_rows":
         train = train.split_rows(plan.devices)

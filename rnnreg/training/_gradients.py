@@ -98,9 +98,9 @@ def _even(batch: Batch, parts: int) -> Batch:
     short = -num_rows % parts
     if short == 0:
         return batch
-    weights = jnp.ones(num_rows) if batch.weights is None else jnp.asarray(batch.weights)
-    batch = take_rows(batch, np.minimum(np.arange(num_rows + short), num_rows - 1))
-    return batch._replace(weights=jnp.concatenate([weights, jnp.zeros(short, weights.dtype)]))
+    places = np.arange(num_rows + short)
+    true = jnp.asarray(places < num_rows, jnp.result_type(float))
+    return take_rows(batch, np.minimum(places, num_rows - 1), weights=true)
 
 
 def _mean(tree: Any) -> Any:

@@ -24,7 +24,7 @@ from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import Penalty, leaf_paths
-from rnnreg.training._gradients import gradients_of, split_gradients_of
+from rnnreg.training._gradients import gradients_of, row_weights, split_gradients_of
 from rnnreg.training._settings import Settings, as_hyper, check_data, check_hyper, checked
 
 Params = dict[str, Any]
@@ -335,10 +335,7 @@ def _build(settings: Settings) -> Train:
 
     def score(outputs, batch, prefix):
         """Losses and further metrics of outputs in the units of the split's arrays."""
-        counts = jnp.ones(len(batch.ys), bool) if batch.weights is None else batch.weights > 0
-        if batch.mask is not None:
-            counts &= jnp.any(batch.mask > 0, axis=1)
-        nothing = ~jnp.any(counts)
+        nothing = ~jnp.any(row_weights(batch) > 0)
         scores = {f"{prefix}_loss": loss(outputs, batch.ys, batch.mask, batch.weights)}
         for name, metric in settings.metrics.items():
             scores[f"{prefix}_{name}"] = metric(outputs, batch.ys, batch.mask, batch.weights)

@@ -71,8 +71,8 @@ def checked(settings: Settings) -> Settings:
     Raises:
       ValueError: one of them is out of range.
     """
-    _, loss, penalties, optimizer, num_epochs, batch_size, record_every, _, patience, metrics = (
-        settings[:10]
+    _, loss, penalties, optimizer, num_epochs, batch_size, record_every, _, patience, metrics, _ = (
+        settings
     )
     for name, value in (
         ("num_epochs", num_epochs),
