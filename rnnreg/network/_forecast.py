@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.network._network import Network, Params
+from rnnreg.network._records import Network, Params
 
 
 def forecast(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,76 +11,11 @@ from jax import Array
 
 from rnnreg.cells import Cell, glorot_uniform
 from rnnreg.network._dropout import Drops, is_zero
+from rnnreg.network._records import Layer, Network, NetworkOutput, Params, Recurrence
 from rnnreg.recurrence import Choice, choose_backend, product, unroll
 from rnnreg.recurrence._backend import check_backend
 from rnnreg.recurrence._product import check_precision
 from rnnreg.recurrence._unroll import check_segments
-
-Params = dict[str, Any]
-
-
-class Layer(NamedTuple):
-    """A recurrent layer.
-
-    Attributes:
-      cell: its cell.
-      repeat: how many times the same weights are applied, one after another.
-      bidirectional: whether a second cell reads the sequence backwards; outputs are joined.
-    """
-
-    cell: Cell
-    repeat: int = 1
-    bidirectional: bool = False
-
-
-class Recurrence(NamedTuple):
-    """How the recurrence is computed: the arguments of `recurrence.unroll` that change time, memory or rounding.
-
-    Attributes:
-      backend: "auto", "scan" or "fused".
-      memory: "full", "sqrt" or the number of steps a segment.
-      truncate: steps after which the gradient is cut, or None.
-      precision: of every matrix product of the network, or None for JAX's default.
-    """
-
-    backend: str = "auto"
-    memory: str | int = "full"
-    truncate: int | None = None
-    precision: str | None = None
-
-
-class NetworkOutput(NamedTuple):
-    """What a network returns.
-
-    Attributes:
-      outputs: `[B, T, O]` with a readout at each step, `[B, O]` with one at the last true step.
-      states: by layer, every state at every step, fields `[B, T, H]`.
-      final_state: by layer, the state after the last step; give it back as `state` to go on.
-    """
-
-    outputs: Array
-    states: dict[str, Any]
-    final_state: dict[str, Any]
-
-
-class Network(NamedTuple):
-    """A network as two pure functions, with the static facts that other rooms ask for.
-
-    Attributes:
-      init: `init(key, input_size=None, *, dtype=float32) -> params`.
-      apply: `apply(params, xs, *, mask, state, key, train, perturbations) -> NetworkOutput`.
-      layers: the recurrent layers.
-      readout: "all" or "last".
-      output_size: O, or None without a readout matrix.
-      recurrence: how the recurrence is computed.
-    """
-
-    init: Callable[..., Params]
-    apply: Callable[..., NetworkOutput]
-    layers: tuple[Layer, ...]
-    readout: str
-    output_size: int | None
-    recurrence: Recurrence = Recurrence()
 
 
 def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:

@@ -1,6 +1,7 @@
 """A training run as pure functions: init, update, advance, finish, and the whole run as one call."""
 
-from rnnreg.training._run import Best, Run, Train, TrainInfo, TrainState, make_train
+from rnnreg.training._records import Best, Run, TrainInfo, TrainState
+from rnnreg.training._run import Train, make_train
 from rnnreg.training._settings import Hyper, Settings, check_data
 
 __all__ = [

@@ -1,0 +1,87 @@
+"""What a run carries, tells and produces."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jax import Array
+
+Params = dict[str, Any]
+
+
+class Best(NamedTuple):
+    """The best record so far.
+
+    Attributes:
+      params: the parameters then.
+      val_loss: the validation loss then.
+      step: the number of updates then.
+    """
+
+    params: Params
+    val_loss: Array
+    step: Array
+
+
+class TrainState(NamedTuple):
+    """What the next update needs.
+
+    Attributes:
+      params: parameters.
+      opt_state: state of the optimiser.
+      penalty_state: state of each penalty, by name.
+      key: root of the run's minibatches and dropout masks; never used up, only folded.
+      step: updates done.
+      epoch: epochs done.
+      diverged_at: the step whose loss, gradient or result was not finite; −1 while there is none.
+      best: the best record so far, or () where it is not kept.
+      stalled: records since the validation loss last improved.
+    """
+
+    params: Params
+    opt_state: Any
+    penalty_state: dict[str, Any]
+    key: Array
+    step: Array
+    epoch: Array
+    diverged_at: Array
+    best: Any
+    stalled: Array
+
+
+class TrainInfo(NamedTuple):
+    """What a diagnostic wants to know of one update, all before it was applied.
+
+    Attributes:
+      total: data loss + Σ λ_k R_k.
+      data_loss: L.
+      penalties: R_k by name, without its λ.
+      gradient_norm: global norm of the gradient of the total.
+      finite: whether loss, gradient and the new parameters are finite.
+    """
+
+    total: Array
+    data_loss: Array
+    penalties: dict[str, Array]
+    gradient_norm: Array
+    finite: Array
+
+
+class Run(NamedTuple):
+    """What one run produces.
+
+    Attributes:
+      params: final parameters (the best ones with `keep_best`), the pytree that `net.apply` takes.
+      history: by name, `[R]` values at the record stride.
+      metrics: by name, final values; NaN for a diverged run.
+      predictions: outputs on the validation rows in the units of the split's arrays; None without any.
+      diverged_at: the step at which the run froze, −1 if it did not.
+      num_updates: updates done.
+    """
+
+    params: Params
+    history: dict[str, Array]
+    metrics: dict[str, Array]
+    predictions: Any
+    diverged_at: Array
+    num_updates: Array
