@@ -1,0 +1,130 @@
+"""A recurrence as one map of flat states: what the diagnostics of dynamics step and differentiate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells import Cell
+from rnnreg.network import Network
+from rnnreg.recurrence import cell_step
+
+Params = dict[str, Any]
+System = Network | Cell | Callable[[Any, Any, Array], Any]
+
+
+class Dynamics(NamedTuple):
+    """`state' = step(state, x)` on rows, with everything that is carried laid out in one vector of n numbers.
+
+    Attributes:
+      step: `step(state [B, n], x [B, D]) -> [B, n]`, row by row.
+      start: `[B, n]`, the state before the first step.
+      size: n, over all layers and fields.
+      places: by name, such as "layer_0/h", the slice of the n numbers that a field of the state takes.
+      unflatten: `unflatten(state [B, n])`, the state as the system carries it.
+    """
+
+    step: Callable[[Array, Array], Array]
+    start: Array
+    size: int
+    places: dict[str, slice]
+    unflatten: Callable[[Array], Any]
+
+
+def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) -> Dynamics:
+    """The map that a network, a cell or a step function iterates.
+
+    Args:
+      system: a network (the states of all layers together; without dropout), a cell, or a function
+        `step(params, state, x [B, …]) -> state` on rows, whose state is any tree of `[B, …]` arrays.
+      params: its parameters.
+      xs: `[B, T, …]`, the inputs that it will be driven by.
+      state: the state before the first step; None is the system's own, which a function does not have.
+
+    Raises:
+      ValueError: a bidirectional network, a function without a state, or a step that changes the shapes, the dtypes
+        or the structure of its state.
+    """
+    first = jax.tree.map(lambda leaf: leaf[:, 0], xs)
+    if isinstance(system, Network):
+        if any(entry.bidirectional for entry in system.layers):
+            raise ValueError(
+                "a bidirectional network has no state that goes forwards alone, so no dynamics; give one of its cells."
+            )
+
+        def advance(state, x):
+            return system.apply(params, x[:, None], state=state).final_state
+
+        given = state
+        if (
+            given is None
+        ):  # a masked step holds the state, so what comes out is what the network starts from
+            no_step = jnp.zeros((len(first), 1))
+            given = system.apply(params, first[:, None], mask=no_step).final_state
+    elif isinstance(system, Cell):
+        step = cell_step(system)
+
+        def advance(state, x):
+            return step(params, state, x)
+
+        given = system.initial_state(len(first), first.dtype) if state is None else state
+    elif callable(system):
+
+        def advance(state, x):
+            return system(params, state, x)
+
+        if state is None:
+            raise ValueError(
+                "a step function has no initial state of its own: give state, a tree of [B, …] arrays."
+            )
+        given = state
+    else:
+        raise ValueError(
+            f"system must be a network, a cell or a function step(params, state, x); got {system!r}."
+        )
+    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, given))
+    _check_step(advance, given, first)
+    shapes = [leaf.shape[1:] for leaf in leaves]
+    ends = [0]
+    for leaf in leaves:
+        ends.append(ends[-1] + leaf[0].size)
+
+    def flatten(state):
+        rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(state)]
+        return jnp.concatenate(rows, axis=1)
+
+    def unflatten(flat):
+        parts = [
+            flat[:, begin:end].reshape(-1, *shape)
+            for begin, end, shape in zip(ends, ends[1:], shapes, strict=False)
+        ]
+        return jax.tree.unflatten(structure, parts)
+
+    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(given)]
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "state" for path in paths]
+    places = {
+        name: slice(begin, end) for name, begin, end in zip(names, ends, ends[1:], strict=False)
+    }
+    return Dynamics(
+        lambda state, x: flatten(advance(unflatten(state), x)),
+        flatten(given),
+        ends[-1],
+        places,
+        unflatten,
+    )
+
+
+def _check_step(advance: Callable[[Any, Array], Any], state: Any, x: Array) -> None:
+    """Raises where a step does not return what it was given, in shapes, dtypes and structure."""
+    new = jax.eval_shape(advance, state, x)
+    before = jax.tree.map(lambda leaf: (jnp.shape(leaf), str(jnp.result_type(leaf))), state)
+    after = jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), new)
+    if jax.tree.structure(before) != jax.tree.structure(after) or before != after:
+        raise ValueError(
+            "a step must return a state like the one it was given, so that it can be iterated; it was given "
+            f"{before} and returns {after} (shape, dtype)."
+        )
