@@ -17,7 +17,7 @@ INSIDE, OUTSIDE = (
     2,
     17,
 )  # input sizes on either side of what the fused recurrence projects inside its loop
-SHORT, LONG = 7, 19  # steps on either side of what is written out instead of a loop
+SHORT, LONG = 7, 19  # steps on either side of what is written out for a cell of one gate
 STATIC = ("backend", "reverse", "memory", "truncate", "precision")
 
 # Compiled once for each set of shapes, whichever test asks first.

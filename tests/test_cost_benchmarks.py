@@ -14,6 +14,7 @@ import rnnreg as rr
 from experiments._report import command_line
 from experiments.benchmarks import _cost, _measure, _scaling, regularisers, scaling
 from experiments.benchmarks._cost import Task
+from experiments.benchmarks._one_core import OneCore
 from experiments.benchmarks._scaling_report import TABLES, plot, table
 from rnnreg.recurrence import _backend
 
@@ -181,9 +182,18 @@ def test_every_part_is_written_with_its_claims(measured):
     assert {p.name for p in folder.iterdir()} == {"scaling.json", "scaling.pdf", "scaling.png"}
 
 
+@pytest.mark.slow
+def test_a_process_on_one_core_answers_and_ends():
+    with OneCore(TASK, 2, 1) as one:
+        one()
+        one()
+        assert one.process.poll() is None
+    assert one.process.returncode == 0
+
+
 def made_up(ratio):
     row = {"cell": "gru", "hidden": 128, "cores": 2, "lanes_a_core": 4, "ratio": ratio}
-    spread = {"ratio_low": ratio, "ratio_high": ratio, "cores_at_work_one": 1.0}
+    spread = {"ratio_low": ratio, "ratio_high": ratio}
     return {**row, **spread}
 
 

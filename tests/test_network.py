@@ -10,6 +10,7 @@ from conftest import tolerance
 
 import rnnreg as rr
 from rnnreg.cells import HiddenState
+from rnnreg.network._dropout import uniform_24_bits
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
@@ -407,6 +408,60 @@ def test_recurrent_dropout_is_one_mask_over_time_on_what_enters_the_product():
     np.testing.assert_allclose(h[:, 2], m * (m + 1) + 1, rtol=1e-5)
     np.testing.assert_allclose(h[:, 3], m * (m * (m + 1) + 1) + 1, rtol=1e-5)
     assert abs(m.mean() - 1) < 4 * np.sqrt(rate / (1 - rate) / m.size)
+
+
+def _bits(seed, *shape):
+    return np.asarray(uniform_24_bits(jax.random.key(seed), shape), np.float64) / 2**24
+
+
+@pytest.mark.float32_only  # whole numbers: the same in either precision
+def test_the_numbers_behind_a_mask_are_uniform_and_independent():
+    """Each statistic within 4.5 of its standard errors, over elements, neighbours and keys."""
+    n = 2**18
+    draws = np.stack([_bits(seed, n) for seed in range(8)])
+    assert np.abs(draws.mean(1) - 0.5).max() < 4.5 / np.sqrt(12 * n)
+    counts = np.stack([np.bincount((row * 256).astype(int), minlength=256) for row in draws])
+    chi2 = ((counts - n / 256) ** 2 / (n / 256)).sum(1)
+    assert np.abs(chi2 - 255).max() < 4.5 * np.sqrt(2 * 255)
+    centred = (draws - 0.5) * np.sqrt(12)  # variance 1
+    for lag in (1, 2, 3, 16, 32, 64, 100, 128, 1024, 3200, 65536):
+        products = centred[:, lag:] * centred[:, :-lag]
+        assert np.abs(products.mean(1)).max() * np.sqrt(n - lag) < 4.5, lag
+    across = centred @ centred.T / np.sqrt(n)
+    assert np.abs(across - np.diag(np.diag(across))).max() < 4.5
+    for bit in range(24):  # each bit is fair, also beside the bit of the next element
+        on = (draws * 2**24).astype(np.int64) >> bit & 1
+        assert np.abs(on.mean(1) - 0.5).max() < 4.5 / (2 * np.sqrt(n))
+        same = (on[:, 1:] == on[:, :-1]).mean(1)
+        assert np.abs(same - 0.5).max() < 4.5 / (2 * np.sqrt(n))
+
+
+@pytest.mark.float32_only
+def test_masks_of_neighbouring_keys_and_of_folded_keys_are_unrelated():
+    """An update folds its number into the key: the same place in 4096 masks in a row has no pattern."""
+    key = jax.random.key(3)
+    keys = jax.vmap(lambda step: jax.random.fold_in(key, step))(jnp.arange(4096))
+    draws = np.asarray(jax.vmap(lambda key: uniform_24_bits(key, (4, 8)))(keys), np.float64) / 2**24
+    centred = (draws.reshape(4096, 32) - 0.5) * np.sqrt(12)
+    assert np.abs(centred.mean(0)).max() < 4.5 / np.sqrt(4096)
+    covariance = centred.T @ centred / np.sqrt(4096)
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 4.7  # the largest of 496
+    in_time = (centred[1:] * centred[:-1]).mean(0) * np.sqrt(4095)
+    assert np.abs(in_time).max() < 4.5
+    sums = (draws > 0.3).sum(1).sum(1)  # units kept a mask: binomial
+    variance = 32 * 0.7 * 0.3
+    assert abs(sums.var() / variance - 1) < 4.5 * np.sqrt(2 / 4096)
+
+
+def test_a_rate_outside_its_range_makes_a_mask_of_nan():
+    net = rr.network([CELLS["elman"]], O)
+    for rate in (-0.1, 1.0, jnp.nan):
+        made = jax.jit(
+            lambda rate: rr.network([CELLS["elman"]], O, output_dropout=rate).apply(
+                _drawn(net), _inputs(), train=True, key=jax.random.key(5)
+            )
+        )(rate)
+        assert np.isnan(made.outputs).all()
 
 
 def test_dropout_rates_are_exact_in_bfloat16():

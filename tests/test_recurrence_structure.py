@@ -90,6 +90,8 @@ def test_the_fused_backward_loop_has_one_product_and_carries_no_matrix(
     case, input_size, but, lanes
 ):
     jaxpr = gradient_jaxpr(case, "fused", lanes=lanes, but=but, input_size=input_size)
+    loops = [e for e, _ in equations(jaxpr) if e.primitive.name == "scan"]
+    assert len(loops) == 2  # no third one, which would store derivatives beside the activations
     inside, carried = backward_loop(jaxpr)
     assert len(inside) == 1
     assert {shape[-2:] for shape in carried} == {(BATCH, HIDDEN)}

@@ -27,6 +27,7 @@ from experiments.benchmarks._cost import (
     record,
 )
 from experiments.benchmarks._measure import quartiles
+from experiments.benchmarks._one_core import OneCore
 from experiments.benchmarks._peers import GATES
 from rnnreg.lanes._program import _together
 from rnnreg.recurrence import _backend
@@ -186,29 +187,28 @@ def cost_of_lanes(config: Any) -> Rows:
 
 
 def weak_scaling(config: Any) -> Rows:
-    """Throughput of all cores over that of one, the same number of lanes on each, one after another."""
-    rows, devices = [], jax.devices()
-    if len(devices) < 2:
+    """Throughput of all cores over that of one, the same number of lanes on each, one after another.
+
+    One core is a process that may use no other: XLA's threads would help a large product in this one.
+    """
+    rows, cores = [], len(jax.devices())
+    if cores < 2:
         return rows
     for cell, hidden in product(config.cells, config.sizes):
         task = Task(cell, hidden, batch=config.batch)
-
-        def call_on(count: int, task: Task = task) -> Callable[[], Any]:
-            lanes = config.lanes_a_core * count
-            plan = one_call(lanes, task, devices[:count], how="one_by_one")
-            return lanes_call(plan, task, config.lane_updates)
-
-        one = call_on(1)
-        seconds, alone = beside({"all": call_on(len(devices))}, one, config.rounds)
+        lanes, updates = config.lanes_a_core, config.lane_updates
+        plan = one_call(lanes * cores, task, jax.devices(), how="one_by_one")
+        with OneCore(task, lanes, updates) as one:
+            calls = {"all": lanes_call(plan, task, updates)}
+            seconds, alone = beside(calls, one, config.rounds)
         rows.append(
             {
                 **task._asdict(),
-                "lanes_a_core": config.lanes_a_core,
-                "cores": len(devices),
+                "lanes_a_core": lanes,
+                "cores": cores,
                 **entries("seconds", seconds["all"]),
                 "seconds_one": quartiles(alone["all"]).median,
-                "cores_at_work_one": cores_at_work(one),
-                **entries("ratio", len(devices) * alone["all"] / seconds["all"]),
+                **entries("ratio", cores * alone["all"] / seconds["all"]),
             }
         )
     return rows
@@ -228,14 +228,6 @@ def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Callable[[], An
     lanes, batch = lanes_of(plan.width), task.data()
     compiled = rr.lanes.lower(function, plan, lanes, batch).compile()
     return ready_call(compiled, lanes, batch)
-
-
-def cores_at_work(call: Callable[[], Any]) -> float:
-    """Seconds of processor time a second of a call: above 1, a single device uses further cores."""
-    call()
-    wall, cpu = time.perf_counter(), time.process_time()
-    call()
-    return (time.process_time() - cpu) / (time.perf_counter() - wall)
 
 
 # ---- a large sweep --------------------------------------------------------------------------------

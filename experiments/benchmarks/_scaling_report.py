@@ -74,7 +74,6 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "lanes a core": "{lanes_a_core}",
             "cores": "{cores}",
             **_RATIO,
-            "cores at work in one": "{cores_at_work_one:.2f}",
         },
     ),
     "rows": (

@@ -22,7 +22,7 @@ from jax import Array
 
 from rnnreg.cells import Cell, Derivative, Weights
 from rnnreg.recurrence._product import lax_precision, rounded
-from rnnreg.recurrence._scan import Streams, affine, loop, masked, settle
+from rnnreg.recurrence._scan import Streams, affine, gates_of, loop, masked, settle
 
 
 class _Inputs(NamedTuple):
@@ -109,7 +109,9 @@ def _forward(
 
     xs = xs if inside else project(xs)
     streams = Streams(xs, keeps, perturbations)
-    _, (states, gated, saved) = loop(body, inputs.state, streams, reverse=reverse)
+    _, (states, gated, saved) = loop(
+        body, inputs.state, streams, gates=gates_of(inputs.weights), reverse=reverse
+    )
     return _Stored(states, states if gated is None else gated, saved)
 
 
@@ -169,7 +171,8 @@ def _tangent(
         return d_new, d_new
 
     streams = (previous, stored.gated, stored.saved, keeps, u_x, u_h, d_perturbations)
-    return loop(body, d_inputs.state, streams, reverse=reverse)[1]
+    gates = gates_of(inputs.weights)
+    return loop(body, d_inputs.state, streams, gates=gates, reverse=reverse)[1]
 
 
 def _linear(

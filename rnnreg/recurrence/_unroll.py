@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -97,7 +98,7 @@ def unroll(
         length = math.ceil(math.sqrt(steps)) if memory == "sqrt" else int(memory)
         run = _in_segments(jax.checkpoint(run), length, reverse)
     if truncate is not None:
-        run = _in_segments(run, truncate, reverse, cut=True)
+        run = _in_segments(run, int(truncate), reverse, cut=True)
     keeps = None if mask is None else mask.astype(bool)
     return run(state, Streams(xs, keeps, perturbations))
 
@@ -113,7 +114,7 @@ def check_segments(memory: str | int, truncate: int | None) -> None:
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
 
 
 def _in_segments(run: Run, length: int, reverse: bool, *, cut: bool = False) -> Run:
