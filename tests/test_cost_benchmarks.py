@@ -193,7 +193,7 @@ def test_a_process_on_one_core_answers_and_ends():
 
 def made_up(ratio):
     row = {"cell": "gru", "hidden": 128, "cores": 2, "lanes_a_core": 4, "ratio": ratio}
-    spread = {"ratio_low": ratio, "ratio_high": ratio}
+    spread = {"ratio_low": ratio, "ratio_high": ratio, "ceiling": 2.0}
     return {**row, **spread}
 
 

@@ -13,32 +13,42 @@ from experiments.benchmarks._cost import Task
 class OneCore:
     """`OneCore(task, lanes, updates)()` runs the lanes once, in a process that the system keeps on one core.
 
-    A context: the process ends with it. Raises `OSError` where the system cannot pin a process.
+    `place` counts the cores that this process may use. A context: the process ends with it. Raises `OSError` where the
+    system cannot pin a process.
     """
 
-    def __init__(self, task: Task, lanes: int, updates: int):
+    def __init__(self, task: Task, lanes: int, updates: int, *, place: int = 0):
         if not hasattr(os, "sched_setaffinity"):
             raise OSError(
                 "this system cannot keep a process on one core; leave the part `cores` out."
             )
-        arguments = [*map(str, task), str(lanes), str(updates)]
+        core = sorted(os.sched_getaffinity(0))[place]
+        arguments = [*map(str, task), str(lanes), str(updates), str(core)]
         self.process = subprocess.Popen(
             [sys.executable, "-m", "experiments.benchmarks._one_core", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}),
         )
 
     def __enter__(self) -> OneCore:
         return self
 
     def __call__(self) -> None:
-        asked, answers = self.process.stdin, self.process.stdout
+        self.ask()
+        self.wait()
+
+    def ask(self) -> None:
+        """Lets the process begin."""
+        asked = self.process.stdin
         assert asked is not None
-        assert answers is not None
         asked.write("go\n")
         asked.flush()
+
+    def wait(self) -> None:
+        """Returns once it is done."""
+        answers = self.process.stdout
+        assert answers is not None
         if answers.readline().strip() != "done":
             raise RuntimeError("the process on one core ended early; its error stands above.")
 
@@ -60,5 +70,6 @@ def serve(task: Task, lanes: int, updates: int) -> None:
 
 if __name__ == "__main__":
     cell, *numbers = sys.argv[1:]
-    hidden, time, batch, inputs, lanes, updates = map(int, numbers)
+    hidden, time, batch, inputs, lanes, updates, core = map(int, numbers)
+    os.sched_setaffinity(0, {core})  # before JAX counts cores for its threads
     serve(Task(cell, hidden, time, batch, inputs), lanes, updates)

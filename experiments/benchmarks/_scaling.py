@@ -189,7 +189,8 @@ def cost_of_lanes(config: Any) -> Rows:
 def weak_scaling(config: Any) -> Rows:
     """Throughput of all cores over that of one, the same number of lanes on each, one after another.
 
-    One core is a process that may use no other: XLA's threads would help a large product in this one.
+    One core is a process that may use no other: XLA's threads would help a large product in this one. `ceiling` is what
+    so many of those processes, one on each core, reach at the same time: what the machine itself gives.
     """
     rows, cores = [], len(jax.devices())
     if cores < 2:
@@ -198,9 +199,20 @@ def weak_scaling(config: Any) -> Rows:
         task = Task(cell, hidden, batch=config.batch)
         lanes, updates = config.lanes_a_core, config.lane_updates
         plan = one_call(lanes * cores, task, jax.devices(), how="one_by_one")
-        with OneCore(task, lanes, updates) as one:
-            calls = {"all": lanes_call(plan, task, updates)}
-            seconds, alone = beside(calls, one, config.rounds)
+        with contextlib.ExitStack() as stack:
+            apart = [
+                stack.enter_context(OneCore(task, lanes, updates, place=place))
+                for place in range(cores)
+            ]
+
+            def at_once(apart: list[OneCore] = apart) -> None:
+                for process in apart:
+                    process.ask()
+                for process in apart:
+                    process.wait()
+
+            calls = {"all": lanes_call(plan, task, updates), "apart": at_once}
+            seconds, alone = beside(calls, apart[0], config.rounds)
         rows.append(
             {
                 **task._asdict(),
@@ -209,6 +221,7 @@ def weak_scaling(config: Any) -> Rows:
                 **entries("seconds", seconds["all"]),
                 "seconds_one": quartiles(alone["all"]).median,
                 **entries("ratio", cores * alone["all"] / seconds["all"]),
+                **entries("ceiling", cores * alone["apart"] / seconds["apart"]),
             }
         )
     return rows

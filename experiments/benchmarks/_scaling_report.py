@@ -74,6 +74,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
             "lanes a core": "{lanes_a_core}",
             "cores": "{cores}",
             **_RATIO,
+            "a process a core": "{ceiling:.3f}",
         },
     ),
     "rows": (
