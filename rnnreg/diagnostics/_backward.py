@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -85,22 +86,24 @@ def log_state_gradients(
     )
 
     def body(carry, inputs):
-        after, log_after = carry  # ∂L/∂state after this step, from later losses: e^log_after · after
+        after, log_after = (
+            carry  # ∂L/∂state after this step, from later losses: e^log_after · after
+        )
         step, seed = inputs
         _, pullback = jax.vjp(
             lambda before, added: one_step(net, params, step._replace(before=before), added),
             step.before,
             zeros,
         )
-        log_scale = jnp.maximum(log_after, jnp.log(_largest(seed)))
-        finite = jnp.where(jnp.isfinite(log_scale), log_scale, 0)  # where there is no gradient yet
-        after = _times(after, jnp.exp(log_after - finite))
-        before, at_h = pullback((after, _times(seed, jnp.exp(-finite))))
+        seed, log_seed = _unit(seed)
+        log_scale = jnp.maximum(log_after, log_seed)
+        log_scale = jnp.where(jnp.isfinite(log_scale), log_scale, 0)  # there is no gradient yet
+        after = _times(after, jnp.exp(log_after - log_scale))
+        before, at_h = pullback((after, _times(seed, jnp.exp(log_seed - log_scale))))
         found = _with_other_fields(at_h, after) if whole_state else at_h
-        norms = jax.tree.map(lambda leaf: finite + jnp.log(safe_norm(leaf)), found)
-        largest = _largest(before)
-        before = _times(before, 1 / jnp.where(largest > 0, largest, 1))
-        return (before, finite + jnp.log(largest)), norms
+        norms = jax.tree.map(lambda leaf: log_scale + jnp.log(safe_norm(leaf)), found)
+        before, log_before = _unit(before)
+        return (before, log_scale + log_before), norms
 
     first = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), steps.before)
     log_first = jnp.full(seeds.shape[1], -jnp.inf, _wide(seeds.dtype))
@@ -114,7 +117,7 @@ def safe_norm(values: Array, axis: int = -1) -> Array:
     largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
     scale = jnp.where(largest > 0, largest, 1)
     norm = jnp.sqrt(jnp.sum(jnp.square(values / scale), axis=axis))
-    return norm * jnp.squeeze(scale, axis) * (jnp.squeeze(largest, axis) > 0)
+    return norm * jnp.squeeze(largest, axis)
 
 
 def _with_other_fields(at_h: Any, after: Any) -> Any:
@@ -128,13 +131,11 @@ def _with_other_fields(at_h: Any, after: Any) -> Any:
     return jax.tree.map(joined, at_h, after)
 
 
-def _largest(tree: Any) -> Array:
-    """The largest |element| of each row, over all leaves `[B, …]`."""
+def _unit(tree: Any) -> tuple[Any, Array]:
+    """Each row of the leaves `[B, …]` divided by its largest |element| over all of them, and that one's logarithm."""
     rows = [jnp.abs(leaf).reshape(len(leaf), -1).max(axis=1) for leaf in jax.tree.leaves(tree)]
-    largest = rows[0].astype(_wide(rows[0].dtype))
-    for row in rows[1:]:
-        largest = jnp.maximum(largest, row.astype(largest.dtype))
-    return largest
+    largest = functools.reduce(jnp.maximum, [row.astype(_wide(row.dtype)) for row in rows])
+    return _times(tree, 1 / jnp.where(largest > 0, largest, 1)), jnp.log(largest)
 
 
 def _times(tree: Any, factor: Array) -> Any:

@@ -110,7 +110,7 @@ def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
       ValueError: fewer than two axes, or a threshold outside (0, 1).
 
     >>> reach = horizon(jnp.stack([-0.4 * jnp.arange(8), -0.01 * jnp.arange(8)]))
-    >>> reach.lags.round(2).tolist(), reach.censored_each.tolist(), float(reach.lag.round(2))
+    >>> reach.lags.round(2).tolist(), reach.censored_each.tolist(), round(float(reach.lag), 2)
     ([2.5, nan], [False, True], 4.88)
     """
     log_norms = _checked(log_norms)

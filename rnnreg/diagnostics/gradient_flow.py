@@ -188,7 +188,9 @@ def _log_ratios(logs: Array) -> Array:
 
 
 def _vanished(logs: Array) -> Array:
-    return jnp.nanmean(jnp.where(jnp.isnan(logs), jnp.nan, jnp.isneginf(logs)), axis=0)
+    return jnp.nanmean(
+        jnp.where(jnp.isnan(logs), logs, jnp.isneginf(logs).astype(logs.dtype)), axis=0
+    )
 
 
 def _standard_error(logs: Array) -> Array:
