@@ -3,15 +3,18 @@
 from rnnreg.diagnostics.decay import DecayRate, Horizon, decay_rate, horizon
 from rnnreg.diagnostics.gradient_flow import GradientFlow, gradient_flow
 from rnnreg.diagnostics.spectra import Spectrum, sigma_max, spectra
+from rnnreg.diagnostics.track import Track, track_gradient_flow
 
 __all__ = [
     "DecayRate",
     "GradientFlow",
     "Horizon",
     "Spectrum",
+    "Track",
     "decay_rate",
     "gradient_flow",
     "horizon",
     "sigma_max",
     "spectra",
+    "track_gradient_flow",
 ]

@@ -12,7 +12,8 @@ import numpy as np
 
 from rnnreg.lanes import Program, make_plan
 from rnnreg.penalties import leaf_paths
-from rnnreg.sweep._label import join, plain_name
+from rnnreg.sweep._label import join
+from rnnreg.sweep._names import axes_of, holds, plain_name
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -40,10 +41,10 @@ def map_lanes(
             )
         lanes.append(_lanes_of(result, group, one))
     returned = list(dict.fromkeys(name for each in lanes for name in each.outputs))
-    unknown = [key for key in dims if not any(_holds(key, name) for name in returned)]
+    unknown = [key for key in dims if not any(holds(key, name) for name in returned)]
     if unknown:
         raise ValueError(f"dims names {unknown[0]!r}, and the function returns {returned}.")
-    axes = [_axes_of(each.outputs, dims, taken=result.dims) for each in lanes]
+    axes = [axes_of(each.outputs, dims, taken=result.dims) for each in lanes]
     datasets = [
         _labelled(result, each, _run(each, plan), places)
         for each, places in zip(lanes, axes, strict=True)
@@ -120,34 +121,6 @@ def _by_name(tree: Any) -> dict[str, Any]:
         )
         for path, leaf in leaves
     }
-
-
-def _holds(key: str, name: str) -> bool:
-    """Whether the array of that name is the key, or lies in what it names."""
-    return name == key or name.startswith(key + ".")
-
-
-def _axes_of(
-    outputs: dict[str, Any], dims: dict[str, Any], *, taken: Sequence[str]
-) -> dict[str, list[str]]:
-    """Names for the axes of each array: those given for it or for what holds it, else its own."""
-    sizes, found = {}, {}
-    for name, out in outputs.items():
-        given = [key for key in dims if _holds(key, name)]
-        own = [f"{name}.{axis}" for axis in range(len(out.shape))]
-        axes = list(dims[max(given, key=len)]) if given else own
-        if len(axes) != len(out.shape) or set(axes) & set(taken):
-            raise ValueError(
-                f"{name} has shape {out.shape} and so needs {len(out.shape)} names that the sweep does not have; got "
-                f"dims={axes}, and the sweep has {list(taken)}."
-            )
-        for axis, size in zip(axes, out.shape, strict=True):
-            if sizes.setdefault(axis, size) != size:
-                raise ValueError(
-                    f"{name} has {size} along {axis!r}, and another array has {sizes[axis]}; give them two names."
-                )
-        found[name] = axes
-    return found
 
 
 def _hidden_size(params: dict[str, Any]) -> int:
