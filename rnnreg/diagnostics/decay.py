@@ -79,7 +79,7 @@ def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> De
     lags = jnp.arange(num_steps, dtype=log_norms.dtype)
     lags = jnp.broadcast_to(lags, log_norms.shape)
     used = jnp.isfinite(log_norms) & (lags >= first) & (lags <= last)
-    count = jnp.sum(used, axis=-1, keepdims=True)
+    count = jnp.sum(used, axis=-1, keepdims=True).astype(log_norms.dtype)
 
     def centred(values):
         mean = jnp.sum(jnp.where(used, values, 0), axis=-1, keepdims=True) / jnp.maximum(count, 1)
@@ -146,7 +146,7 @@ def _last_crossing(curves: Array, level: float) -> tuple[Array, Array, Array]:
 def _mean_and_error(values: Array) -> tuple[Array, Array]:
     """Mean and standard error over the last axis, of what is finite."""
     values = jnp.where(jnp.isfinite(values), values, jnp.nan)
-    count = jnp.sum(jnp.isfinite(values), axis=-1)
+    count = jnp.sum(jnp.isfinite(values), axis=-1).astype(values.dtype)
     error = jnp.nanstd(values, axis=-1, ddof=1) / jnp.sqrt(jnp.maximum(count, 1))
     return jnp.nanmean(values, axis=-1), jnp.where(count > 1, error, jnp.nan)
 

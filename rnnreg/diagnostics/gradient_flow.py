@@ -195,6 +195,6 @@ def _vanished(logs: Array) -> Array:
 
 def _standard_error(logs: Array) -> Array:
     ratios = _log_ratios(logs)
-    count = jnp.sum(jnp.isfinite(ratios), axis=0)
+    count = jnp.sum(jnp.isfinite(ratios), axis=0).astype(ratios.dtype)
     spread = jnp.nanstd(ratios, axis=0, ddof=1)
     return jnp.where(count > 1, spread / jnp.sqrt(jnp.maximum(count, 1)), jnp.nan)
