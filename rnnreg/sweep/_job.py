@@ -16,7 +16,8 @@ from rnnreg.lanes import Plan, load_calibration, make_plan
 from rnnreg.network import Network, explain
 from rnnreg.sweep._axes import Axis, lane_values, read_grid
 from rnnreg.sweep._dry_run import estimate
-from rnnreg.training import Hyper, Run, Train, check_data
+from rnnreg.sweep._names import axes_of, plain_name
+from rnnreg.training import Hyper, Run, Settings, Train, check_data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Job:
       updates: updates of a lane.
       lane_seconds: rough time of one lane on one device.
       recurrence: how the recurrence is computed: what was asked for, and by layer what runs and why.
+      tracked: by the name of what is tracked, its axes beside those of the sweep and the epoch.
     """
 
     static: dict[str, Any]
@@ -52,6 +54,7 @@ class Job:
     updates: int
     lane_seconds: float
     recurrence: dict[str, Any]
+    tracked: dict[str, list[str]]
 
     def __str__(self) -> str:
         layers = self.recurrence["layers"]
@@ -132,6 +135,8 @@ def make_job(
     output, recurrence = _trace(
         train, lanes, shared, [*constants, *(n for axis in axes for n in axis.values)]
     )
+    dims = [*(axis.name for axis in axes), "seed", "fold", "epoch"]
+    tracked = _axes_of_tracks(settings, output, [*static, *dims])
     rates = load_calibration()
     cost = estimate(settings, data, stacked, output, rates)
     plan = make_plan(
@@ -161,6 +166,7 @@ def make_job(
         updates=cost.updates,
         lane_seconds=cost.lane_seconds,
         recurrence=recurrence,
+        tracked=tracked,
     )
 
 
@@ -237,6 +243,18 @@ def _trace(train: Train, lanes, shared, names: list[str]):
             "functions of hyper ask for."
         )
     return output, _describe(networks[-1], output.params, shared["data"].train.xs.shape[-1])
+
+
+def _axes_of_tracks(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:
+    """Names for the axes of what is tracked; raises where they do not fit, before anything compiles."""
+    tracks = settings.track
+    arrays = {
+        plain_name(path): jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
+        for path, leaf in output.history.items()
+        if path.split("/")[0] in tracks
+    }
+    named = {name: track.dims for name, track in tracks.items() if track.dims is not None}
+    return axes_of(arrays, named, taken=taken)
 
 
 def _describe(net: Network, params: dict[str, Any], input_size: int) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from rnnreg.data import take_fold
 from rnnreg.sweep._job import Job
+from rnnreg.sweep._names import plain_name
 from rnnreg.sweep._result import Group
 from rnnreg.training import Run
 
@@ -38,9 +39,11 @@ def label(job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray) -> tupl
     store = jax.tree.map(shaped, store)
     variables: dict[str, Any] = {}
     for name, values in store.metrics.items():
-        variables[_plain(name)] = (dims, values.astype(np.float64))
+        variables[plain_name(name)] = (dims, values.astype(np.float64))
     for name, values in store.history.items():
-        variables[f"history_{_plain(name)}"] = ([*dims, "epoch"], values.astype(np.float64))
+        name = plain_name(name)
+        axes = [*dims, "epoch", *job.tracked.get(name, [])]
+        variables[f"history_{name}"] = (axes, values.astype(np.float64))
     variables["diverged_at"] = (dims, store.diverged_at)
     variables["num_updates"] = (dims, store.num_updates)
     variables["finished"] = (dims, finished.reshape(shape))
@@ -49,7 +52,7 @@ def label(job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray) -> tupl
         coords[axis.name] = axis.labels
         coords.update({n: (axis.name, v) for n, v in axis.values.items() if n != axis.name})
     settings = job.train.settings
-    num_records = next(iter(store.history.values())).shape[-1]
+    num_records = store.history["train_loss"].shape[-1]
     coords["epoch"] = settings.record_every * (1 + np.arange(num_records))
     group = Group(job.static, store.params)
     if job.fold_sizes is not None:
@@ -95,10 +98,6 @@ def join(datasets: list[Any], static: dict[str, list[Any]]) -> Any:
             for start in range(0, len(joined), size)
         ]
     return joined[0].transpose(*static, ...)
-
-
-def _plain(name: str) -> str:
-    return name.replace("/", ".")  # netCDF names have no slash
 
 
 def _ensemble(job: Job, store: Run, ok: np.ndarray, has_folds: bool):

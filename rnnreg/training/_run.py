@@ -88,6 +88,7 @@ def make_train(
     keep_best: bool = False,
     patience: int | None = None,
     metrics: Mapping[str, Loss] | None = None,
+    track: Mapping[str, Any] | None = None,
 ) -> Train:
     """w ← w − α ∂(L + Σ_k λ_k R_k)/∂w, over minibatches drawn on the device from the key.
 
@@ -115,6 +116,9 @@ def make_train(
         costs no more than its records).
       metrics: further scores `f(outputs, ys, mask, weights)` by name, recorded as `train_<name>` and
         `val_<name>`.
+      track: by name, `f(net, params, batch)` on the (scaled) training rows, an array or a tree of arrays that is
+        recorded with the history as `<name>` or `<name>/<path>`; such as `rr.diagnostics.track_gradient_flow(loss)`,
+        or `rr.diagnostics.Track(f, dims)`, whose axes have names in a sweep.
 
     Recorded: `train_loss` and `val_loss` (data losses without dropout, in the units of the split's arrays),
     `penalty_<name>` (without its λ), `gradient_norm` (of the last update), `norm/<path>` and
@@ -145,6 +149,7 @@ def make_train(
                 keep_best=keep_best,
                 patience=patience,
                 metrics=metrics,  # type: ignore[arg-type]
+                track=track,  # type: ignore[arg-type]
             )
         )
     )
@@ -285,6 +290,16 @@ def _build(settings: Settings) -> Train:
                 values[f"sigma_max/{path}"] = jnp.max(jax.vmap(sigma_max)(blocks))
         return values, predictions
 
+    def tracked(net, params, batch, taken):
+        """What is tracked, by path; a lone array goes by its name."""
+        found = {}
+        for name, track in settings.track.items():
+            for path, leaf in leaf_paths(track.function(net, params, batch)).items():
+                found[f"{name}/{path}" if path else name] = jnp.asarray(leaf)
+            if {name, *found} & {*taken, "gradient_norm"}:
+                raise ValueError(f"track may not be named {name!r}, which is recorded already.")
+        return found
+
     def advance(
         state: TrainState, hyper: Mapping[str, Any], data: Split | Batch, num_epochs: int
     ) -> tuple[TrainState, dict[str, Array]]:
@@ -315,6 +330,7 @@ def _build(settings: Settings) -> Train:
                 stopped |= state.stalled >= settings.patience
             state, gradient_norm = jax.lax.cond(stopped, skip, run_epochs, state)
             values, _ = measure(state.params, state.penalty_state, hyper, data)
+            values |= tracked(network_of(hyper), state.params, batch, taken=values)
             if state.best:
                 state = _note_best(state, values["val_loss"], stopped)
             return state, values | {"gradient_norm": gradient_norm}

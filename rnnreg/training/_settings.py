@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from rnnreg.data import Split, check_batch
+from rnnreg.diagnostics import Track
 from rnnreg.losses import Loss
 from rnnreg.penalties import NEEDS, Penalty
 
@@ -49,6 +50,7 @@ class Settings(NamedTuple):
       keep_best: whether the best parameters by validation loss are returned.
       patience: records without improvement after which the run stops; None never.
       metrics: further scores, by name, like losses.
+      track: what is measured at each record, by name.
       devices: over which the rows of an update are split; None keeps them together.
     """
 
@@ -62,6 +64,7 @@ class Settings(NamedTuple):
     keep_best: bool
     patience: int | None
     metrics: dict[str, Loss]
+    track: dict[str, Track]
     devices: tuple[Any, ...] | None = None
 
 
@@ -71,9 +74,9 @@ def checked(settings: Settings) -> Settings:
     Raises:
       ValueError: one of them is out of range.
     """
-    _, loss, penalties, optimizer, num_epochs, batch_size, record_every, _, patience, metrics, _ = (
-        settings
-    )
+    loss, penalties, optimizer = settings.loss, settings.penalties, settings.optimizer
+    num_epochs, batch_size, patience = settings.num_epochs, settings.batch_size, settings.patience
+    record_every, metrics = settings.record_every, settings.metrics
     for name, value in (
         ("num_epochs", num_epochs),
         ("batch_size", batch_size),
@@ -131,7 +134,19 @@ def checked(settings: Settings) -> Settings:
         optimizer=(lambda hyper: optimizer) if fixed else optimizer,
         record_every=record_every,
         metrics=dict(metrics or {}),
+        track={name: _as_track(name, given) for name, given in (settings.track or {}).items()},
     )
+
+
+def _as_track(name: str, given: Any) -> Track:
+    """What is tracked under a name; a plain function has axes without names."""
+    track = given if isinstance(given, Track) else Track(given)
+    if not str(name).isidentifier() or not callable(track.function):
+        raise ValueError(
+            "track must be a dict of functions of (net, params, batch) by a word, such as {'flow': "
+            f"rr.diagnostics.track_gradient_flow(loss)}}; got {name!r}: {given!r}."
+        )
+    return track
 
 
 def as_hyper(hyper: Mapping[str, Any]) -> Hyper:
