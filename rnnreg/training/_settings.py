@@ -11,7 +11,9 @@ import optax
 
 from rnnreg.data import Split, check_batch
 from rnnreg.losses import Loss
+from rnnreg.network import Network
 from rnnreg.penalties import NEEDS, Penalty
+from rnnreg.training._segments import as_segment_steps, check_segments, check_targets
 
 
 class Hyper(dict):
@@ -50,6 +52,7 @@ class Settings(NamedTuple):
       patience: records without improvement after which the run stops; None never.
       metrics: further scores, by name, like losses.
       devices: over which the rows of an update are split; None keeps them together.
+      segment_steps: time steps an update; None for whole sequences.
     """
 
     net: Any
@@ -63,6 +66,7 @@ class Settings(NamedTuple):
     patience: int | None
     metrics: dict[str, Loss]
     devices: tuple[Any, ...] | None = None
+    segment_steps: int | None = None
 
 
 def checked(settings: Settings) -> Settings:
@@ -71,9 +75,9 @@ def checked(settings: Settings) -> Settings:
     Raises:
       ValueError: one of them is out of range.
     """
-    _, loss, penalties, optimizer, num_epochs, batch_size, record_every, _, patience, metrics, _ = (
-        settings
-    )
+    loss, penalties, optimizer = settings.loss, settings.penalties, settings.optimizer
+    num_epochs, batch_size, patience = settings.num_epochs, settings.batch_size, settings.patience
+    record_every, metrics = settings.record_every, settings.metrics
     for name, value in (
         ("num_epochs", num_epochs),
         ("batch_size", batch_size),
@@ -125,12 +129,16 @@ def checked(settings: Settings) -> Settings:
             "optimizer must be an optax transformation or a function of hyper that returns one; got "
             f"{optimizer!r}."
         )
+    segment_steps = as_segment_steps(settings.segment_steps)
+    if isinstance(settings.net, Network):  # else where the function of hyper has made it
+        check_segments(settings.net, segment_steps)
     fixed = isinstance(optimizer, optax.GradientTransformation)
     return settings._replace(
         penalties=dict(penalties or {}),
         optimizer=(lambda hyper: optimizer) if fixed else optimizer,
         record_every=record_every,
         metrics=dict(metrics or {}),
+        segment_steps=segment_steps,
     )
 
 
@@ -153,6 +161,7 @@ def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
 def check_data(settings: Settings, data: Split) -> None:
     """Raises where the data cannot be trained on with these settings."""
     check_batch(data.train, name="data.train")
+    check_targets(data.train, settings.segment_steps, name="data.train")
     if data.validation is not None:
         check_batch(data.validation, name="data.validation")
     num_rows = data.train.xs.shape[0]
