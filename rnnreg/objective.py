@@ -25,18 +25,21 @@ class Parts(NamedTuple):
       data_loss: L, without any penalty.
       penalties: R_k by name, each without its λ.
       outputs: network outputs.
+      final_state: by layer, the network's state after the last step.
     """
 
     data_loss: Array
     penalties: dict[str, Array]
     outputs: Array
+    final_state: dict[str, Any]
 
 
 def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -> Callable:
-    """`objective(params, batch, hyper, penalty_state, *, key, train) -> (total, (Parts, penalty_state))`.
+    """`objective(params, batch, hyper, penalty_state, *, key, train, …) -> (total, (Parts, penalty_state))`.
 
     total = L + Σ_k hyper[k] · R_k. The λ named k is read from `hyper` inside the trace, so one
-    compilation serves every value, and it can be differentiated.
+    compilation serves every value, and it can be differentiated. With `network_state=` the network goes on
+    from there (its own start where `fresh` is true), so that a batch can be a piece of longer sequences.
 
     >>> import rnnreg as rr
     >>> net = rr.network([rr.cells.elman(hidden_size=4)], output_size=1)
@@ -57,10 +60,23 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
         *,
         key: Array | None,
         train: bool,
+        network_state: dict[str, Any] | None = None,
+        fresh: Array | None = None,
     ):
+        start = network_state
+        if fresh is not None:  # a learned start has its gradient through here
+            own = start_state(net, params, batch)
+            start = jax.tree.map(lambda o, s: jnp.where(fresh, o, s), own, network_state)
+
         def data_loss(perturbations):
             out = net.apply(
-                params, batch.xs, mask=batch.mask, key=key, train=train, perturbations=perturbations
+                params,
+                batch.xs,
+                mask=batch.mask,
+                state=start,
+                key=key,
+                train=train,
+                perturbations=perturbations,
             )
             return loss(out.outputs, batch.ys, batch.mask, batch.weights), out
 
@@ -82,7 +98,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             values[name], states[name] = penalty.value(params, context, penalty_state[name])
             lam = jnp.asarray(hyper[name], values[name].dtype)
             total = total + lam * values[name]
-        return total, (Parts(value, values, out.outputs), states)
+        return total, (Parts(value, values, out.outputs, out.final_state), states)
 
     return objective
 
@@ -95,6 +111,12 @@ def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, 
         states,
         is_leaf=lambda s: hasattr(s, "h"),
     )
+
+
+def start_state(net: Network, params: Params, batch: Batch) -> dict[str, Any]:
+    """What the network starts from, by layer, fields `[B, H]`: a masked step holds the state, and hands it back."""
+    first = batch.xs[:, :1]
+    return net.apply(params, first, mask=jnp.zeros(first.shape[:2])).final_state
 
 
 def _steps(net: Network) -> dict[str, Callable[..., Any]]:

@@ -68,7 +68,7 @@ class Estimate(NamedTuple):
     """What a lane costs, roughly.
 
     Attributes:
-      updates: updates of a lane.
+      updates: updates of a lane (with segments, where no segment is empty).
       lane_seconds: time of one lane on one device.
       lane_bytes: memory of one lane while it trains.
       hidden_size: H of the largest recurrent layer.
@@ -89,8 +89,9 @@ def estimate(
     num_rows = data.train.xs.shape[0] if folds is None else folds.train_rows.shape[1]
     batch = num_rows if settings.batch_size is None else settings.batch_size
     epoch_rows = num_rows if folds is None or folds.epoch_rows is None else folds.epoch_rows
-    updates = settings.num_epochs * max(1, -(-epoch_rows // batch))
+    minibatches = settings.num_epochs * max(1, -(-epoch_rows // batch))
     steps = data.train.xs.shape[1]
+    segments = 1 if settings.segment_steps is None else -(-steps // settings.segment_steps)
     leaves = leaf_paths(output.params)
     weights = sum(leaf.size for path, leaf in leaves.items() if path.split("/")[-1] != "W_embed")
     recurrent = [leaf for path, leaf in leaves.items() if path.endswith("W_hh")]
@@ -98,14 +99,14 @@ def estimate(
     itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)
     # states and gates are stored for the backward pass, and their cotangents come back
     activations = 4 * num_rows * steps * sum(leaf.shape[1] for leaf in recurrent) * itemsize
-    operations = 6.0 * batch * steps * weights * updates
+    operations = 6.0 * batch * steps * weights * minibatches
     if jax.default_backend() == "cpu":
         rate = rates.rate(hidden)
-        seconds = operations / (1e9 * rate) + updates * steps * 4e-6
+        seconds = operations / (1e9 * rate) + minibatches * steps * 4e-6
     else:
-        seconds = updates * steps * _ACCELERATOR_STEP_SECONDS
+        seconds = minibatches * steps * _ACCELERATOR_STEP_SECONDS
     return Estimate(
-        updates=updates,
+        updates=minibatches * segments,
         lane_seconds=seconds,
         lane_bytes=tree_bytes(output) + 4 * tree_bytes(output.params) + activations,
         hidden_size=hidden,

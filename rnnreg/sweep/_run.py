@@ -196,6 +196,7 @@ def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
         "penalties": list(jobs[0].train.settings.penalties),
         "num_epochs": [job.train.settings.num_epochs for job in jobs],
         "batch_size": [job.train.settings.batch_size for job in jobs],
+        "segment_steps": [job.train.settings.segment_steps for job in jobs],
         "updates": [job.updates for job in jobs],
         "keep_best": [job.train.settings.keep_best for job in jobs],
         "early_stopping": [job.train.settings.patience is not None for job in jobs],

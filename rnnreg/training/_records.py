@@ -58,6 +58,8 @@ class TrainInfo(NamedTuple):
       penalties: R_k by name, without its λ.
       gradient_norm: global norm of the gradient of the total.
       finite: whether loss, gradient and the new parameters are finite.
+      network_state: by layer, the network's state after the last step of the batch; give it to the next
+        `update` as `network_state` to go on with the same sequences.
     """
 
     total: Array
@@ -65,6 +67,7 @@ class TrainInfo(NamedTuple):
     penalties: dict[str, Array]
     gradient_norm: Array
     finite: Array
+    network_state: dict[str, Any]
 
 
 class Run(NamedTuple):

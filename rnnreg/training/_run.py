@@ -26,6 +26,7 @@ from rnnreg.objective import make_objective
 from rnnreg.penalties import Penalty, leaf_paths
 from rnnreg.training._gradients import gradients_of, row_weights, split_gradients_of
 from rnnreg.training._records import Best, Run, TrainInfo, TrainState
+from rnnreg.training._segments import check_segments, update_segments
 from rnnreg.training._settings import Settings, as_hyper, check_data, check_hyper, checked
 
 Params = dict[str, Any]
@@ -37,7 +38,8 @@ class Train:
 
     Attributes:
       init: `init(hyper, data, *, key) -> TrainState`.
-      update: `update(state, batch, hyper) -> (TrainState, TrainInfo)`, the step to jit and call by hand.
+      update: `update(state, batch, hyper) -> (TrainState, TrainInfo)`, the step to jit and call by hand, on the
+        whole batch that it is given; `network_state=info.network_state` of the update before goes on from there.
       advance: `advance(state, hyper, data, num_epochs) -> (TrainState, history)`, one scan.
       finish: `finish(state, hyper, data) -> Run`, with an empty history.
       settings: the static choices.
@@ -84,6 +86,7 @@ def make_train(
     | Callable[[Mapping[str, Any]], optax.GradientTransformation],
     num_epochs: int,
     batch_size: int | None = None,
+    segment_steps: int | None = None,
     record_every: int | None = None,
     keep_best: bool = False,
     patience: int | None = None,
@@ -99,6 +102,15 @@ def make_train(
     An update whose loss, gradient or result is not finite is not applied: the run keeps its last finite
     state, and `diverged_at` holds the step.
 
+    With `segment_steps=k`, each minibatch is cut in time into segments of k steps, and an update is made after
+    each, on the loss of that segment alone (truncated back-propagation through time, Williams & Peng 1990). The
+    network's state is carried from segment to segment, no gradient is, and it starts anew with each minibatch. So a
+    minibatch makes ⌈T/k⌉ updates, whose backward passes keep k steps each; `rr.network(truncate=k)` cuts the
+    gradient in the same places, and makes one update of them all. Where k does not divide T, the last segment is
+    filled up with masked steps. A sequence counts in the segments in which it has a true step; a segment in
+    which nothing is true makes no update. Penalties see one segment at a time, and dropout draws its masks for
+    each. k ≥ T is the run without segments. Losses are recorded over whole sequences.
+
     Args:
       net: a network, or `lambda hyper: rr.network(..., dropout=hyper["dropout"])`.
       loss: the data loss.
@@ -106,9 +118,11 @@ def make_train(
       optimizer: an optax transformation, or `lambda hyper: optax.adam(hyper["learning_rate"])`. Global-norm
         clipping is `optax.chain(optax.clip_by_global_norm(…), …)`. A schedule wants a static shape with
         peak 1, times the traced rate.
-      num_epochs: passes over the training rows; with `batch_size=None`, the number of updates.
+      num_epochs: passes over the training rows; with `batch_size=None` and no segments, the number of updates.
       batch_size: rows an update; each epoch is a fresh order of the rows, and its last batch is filled up
         from the order's start. None takes all rows at once.
+      segment_steps: k, the time steps an update; None takes whole sequences. It wants a loss at each step, and
+        no layer that reads backwards.
       record_every: epochs between two records of the history; must divide `num_epochs`. None keeps at
         most 50 records.
       keep_best: return the parameters of the record with the least validation loss.
@@ -150,6 +164,7 @@ def make_train(
                 patience=patience,
                 metrics=metrics,  # type: ignore[arg-type]
                 track=track,  # type: ignore[arg-type]
+                segment_steps=segment_steps,
             )
         )
     )
@@ -165,6 +180,7 @@ def _build(settings: Settings) -> Train:
             raise ValueError(
                 f"net must be an rnnreg Network or a function that returns one; got {made!r}."
             )
+        check_segments(made, settings.segment_steps)
         return made
 
     def optimizer_of(hyper):
@@ -205,17 +221,25 @@ def _build(settings: Settings) -> Train:
         )
 
     def update(
-        state: TrainState, batch: Batch, hyper: Mapping[str, Any]
+        state: TrainState,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        *,
+        network_state: dict[str, Any] | None = None,
+        fresh: Array | None = None,
     ) -> tuple[TrainState, TrainInfo]:
         hyper = as_hyper(hyper)
         objective = make_objective(network_of(hyper), loss, penalties)
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
 
         arguments = (state.params, batch, hyper, state.penalty_state)
+        start = {"network_state": network_state, "fresh": fresh}
         if settings.devices is None:
-            found = gradients_of(objective, *arguments, key=key)
+            found = gradients_of(objective, *arguments, key=key, **start)
         else:
-            found = split_gradients_of(objective, *arguments, key=key, devices=settings.devices)
+            found = split_gradients_of(
+                objective, *arguments, key=key, devices=settings.devices, **start
+            )
         total, gradients, penalty_state = found.total, found.gradients, found.penalty_state
         updates, opt_state = optimizer_of(hyper).update(
             gradients,
@@ -223,7 +247,9 @@ def _build(settings: Settings) -> Train:
             state.params,
             value=total,
             grad=gradients,
-            value_fn=lambda params: objective(params, *arguments[1:], key=key, train=True)[0],
+            value_fn=lambda params: objective(params, *arguments[1:], key=key, train=True, **start)[
+                0
+            ],
         )
         params = optax.apply_updates(state.params, updates)
         gradient_norm = optax.tree.norm(gradients)  # overflows before the optimiser's squares do
@@ -234,14 +260,24 @@ def _build(settings: Settings) -> Train:
         )
         kept = _select(finite & running, new, state)
         diverged_at = jnp.where(running & ~finite, state.step, state.diverged_at)
-        info = TrainInfo(total, found.data_loss, found.penalties, gradient_norm, finite)
+        info = TrainInfo(
+            total, found.data_loss, found.penalties, gradient_norm, finite, found.network_state
+        )
         return kept._replace(diverged_at=diverged_at), info
+
+    def sequences(state, batch, hyper):
+        """The updates of one minibatch; the gradient norm of the last."""
+        length = settings.segment_steps
+        if length is None or length >= batch.xs.shape[1]:
+            state, info = update(state, batch, hyper)
+            return state, info.gradient_norm
+        return update_segments(update, network_of(hyper), state, batch, hyper, length=length)
 
     def epoch(state, batch, hyper, epoch_rows):
         """One pass over the rows; the gradient norm of its last update."""
         if batch_size is None:
-            state, info = update(state, batch, hyper)
-            return state._replace(epoch=state.epoch + 1), info.gradient_norm
+            state, norm = sequences(state, batch, hyper)
+            return state._replace(epoch=state.epoch + 1), norm
         num_rows = batch.xs.shape[0]
         num_batches = -(-(epoch_rows or num_rows) // batch_size)
         key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.epoch)
@@ -255,8 +291,7 @@ def _build(settings: Settings) -> Train:
         rows = order[positions].reshape(num_batches, batch_size)
 
         def step(state, rows):
-            state, info = update(state, take_rows(batch, rows), hyper)
-            return state, info.gradient_norm
+            return sequences(state, take_rows(batch, rows), hyper)
 
         state, norms = jax.lax.scan(step, state, rows)
         return state._replace(epoch=state.epoch + 1), norms[-1]

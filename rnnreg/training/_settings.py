@@ -12,7 +12,9 @@ import optax
 from rnnreg.data import Split, check_batch
 from rnnreg.diagnostics import Track
 from rnnreg.losses import Loss
+from rnnreg.network import Network
 from rnnreg.penalties import NEEDS, Penalty
+from rnnreg.training._segments import as_segment_steps, check_segments, check_targets
 
 
 class Hyper(dict):
@@ -52,6 +54,7 @@ class Settings(NamedTuple):
       metrics: further scores, by name, like losses.
       track: what is measured at each record, by name.
       devices: over which the rows of an update are split; None keeps them together.
+      segment_steps: time steps an update; None for whole sequences.
     """
 
     net: Any
@@ -66,6 +69,7 @@ class Settings(NamedTuple):
     metrics: dict[str, Loss]
     track: dict[str, Track]
     devices: tuple[Any, ...] | None = None
+    segment_steps: int | None = None
 
 
 def checked(settings: Settings) -> Settings:
@@ -128,6 +132,9 @@ def checked(settings: Settings) -> Settings:
             "optimizer must be an optax transformation or a function of hyper that returns one; got "
             f"{optimizer!r}."
         )
+    segment_steps = as_segment_steps(settings.segment_steps)
+    if isinstance(settings.net, Network):  # else where the function of hyper has made it
+        check_segments(settings.net, segment_steps)
     fixed = isinstance(optimizer, optax.GradientTransformation)
     return settings._replace(
         penalties=dict(penalties or {}),
@@ -135,6 +142,7 @@ def checked(settings: Settings) -> Settings:
         record_every=record_every,
         metrics=dict(metrics or {}),
         track={name: _as_track(name, given) for name, given in (settings.track or {}).items()},
+        segment_steps=segment_steps,
     )
 
 
@@ -168,6 +176,7 @@ def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
 def check_data(settings: Settings, data: Split) -> None:
     """Raises where the data cannot be trained on with these settings."""
     check_batch(data.train, name="data.train")
+    check_targets(data.train, settings.segment_steps, name="data.train")
     if data.validation is not None:
         check_batch(data.validation, name="data.validation")
     num_rows = data.train.xs.shape[0]

@@ -1,0 +1,121 @@
+"""Truncated back-propagation through time: one update a segment of the sequences, the state carried on."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.data import Batch
+from rnnreg.network import Network
+from rnnreg.objective import start_state
+from rnnreg.penalties import leaf_paths
+from rnnreg.training._gradients import row_weights
+from rnnreg.training._records import TrainState
+
+
+def update_segments(
+    update: Callable[..., Any],
+    net: Network,
+    state: TrainState,
+    batch: Batch,
+    hyper: Mapping[str, Any],
+    *,
+    length: int,
+) -> tuple[TrainState, Array]:
+    """One update a segment of `length` steps; the new state, and the gradient norm of the last one made (or NaN).
+
+    The network's state enters each update as an argument, which it does not differentiate. Nothing else stops the
+    gradient, so the derivative of a whole run with respect to a hyperparameter stays exact.
+    """
+    segments = cut(batch, length)
+    # a learned start belongs to the parameters: the first segment has to find it inside its gradient
+    learned = any("initial" in path.split("/") for path in leaf_paths(state.params))
+    first = jnp.arange(segments.xs.shape[0]) == 0
+
+    def step(carry, of_segment):
+        state, network_state = carry
+        segment, first = of_segment
+        segment = segment._replace(weights=batch.weights)
+        new, info = update(
+            state,
+            segment,
+            hyper,
+            network_state=network_state,
+            fresh=first if learned else None,
+        )
+        true = jnp.any(row_weights(segment) > 0)
+        state = jax.tree.map(lambda n, o: jnp.where(true, n, o), new, state)
+        return (state, info.network_state), (info.gradient_norm, true)
+
+    start = (state, start_state(net, state.params, batch))
+    (state, _), (norms, made) = jax.lax.scan(step, start, (segments, first))
+    last = jnp.max(jnp.where(made, jnp.arange(len(made)), 0))
+    return state, jnp.where(jnp.any(made), norms[last], jnp.nan)
+
+
+def cut(batch: Batch, length: int) -> Batch:
+    """The steps of a batch in segments, `[S, B, length, …]`; what is missing in the last one is masked. No weights.
+
+    >>> batch = Batch(jnp.ones((1, 5, 1)), jnp.arange(5.0).reshape(1, 5, 1))
+    >>> segments = cut(batch, 2)
+    >>> segments.ys[:, 0, :, 0].tolist(), segments.mask[:, 0].tolist()
+    ([[0.0, 1.0], [2.0, 3.0], [4.0, 0.0]], [[1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
+    """
+    num_rows, num_steps = batch.xs.shape[:2]
+    short = -num_steps % length
+    mask = jnp.ones((num_rows, num_steps)) if batch.mask is None and short else batch.mask
+
+    def split(leaf):
+        if leaf is None:
+            return None
+        padded = jnp.pad(leaf, [(0, 0), (0, short)] + [(0, 0)] * (leaf.ndim - 2))
+        return jnp.swapaxes(padded.reshape(num_rows, -1, length, *leaf.shape[2:]), 0, 1)
+
+    return Batch(split(batch.xs), split(batch.ys), split(mask))
+
+
+def as_segment_steps(length: Any) -> int | None:
+    """The number of steps as a Python int.
+
+    Raises:
+      ValueError: it is not a positive integer.
+    """
+    if length is None:
+        return None
+    if not isinstance(length, numbers.Integral) or isinstance(length, bool) or int(length) < 1:
+        raise ValueError(
+            f"segment_steps must be a positive int, the number of time steps an update, or None; got {length!r}."
+        )
+    return int(length)
+
+
+def check_segments(net: Network, length: int | None) -> None:
+    """Raises where a network cannot be trained in segments."""
+    if length is None:
+        return
+    if net.readout == "last":
+        raise ValueError(
+            f"segment_steps={length} makes an update a segment, on the loss of its own steps, and readout='last' has a "
+            "loss at the last step only; use readout='all' with targets ys at each step, or "
+            f"rr.network(..., truncate={length}), which cuts the gradient and not the update."
+        )
+    for index, entry in enumerate(net.layers):
+        if entry.bidirectional:
+            raise ValueError(
+                f"segment_steps={length} carries the state forwards from segment to segment, and layer {index} is "
+                "bidirectional: it needs the whole sequence. Use layers that read forwards, or segment_steps=None."
+            )
+
+
+def check_targets(batch: Batch, length: int | None, *, name: str) -> None:
+    """Raises where the targets cannot be cut in time with the inputs."""
+    if length is not None and batch.ys.shape[:2] != batch.xs.shape[:2]:
+        raise ValueError(
+            f"segment_steps={length} cuts inputs and targets in time, so {name}.ys must have a target at each step: "
+            f"[N, T, …] with [N, T] = {batch.xs.shape[:2]}; got shape {batch.ys.shape}."
+        )
