@@ -1,4 +1,4 @@
-"""Products of Jacobians against products of `jax.jacobian`, in exact arithmetic where they leave the range of floats."""
+"""Products of Jacobians against products of `jax.jacobian`, and in exact arithmetic beyond the range of floats."""
 
 import functools
 
@@ -12,7 +12,7 @@ from small_dynamics import linear_step, orthogonal, systems, tanh_step
 import rnnreg as rr
 from rnnreg.diagnostics import jacobian_products, parameter_sensitivity
 
-pytestmark = pytest.mark.numerics
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
 KEY = jax.random.key(SEED)
 
@@ -70,7 +70,9 @@ def test_singular_values_are_those_of_jax_jacobian(name, small_ones):
     error = np.abs(np.asarray(found.log_singular) - np.log(expected))[seen]
     assert error.max() < 0.1  # what `unresolved` promises
     if small_ones:  # and graded, every digit that the dtype has, for each of them
-        assert error.max() < tolerance()["rtol"] * 100
+        # (where NumPy's dense SVD has them too)
+        known = (expected > 1e-6 * expected[..., :1])[seen]
+        assert error[known].max() < tolerance()["rtol"] * 100
     np.testing.assert_allclose(
         np.exp(found.log_frobenius), np.linalg.norm(P, axis=(-2, -1)), **tolerance(loosen=3)
     )

@@ -10,7 +10,7 @@ from small_dynamics import linear_step, orthogonal, systems, tanh_step
 import rnnreg as rr
 from rnnreg.diagnostics import lyapunov
 
-pytestmark = pytest.mark.numerics
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
 KEY = jax.random.key(SEED)
 
@@ -138,11 +138,17 @@ def test_a_starting_frame_may_be_drawn():
 
 
 def test_an_unconverged_spectrum_is_flagged():
-    angle = 0.001  # a shear that turns slowly: the local exponents drift over thousands of steps
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    W = jnp.asarray(np.diag([3.0, 1 / 3]) @ turn @ np.diag([1 / 3, 3.0]))
-    found = spectrum(linear_step, W, np.zeros((1, 2)), 200, discard=0, tolerance=1e-3)
-    assert found.unconverged.all()
+    def fold(params, state, x):
+        return 1 - 1.9 * state * state
+
+    short = spectrum(fold, 0.0, [[0.3]], 60)  # chaos, seen for too short a time
+    assert short.unconverged.all()
+    assert (short.standard_error > 0.01).all()
+    drifting = jnp.linspace(0.0, 1.0, 100)[
+        None, :, None
+    ]  # every step stretches more than the one before
+    drift = lyapunov(lambda p, h, x: h * jnp.exp(x), 0.0, drifting, state=jnp.zeros((1, 1)))
+    assert drift.unconverged.all()
     settled = spectrum(linear_step, orthogonal(2), np.zeros((1, 2)), 200)
     assert not settled.unconverged.any()
     nans = spectrum(lambda p, h, x: h * jnp.nan, 0.0, np.ones((1, 2)), 20)

@@ -38,15 +38,15 @@ def pulled(step: Callable[[Array, Array], Array], state: Array, x: Any, frame: A
 
 
 def orthonormalised(frame: Array) -> tuple[Array, Array, Array]:
-    """Q `[..., n, k]`, R `[..., k, k]` and ε ‖R‖_F / |r_ii| `[..., k]`: by how much rounding may have changed ln |r_ii|.
+    """Q `[..., n, k]`, R `[..., k, k]` and ε ‖R‖_F / |r_ii| `[..., k]`, what rounding may have changed ln |r_ii| by.
 
     Where that reaches 1 the frame has lost a direction to rounding, or to a singular Jacobian.
     """
     Q, R = jnp.linalg.qr(frame)
     diagonal = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
     rounding = (jnp.finfo(frame.dtype).eps * _frobenius(R))[..., None]
-    doubt = rounding / jnp.where(diagonal > 0, diagonal, 1)
-    return Q, R, jnp.where(diagonal > 0, doubt, jnp.inf)
+    doubt = rounding / jnp.where(diagonal == 0, 1, diagonal)
+    return Q, R, jnp.where(diagonal == 0, jnp.inf, doubt)
 
 
 def _frobenius(R: Array) -> Array:

@@ -58,10 +58,10 @@ def jacobian_products(
     scales and rows of length 1, so that nothing under- or overflows at any T. Its singular values come from
     rotations that keep the scales as logarithms; each has its own bound on the rounding that it has gone through.
 
-    How to read it: the largest singular value is how much the most lasting perturbation of h_t still moves h_T. A straight
-    line is a rate, and that rate tends to the largest Lyapunov exponent. Spread between the singular values says that
-    gradients keep few directions; all near 1 is dynamical isometry. It is about states and not about a loss: what
-    a loss sees of it is in `gradient_flow`.
+    How to read it: the largest singular value is how much the most lasting perturbation of h_t still moves h_T. A
+    straight line is a rate, and that rate tends to the largest Lyapunov exponent. Spread between the singular values
+    says that gradients keep few directions; all near 1 is dynamical isometry. It is about states and not about a
+    loss: what a loss sees of it is in `gradient_flow`.
 
     Args:
       system: a network, a cell, or `step(params, state, x) -> state` on rows.
@@ -72,8 +72,8 @@ def jacobian_products(
         passes between the two times by way of other parts counts.
       num_singular: k, how many leading singular values are returned; None is all.
       every: steps between two results; T must be a multiple of it.
-      small_ones: False carries the plain product with one scale and takes a dense SVD, which resolves what lies within a
-        rounding of the largest singular value: faster for hundreds of units.
+      small_ones: False carries the plain product with one scale and takes a dense SVD, which resolves what lies
+        within a rounding of the largest singular value: faster for hundreds of units.
       tolerance: nats, of `unresolved`.
 
     Returns:
@@ -87,7 +87,8 @@ def jacobian_products(
     (graded products).
 
     >>> step = lambda params, state, x: state @ params
-    >>> products = jacobian_products(step, jnp.diag(jnp.array([0.5, 1.0])), jnp.zeros((1, 300, 0)), state=jnp.ones((1, 2)))
+    >>> W, xs = jnp.diag(jnp.array([0.5, 1.0])), jnp.zeros((1, 300, 0))
+    >>> products = jacobian_products(step, W, xs, state=jnp.ones((1, 2)))
     >>> (products.log_singular[0, -1] / jnp.log(2.0)).round(2).tolist()  # 2⁻³⁰⁰ is no float32 number
     [0.0, -300.0]
     """
@@ -136,7 +137,9 @@ def _backwards(dynamics: Dynamics, xs: Any, every: int) -> tuple[Array, Any]:
     """States before each step and inputs, from the last step to the first, `[R, every, B, …]`."""
     xs = time_first(xs)
     states, _ = trajectory(dynamics, xs)
-    return jax.tree.map(lambda leaf: leaf[::-1].reshape(-1, every, *leaf.shape[1:]), (states, xs))
+    return jax.tree.map(
+        lambda leaf: leaf[::-1].reshape(len(leaf) // every, every, *leaf.shape[1:]), (states, xs)
+    )
 
 
 def _graded_product(dynamics: Dynamics, backwards: Any, place: slice) -> tuple[Array, Array]:

@@ -63,9 +63,9 @@ def lyapunov(
     A frame of k orthonormal vectors is moved by the Jacobian of each step and made orthonormal again by a QR, all in
     one scan, so that nothing under- or overflows however long the sequence. The state is all that the system carries.
 
-    How to read it: λ_1 < 0 forgets its start at e^{λ_1} a step, so gradients vanish at that rate; λ_1 = 0 is the edge;
-    λ_1 > 0 is chaos, and gradients explode along the data. With inputs the exponents are conditional on them:
-    λ_1 < 0 then means that the state is a function of the inputs alone (echo state). The sum of all exponents is the mean
+    How to read it: λ_1 < 0 forgets its start at e^{λ_1} a step, and gradients vanish at that rate; λ_1 = 0 is the
+    edge; λ_1 > 0 is chaos, and gradients explode along the data. With inputs the exponents are conditional on them:
+    λ_1 < 0 then means that the state is a function of the inputs alone (echo state). The sum of all is the mean
     of ln |det J|. Look at `unconverged` first, and with smallest exponents at `lost`.
 
     Args:

@@ -41,9 +41,9 @@ def parameter_sensitivity(
 ) -> ParameterSensitivity:
     """‖∂h_T/∂W‖_F, ∂h_T/∂W = Σ_t (∂h_T/∂h_t) ∂h_t/∂W (h_{t−1} held), beside ‖∂h_T/∂h_{T−ℓ}‖_F.
 
-    How to read it: the sum grows with ℓ for as long as earlier steps still count. As a network comes close to the edge, where
-    ∂h_T/∂h_t no longer decays, the derivative with respect to W grows with T although no gradient with respect to a
-    state explodes: learning gets hard by sensitivity and not by vanishing.
+    How to read it: the sum grows with ℓ for as long as earlier steps still count. As a network comes close to the
+    edge, where ∂h_T/∂h_t no longer decays, the derivative with respect to W grows with T although no gradient with
+    respect to a state explodes: learning gets hard by sensitivity and not by vanishing.
 
     It carries m × |W| numbers a row (m numbers of state at the end), so it is meant for small networks.
 
@@ -94,7 +94,7 @@ def parameter_sensitivity(
         return carry, (sum_scale + jnp.log(_norms(list(sums.values()))), states_too)
 
     backwards = jax.tree.map(
-        lambda leaf: leaf[::-1].reshape(-1, every, *leaf.shape[1:]), (states, xs)
+        lambda leaf: leaf[::-1].reshape(len(leaf) // every, every, *leaf.shape[1:]), (states, xs)
     )
     _, (parameters, of_state) = jax.lax.scan(block, start, backwards)
     first = jnp.full((1, rows), -jnp.inf, dtype)
