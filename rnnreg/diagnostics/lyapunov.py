@@ -90,10 +90,11 @@ def lyapunov(
 
     Source: Benettin et al. 1980 (QR); Kaplan & Yorke 1979; Vogt et al. 2022, Engelken et al. 2023 (recurrent networks).
 
-    >>> step = lambda params, state, x: state @ params
-    >>> spectrum = lyapunov(step, jnp.diag(jnp.array([0.5, 2.0])), jnp.zeros((1, 100, 0)), state=jnp.zeros((1, 2)))
-    >>> spectrum.exponents.round(3).tolist(), spectrum.entropy_rate.round(3).tolist()
-    ([[0.693, -0.693]], [0.693])
+    >>> step = lambda W, state, x: state @ W
+    >>> W, xs = jnp.diag(jnp.array([0.5, 2.0])), jnp.zeros((1, 100, 0))
+    >>> spectrum = lyapunov(step, W, xs, state=jnp.zeros((1, 2)))
+    >>> jnp.exp(spectrum.exponents).round(2).tolist(), jnp.exp(spectrum.entropy_rate).round(2).tolist()
+    ([[2.0, 0.5]], [2.0])
     """
     num_steps = check_inputs(xs)
     skipped = _blocks(num_steps, every, discard)

@@ -78,7 +78,7 @@ def matrix_spectrum(matrices: Any) -> Spectrum:
       ValueError: matrices that are not square.
 
     >>> found = matrix_spectrum(np.array([[0.0, -2.0], [2.0, 0.0]]))
-    >>> float(found.rho), float(found.henrici), float(found.condition)
+    >>> float(found.rho.round(9)), float(found.henrici), float(found.condition.round(9))
     (2.0, 0.0, 1.0)
     """
     A = np.asarray(matrices, dtype=np.float64)
