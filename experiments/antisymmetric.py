@@ -1,8 +1,8 @@
-"""The antisymmetric network of Chang et al. 2019, Fig. 1: four matrices in two dimensions, and where each trajectory goes.
+"""The antisymmetric network of Chang et al. 2019, Fig. 1: four matrices in two dimensions and where they lead.
 
-h ← h + ε tanh(A h), ε = .1. At the origin a step multiplies by |1 + ελ|, λ the eigenvalues of A. For A = W − Wᵀ − γI with
-eigenvalues −γ ± iω that is at most 1 only for γ ≥ ε(γ² + ω²)/2, which is γ ≥ .2020 at ω = 2: the γ = .15 of the figure
-does not make the origin stable, and the trajectories end on a ring around it.
+h ← h + ε tanh(A h), ε = .1. At the origin a step multiplies by |1 + ελ|, λ the eigenvalues of A. For
+A = W − Wᵀ − γI with eigenvalues −γ ± iω that is at most 1 only for γ ≥ ε(γ² + ω²)/2, which is γ ≥ .2020 at ω = 2: the
+γ = .15 of the figure does not make the origin stable, and the trajectories end on a ring around it.
 """
 
 from __future__ import annotations

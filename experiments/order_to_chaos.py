@@ -58,7 +58,7 @@ PRESETS = {
 
 
 def mean_field(g: float) -> tuple[float, float]:
-    """q and λ_max of the infinite network, by a dense grid: a Gauss–Hermite rule of 100 nodes is off by .08 at g = 5."""
+    """q and λ_max of the infinite network, by a dense grid: Gauss–Hermite with 100 nodes is off by .08 at g = 5."""
     z = np.linspace(-12, 12, 20001)
     weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
     q = max(g * g - 1, 0.0)
