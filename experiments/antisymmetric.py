@@ -1,0 +1,227 @@
+"""The antisymmetric network of Chang et al. 2019, Fig. 1: four matrices in two dimensions and where they lead.
+
+h ← h + ε tanh(A h), ε = .1. At the origin a step multiplies by |1 + ελ|, λ the eigenvalues of A. For
+A = W − Wᵀ − γI with eigenvalues −γ ± iω that is at most 1 only for γ ≥ ε(γ² + ω²)/2, which is γ ≥ .2020 at ω = 2: the
+γ = .15 of the figure does not make the origin stable, and the trajectories end on a ring around it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rnnreg as rr
+from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+
+EPSILON, OMEGA, GAMMA = 0.1, 2.0, 0.15
+STARTS = ((0.0, 0.5), (-0.5, -0.5), (0.5, -0.75))
+TURN = np.array([[0.0, -OMEGA], [OMEGA, 0.0]])
+MATRICES = {
+    "antisymmetric": TURN,
+    "antisymmetric − .15 I": TURN - GAMMA * np.eye(2),
+    "positive eigenvalues": np.array([[2.0, -2.0], [0.0, 2.0]]),
+    "negative eigenvalues": -np.array([[2.0, -2.0], [0.0, 2.0]]),
+}
+# computed beforehand, independently of the library
+MULTIPLIERS = dict(zip(MATRICES, (1.0198, 1.0051, 1.2, 0.8), strict=True))
+RADII = dict(
+    zip(
+        MATRICES,
+        ((0.789, 1.019, 1.192), (0.518, 0.711, 0.841), (7.33, 6.81, 7.93), (0.0, 0.0, 0.0)),
+        strict=True,
+    )
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of the antisymmetric network."""
+
+    preset: Literal["quick", "full"] = "full"
+    """Base values that the other options override."""
+    num_steps: int = 50
+    """Steps of the figure."""
+    long_steps: int = 2000
+    """Steps until the ring is looked at."""
+    out: Path = Path("results/antisymmetric")
+    """Where the figure and summary.json go."""
+
+
+PRESETS = {"quick": {}, "full": {}}
+
+
+def step(A, state, x):
+    """h ← h + ε tanh(A h), on rows."""
+    del x
+    return state + EPSILON * jnp.tanh(state @ A.T)
+
+
+def trajectories(A, num_steps: int) -> np.ndarray:
+    """[starts, num_steps + 1, 2]."""
+    start = jnp.array(STARTS)
+
+    def advance(state, _):
+        new = step(jnp.asarray(A), state, None)
+        return new, new
+
+    _, states = jax.lax.scan(advance, start, length=num_steps)
+    return np.concatenate([start[:, None], np.swapaxes(states, 0, 1)], axis=1)
+
+
+def at_origin(A) -> rr.diagnostics.Spectrum:
+    """The spectrum of the step's Jacobian at h = 0."""
+    return rr.diagnostics.step_spectra(
+        step, jnp.asarray(A), jnp.zeros((1, 1, 0)), state=jnp.zeros((1, 2))
+    )
+
+
+def main(config: Config) -> None:
+    """Runs the four matrices, looks for the stable γ and at the ring, writes the figure and the summary."""
+    rr.compilation_cache()
+    with jax.enable_x64(True):
+        spectra = {name: at_origin(A) for name, A in MATRICES.items()}
+        paths = {name: trajectories(A, config.num_steps) for name, A in MATRICES.items()}
+        threshold = _stable_from()
+        ring = trajectories(MATRICES["antisymmetric − .15 I"], config.long_steps)
+        exponents = _exponents(config)
+    multipliers = {name: float(found.rho[0, 0]) for name, found in spectra.items()}
+    radii = {name: np.linalg.norm(path[:, -1], axis=-1) for name, path in paths.items()}
+    last = np.linalg.norm(ring[:, -config.long_steps // 5 :], axis=-1)
+    rows = [
+        (name, f"{multipliers[name]:.4f}", *(f"{radius:.3f}" for radius in radii[name]))
+        for name in MATRICES
+    ]
+    print(text_table(("A", "|1 + ελ|", *(f"from {start}" for start in STARTS)), rows))
+    print(f"the origin is stable from γ = {threshold:.4f} on")
+    print(
+        f"γ = .15, the last fifth of {config.long_steps} steps: radius {last.min():.4f} to {last.max():.4f}"
+    )
+    for name, found in exponents.items():
+        print(
+            f"Lyapunov exponents, {name}: {found.exponents[0, 0]:.5f}, {found.exponents[0, 1]:.5f} nats a step"
+        )
+    claims = _claims(config, multipliers, radii, threshold, last, exponents)
+    print(claims_table(claims))
+    _figure(config, paths, ring, spectra, multipliers)
+    summary = {
+        "config": config,
+        "multipliers": multipliers,
+        "radii": radii,
+        "stable_from": threshold,
+        "ring": {"smallest": last.min(), "largest": last.max()},
+        "lyapunov": {name: found.exponents[0] for name, found in exponents.items()},
+    }
+    write_summary(config.out, summary, claims)
+
+
+def _stable_from() -> float:
+    """The smallest γ with ρ(J) ≤ 1 at the origin, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        J = np.eye(2) + EPSILON * (TURN - middle * np.eye(2))
+        stable = rr.diagnostics.matrix_spectrum(J).rho <= 1
+        low, high = (low, middle) if stable else (middle, high)
+    return high
+
+
+def _exponents(config: Config):
+    """Lyapunov spectra on the ring (γ = .15), and at the origin that γ = .25 makes stable."""
+    found = {}
+    for gamma in (GAMMA, 0.25):
+        A = jnp.asarray(TURN - gamma * np.eye(2))
+        found[f"γ = {gamma:g}"] = rr.diagnostics.lyapunov(
+            step,
+            A,
+            jnp.zeros((1, 5 * config.long_steps, 0)),
+            state=jnp.array(STARTS[:1]),
+            discard=config.long_steps,
+        )
+    return found
+
+
+def _claims(config: Config, multipliers, radii, threshold, last, exponents) -> list[Claim]:
+    figure = "Chang et al. 2019, Fig. 1"
+    claims = [
+        Claim.close(
+            f"|1 + ελ| at the origin, {name}",
+            source=figure + ", closed form",
+            expected=expected,
+            tolerance=5e-5,
+            measured=multipliers[name],
+        )
+        for name, expected in MULTIPLIERS.items()
+    ]
+    claims += [
+        Claim.close(
+            f"radius after {config.num_steps} steps from {start}, {name}",
+            source=figure + ", iterated beforehand",
+            expected=expected,
+            tolerance=0.005 if expected > 2 else 5e-4,  # as printed: three digits
+            measured=float(measured),
+        )
+        for name in MATRICES
+        for start, expected, measured in zip(STARTS, RADII[name], radii[name], strict=True)
+    ]
+    return [
+        *claims,
+        Claim.close(
+            "smallest γ with a stable origin",
+            source="γ ≥ ε(γ² + ω²)/2",
+            expected=0.2020,
+            tolerance=5e-5,
+            measured=threshold,
+        ),
+        Claim.at_least(
+            "smallest radius of the ring at γ = .15 (.57 in two digits)",
+            source="iterated beforehand",
+            expected=0.565,
+            measured=float(last.min()),
+        ),
+        Claim.at_most(
+            "largest radius of the ring at γ = .15 (.60 in two digits)",
+            source="iterated beforehand",
+            expected=0.605,
+            measured=float(last.max()),
+        ),
+        Claim.close(
+            "largest Lyapunov exponent on the ring",
+            source="an invariant curve: 0",
+            expected=0.0,
+            tolerance=1e-3,
+            measured=float(exponents["γ = 0.15"].exponents[0, 0]),
+        ),
+    ]
+
+
+def _figure(config: Config, paths, ring, spectra, multipliers) -> None:
+    import matplotlib.pyplot as plt
+
+    colors = ("#0072B2", "#D55E00", "#009E73")
+    with rr.plotting.style():
+        figure, axes = plt.subplots(2, 3, figsize=(10.8, 7.2))
+    panels = axes.ravel()
+    for ax, (name, path) in zip(panels, paths.items(), strict=False):
+        _draw(ax, path, colors, f"{name}, |1 + ελ| = {multipliers[name]:.4f}")
+    _draw(panels[4], ring, colors, f"γ = .15, {config.long_steps} steps", linewidth=0.4)
+    rr.plotting.eigenvalue_cloud(spectra, ax=panels[5])
+    rr.plotting.save(figure, config.out / "antisymmetric", close=True)
+
+
+def _draw(ax, path, colors, title: str, **look) -> None:
+    for row, color in zip(path, colors, strict=True):
+        ax.plot(*row.T, color=color, **{"linewidth": 1.0, "marker": ".", "markersize": 2} | look)
+        ax.plot(*row[0], "o", color=color, markersize=5, markerfacecolor="white")
+    ax.set_title(title)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.set_xlabel("h$_1$")
+    ax.set_ylabel("h$_2$")
+
+
+if __name__ == "__main__":
+    main(command_line(Config, PRESETS))

@@ -1,0 +1,254 @@
+"""‖∂h_T/∂h_t‖ of Gaussian, orthogonal and scaled networks, linear and tanh, beside what the weights alone say.
+
+For Gaussian W of independent N(0, g²/N) entries ‖W^k‖₂ → g^k √((k+1)^{k+1} / k^k) as N → ∞, although ρ(W) → g: the
+transient growth of a matrix that is far from normal. A linear orthogonal network keeps every singular value at 1.
+No product ever exceeds (γ σ_max)^ℓ; ρ^ℓ bounds nothing. Everything is in float64.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rnnreg as rr
+from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of the gradient norms."""
+
+    preset: Literal["quick", "full"] = "full"
+    """Base values that the other options override."""
+    power_size: int = 400
+    """N of the powers of one Gaussian matrix."""
+    power_nets: int = 8
+    """Gaussian matrices."""
+    num_powers: int = 20
+    """k = 1 … of W^k."""
+    hidden_size: int = 48
+    """Units of the networks."""
+    num_steps: int = 200
+    """T."""
+    rows: int = 4
+    """Trajectories a network."""
+    input_scale: float = 0.1
+    """Standard deviation of the inputs."""
+    seed: int = 0
+    """Of weights and inputs."""
+    out: Path = Path("results/gradient_norms")
+    """Where figures and summary.json go."""
+
+
+PRESETS = {
+    "quick": {"power_nets": 2, "num_powers": 5, "hidden_size": 16, "rows": 2},
+    "full": {},
+}
+
+CASES = {
+    "linear, Gaussian": (jax.nn.identity, rr.cells.gaussian(1.0)),
+    "linear, orthogonal": (jax.nn.identity, rr.cells.orthogonal(1.0)),
+    "linear, .95 orthogonal": (jax.nn.identity, rr.cells.orthogonal(0.95)),
+    "tanh, Gaussian": (jnp.tanh, rr.cells.gaussian(1.0)),
+    "tanh, 1.5 Gaussian": (jnp.tanh, rr.cells.gaussian(1.5)),
+    "tanh, orthogonal": (jnp.tanh, rr.cells.orthogonal(1.0)),
+    "tanh, .95 orthogonal": (jnp.tanh, rr.cells.orthogonal(0.95)),
+    "logistic, 2 Gaussian": (jax.nn.sigmoid, rr.cells.gaussian(2.0)),
+}
+
+
+def main(config: Config) -> None:
+    """Measures powers and products, prints them beside the theory, writes figures and summary."""
+    rr.compilation_cache()
+    with jax.enable_x64(True):
+        key = jax.random.key(config.seed)
+        powers = _powers(config, jax.random.fold_in(key, 0))
+        products, bounds = _products(config, jax.random.fold_in(key, 1))
+        sensitivity = _sensitivity(config, jax.random.fold_in(key, 2))
+
+    limit = _limit(np.arange(1, config.num_powers + 1))
+    mean = powers.mean(axis=0)
+    se = powers.std(axis=0, ddof=1) / np.sqrt(len(powers))
+    shown = [k for k in (1, 2, 3, 5, 10, 20) if k <= config.num_powers]
+    rows = [
+        (
+            str(k),
+            f"{limit[k - 1]:.4f}",
+            f"{mean[k - 1]:.4f} ± {se[k - 1]:.4f}",
+            f"{mean[k - 1] / limit[k - 1]:.4f}",
+        )
+        for k in shown
+    ]
+    print(f"‖W^k‖₂ of {len(powers)} Gaussian matrices, N = {config.power_size}")
+    print(text_table(("k", "N → ∞", "mean ± SE", "ratio"), rows))
+    print(
+        f"ln ‖∂h_T/∂h_t‖₂ after T = {config.num_steps} steps back, and what the weights alone say"
+    )
+    print(
+        text_table(
+            ("network", "measured", "bound", "ln ρ^T"),
+            [
+                (
+                    name,
+                    f"{float(found.log_norm[-1]):.2f}",
+                    f"{bounds[name].log_bound * config.num_steps:.2f}",
+                    f"{bounds[name].log_rho * config.num_steps:.2f}",
+                )
+                for name, found in products.items()
+            ],
+        )
+    )
+    claims = _claims(config, mean, limit, products, bounds)
+    print(claims_table(claims))
+    if config.preset != "full":
+        print("The claims are about --preset full; this run is too small to test them.")
+    _figures(config, mean, se, limit, products, bounds, sensitivity)
+    summary = {
+        "config": config,
+        "powers": {"mean": mean, "standard_error": se, "limit": limit},
+        "log_norm_at_T": {name: found.log_norm[-1] for name, found in products.items()},
+        "bounds": bounds,
+    }
+    write_summary(config.out, summary, claims)
+
+
+def _limit(k):
+    """√((k+1)^{k+1} / k^k)."""
+    k = np.asarray(k, float)
+    return np.exp(((k + 1) * np.log(k + 1) - k * np.log(k)) / 2)
+
+
+def _powers(config: Config, key) -> np.ndarray:
+    """[nets, num_powers] ‖W^k‖₂, as the products of a linear map."""
+    size = config.power_size
+    xs, state = jnp.zeros((1, config.num_powers, 0)), jnp.zeros((1, size))
+
+    @jax.jit
+    def norms(key):
+        W = rr.cells.gaussian(1.0)(key, (size, size), jnp.float64)
+        found = rr.diagnostics.jacobian_products(
+            lambda W, state, x: state @ W, W, xs, state=state, num_singular=1, small_ones=False
+        )
+        return jnp.exp(found.log_singular[0, 1:, 0])
+
+    return np.stack([norms(key) for key in jax.random.split(key, config.power_nets)])
+
+
+def _products(config: Config, key):
+    """The products of every case along the same inputs, and the bounds from its weights."""
+    key_xs, key = jax.random.split(key)
+    shape = (config.rows, config.num_steps, config.hidden_size)
+    xs = config.input_scale * jax.random.normal(key_xs, shape)
+    products, bounds = {}, {}
+    for name, (activation, init) in CASES.items():
+        cell = rr.cells.elman(
+            config.hidden_size, activation=activation, recurrent_init=init, input_init="identity"
+        )
+        params = cell.init(key, config.hidden_size, jnp.float64)  # the same draw for each case
+        measure = jax.jit(
+            lambda params, cell=cell: rr.diagnostics.jacobian_products(cell, params, xs)
+        )
+        products[name] = jax.tree.map(np.asarray, measure(params))
+        bounds[name] = rr.diagnostics.jacobian_bounds(cell, params)
+    return products, bounds
+
+
+def _sensitivity(config: Config, key):
+    """‖∂h_T/∂W‖ beside ‖∂h_T/∂h_t‖ of small tanh networks with scaled orthogonal weights."""
+    found = {}
+    xs = config.input_scale * jax.random.normal(key, (config.rows, config.num_steps, 8))
+    for gain in (0.8, 0.95, 1.0):
+        cell = rr.cells.elman(8, recurrent_init=rr.cells.orthogonal(gain), input_init="identity")
+        params = cell.init(key, 8, jnp.float64)
+        found[f"gain {gain:g}"] = jax.jit(
+            lambda params, cell=cell: rr.diagnostics.parameter_sensitivity(cell, params, xs)
+        )(params)
+    return found
+
+
+def _excess(products, bounds, name: str) -> float:
+    """The most by which ln ‖∂h_T/∂h_t‖₂ passes its bound."""
+    found = products[name]
+    return float((found.log_singular[..., 0] - bounds[name].log_bound * found.lags).max())
+
+
+def _claims(config: Config, mean, limit, products, bounds) -> list[Claim]:
+    claims = [
+        Claim.close(
+            f"‖W^{k}‖₂ / limit, mean of {config.power_nets} Gaussian matrices, N = {config.power_size}",
+            source="g^k √((k+1)^(k+1)/k^k), N → ∞",
+            expected=1.0,
+            tolerance=0.02,
+            measured=float(mean[k - 1] / limit[k - 1]),
+        )
+        for k in (1, 2, 3)
+    ]
+    kept = np.exp(products["linear, orthogonal"].log_singular)
+    excess = max(_excess(products, bounds, name) for name in products)
+    unresolved = np.mean([found.unresolved[..., 0].mean() for found in products.values()])
+    return [
+        *claims,
+        Claim.at_most(
+            f"largest |σ − 1| of a linear orthogonal network, all lags up to {config.num_steps}",
+            source="closed form",
+            expected=1e-10,
+            measured=float(np.abs(kept - 1).max()),
+        ),
+        Claim.at_most(
+            "most that ln ‖∂h_T/∂h_t‖ exceeds ln (γ σ_max)^ℓ, all networks and lags",
+            source="Pascanu, Mikolov & Bengio 2013",
+            expected=1e-10,
+            measured=excess,
+        ),
+        Claim.at_most(
+            "share of largest singular values that are unresolved",
+            source="this library",
+            expected=0.0,
+            measured=float(unresolved),
+        ),
+    ]
+
+
+def _figures(config: Config, mean, se, limit, products, bounds, sensitivity) -> None:
+    import matplotlib.pyplot as plt
+
+    plot = rr.plotting
+    with plot.style():
+        figure, axes = plt.subplots(2, 3, figsize=(13.5, 8.2))
+    (ax, of_linear, of_tanh), (of_one, isometry, of_weights) = axes
+    k = np.arange(1, config.num_powers + 1)
+    ax.plot(k, limit, color="black", label=r"$\sqrt{(k+1)^{k+1}/k^k}$")
+    ax.errorbar(
+        k,
+        mean,
+        yerr=se,
+        color="#0072B2",
+        marker="o",
+        linestyle="",
+        capsize=2,
+        label=f"N = {config.power_size}, mean ± 1 SE",
+    )
+    ax.axhline(1, color="0.35", linewidth=0.9, linestyle=":", label=r"$\rho^k$, N → ∞")
+    ax.set_xlabel("power k")
+    ax.set_ylabel("‖W$^k$‖$_2$, Gaussian W, g = 1")
+    ax.legend(loc="upper left")
+    groups = ("linear", "tanh")
+    for target, group in zip((of_linear, of_tanh), groups, strict=True):
+        chosen = {name: found for name, found in products.items() if name.startswith(group)}
+        plot.jacobian_products(chosen, bounds={name: bounds[name] for name in chosen}, ax=target)
+    name = "tanh, 1.5 Gaussian"
+    plot.jacobian_products(products[name], bounds=bounds[name], ax=of_one)
+    of_one.text(0.03, 0.05, name, transform=of_one.transAxes)
+    plot.singular_value_histogram(products["tanh, orthogonal"], ax=isometry)
+    isometry.text(0.03, 0.9, "tanh, orthogonal", transform=isometry.transAxes)
+    plot.parameter_sensitivity(sensitivity, ax=of_weights)
+    plot.save(figure, config.out / "gradient_norms", close=True)
+
+
+if __name__ == "__main__":
+    main(command_line(Config, PRESETS))

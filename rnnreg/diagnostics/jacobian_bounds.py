@@ -1,0 +1,100 @@
+"""What the weights alone say about ‖∂h_T/∂h_t‖: a bound from σ_max, and ρ, which is none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnreg.cells import Cell
+from rnnreg.diagnostics._dynamics import System
+from rnnreg.diagnostics.spectra import spectra
+from rnnreg.network import Network
+
+# sup |φ′| by activation
+_SLOPES = ((jnp.tanh, 1.0), (jax.nn.sigmoid, 0.25), (jax.nn.relu, 1.0), (jax.nn.identity, 1.0))
+
+
+class JacobianBounds(NamedTuple):
+    """Rates a step back, in nats: multiply by ℓ to compare with ln ‖∂h_T/∂h_{T−ℓ}‖.
+
+    Attributes:
+      slope: γ = sup |φ′|; None where it is not known.
+      sigma_max: of W_hh; None where the state is not that of one square block.
+      rho: the spectral radius of W_hh; None as for sigma_max.
+      log_bound: ln(γ σ_max), so that ‖∂h_T/∂h_{T−ℓ}‖₂ ≤ (γ σ_max)^ℓ; None where either is None.
+      log_rho: ln ρ. ρ^ℓ bounds nothing: products pass above it (non-normal W) and below it (φ′ < 1).
+    """
+
+    slope: float | None
+    sigma_max: float | None
+    rho: float | None
+    log_bound: float | None
+    log_rho: float | None
+
+
+def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
+    """‖∂h_T/∂h_{T−ℓ}‖₂ ≤ (γ σ_max(W_hh))^ℓ, γ = sup |φ′|, and beside it ρ(W_hh)^ℓ, which is no bound; on the host.
+
+    γ is known for Elman cells with tanh, sigmoid, relu or the identity: 1, ¼, 1 and 1. For gated cells, for networks of
+    several layers and for step functions there is no such bound from one matrix, and the fields are None.
+
+    How to read it: γ σ_max < 1 is sufficient for gradients to vanish. The bound is reached by a linear network with
+    a scaled orthogonal W_hh, and else lies far above: real units saturate, and singular vectors do not line up.
+
+    Args:
+      system: a cell, a network of one layer, or a step function.
+      params: its parameters.
+
+    Source: Pascanu, Mikolov & Bengio 2013; Hochreiter 1991 (the ¼ of the logistic function).
+
+    >>> import rnnreg as rr
+    >>> cell = rr.cells.elman(3, activation=jax.nn.sigmoid, recurrent_init=rr.cells.orthogonal(2.0))
+    >>> bounds = jacobian_bounds(cell, cell.init(jax.random.key(0), 1))
+    >>> bounds.slope, round(bounds.sigma_max, 4), round(bounds.log_bound / math.log(0.5), 4)
+    (0.25, 2.0, 1.0)
+    """
+    cell, weights = _only_cell(system, params)
+    if cell is None or cell.weights is None:
+        return JacobianBounds(None, None, None, None, None)
+    W_hh = np.asarray(cell.weights(weights)[1])
+    if W_hh.shape[0] != W_hh.shape[1]:
+        return JacobianBounds(None, None, None, None, None)
+    spectrum = spectra({"W_hh": W_hh})["W_hh"]
+    slope, sigma_max, rho = (
+        _slope(cell, weights),
+        float(spectrum.sigma_max[0]),
+        float(spectrum.rho[0]),
+    )
+    log_bound = None if slope is None else _log(slope * sigma_max)
+    return JacobianBounds(slope, sigma_max, rho, log_bound, _log(rho))
+
+
+def _only_cell(system: System, params: Any) -> tuple[Cell | None, Any]:
+    """The cell whose state is all the state there is, with its parameters."""
+    if isinstance(system, Cell):
+        return system, params
+    if isinstance(system, Network) and len(system.layers) == 1:
+        layer = system.layers[0]
+        if layer.repeat == 1 and not layer.bidirectional:
+            return layer.cell, params["layer_0"]
+    return None, None
+
+
+def _slope(cell: Cell, params: Any) -> float | None:
+    """sup |φ′| of a cell h ← φ(x_proj + h_proj), φ recognised by its values."""
+    if cell.name not in ("elman", "irnn") or cell.gate is None:
+        return None
+    probes = jnp.linspace(-4.0, 4.0, cell.hidden_size + 8)[: cell.hidden_size][None] + 0.1
+    given = cell.gate(params, cell.initial_state(1, probes.dtype), probes, 0 * probes).h
+    for activation, slope in _SLOPES:
+        if np.allclose(given, activation(probes), rtol=1e-6, atol=1e-6):
+            return slope
+    return None
+
+
+def _log(value: float) -> float:
+    return math.log(value) if value > 0 else -math.inf

@@ -1,0 +1,175 @@
+"""How much the last state moves with the weights, ‖∂h_T/∂W‖, beside how much it moves with an earlier state."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of
+from rnnreg.diagnostics._frames import check_inputs, time_first
+from rnnreg.diagnostics.jacobian_products import place_of, trajectory
+from rnnreg.penalties import leaf_paths
+
+
+class ParameterSensitivity(NamedTuple):
+    """Frobenius norms of derivatives of the last state, as natural logarithms, against steps back ℓ.
+
+    Attributes:
+      lags: `[R]`, ℓ = 0, every, … T, steps back from the last state.
+      log_parameters: `[B, R]`, ln ‖∂h_T/∂W‖_F where W is moved in the last ℓ steps alone; at ℓ = T it is the whole
+        derivative. −inf at ℓ = 0.
+      log_state: `[B, R]`, ln ‖∂h_T/∂h_{T−ℓ}‖_F.
+    """
+
+    lags: Array
+    log_parameters: Array
+    log_state: Array
+
+
+def parameter_sensitivity(
+    system: System,
+    params: Any,
+    xs: Any,
+    *,
+    state: Any = None,
+    field: str | None = None,
+    weights: str | None = "W_hh",
+    every: int = 1,
+) -> ParameterSensitivity:
+    """‖∂h_T/∂W‖_F, ∂h_T/∂W = Σ_t (∂h_T/∂h_t) ∂h_t/∂W (h_{t−1} held), beside ‖∂h_T/∂h_{T−ℓ}‖_F.
+
+    How to read it: the sum grows with ℓ for as long as earlier steps still count. As a network comes close to the
+    edge, where ∂h_T/∂h_t no longer decays, the derivative with respect to W grows with T although no gradient with
+    respect to a state explodes: learning gets hard by sensitivity and not by vanishing.
+
+    It carries m × |W| numbers a row (m numbers of state at the end), so it is meant for small networks.
+
+    Args:
+      system: a network, a cell, or `step(params, state, x) -> state` on rows.
+      params: its parameters.
+      xs: `[B, T, D]` inputs, a trajectory a row.
+      state: the state before the first step; None is the system's own.
+      field: the part of the state to look at, such as "layer_0/h"; None is everything carried.
+      weights: the leaves to differentiate by, as a path ("layer_0/W_hh") or the last part of one ("W_hh", in every
+        layer); None is all parameters.
+      every: steps between two results; T must be a multiple of it.
+
+    Raises:
+      ValueError: no such field, no such weights, or T that is not a multiple of `every`.
+
+    Source: Zucchet & Orvieto 2024.
+
+    >>> step = lambda w, state, x: w * state + x
+    >>> found = parameter_sensitivity(step, jnp.ones(()), jnp.ones((1, 3, 1)), state=jnp.zeros((1, 1)), weights=None)
+    >>> jnp.exp(found.log_parameters[0]).round(2).tolist()  # Σ h_{t−1} over the last ℓ steps, h = 0, 1, 2
+    [0.0, 2.0, 3.0, 3.0]
+    """
+    num_steps = check_inputs(xs)
+    if every < 1 or num_steps % every:
+        raise ValueError(
+            f"every must divide the number of steps; got every={every} and T={num_steps}. Cut xs, or change every."
+        )
+    dynamics = dynamics_of(system, params, xs, state=state)
+    place = place_of(dynamics, field)
+    chosen = _chosen(params, weights)
+    xs = time_first(xs)
+    states, _ = trajectory(dynamics, xs)
+    pull = _pull_of_a_row(system, params, chosen, dynamics)
+    rows, dtype = dynamics.start.shape[0], dynamics.start.dtype
+    ends = jnp.eye(dynamics.size, dtype=dtype)[place]  # [m, n]
+    sums = {path: jnp.zeros((len(ends), *leaf.shape), dtype) for path, leaf in chosen.items()}
+    start = (ends, jnp.zeros((), dtype), sums, jnp.full((), -jnp.inf, dtype))
+    start = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (rows, *leaf.shape)), start)
+
+    def back(carry, at):
+        return jax.vmap(_one_step_back(pull))(carry, *at), None
+
+    def block(carry, at):
+        carry, _ = jax.lax.scan(back, carry, at)
+        ends, scale, sums, sum_scale = carry
+        states_too = scale + jnp.log(_norms([ends[:, :, place]]))
+        return carry, (sum_scale + jnp.log(_norms(list(sums.values()))), states_too)
+
+    backwards = jax.tree.map(
+        lambda leaf: leaf[::-1].reshape(len(leaf) // every, every, *leaf.shape[1:]), (states, xs)
+    )
+    _, (parameters, of_state) = jax.lax.scan(block, start, backwards)
+    first = jnp.full((1, rows), -jnp.inf, dtype)
+    size = jnp.full((1, rows), 0.5 * jnp.log(jnp.asarray(len(ends), dtype)), dtype)
+    return ParameterSensitivity(
+        every * jnp.arange(len(parameters) + 1),
+        jnp.concatenate([first, parameters]).T,
+        jnp.concatenate([size, of_state]).T,
+    )
+
+
+def _chosen(params: Any, weights: str | None) -> dict[str, Array]:
+    """The leaves to differentiate by, by path."""
+    leaves = leaf_paths(params)
+    chosen = {
+        path: jnp.asarray(leaf)
+        for path, leaf in leaves.items()
+        if weights is None or path == weights or path.split("/")[-1] == weights
+    }
+    if not chosen:
+        raise ValueError(
+            f"weights={weights!r} matches no parameter; there are {list(leaves)}. None takes them all."
+        )
+    return chosen
+
+
+def _pull_of_a_row(system: System, params: Any, chosen: dict[str, Array], dynamics: Dynamics):
+    """`pull(state [n], x, cotangent [m, n]) -> (weights' [m, …], state's [m, n])` of one row's step."""
+
+    def replaced(leaves):
+        def replace(path, leaf):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            return leaves.get(name, leaf)
+
+        return jax.tree_util.tree_map_with_path(replace, params)
+
+    def step(leaves, state, x):
+        row = state[None]
+        inputs = jax.tree.map(lambda leaf: leaf[None, None], x)
+        own = dynamics_of(system, replaced(leaves), inputs, state=dynamics.unflatten(row))
+        return own.step(row, jax.tree.map(lambda leaf: leaf[None], x))[0]
+
+    def pull(state, x, cotangents):
+        _, transposed = jax.vjp(lambda leaves, state: step(leaves, state, x), chosen, state)
+        return jax.vmap(transposed)(cotangents)
+
+    return pull
+
+
+def _one_step_back(pull):
+    """One step of one row: both derivatives with a logarithmic scale each."""
+
+    def back(carry, state, x):
+        ends, scale, sums, sum_scale = carry
+        added, ends = pull(state, x, ends)
+        top = jnp.maximum(scale, sum_scale)
+        top = jnp.where(jnp.isfinite(top), top, 0)
+        before, now = jnp.exp(sum_scale - top), jnp.exp(scale - top)
+        sums = jax.tree.map(lambda old, new: before * old + now * new, sums, added)
+        ends, grown = _rescaled(ends)
+        sums, sums_grown = _rescaled(sums)
+        return ends, scale + grown, sums, top + sums_grown
+
+    return back
+
+
+def _rescaled(tree: Any) -> tuple[Any, Array]:
+    """The tree divided by its largest element, and the logarithm of that; −inf for zeros."""
+    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
+    scale = jnp.where(largest > 0, largest, 1)
+    return jax.tree.map(lambda leaf: leaf / scale, tree), jnp.log(largest)
+
+
+def _norms(leaves: list[Array]) -> Array:
+    """Frobenius norm of all leaves `[B, …]` together, row by row."""
+    return jnp.sqrt(
+        sum(jnp.sum(jnp.square(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in leaves)
+    )

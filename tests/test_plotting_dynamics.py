@@ -1,0 +1,146 @@
+"""Figures of dynamics: what is drawn is what was measured, and what is unresolved is not drawn."""
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+import rnnreg as rr
+from rnnreg.diagnostics import (
+    JacobianBounds,
+    JacobianProducts,
+    Lyapunov,
+    ParameterSensitivity,
+    matrix_spectrum,
+)
+from rnnreg.plotting._dynamics import _settled_limits
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    yield
+    plt.close("all")
+
+
+def products(rate, *, rows=2, steps=5, unresolved=()):
+    lags = np.arange(steps)
+    log = np.stack([rate * lags, 2 * rate * lags], axis=-1)[None] * np.ones((rows, 1, 1))
+    flags = np.zeros(log.shape, bool)
+    for place in unresolved:
+        flags[place] = True
+    return JacobianProducts(lags, log[..., 0].mean(axis=0), log, log[..., 0], flags)
+
+
+BOUNDS = JacobianBounds(1.0, 2.0, 1.5, np.log(2.0), np.log(1.5))
+
+
+def labels(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_products_with_their_bound_and_what_is_none():
+    ax = rr.plotting.jacobian_products(products(-0.5), bounds=BOUNDS)
+    lines = {line.get_label(): line for line in ax.lines}
+    np.testing.assert_allclose(
+        lines["largest, mean of trajectories"].get_ydata(), np.exp(-0.5 * np.arange(5))
+    )
+    bound = next(line for name, line in lines.items() if name.startswith("bound"))
+    np.testing.assert_allclose(bound.get_ydata(), 2.0 ** np.arange(5))
+    assert bound.get_linestyle() == "--"
+    rho = next(line for name, line in lines.items() if "no bound" in name)
+    np.testing.assert_allclose(rho.get_ydata(), 1.5 ** np.arange(5))
+    unknown = rr.plotting.jacobian_products(
+        products(-0.5), bounds=JacobianBounds(None, None, None, None, None)
+    )
+    assert labels(unknown) == ["largest, mean of trajectories"]
+
+
+def test_what_is_unresolved_is_not_drawn():
+    ax = rr.plotting.jacobian_products(products(-0.5, unresolved=[(0, 4, 1)]))
+    second = ax.lines[0].get_ydata()
+    assert np.isfinite(second[:4]).all()
+    assert np.isnan(second[4])
+    ax = rr.plotting.singular_value_histogram(products(-0.5, unresolved=[(0, 4, 1)]), lags=[1, 4])
+    assert labels(ax) == ["ℓ = 1", "ℓ = 4 (1 unresolved)"]
+    with pytest.raises(ValueError, match=r"lags \[9\] are not in the record"):
+        rr.plotting.singular_value_histogram(products(-0.5), lags=[9])
+
+
+def test_beyond_the_range_of_floats_the_axis_counts_decades():
+    ax = rr.plotting.jacobian_products(products(-1000.0))
+    assert ax.get_yscale() == "linear"
+    largest = next(line for line in ax.lines if line.get_label().startswith("largest"))
+    np.testing.assert_allclose(largest.get_ydata(), -1000 * np.arange(5) / np.log(10))
+    assert ax.yaxis.get_major_formatter()(-400, 0) == "$10^{-400}$"
+
+
+def test_several_products_share_the_names_of_their_limits():
+    ax = rr.plotting.jacobian_products(
+        {"a": products(-0.5), "b": products(-0.1)}, bounds={"a": BOUNDS, "b": BOUNDS}
+    )
+    assert len(labels(ax)) == 4
+    with pytest.raises(ValueError, match=r"bounds has \['c'\]"):
+        rr.plotting.jacobian_products({"a": products(-0.5)}, bounds={"c": BOUNDS})
+    with pytest.raises(ValueError, match="give at least one"):
+        rr.plotting.jacobian_products({})
+
+
+def spectrum(exponents, *, unconverged):
+    exponents = np.asarray(exponents)[None]
+    trace = np.broadcast_to(exponents[:, None], (1, 10, exponents.shape[1]))
+    flags = np.full(exponents.shape, unconverged)
+    dimension, error = np.array([1.25]), np.full(exponents.shape, 0.01)
+    return Lyapunov(
+        exponents, error, flags, 0 * error, dimension, dimension, trace, np.arange(1, 11)
+    )
+
+
+def test_lyapunov_flags_are_seen():
+    for flagged, line in ((True, "--"), (False, "-")):
+        found = spectrum([0.4, -1.6], unconverged=flagged)
+        ax = rr.plotting.lyapunov_trace(found)
+        named = [drawn for drawn in ax.lines if str(drawn.get_label()).startswith("λ")]
+        assert {drawn.get_linestyle() for drawn in named} == {line}
+        assert all(("unconverged" in text) == flagged for text in labels(ax))
+    ax = rr.plotting.lyapunov_spectrum(
+        {"map": spectrum([0.4, -1.6, -np.inf], unconverged=False), "b": found}
+    )
+    assert labels(ax)[0] == "map, dimension 1.25, 1 of 3 at −∞"
+
+
+def test_the_first_wild_steps_do_not_set_the_scale():
+    trace = np.full((100, 1), 0.5)
+    trace[0] = 100.0
+    low, high = _settled_limits(trace)
+    assert low < 0
+    assert 0.5 < high < 1
+    assert _settled_limits(np.full((5, 1), -np.inf)) == (-1.16, 1.16)
+
+
+def test_sensitivity_draws_both_norms():
+    logs = np.log([[1.0, 2.0, 4.0], [1.0, 8.0, 4.0]])
+    ax = rr.plotting.parameter_sensitivity(ParameterSensitivity(np.arange(3), logs, -logs))
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [1, 4, 4])
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [1, 1 / 4, 1 / 4])
+
+
+def test_paths_over_epochs_and_over_lambda():
+    W = np.array([2.0, 1.0])[:, None, None, None] * np.ones((1, 3, 1, 1)) * np.eye(2)
+    found = matrix_spectrum(W[..., None, :, :])
+    ax = rr.plotting.spectral_paths([1, 10], found, over="epoch")
+    assert ax.get_xlabel() == "epoch"
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [2, 1])
+    ax = rr.plotting.spectral_paths([0, 0.1], found, quantities=["henrici"])
+    assert labels(ax) == ["departure from normality"]
+    with pytest.raises(ValueError, match=r"quantities \['tau'\] are not in a spectrum"):
+        rr.plotting.spectral_paths([0, 0.1], found, quantities=["tau"])
+    with pytest.raises(ValueError, match="2 rows for 3 values of epoch"):
+        rr.plotting.spectral_paths([0, 1, 2], found, over="epoch")
+
+
+def test_a_cloud_has_the_unit_circle():
+    rotation = matrix_spectrum(np.array([[0.0, -0.5], [0.5, 0.0]]))
+    ax = rr.plotting.eigenvalue_cloud({"W": rotation, "again": rotation})
+    assert labels(ax) == ["W, ρ = 0.5", "again, ρ = 0.5"]
+    np.testing.assert_allclose(np.hypot(*ax.lines[0].get_data()), 1)
+    assert jnp.allclose(ax.collections[0].get_offsets(), jnp.array([[0, 0.5], [0, -0.5]]))
