@@ -1,6 +1,52 @@
 """What λ did: to the gradients that flow back through time, and to the spectra of the weights."""
 
+from rnnreg.diagnostics.fixed_points import (
+    DistinctPoints,
+    FixedPoints,
+    distinct_points,
+    fixed_points,
+)
 from rnnreg.diagnostics.gradient_flow import GradientFlow, gradient_flow
+from rnnreg.diagnostics.loss_surface import (
+    HessianDirections,
+    LossSurface,
+    coordinate_direction,
+    data_loss_of,
+    hessian_directions,
+    loss_surface,
+    random_direction,
+)
+from rnnreg.diagnostics.memory import (
+    FisherMemory,
+    MemoryCurve,
+    SufficientWindow,
+    fisher_memory,
+    memory_curve,
+    sufficient_window,
+)
 from rnnreg.diagnostics.spectra import Spectrum, sigma_max, spectra
 
-__all__ = ["GradientFlow", "Spectrum", "gradient_flow", "sigma_max", "spectra"]
+__all__ = [
+    "DistinctPoints",
+    "FisherMemory",
+    "FixedPoints",
+    "GradientFlow",
+    "HessianDirections",
+    "LossSurface",
+    "MemoryCurve",
+    "Spectrum",
+    "SufficientWindow",
+    "coordinate_direction",
+    "data_loss_of",
+    "distinct_points",
+    "fisher_memory",
+    "fixed_points",
+    "gradient_flow",
+    "hessian_directions",
+    "loss_surface",
+    "memory_curve",
+    "random_direction",
+    "sigma_max",
+    "spectra",
+    "sufficient_window",
+]

@@ -1,0 +1,368 @@
+"""How much of its past a state still holds: by linear recall, by Fisher information, by the window that suffices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.diagnostics._dynamics import System, dynamics_of
+from rnnreg.diagnostics._trajectory import check_sequences, states_along
+from rnnreg.network import Network
+
+
+class FisherMemory(NamedTuple):
+    """Fisher information of a noisy linear state about inputs of the past.
+
+    Attributes:
+      lags: `[K]`, k = 0 … K−1.
+      curve: `[K]`, J(k), in units of one input's signal-to-noise ratio.
+      total: J_tot = Σ_k J(k) over all lags, not only the K shown.
+      spatial: `[n, n]`, Σ_k W^k C⁻¹ (W^k)ᵀ: J_tot of any input direction v is v · spatial · vᵀ; its trace is n with
+        noise of variance 1 on every unit, and its leading eigenvector is the direction that is remembered best.
+      covariance: `[n, n]`, C, the stationary covariance of the noise in the state.
+      residual: what one more doubling of the sum would add to C, relative to C.
+      converged: whether that is at rounding level. False means that no stationary C was found (ρ(W) ≥ 1, or too
+        near 1), and nothing above can be used.
+    """
+
+    lags: Array
+    curve: Array
+    total: Array
+    spatial: Array
+    covariance: Array
+    residual: Array
+    converged: Array
+
+
+def fisher_memory(
+    W: Array, v: Array, *, num_lags: int, noise: Array | None = None, num_doublings: int = 40
+) -> FisherMemory:
+    """J(k) = v W^k C⁻¹ (W^k)ᵀ vᵀ, what the state h_t tells about the input u_{t−k}, of a linear network in noise.
+
+    The network is h_t = h_{t−1} W + u_t v + ε_t with ε_t ~ N(0, noise), in row vectors as everywhere here (columns
+    and Wᵀ in the paper), so C = Σ_k (W^k)ᵀ noise W^k. The sum is formed by doubling, C ← C + Aᵀ C A with A ← A².
+
+    How to read it: J(0) is at most 1, and J(k) is how much of an impulse's information is left after k steps.
+    For ‖v‖ = 1 and noise of variance 1 on every unit, any normal W (symmetric, orthogonal times a gain, …) has
+    J_tot = 1 whatever its eigenvalues: it can only trade short memory for long. J_tot > 1 needs a non-normal W;
+    it is at most n. For a nonlinear network give its Jacobian at a fixed point as W. Where the noise comes in is
+    part of the
+    question: noise along v alone gives a delay line J(k) = 1 at every lag it has, which says nothing about W.
+
+    Args:
+      W: `[n, n]`, spectral radius below 1 (or nilpotent, such as a delay line of any gain).
+      v: `[n]`, the input weights.
+      num_lags: K.
+      noise: `[n, n]` covariance of ε_t, for which C must come out positive definite; None is the identity.
+      num_doublings: 2^num_doublings terms are summed; 40 serve ρ up to 1 − 10⁻¹¹ where the dtype can tell it
+        from 1.
+
+    Raises:
+      ValueError: W that is not square, v or noise of another size, or num_lags below 1.
+
+    Source: Ganguli, Huh & Sompolinsky 2008, "Memory traces in dynamical systems", equations 3–5 and (normal W) 7.
+
+    >>> delay_line = jnp.eye(4, k=1)
+    >>> memory = fisher_memory(delay_line, jnp.eye(4)[0], num_lags=5)
+    >>> memory.curve.round(4).tolist()  # 1/(k+1) while the line lasts
+    [1.0, 0.5, 0.3333, 0.25, 0.0]
+    """
+    W, v = jnp.asarray(W), jnp.asarray(v)
+    if W.ndim != 2 or W.shape[0] != W.shape[1]:
+        raise ValueError(
+            f"W must be a square matrix [n, n]; got shape {W.shape}. Of a gated cell give one block."
+        )
+    size = W.shape[0]
+    noise = jnp.eye(size, dtype=W.dtype) if noise is None else jnp.asarray(noise, W.dtype)
+    if v.shape != (size,) or noise.shape != (size, size):
+        raise ValueError(
+            f"W is [{size}, {size}], so v must be [{size}] and noise [{size}, {size}]; got {v.shape} and {noise.shape}."
+        )
+    if num_lags < 1:
+        raise ValueError(f"num_lags must be at least 1; got {num_lags}.")
+
+    covariance, residual = _stationary(W, noise, num_doublings)
+    factor = jnp.linalg.cholesky(covariance)
+
+    def whitened(rows):
+        return jax.scipy.linalg.solve_triangular(factor, rows.T, lower=True)
+
+    def lag(row, _):
+        return row @ W, row
+
+    _, impulses = jax.lax.scan(lag, v.astype(W.dtype), length=num_lags)
+    inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(size, dtype=W.dtype))
+    spatial, _ = _stationary(W.T, inverse, num_doublings)
+    return FisherMemory(
+        lags=jnp.arange(num_lags),
+        curve=jnp.sum(jnp.square(whitened(impulses)), axis=0),
+        total=v @ spatial @ v,
+        spatial=spatial,
+        covariance=covariance,
+        residual=residual,
+        converged=residual < 10 * jnp.finfo(W.dtype).eps,  # of NaN, False
+    )
+
+
+def _stationary(W: Array, noise: Array, num_doublings: int) -> tuple[Array, Array]:
+    """C = Σ_k (W^k)ᵀ noise W^k, the solution of C = Wᵀ C W + noise, and what one more doubling would add to it."""
+
+    def double(carry, _):
+        total, power = carry
+        total = total + power.T @ total @ power
+        return (0.5 * (total + total.T), power @ power), None
+
+    (total, power), _ = jax.lax.scan(double, (noise, W), length=num_doublings)
+    return total, jnp.linalg.norm(power.T @ total @ power) / jnp.linalg.norm(total)
+
+
+class MemoryCurve(NamedTuple):
+    """How well past inputs can be read off the states by a linear map.
+
+    Attributes:
+      lags: `[K]`, k = 0 … K−1; 0 is the input that has just entered.
+      recall: `[K]`, (R² − baseline) / (1 − baseline): 1 is perfect recall, 0 none; a little below 0 by chance.
+      capacity: Σ_k recall(k), in inputs.
+      r_squared: `[K]`, R² of u_{t−k} on h_t, as fitted.
+      baseline: `[K]`, the mean R² of the surrogates.
+      surrogates: `[S, K]`, R² of inputs that the states have not seen, the evidence behind the baseline.
+      num_rows: how many (sequence, step) pairs were fitted.
+    """
+
+    lags: Array
+    recall: Array
+    capacity: Array
+    r_squared: Array
+    baseline: Array
+    surrogates: Array
+    num_rows: int
+
+
+def memory_curve(
+    system: System,
+    params: Any,
+    xs: Array,
+    *,
+    key: Array,
+    num_lags: int,
+    channel: int = 0,
+    washout: int = 0,
+    ridge: float = 0.0,
+    num_surrogates: int = 20,
+    state: Any = None,
+) -> MemoryCurve:
+    """R²(k) of the input u_{t−k} as a linear function of the state h_t, less what a fit to unrelated inputs gets.
+
+    The fit is on the pairs it is scored on, so R² of pure noise is about n / num_rows, not 0. The baseline measures
+    that: the same fit to inputs of other sequences and of other times (rows and time rolled by random numbers),
+    which keeps the inputs' own correlations in time.
+
+    How to read it: with independent inputs the capacity is at most n, the number of state variables, reached by a
+    linear delay line; a nonlinear network spends part of it on products of inputs, which this does not count.
+    Correlated inputs are recalled from their neighbours: the baseline does not take that away, so compare
+    systems on the same xs. A noiseless linear network recalls from directions of vanishing variance; `ridge`
+    says which variance still counts.
+
+    Args:
+      system: a network, a cell, or a function `step(params, state, x)` on rows.
+      params: its parameters.
+      xs: `[B, T, D]`, the inputs that drive it, best independent in time; every step counts.
+      key: for the surrogates.
+      num_lags: K.
+      channel: which of the D inputs to recall.
+      washout: how many first steps to leave out, at least; never fewer than K − 1, so that every lag has the
+        same rows.
+      ridge: penalty of the fit, relative to the largest variance of a direction of the states.
+      num_surrogates: S.
+      state: the state before the first step; a function needs it.
+
+    Raises:
+      ValueError: xs that are not [B, T, D], a channel that they lack, num_lags below 1, or fewer rows than twice
+        the size of the state.
+
+    Source: Jaeger 2002, "Short term memory in echo state networks", GMD report 152, section 3; the correction is
+      that of an adjusted R², with the surrogates' mean in place of its expectation.
+
+    >>> def delay_line(params, state, x):
+    ...     return jnp.concatenate([x, state[:, :-1]], axis=1)
+    >>> xs = jax.random.normal(jax.random.key(0), (4, 100, 1))
+    >>> memory = memory_curve(delay_line, None, xs, key=jax.random.key(1), num_lags=5, state=jnp.zeros((4, 3)))
+    >>> memory.recall.round(1).tolist()[:3], round(float(memory.capacity))
+    ([1.0, 1.0, 1.0], 3)
+    """
+    xs = check_sequences(xs)
+    num_steps = xs.shape[1]
+    if not 0 <= channel < xs.shape[2]:
+        raise ValueError(f"xs has {xs.shape[2]} channels, counted from 0; got channel={channel}.")
+    if num_lags < 1 or num_surrogates < 1 or washout < 0 or ridge < 0:
+        raise ValueError(
+            "num_lags and num_surrogates must be at least 1, washout and ridge at least 0; got "
+            f"{num_lags}, {num_surrogates}, {washout} and {ridge}."
+        )
+    dynamics = dynamics_of(system, params, xs, state=state)
+    first = max(washout, num_lags - 1)
+    num_rows = xs.shape[0] * max(num_steps - first, 0)
+    if num_rows < 2 * dynamics.size:
+        raise ValueError(
+            f"{num_rows} pairs of state and input are too few to fit {dynamics.size} state variables: {xs.shape[0]} "
+            f"sequences of {num_steps} steps, less the first {first}. Give longer or more sequences."
+        )
+    states = states_along(dynamics, xs)[:, first:].reshape(num_rows, -1)
+    basis, kept = _basis(states, ridge)
+    inputs = xs[..., channel]
+    pasts = jnp.stack([inputs[:, first - k : num_steps - k] for k in range(num_lags)], axis=-1)
+
+    def fit(pasts):
+        targets = pasts.reshape(num_rows, num_lags)
+        targets = targets - jnp.mean(targets, axis=0, keepdims=True)
+        explained = jnp.sum(jnp.square(basis.T @ targets) * kept[:, None], axis=0)
+        total = jnp.sum(jnp.square(targets), axis=0)
+        return explained / jnp.where(total > 0, total, 1)
+
+    def surrogate(key):
+        key_row, key_time = jax.random.split(key)
+        used = pasts.shape[1]
+        rows = jax.random.randint(key_row, (), 0, pasts.shape[0])
+        times = jax.random.randint(key_time, (), used // 4, max(used - used // 4, used // 4 + 1))
+        return fit(jnp.roll(pasts, (rows, times), axis=(0, 1)))
+
+    r_squared = fit(pasts)
+    surrogates = jax.lax.map(surrogate, jax.random.split(key, num_surrogates))
+    baseline = jnp.mean(surrogates, axis=0)
+    recall = (r_squared - baseline) / jnp.maximum(1 - baseline, jnp.finfo(xs.dtype).eps)
+    return MemoryCurve(
+        jnp.arange(num_lags), recall, recall.sum(), r_squared, baseline, surrogates, num_rows
+    )
+
+
+def _basis(states: Array, ridge: float) -> tuple[Array, Array]:
+    """Orthonormal directions `[M, n]` of the centred states, and how much of each a ridge fit explains, `[n]`."""
+    centred = states - jnp.mean(states, axis=0, keepdims=True)
+    basis, scales, _ = jnp.linalg.svd(centred, full_matrices=False)
+    largest = scales[0]
+    real = scales > largest * max(states.shape) * jnp.finfo(states.dtype).eps
+    shrink = jnp.square(scales / jnp.where(largest > 0, largest, 1))
+    shrink = jnp.where(real, shrink / jnp.where(real, shrink + ridge, 1), 0)
+    # |y|² − |y − ŷ|² of a fit that shrinks each direction by f is Σ c² f (2 − f)
+    return basis, shrink * (2 - shrink)
+
+
+class SufficientWindow(NamedTuple):
+    """How far the outputs are from what they would be after the last k inputs alone.
+
+    Attributes:
+      windows: `[K]`, the lengths k that were tried, rising.
+      deviation: `[K, B]`, ‖y⁽ᵏ⁾ − y‖₂ at the last step, y⁽ᵏ⁾ from the initial state through the last k inputs.
+      window: `[B]`, the smallest k tried from which on the deviation stays at most the tolerance; −1 where not
+        even the longest one suffices.
+      whole: the smallest k that serves every sequence; −1 where there is none.
+    """
+
+    windows: Array
+    deviation: Array
+    window: Array
+    whole: Array
+
+
+def sufficient_window(
+    system: System,
+    params: Any,
+    xs: Array,
+    *,
+    tolerance: float,
+    windows: Sequence[int] | None = None,
+    read: Callable[[Any], Array] | None = None,
+    state: Any = None,
+) -> SufficientWindow:
+    """The smallest k for which the last k inputs give the output of the whole history, within a tolerance.
+
+    How to read it: a stable (contracting) network is as good as its truncation to a window that grows like
+    ln(1/tolerance), so a network that needs the whole sequence is not contracting along these data. It says what
+    the network does with its past, not what the task needs; −1 is a censored value and must not be averaged.
+
+    Args:
+      system: a network, a cell, or a function `step(params, state, x)` on rows.
+      params: its parameters.
+      xs: `[B, T, D]`; every step counts.
+      tolerance: the largest deviation that is allowed, in the units of what is read.
+      windows: lengths to try, each from 1 to T; None is 1, 2, 4, … below T. All run side by side: K ·
+        max(windows) · B steps.
+      read: `read(state) -> [B, …]`, what to compare; None is the readout of a network and the state itself
+        otherwise.
+      state: the state before the first step, from which the truncated ones start too; a function needs it.
+
+    Raises:
+      ValueError: xs that are not [B, T, D], a window outside 1 … T, or a tolerance that is not positive.
+
+    Source: Miller & Hardt 2019, "Stable recurrent models", whose theorem this looks at for one network and data.
+
+    >>> def leaky(params, state, x):
+    ...     return 0.5 * state + x
+    >>> found = sufficient_window(leaky, None, jnp.ones((1, 64, 1)), tolerance=0.01, state=jnp.zeros((1, 1)))
+    >>> found.windows.tolist(), found.window.tolist()  # 2 · 0.5⁸ = 0.0078
+    ([1, 2, 4, 8, 16, 32], [8])
+    """
+    xs = check_sequences(xs)
+    num_rows, num_steps, _ = xs.shape
+    if tolerance <= 0:
+        raise ValueError(f"tolerance must be positive; got {tolerance}.")
+    if windows is None:
+        windows = [2**power for power in range(max(num_steps - 1, 1).bit_length())]
+        windows = [window for window in windows if window < num_steps] or [num_steps]
+    lengths = sorted({int(window) for window in windows})
+    if not lengths or lengths[0] < 1 or lengths[-1] > num_steps:
+        raise ValueError(f"windows must lie in 1 … {num_steps}, the steps of xs; got {windows!r}.")
+    dynamics = dynamics_of(system, params, xs, state=state)
+    read = read or _reader(system, params)
+    outputs = read(dynamics.unflatten(states_along(dynamics, xs)[:, -1]))
+
+    longest, count = lengths[-1], len(lengths)
+    begins = longest - jnp.asarray(lengths)
+    start = jnp.tile(dynamics.start, (count, 1))
+
+    def step(states, inputs):
+        time, x = inputs
+        new = dynamics.step(states, jnp.tile(x, (count, 1)))
+        begun = jnp.repeat(time >= begins, num_rows)
+        return jnp.where(begun[:, None], new, states), None
+
+    last = jnp.swapaxes(xs[:, num_steps - longest :], 0, 1)
+    states, _ = jax.lax.scan(step, start, (jnp.arange(longest), last))
+    truncated = jnp.stack(
+        [read(dynamics.unflatten(rows)) for rows in states.reshape(count, num_rows, -1)]
+    )
+    apart = (truncated - jnp.broadcast_to(outputs, truncated.shape)).reshape(count, num_rows, -1)
+    deviation = jnp.linalg.norm(apart, axis=-1)
+    fits = (deviation <= tolerance).astype(jnp.int32)
+    stays = jnp.flip(jnp.cumprod(jnp.flip(fits, 0), axis=0), 0) > 0
+    tried = jnp.asarray(lengths)
+    return SufficientWindow(
+        tried, deviation, _first(tried, stays), _first(tried, stays.all(axis=1))
+    )
+
+
+def _first(tried: Array, stays: Array) -> Array:
+    """The first window that stays within the tolerance, −1 where none does."""
+    return jnp.where(stays.any(axis=0), tried[jnp.argmax(stays, axis=0)], -1)
+
+
+def _reader(system: System, params: Any) -> Callable[[Any], Array]:
+    """What is compared by default: a network's output, else everything that is carried."""
+    if isinstance(system, Network) and system.output_size is not None:
+        name, entry = f"layer_{len(system.layers) - 1}", system.layers[-1]
+
+        def readout(state):
+            last = state[name][-1] if entry.repeat > 1 else state[name]
+            return last.h @ params["readout"]["W_hy"] + params["readout"]["b_y"][None]
+
+        return readout
+
+    def everything(state):
+        rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(state)]
+        return jnp.concatenate(rows, axis=1)
+
+    return everything
