@@ -68,15 +68,15 @@ def fixed_points(
     Raises:
       ValueError: x that is not a vector, or starts that do not fit the state.
 
-    Source: Sussillo & Barak 2013, "Opening the black box", Neural Computation 25, section 2.
+    Source: Sussillo & Barak 2013, "Opening the black box", Neural Computation 25.
 
     >>> def step(params, state, x):
     ...     return jnp.tanh(params * state + x)
     >>> starts = jnp.array([[-1.0], [0.1], [1.0]])
     >>> found = fixed_points(step, 2.0, jnp.zeros(1), starts=starts)
     >>> table = distinct_points(found)
-    >>> table.kind, table.points[:, 0].round(3).tolist()
-    (('stable', 'stable', 'unstable'), [-0.958, 0.958, -0.0])
+    >>> table.kind, [f"{point:.3f}" for point in table.points[:, 0]]
+    (('stable', 'stable', 'unstable'), ['-0.958', '0.958', '0.000'])
     """
     x = jnp.asarray(x)
     if x.ndim != 1:
@@ -159,7 +159,9 @@ def _newton(residual, state: Array, num_steps: int) -> Array:
         move = jax.scipy.linalg.solve(damped, matrix.T @ value, assume_a="pos")
         moved = carry.state - move
         better = jnp.sum(jnp.square(residual(moved))) < jnp.sum(jnp.square(value))  # of NaN, False
-        damping = jnp.where(better, 0.1 * carry.damping, jnp.minimum(10 * carry.damping + tiny, 1e6))
+        damping = jnp.where(
+            better, 0.1 * carry.damping, jnp.minimum(10 * carry.damping + tiny, 1e6)
+        )
         return _Damped(jnp.where(better, moved, carry.state), damping), None
 
     start = _Damped(state, jnp.asarray(1e-3, state.dtype))
@@ -218,7 +220,7 @@ def distinct_points(
     Raises:
       ValueError: a record with leading axes.
 
-    Source: Sussillo & Barak 2013, section 2.
+    Source: Sussillo & Barak 2013.
 
     >>> found = FixedPoints(np.array([[0.0], [1e-4], [5.0]]), np.array([0.0, 1e-20, 1.0]), np.zeros(3),
     ...     np.array([[[0.5]], [[0.5]], [[2.0]]]), {"state": (0, 1)})

@@ -175,7 +175,7 @@ def random_direction(
     Raises:
       ValueError: an unknown normalisation.
 
-    Source: Li, Xu, Taylor, Studer & Goldstein 2018, section 4.
+    Source: Li, Xu, Taylor, Studer & Goldstein 2018.
 
     >>> params = {"W_hh": jnp.diag(jnp.array([1.0, 2.0])), "b_h": jnp.ones(2)}
     >>> direction = random_direction(params, key=jax.random.key(0))
@@ -251,7 +251,7 @@ def hessian_directions(
     Raises:
       ValueError: m beyond the number of parameters, k beyond m, or an unknown `which`.
 
-    Source: Lanczos 1950; Golub & Van Loan, Matrix Computations, section 10.3 (full reorthogonalisation).
+    Source: Lanczos 1950; Golub & Van Loan, Matrix Computations (full reorthogonalisation).
 
     >>> scales = jnp.array([1.0, 5.0, -2.0])
     >>> found = hessian_directions(lambda w: 0.5 * jnp.sum(scales * w**2), jnp.zeros(3),

@@ -46,12 +46,12 @@ def fisher_memory(
     The network is h_t = h_{t−1} W + u_t v + ε_t with ε_t ~ N(0, noise), in row vectors as everywhere here (columns
     and Wᵀ in the paper), so C = Σ_k (W^k)ᵀ noise W^k. The sum is formed by doubling, C ← C + Aᵀ C A with A ← A².
 
-    How to read it: J(0) is at most 1, and J(k) is how much of an impulse's information is left after k steps.
-    For ‖v‖ = 1 and noise of variance 1 on every unit, any normal W (symmetric, orthogonal times a gain, …) has
-    J_tot = 1 whatever its eigenvalues: it can only trade short memory for long. J_tot > 1 needs a non-normal W;
-    it is at most n. For a nonlinear network give its Jacobian at a fixed point as W. Where the noise comes in is
-    part of the
-    question: noise along v alone gives a delay line J(k) = 1 at every lag it has, which says nothing about W.
+    How to read it: J(0) is at most 1, and J(k) is how much of an impulse's information is left after k steps. With
+    noise of variance 1 on every unit, J_tot is 1 on average over the directions v of norm 1, whatever W. For a
+    normal W (symmetric, orthogonal times a gain, …) it is 1 for each of them, whatever the eigenvalues: such a W can
+    only trade short memory for long. A non-normal W has directions with more, at most n, and others with less. For a
+    nonlinear network give its Jacobian at a fixed point as W. Where the noise comes in is part of the question: noise
+    along v alone gives a delay line J(k) = 1 at every lag it has, which says nothing about W.
 
     Args:
       W: `[n, n]`, spectral radius below 1 (or nilpotent, such as a delay line of any gain).
@@ -64,12 +64,12 @@ def fisher_memory(
     Raises:
       ValueError: W that is not square, v or noise of another size, or num_lags below 1.
 
-    Source: Ganguli, Huh & Sompolinsky 2008, "Memory traces in dynamical systems", equations 3–5 and (normal W) 7.
+    Source: Ganguli, Huh & Sompolinsky 2008, "Memory traces in dynamical systems".
 
     >>> delay_line = jnp.eye(4, k=1)
     >>> memory = fisher_memory(delay_line, jnp.eye(4)[0], num_lags=5)
-    >>> memory.curve.round(4).tolist()  # 1/(k+1) while the line lasts
-    [1.0, 0.5, 0.3333, 0.25, 0.0]
+    >>> [f"{share:.4f}" for share in memory.curve]  # 1/(k+1) while the line lasts
+    ['1.0000', '0.5000', '0.3333', '0.2500', '0.0000']
     """
     W, v = jnp.asarray(W), jnp.asarray(v)
     if W.ndim != 2 or W.shape[0] != W.shape[1]:
@@ -184,7 +184,7 @@ def memory_curve(
       ValueError: xs that are not [B, T, D], a channel that they lack, num_lags below 1, or fewer rows than twice
         the size of the state.
 
-    Source: Jaeger 2002, "Short term memory in echo state networks", GMD report 152, section 3; the correction is
+    Source: Jaeger 2002, "Short term memory in echo state networks", GMD report 152; the correction is
       that of an adjusted R², with the surrogates' mean in place of its expectation.
 
     >>> def delay_line(params, state, x):
