@@ -197,27 +197,20 @@ def _claims(config, lines, errors, totals, mean, along_input) -> list[Claim]:
 def _draw(config, lines, kinds, along_input) -> None:
     import matplotlib.pyplot as plt
 
+    first = {name: kind[0] for name, kind in kinds.items()}
+    noisy = {"noise on every unit": lines[1.0]} if 1.0 in lines else {}
+    panels = [
+        (f"delay lines, N = {config.size}", {f"α = {gain:g}": m for gain, m in lines.items()}),
+        (f"N = {config.normal_size}, ρ = {config.rho:g}", first),
+        ("delay line, α = 1", {**noisy, "noise along the input alone": along_input}),
+    ]
     with rr.plotting.style():
         figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.4), sharey=True)
-    rr.plotting.fisher_memory(
-        {f"α = {gain:g}": memory for gain, memory in lines.items()}, floor=1e-3, ax=axes[0]
-    )
-    first = {name: kind[0] for name, kind in kinds.items()}
-    rr.plotting.fisher_memory(first, floor=1e-3, ax=axes[1])
-    noisy = {"noise on every unit": lines[1.0]} if 1.0 in lines else {}
-    rr.plotting.fisher_memory(
-        {**noisy, "noise along the input alone": along_input}, floor=1e-3, ax=axes[2]
-    )
-    titles = (
-        f"delay lines, N = {config.size}",
-        f"N = {config.normal_size}, ρ = {config.rho:g}",
-        "the same delay line (α = 1)",
-    )
-    for ax, title in zip(axes, titles, strict=True):
-        ax.set_xlim(0, 1.2 * config.size if ax is not axes[1] else config.normal_size)
-        ax.set_title(title, loc="left", pad=56 if ax is axes[1] else 44)
-    for ax in axes[1:]:
-        ax.set_ylabel("")
+        for ax, (title, memories) in zip(axes, panels, strict=True):
+            rr.plotting.fisher_memory(memories, floor=1e-3, ax=ax)
+            ax.set_xlim(0, config.normal_size if memories is first else config.size)
+            ax.text(0.98, 0.97, title, ha="right", va="top", transform=ax.transAxes)
+            ax.set_ylabel(ax.get_ylabel() if ax is axes[0] else "")
     rr.plotting.save(figure, config.out / "fisher_memory", close=True)
 
 

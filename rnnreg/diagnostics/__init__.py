@@ -24,16 +24,19 @@ from rnnreg.diagnostics.memory import (
     memory_curve,
     sufficient_window,
 )
+from rnnreg.diagnostics.saturation import GateOpening, Saturation, saturation
 from rnnreg.diagnostics.spectra import Spectrum, sigma_max, spectra
 
 __all__ = [
     "DistinctPoints",
     "FisherMemory",
     "FixedPoints",
+    "GateOpening",
     "GradientFlow",
     "HessianDirections",
     "LossSurface",
     "MemoryCurve",
+    "Saturation",
     "Spectrum",
     "SufficientWindow",
     "coordinate_direction",
@@ -46,6 +49,7 @@ __all__ = [
     "loss_surface",
     "memory_curve",
     "random_direction",
+    "saturation",
     "sigma_max",
     "spectra",
     "sufficient_window",

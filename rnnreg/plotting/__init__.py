@@ -4,13 +4,17 @@ from rnnreg.plotting._curves import forecast, gradient_flow, history, loss_curve
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window
 from rnnreg.plotting._paths import cv_curve, weight_norms
+from rnnreg.plotting._states import bifurcation, fixed_points, gate_openings, saturation
 from rnnreg.plotting._style import save, style
 from rnnreg.plotting._surface import hessian_spectrum, loss_surface
 
 __all__ = [
+    "bifurcation",
     "cv_curve",
     "fisher_memory",
+    "fixed_points",
     "forecast",
+    "gate_openings",
     "gradient_flow",
     "hessian_spectrum",
     "history",
@@ -18,6 +22,7 @@ __all__ = [
     "loss_curves",
     "loss_surface",
     "memory_curve",
+    "saturation",
     "save",
     "style",
     "sufficient_window",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnreg.diagnostics import FisherMemory, MemoryCurve, SufficientWindow
-from rnnreg.plotting._style import BLUE, CYCLE, canvas, legend_above, log_y, number, whole_steps
+from rnnreg.plotting._style import BLUE, CYCLE, canvas, legend_above, log_y, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +48,7 @@ def fisher_memory(
             if not bool(memory.converged):
                 ax.plot([], [], color=color, label=f"{lead}not converged")
                 continue
-            label = f"{lead}J$_{{\\mathrm{{tot}}}}$ = {number(float(memory.total))}"
+            label = f"{lead}J$_{{\\mathrm{{tot}}}}$ = {float(memory.total):.2f}"
             curve = np.asarray(memory.curve, dtype=np.float64)
             highest = max(highest, curve.max())
             style = ("-", "--", "-.", ":")[place % 4]
