@@ -19,6 +19,7 @@ import optax
 
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, write_summary
+from rnnreg.diagnostics import LossSurface
 
 PASCANU = "Pascanu, Mikolov & Bengio 2013"
 NUM_STEPS, START, TARGET = 50, 0.5, 0.7
@@ -117,16 +118,26 @@ def descend(config: Config, clip: float | None) -> tuple[np.ndarray, np.ndarray]
     return tuple(map(np.asarray, run(unit(*config.descent_from))))
 
 
-def surface_of(config: Config) -> rr.diagnostics.LossSurface:
-    """The error over w and b; the centre is 0, so that the directions' multiples are w and b themselves."""
-    centre = unit(0.0, 0.0)
+def surface_of(config: Config, ws: tuple[float, float], bs: tuple[float, float]) -> LossSurface:
+    """The error over a rectangle of w and b."""
+    centre = unit(0.0, 0.0)  # so that multiples of the directions are w and b themselves
     pair = [rr.diagnostics.coordinate_direction(centre, name) for name in ("W_hh", "b_h")]
-    # an odd number of points has w = 5 among them
-    ws, bs = jnp.linspace(4.6, 5.4, config.resolution), jnp.linspace(-2.9, -2.3, config.resolution)
-    chunk = config.resolution
-    return jax.jit(
-        lambda: rr.diagnostics.loss_surface(error, centre, pair, alphas=ws, betas=bs, chunk=chunk)
-    )()
+    size = config.resolution
+
+    @jax.jit
+    def compute(alphas, betas):
+        return rr.diagnostics.loss_surface(
+            error, centre, pair, alphas=alphas, betas=betas, chunk=size
+        )
+
+    return compute(jnp.linspace(*ws, size), jnp.linspace(*bs, size))
+
+
+def line_of(w: float, bs: tuple[float, float], num: int) -> LossSurface:
+    """The error along b at one w."""
+    centre = unit(w, 0.0)
+    along = rr.diagnostics.coordinate_direction(centre, "b_h")
+    return rr.diagnostics.loss_surface(error, centre, along, alphas=jnp.linspace(*bs, num))
 
 
 @jax.jit
@@ -168,8 +179,12 @@ def main(config: Config) -> None:
     jax.config.update("jax_enable_x64", True)
     w = 5.0
     exact, measured = exact_line(w), measured_line(w)
-    surface = surface_of(config)
-    paths = {"clipped": descend(config, config.clip), "not clipped": descend(config, None)}
+    surfaces = [
+        surface_of(config, (4.6, 5.4), (-2.9, -2.3)),
+        surface_of(config, (4.91, 5.03), (-2.65, -2.55)),
+    ]
+    line = line_of(w, (-2.9, -2.3), 40 * config.resolution)
+    paths = {"not clipped": descend(config, None), "clipped": descend(config, config.clip)}
     steps = {
         name: np.linalg.norm(np.diff(places, axis=0), axis=1) for name, (places, _) in paths.items()
     }
@@ -186,13 +201,13 @@ def main(config: Config) -> None:
     }
     claims = _claims(exact, measured, nodes, steps, paths, config)
     print(claims_table(claims))
-    _draw(config, surface, paths, biases, tables)
+    _draw(config, surfaces, line, paths, biases, tables)
     summary = {
         "config": config,
         "exact": exact,
         "measured": measured,
         "saddle_nodes": nodes,
-        "steepest": float(np.max(surface.gradient_norm)),
+        "steepest_at_w_5": float(np.max(line.gradient_norm)),
         "descent": {
             name: {"places": places, "errors": errors} for name, (places, errors) in paths.items()
         },
@@ -264,17 +279,18 @@ def _from_edge(places: np.ndarray) -> np.ndarray:
     return np.abs(places[:, 1] - START + AT_HALF * places[:, 0]) / np.hypot(1, AT_HALF)
 
 
-def _draw(config, surface, paths, biases, tables) -> None:
+def _draw(config, surfaces, line, paths, biases, tables) -> None:
     import matplotlib.pyplot as plt
 
     places = {name: path for name, (path, _) in paths.items()}
     labels = {"xlabel": "w", "ylabel": "b"}
     with rr.plotting.style():
-        figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.4))
-        rr.plotting.loss_surface(surface, paths=places, **labels, ax=axes[0])
-        rr.plotting.loss_surface(surface, show="gradient_norm", **labels, ax=axes[1])
-        line = np.linspace(4.6, 5.4, 2)
-        axes[1].plot(line, START - AT_HALF * line, color="white", linestyle=":", linewidth=1.0)
+        figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.3))
+        for ax, surface in zip(axes, surfaces, strict=False):
+            rr.plotting.loss_surface(
+                surface, paths=places, floor=1e-4, contours=False, **labels, ax=ax
+            )
+        rr.plotting.loss_surface(line, xlabel="b (w = 5)", floor=1e-7, ax=axes[2])
     rr.plotting.save(figure, config.out / "cliff", close=True)
 
     with rr.plotting.style():

@@ -22,6 +22,7 @@ def loss_surface(
     xlabel: str = "α",
     ylabel: str = "β",
     floor: float = 1e-6,
+    contours: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """A plane in logarithmic colours with contours, or a line with the gradient's norm beside the loss.
@@ -33,6 +34,7 @@ def loss_surface(
       xlabel: what α is.
       ylabel: what β is, of a plane.
       floor: colours and the axis of a line end at this part of the largest value.
+      contours: whether to draw them on a plane; across a cliff they only follow the grid.
       ax: where to draw.
 
     Returns:
@@ -58,11 +60,11 @@ def loss_surface(
         return _line(surface, xlabel, floor, ax)
     values = np.asarray(getattr(surface, show), dtype=np.float64)
     with canvas(ax) as ax:
-        _plane(ax, surface, values, show, floor)
+        _plane(ax, surface, values, show, floor, contours)
         for place, (name, path) in enumerate((paths or {}).items()):
             path = np.asarray(path, dtype=np.float64)
-            color = ("white", "#FFB000", "#FF5CA8")[place % 3]  # seen on all of the map's colours
-            ax.plot(*path.T, color=color, marker=".", linewidth=1.0, markersize=3, label=name)
+            color = ("#FF5CA8", "white", "#FFB000")[place % 3]  # seen on all of the map's colours
+            ax.plot(*path.T, color=color, marker=".", linewidth=0.8, markersize=2.5, label=name)
             ax.plot(*path[-1], color=color, marker="o", markersize=5, markeredgecolor="black")
         ax.set_xlim(*_ends(surface.alphas))
         ax.set_ylim(*_ends(surface.betas))
@@ -76,7 +78,9 @@ def loss_surface(
     return ax
 
 
-def _plane(ax: Axes, surface: LossSurface, values: np.ndarray, show: str, floor: float) -> None:
+def _plane(
+    ax: Axes, surface: LossSurface, values: np.ndarray, show: str, floor: float, contours: bool
+) -> None:
     from matplotlib.colors import LogNorm
 
     positive = values[np.isfinite(values) & (values > 0)]
@@ -90,8 +94,9 @@ def _plane(ax: Axes, surface: LossSurface, values: np.ndarray, show: str, floor:
     mesh = ax.pcolormesh(
         alphas, betas, drawn, norm=norm, cmap="viridis", shading="gouraud", rasterized=True
     )
-    levels = np.geomspace(lowest, highest, 9)[1:-1]
-    ax.contour(alphas, betas, drawn, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
+    if contours:
+        levels = np.geomspace(lowest, highest, 9)[1:-1]
+        ax.contour(alphas, betas, drawn, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
     label = "loss" if show == "loss" else "‖∂L/∂params‖"
     bar = ax.get_figure(root=True).colorbar(mesh, ax=ax, label=label)
     bar.ax.minorticks_off()
