@@ -1,5 +1,6 @@
 """What λ did: to the gradients that flow back through time, and to the spectra of the weights."""
 
+from rnnreg.diagnostics.fisher_memory import FisherMemory, fisher_memory
 from rnnreg.diagnostics.fixed_points import (
     DistinctPoints,
     FixedPoints,
@@ -7,20 +8,17 @@ from rnnreg.diagnostics.fixed_points import (
     fixed_points,
 )
 from rnnreg.diagnostics.gradient_flow import GradientFlow, gradient_flow
+from rnnreg.diagnostics.hessian import HessianDirections, hessian_directions
 from rnnreg.diagnostics.loss_surface import (
-    HessianDirections,
     LossSurface,
     coordinate_direction,
     data_loss_of,
-    hessian_directions,
     loss_surface,
     random_direction,
 )
 from rnnreg.diagnostics.memory import (
-    FisherMemory,
     MemoryCurve,
     SufficientWindow,
-    fisher_memory,
     memory_curve,
     sufficient_window,
 )
