@@ -8,25 +8,37 @@ from rnnreg.plotting._dynamics import (
     parameter_sensitivity,
 )
 from rnnreg.plotting._lambda_axis import lambda_axis
+from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window
 from rnnreg.plotting._paths import cv_curve, weight_norms
 from rnnreg.plotting._spectra import eigenvalue_cloud, singular_value_histogram, spectral_paths
+from rnnreg.plotting._states import bifurcation, fixed_points, gate_openings, saturation
 from rnnreg.plotting._style import save, style
+from rnnreg.plotting._surface import hessian_spectrum, loss_surface
 
 __all__ = [
+    "bifurcation",
     "cv_curve",
     "eigenvalue_cloud",
+    "fisher_memory",
+    "fixed_points",
     "forecast",
+    "gate_openings",
     "gradient_flow",
+    "hessian_spectrum",
     "history",
     "jacobian_products",
     "lambda_axis",
     "loss_curves",
+    "loss_surface",
     "lyapunov_spectrum",
     "lyapunov_trace",
+    "memory_curve",
     "parameter_sensitivity",
+    "saturation",
     "save",
     "singular_value_histogram",
     "spectral_paths",
     "style",
+    "sufficient_window",
     "weight_norms",
 ]

@@ -1,0 +1,305 @@
+"""The cliff of Pascanu, Mikolov & Bengio 2013: one unit, fifty steps, and an error surface that falls off.
+
+Two figures of one unit, in float64. Fig. 6: E = (σ(x₅₀) − 0.7)² for x_t = w σ(x_{t−1}) + b from x₀ = ½; descent with
+and without clipped gradients, drawn on the surface. On the line b = ½ − σ(½) w every x_t is ½, so the derivatives are
+known exactly there; for w > 4.26 that fixed point is unstable, and the line is the edge of the cliff. Fig. 3: where
+the unit's fixed points appear and vanish as b moves at w = 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import rnnreg as rr
+from experiments._report import Claim, claims_table, command_line, write_summary
+from rnnreg.diagnostics import LossSurface
+
+PASCANU = "Pascanu, Mikolov & Bengio 2013"
+NUM_STEPS, START, TARGET = 50, 0.5, 0.7
+AT_HALF = 1 / (1 + np.exp(-START))  # σ(½)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of the cliff experiment."""
+
+    preset: Literal["quick", "full"] = "full"
+    """Base values that the other options override."""
+    resolution: int = 241
+    """Points along each axis of the error surface."""
+    num_updates: int = 80
+    """Updates of each descent."""
+    learning_rate: float = 0.01
+    """Of both descents."""
+    clip: float = 1.0
+    """Largest norm of a clipped gradient."""
+    descent_from: tuple[float, float] = (5.0, -2.58)
+    """(w, b) where both descents start, on the high side of the cliff."""
+    num_biases: int = 121
+    """Values of b in the bifurcation diagram."""
+    out: Path = Path("results/cliff")
+    """Where figures and summary.json go."""
+
+
+PRESETS = {"quick": {"resolution": 81, "num_biases": 41}, "full": {}}
+
+
+def unit_step(w: Any, state: jax.Array, b: jax.Array) -> jax.Array:
+    """x' = w σ(x) + b, the input being b: what the bifurcation diagram iterates."""
+    return w * jax.nn.sigmoid(state) + b
+
+
+def last_state(params: dict[str, jax.Array]) -> jax.Array:
+    """x₅₀ of one unit."""
+
+    def step(state, _):
+        return unit_step(params["W_hh"], state, params["b_h"]), None
+
+    state, _ = jax.lax.scan(step, jnp.asarray(START), length=NUM_STEPS)
+    return state
+
+
+def error(params: dict[str, jax.Array]) -> jax.Array:
+    """E = (σ(x₅₀) − 0.7)²."""
+    return jnp.square(jax.nn.sigmoid(last_state(params)) - TARGET)
+
+
+def unit(w: float, b: float) -> dict[str, jax.Array]:
+    return {"W_hh": jnp.asarray(w, float), "b_h": jnp.asarray(b, float)}
+
+
+def exact_line(w: float) -> dict[str, float]:
+    """Derivatives at b = ½ − σ(½) w, where x_t = ½ for every t and each step multiplies by a = w σ′(½)."""
+    slope = w * AT_HALF * (1 - AT_HALF)
+    by_b = (slope**NUM_STEPS - 1) / (slope - 1)
+    return {
+        "a": slope,
+        "∂x₅₀/∂b": by_b,
+        "∂x₅₀/∂w": AT_HALF * by_b,
+        "∂E/∂b": 2 * (AT_HALF - TARGET) * AT_HALF * (1 - AT_HALF) * by_b,
+    }
+
+
+def measured_line(w: float) -> dict[str, float]:
+    """The same by automatic differentiation."""
+    params = unit(w, START - AT_HALF * w)
+    state, error_there = jax.jit(jax.grad(last_state))(params), jax.jit(jax.grad(error))(params)
+    return {
+        "∂x₅₀/∂b": float(state["b_h"]),
+        "∂x₅₀/∂w": float(state["W_hh"]),
+        "∂E/∂b": float(error_there["b_h"]),
+    }
+
+
+def descend(config: Config, clip: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Places (w, b) `[K + 1, 2]` of gradient descent, and the error at each."""
+    rate = optax.sgd(config.learning_rate)
+    optimizer = rate if clip is None else optax.chain(optax.clip_by_global_norm(clip), rate)
+
+    @jax.jit
+    def run(params):
+        def update(carry, _):
+            params, memory = carry
+            changes, memory = optimizer.update(jax.grad(error)(params), memory)
+            params = optax.apply_updates(params, changes)
+            return (params, memory), params
+
+        _, path = jax.lax.scan(update, (params, optimizer.init(params)), length=config.num_updates)
+        path = jax.tree.map(lambda first, rest: jnp.append(first, rest), params, path)
+        return jnp.stack([path["W_hh"], path["b_h"]], axis=1), jax.vmap(error)(path)
+
+    return tuple(map(np.asarray, run(unit(*config.descent_from))))
+
+
+def surface_of(config: Config, ws: tuple[float, float], bs: tuple[float, float]) -> LossSurface:
+    """The error over a rectangle of w and b."""
+    centre = unit(0.0, 0.0)  # so that multiples of the directions are w and b themselves
+    pair = [rr.diagnostics.coordinate_direction(centre, name) for name in ("W_hh", "b_h")]
+    size = config.resolution
+
+    @jax.jit
+    def compute(alphas, betas):
+        return rr.diagnostics.loss_surface(
+            error, centre, pair, alphas=alphas, betas=betas, chunk=size
+        )
+
+    return compute(jnp.linspace(*ws, size), jnp.linspace(*bs, size))
+
+
+def line_of(w: float, bs: tuple[float, float], num: int) -> LossSurface:
+    """The error along b at one w."""
+    centre = unit(w, 0.0)
+    along = rr.diagnostics.coordinate_direction(centre, "b_h")
+    return rr.diagnostics.loss_surface(error, centre, along, alphas=jnp.linspace(*bs, num))
+
+
+@jax.jit
+def search(w: jax.Array, biases: jax.Array) -> rr.diagnostics.FixedPoints:
+    """Where 25 starts end, at each b."""
+    starts = jnp.linspace(-4.0, 4.0, 25)[:, None]
+
+    def at(b):
+        return rr.diagnostics.fixed_points(
+            unit_step, w, b[None], starts=starts, num_descent=50, num_newton=40
+        )
+
+    return jax.vmap(at)(biases)
+
+
+def points_by_bias(w: float, biases: np.ndarray) -> list[rr.diagnostics.DistinctPoints]:
+    """The fixed points at each b."""
+    found = jax.device_get(search(jnp.asarray(w), jnp.asarray(biases)))
+    return [
+        rr.diagnostics.distinct_points(
+            jax.tree.map(lambda leaf, row=row: leaf[row], found), radius=1e-6, slow_below=0.0
+        )
+        for row in range(len(biases))
+    ]
+
+
+def saddle_node(w: float, low: float, high: float) -> float:
+    """The b between `low` and `high` at which the number of fixed points changes, to about 1e-6."""
+    for _ in range(6):
+        biases = np.linspace(low, high, 13)
+        counts = [len(table.points) for table in points_by_bias(w, biases)]
+        change = next(place for place in range(12) if counts[place] != counts[place + 1])
+        low, high = biases[change], biases[change + 1]
+    return 0.5 * (low + high)
+
+
+def main(config: Config) -> None:
+    """Measures derivatives and bifurcations, descends, draws."""
+    jax.config.update("jax_enable_x64", True)
+    w = 5.0
+    exact, measured = exact_line(w), measured_line(w)
+    surfaces = [
+        surface_of(config, (4.6, 5.4), (-2.9, -2.3)),
+        surface_of(config, (4.91, 5.03), (-2.65, -2.55)),
+    ]
+    line = line_of(w, (-2.9, -2.3), 40 * config.resolution)
+    paths = {"not clipped": descend(config, None), "clipped": descend(config, config.clip)}
+    steps = {
+        name: np.linalg.norm(np.diff(places, axis=0), axis=1) for name, (places, _) in paths.items()
+    }
+    for name, (places, errors) in paths.items():
+        print(
+            f"{name}: from (w, b) = ({places[0, 0]:.3f}, {places[0, 1]:.3f}), E = {errors[0]:.4g}, to "
+            f"({places[-1, 0]:.3f}, {places[-1, 1]:.3f}), E = {errors[-1]:.4g}; largest step {steps[name].max():.4g}"
+        )
+    biases = np.linspace(-2.9, -2.1, config.num_biases)
+    tables = points_by_bias(w, biases)
+    nodes = {
+        "lower": saddle_node(w, -2.9, -2.5),
+        "upper": saddle_node(w, -2.5, -2.1),
+    }
+    claims = _claims(exact, measured, nodes, steps, paths, config)
+    print(claims_table(claims))
+    _draw(config, surfaces, line, paths, biases, tables)
+    summary = {
+        "config": config,
+        "exact": exact,
+        "measured": measured,
+        "saddle_nodes": nodes,
+        "steepest_at_w_5": float(np.max(line.gradient_norm)),
+        "descent": {
+            name: {"places": places, "errors": errors} for name, (places, errors) in paths.items()
+        },
+    }
+    write_summary(config.out, summary, claims)
+
+
+def _claims(exact, measured, nodes, steps, paths, config) -> list[Claim]:
+    printed = {"∂x₅₀/∂b": (18155.8, 0.05), "∂x₅₀/∂w": (11301.3, 0.05), "∂E/∂b": (-661.68, 0.005)}
+    claims = [
+        Claim.close(
+            f"{name} at w = 5 on the line",
+            source=f"{PASCANU}, Fig. 6 (closed form)",
+            expected=value,
+            tolerance=tolerance,
+            measured=measured[name],
+        )
+        for name, (value, tolerance) in printed.items()
+    ]
+    claims.append(
+        Claim.at_most(
+            "the same derivatives: largest relative distance to the closed form",
+            source="algebra",
+            expected=1e-6,
+            measured=max(abs(measured[name] / exact[name] - 1) for name in printed),
+        )
+    )
+    for side, value in (("upper", -2.3444), ("lower", -2.6556)):
+        claims.append(
+            Claim.close(
+                f"{side} saddle-node at w = 5: b",
+                source=f"{PASCANU}, Fig. 3 (closed form)",
+                expected=value,
+                tolerance=1e-4,
+                measured=nodes[side],
+            )
+        )
+    return [
+        *claims,
+        Claim.at_most(
+            "clipped descent: largest step",
+            source="learning rate × clip",
+            expected=config.learning_rate * config.clip * (1 + 1e-9),
+            measured=float(steps["clipped"].max()),
+        ),
+        Claim.at_most(
+            "clipped descent bounces: largest distance from the edge",
+            source=f"{PASCANU}, section 3.2",
+            expected=0.1,
+            measured=float(_from_edge(paths["clipped"][0]).max()),
+        ),
+        Claim.at_least(
+            "descent without clipping jumps: largest step, in largest steps of the clipped one",
+            source=f"{PASCANU}, section 3.2",
+            expected=10.0,
+            measured=float(steps["not clipped"].max() / steps["clipped"].max()),
+        ),
+        Claim.at_most(
+            "after as many updates: E of the clipped descent, relative to that of the other",
+            source=f"{PASCANU}, section 3.2",
+            expected=1.0,
+            measured=float(paths["clipped"][1][-1] / paths["not clipped"][1][-1]),
+        ),
+    ]
+
+
+def _from_edge(places: np.ndarray) -> np.ndarray:
+    """Distance of each (w, b) from the line b = ½ − σ(½) w."""
+    return np.abs(places[:, 1] - START + AT_HALF * places[:, 0]) / np.hypot(1, AT_HALF)
+
+
+def _draw(config, surfaces, line, paths, biases, tables) -> None:
+    import matplotlib.pyplot as plt
+
+    places = {name: path for name, (path, _) in paths.items()}
+    labels = {"xlabel": "w", "ylabel": "b"}
+    with rr.plotting.style():
+        figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.3))
+        for ax, surface in zip(axes, surfaces, strict=False):
+            rr.plotting.loss_surface(
+                surface, paths=places, floor=1e-4, contours=False, **labels, ax=ax
+            )
+        rr.plotting.loss_surface(line, xlabel="b (w = 5)", floor=1e-7, ax=axes[2])
+    rr.plotting.save(figure, config.out / "cliff", close=True)
+
+    with rr.plotting.style():
+        figure, ax = plt.subplots()
+        rr.plotting.bifurcation(biases, tables, xlabel="b", ylabel="fixed point x* (w = 5)", ax=ax)
+        for b in (-2.6556, -2.3444):
+            ax.axvline(b, color="0.6", linestyle=":", linewidth=1.0, zorder=0)
+    rr.plotting.save(figure, config.out / "bifurcation", close=True)
+
+
+if __name__ == "__main__":
+    main(command_line(Config, PRESETS))

@@ -1,0 +1,218 @@
+"""Fisher memory: delay lines remember in proportion to the harmonic numbers, normal networks not beyond 1.
+
+Everything in float64. The delay line of gain α has h_i ← α h_{i−1} with its input at the first unit and noise of
+variance 1 at every unit. Where the noise enters decides the answer: the last panel lets it in along the input
+alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rnnreg as rr
+from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from rnnreg.diagnostics import FisherMemory
+
+GANGULI = "Ganguli, Huh & Sompolinsky 2008"
+KERG = "Kerg et al. 2019, Fig. 1, by the closed form"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of the Fisher memory experiment."""
+
+    preset: Literal["quick", "full"] = "full"
+    """Base values that the other options override."""
+    size: int = 20
+    """Units of the delay lines."""
+    normal_size: int = 50
+    """Units of the normal and the random networks."""
+    seeds: int = 10
+    """Draws of each kind of network."""
+    gains: tuple[float, ...] = (0.95, 1.0, 1.05)
+    """Gains of the delay line."""
+    rho: float = 0.95
+    """Spectral radius that the normal and the random networks are scaled to."""
+    out: Path = Path("results/fisher_memory")
+    """Where figures and summary.json go."""
+
+
+PRESETS = {"quick": {"seeds": 3}, "full": {}}
+
+
+def delay_line(size: int, gain: float) -> jax.Array:
+    """`gain` from each unit to the next, nothing else."""
+    return gain * jnp.eye(size, k=1)
+
+
+def closed_form(gain: float, lags: np.ndarray) -> np.ndarray:
+    """J(k) = α^{2k} (α² − 1)/(α^{2(k+1)} − 1) of a delay line, 1/(k+1) at α = 1."""
+    if gain == 1:
+        return 1 / (lags + 1)
+    return gain ** (2 * lags) * (gain**2 - 1) / (gain ** (2 * (lags + 1)) - 1)
+
+
+def networks(size: int, rho: float, key: jax.Array) -> dict[str, jax.Array]:
+    """One W of each kind, of spectral radius ρ; all but the last are normal."""
+    key_symmetric, key_orthogonal, key_blocks, key_random = jax.random.split(key, 4)
+    gaussian = jax.random.normal(key_symmetric, (size, size)) / jnp.sqrt(size)
+    symmetric = gaussian + gaussian.T
+    circulant = jax.vmap(lambda shift: jnp.roll(gaussian[0], shift))(jnp.arange(size))
+    # a normal matrix with complex pairs of many radii and angles, in a random orthonormal basis
+    basis = jax.random.orthogonal(key_orthogonal, size)
+    radii, angles = jax.random.uniform(key_blocks, (2, size // 2))
+    cosines, sines = radii * jnp.cos(6.3 * angles), radii * jnp.sin(6.3 * angles)
+    blocks = jnp.zeros((size, size))
+    even = 2 * jnp.arange(size // 2)
+    for row, column, values in ((0, 0, cosines), (0, 1, sines), (1, 0, -sines), (1, 1, cosines)):
+        blocks = blocks.at[even + row, even + column].set(values)
+    found = {
+        "symmetric": symmetric,
+        "orthogonal": basis,
+        "circulant": circulant,
+        "complex pairs": basis.T @ blocks @ basis,
+        "random": jax.random.normal(key_random, (size, size)),
+    }
+    radius = {name: np.abs(np.linalg.eigvals(np.asarray(W))).max() for name, W in found.items()}
+    return {name: rho * W / radius[name] for name, W in found.items()}
+
+
+@jax.jit
+def memory_of(W: jax.Array, v: jax.Array, noise: jax.Array | None = None) -> FisherMemory:
+    """The record, with twice as many lags as units."""
+    return rr.diagnostics.fisher_memory(W, v, num_lags=2 * len(v), noise=noise)
+
+
+def main(config: Config) -> None:
+    """Computes the curves, compares them with the closed forms, draws them."""
+    jax.config.update("jax_enable_x64", True)
+    lags = np.arange(config.size)
+    first = jnp.eye(config.size)[0]
+    lines = {gain: memory_of(delay_line(config.size, gain), first) for gain in config.gains}
+    errors = {
+        gain: float(np.abs(memory.curve[: config.size] - closed_form(gain, lags)).max())
+        for gain, memory in lines.items()
+    }
+
+    kinds: dict[str, list[FisherMemory]] = {}
+    for seed in range(config.seeds):
+        key = jax.random.key(seed)
+        v = jax.random.normal(jax.random.fold_in(key, 1), (config.normal_size,))
+        for name, W in networks(config.normal_size, config.rho, key).items():
+            kinds.setdefault(name, []).append(memory_of(W, v / jnp.linalg.norm(v)))
+    totals = {name: np.array([memory.total for memory in kind]) for name, kind in kinds.items()}
+    # J_tot of the best input direction of each network, and its mean over directions
+    best = {name: np.array([_spectrum(m).max() for m in kind]) for name, kind in kinds.items()}
+    mean = np.array([_spectrum(m).mean() for kind in kinds.values() for m in kind])
+
+    along_input = memory_of(delay_line(config.size, 1.0), first, jnp.outer(first, first))
+    rows = [
+        (f"delay line, α = {gain:g}", f"{m.total:.4f}", f"{_spectrum(m).max():.4f}", "1")
+        for gain, m in lines.items()
+    ]
+    rows += [
+        (
+            f"{name}, N = {config.normal_size}",
+            f"{totals[name].mean():.4f}",
+            f"{best[name].mean():.4f}",
+            str(config.seeds),
+        )
+        for name in kinds
+    ]
+    rows += [("delay line, noise along the input alone", f"{along_input.total:.4f}", "–", "1")]
+    print(text_table(("network", "J_tot", "of the best direction", "draws"), rows))
+
+    claims = _claims(config, lines, errors, totals, mean, along_input)
+    print(claims_table(claims))
+    _draw(config, lines, kinds, along_input)
+    summary = {
+        "config": config,
+        "delay_lines": {f"{gain:g}": lines[gain].curve for gain in lines},
+        "largest_error_of_the_curves": {f"{gain:g}": error for gain, error in errors.items()},
+        "totals": totals,
+        "totals_of_the_best_direction": best,
+        "all_converged": all(bool(m.converged) for kind in kinds.values() for m in kind),
+    }
+    write_summary(config.out, summary, claims)
+
+
+def _spectrum(memory: FisherMemory) -> np.ndarray:
+    """J_tot along each eigenvector of the spatial Fisher memory."""
+    return np.linalg.eigvalsh(np.asarray(memory.spatial))
+
+
+def _claims(config, lines, errors, totals, mean, along_input) -> list[Claim]:
+    normal = np.concatenate([totals[name] for name in totals if name != "random"])
+    published = {(20, 0.95): 2.8957, (20, 1.0): 3.5977, (20, 1.05): 4.5113}
+    claims = []
+    for gain, memory in lines.items():
+        name = f"delay line, α = {gain:g}: "
+        claims.append(
+            Claim.at_most(
+                name + "largest |J(k) − closed form|",
+                source=GANGULI if gain == 1 else KERG,
+                expected=1e-12,
+                measured=errors[gain],
+            )
+        )
+        if (config.size, gain) in published:
+            claims.append(
+                Claim.close(
+                    name + f"J_tot (N = {config.size})",
+                    source="H_20" if gain == 1 else KERG,
+                    expected=published[config.size, gain],
+                    tolerance=5e-5,
+                    measured=float(memory.total),
+                )
+            )
+    return [
+        *claims,
+        Claim.at_most(
+            f"normal networks: largest |J_tot − 1| of {normal.size}",
+            source=GANGULI,
+            expected=1e-9,
+            measured=float(np.abs(normal - 1).max()),
+        ),
+        Claim.at_most(
+            "every network: largest |mean of J_tot over input directions − 1|",
+            source="algebra: tr Σ W^k C⁻¹ (W^k)ᵀ = tr C⁻¹C = N",
+            expected=1e-9,
+            measured=float(np.abs(mean - 1).max()),
+        ),
+        Claim.at_most(
+            "delay line, noise along the input alone: largest |J(k) − 1| for k < N",
+            source="algebra: C = Σ (vW^k)ᵀ(vW^k) is diagonal",
+            expected=1e-12,
+            measured=float(np.abs(along_input.curve[: config.size] - 1).max()),
+        ),
+    ]
+
+
+def _draw(config, lines, kinds, along_input) -> None:
+    import matplotlib.pyplot as plt
+
+    first = {name: kind[0] for name, kind in kinds.items()}
+    noisy = {"noise on every unit": lines[1.0]} if 1.0 in lines else {}
+    panels = [
+        (f"delay lines, N = {config.size}", {f"α = {gain:g}": m for gain, m in lines.items()}),
+        (f"N = {config.normal_size}, ρ = {config.rho:g}", first),
+        ("delay line, α = 1", {**noisy, "noise along the input alone": along_input}),
+    ]
+    with rr.plotting.style():
+        figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.4), sharey=True)
+        for ax, (title, memories) in zip(axes, panels, strict=True):
+            rr.plotting.fisher_memory(memories, floor=1e-3, ax=ax)
+            ax.set_xlim(0, config.normal_size if memories is first else config.size)
+            ax.text(0.98, 0.97, title, ha="right", va="top", transform=ax.transAxes)
+            ax.set_ylabel(ax.get_ylabel() if ax is axes[0] else "")
+    rr.plotting.save(figure, config.out / "fisher_memory", close=True)
+
+
+if __name__ == "__main__":
+    main(command_line(Config, PRESETS))

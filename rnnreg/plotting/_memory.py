@@ -1,0 +1,148 @@
+"""How much of the past a state holds, against steps back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnnreg.diagnostics import FisherMemory, MemoryCurve, SufficientWindow
+from rnnreg.plotting._style import BLUE, CYCLE, canvas, legend_above, log_y, whole_steps
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def fisher_memory(
+    memories: FisherMemory | Mapping[str, FisherMemory],
+    *,
+    floor: float = 1e-4,
+    ax: Axes | None = None,
+) -> Axes:
+    r"""J(k) on a logarithmic axis against steps back k, with J_tot in the legend.
+
+    Args:
+      memories: from `rr.diagnostics.fisher_memory`, one or several by name; those that did not converge are left
+        out, and named as such.
+      floor: where the axis ends.
+      ax: where to draw.
+
+    Returns:
+      The axes.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> lags = np.arange(3)
+    >>> ax = fisher_memory({"line": FisherMemory(lags, 1 / (lags + 1), 1.83, None, None, 0.0, True)})
+    >>> ax.lines[0].get_label(), ax.get_yscale()
+    ('line, J$_{\\mathrm{tot}}$ = 1.83', 'log')
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    several = {"": memories} if isinstance(memories, FisherMemory) else dict(memories)
+    with canvas(ax) as ax:
+        highest = 1.0
+        for place, (name, memory) in enumerate(several.items()):
+            lead = f"{name}, " if name else ""
+            color = CYCLE[place % len(CYCLE)]
+            if not bool(memory.converged):
+                ax.plot([], [], color=color, label=f"{lead}not converged")
+                continue
+            label = f"{lead}J$_{{\\mathrm{{tot}}}}$ = {float(memory.total):.2f}"
+            curve = np.asarray(memory.curve, dtype=np.float64)
+            highest = max(highest, curve.max())
+            style = ("-", "--", "-.", ":")[place % 4]
+            ax.plot(memory.lags, curve, color=color, linestyle=style, label=label)
+        log_y(ax)
+        ax.set_ylim(floor, highest * 1.5)
+        ax.set_xlabel("steps back k")
+        ax.set_ylabel("Fisher information J(k)")
+        whole_steps(ax)
+        legend_above(ax)
+    return ax
+
+
+def memory_curve(
+    curves: MemoryCurve | Mapping[str, MemoryCurve], *, ax: Axes | None = None
+) -> Axes:
+    """Recall of the input k steps back, with the capacity in the legend; grey is what surrogates get (± 2 sd).
+
+    Args:
+      curves: from `rr.diagnostics.memory_curve`, one or several by name.
+      ax: where to draw.
+
+    Returns:
+      The axes.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> recall = np.array([1.0, 0.5])
+    >>> ax = memory_curve(MemoryCurve(np.arange(2), recall, 1.5, recall, 0 * recall, np.zeros((3, 2)), 9))
+    >>> ax.lines[0].get_label()
+    'capacity 1.50'
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    several = {"": curves} if isinstance(curves, MemoryCurve) else dict(curves)
+    with canvas(ax) as ax:
+        spread = 0.0
+        for place, (name, curve) in enumerate(several.items()):
+            label = f"{name + ', ' if name else ''}capacity {float(curve.capacity):.2f}"
+            style = ("-", "--", "-.", ":")[place % 4]
+            color = CYCLE[place % len(CYCLE)]
+            ax.plot(curve.lags, curve.recall, color=color, linestyle=style, label=label)
+            surrogates = np.asarray(curve.surrogates, dtype=np.float64)
+            unseen = (surrogates - surrogates.mean(axis=0)) / np.maximum(
+                1 - surrogates.mean(axis=0), 1e-12
+            )
+            spread = max(spread, 2 * float(unseen.std()))
+        ax.axhspan(-spread, spread, color="0.85", zorder=0, linewidth=0)
+        ax.set_ylim(min(-0.05, -1.2 * spread), 1.05)
+        ax.set_xlabel("steps back k")
+        ax.set_ylabel("recall of u$_{t−k}$ (R², corrected)")
+        whole_steps(ax)
+        legend_above(ax)
+    return ax
+
+
+def sufficient_window(
+    found: SufficientWindow, *, tolerance: float | None = None, ax: Axes | None = None
+) -> Axes:
+    """How far the output is from that of the whole history, against the length of the window: median and extremes.
+
+    Args:
+      found: from `rr.diagnostics.sufficient_window`.
+      tolerance: drawn as a line, with the smallest window that serves every sequence.
+      ax: where to draw.
+
+    Returns:
+      The axes.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> found = SufficientWindow(np.array([1, 2]), np.array([[0.5], [0.1]]), np.array([2]), 2)
+    >>> ax = sufficient_window(found, tolerance=0.2)
+    >>> ax.lines[0].get_ydata().tolist()
+    [0.5, 0.1]
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    deviation = np.asarray(found.deviation, dtype=np.float64)
+    windows = np.asarray(found.windows)
+    with canvas(ax) as ax:
+        ax.plot(windows, np.median(deviation, axis=1), color=BLUE, marker="o", label="median")
+        if deviation.shape[1] > 1:
+            low, high = deviation.min(axis=1), deviation.max(axis=1)
+            smallest = deviation[deviation > 0].min(initial=1.0)
+            ax.fill_between(
+                windows, np.maximum(low, smallest), high, color=BLUE, alpha=0.2, label="extremes"
+            )
+        if tolerance is not None:
+            whole = int(found.whole)
+            said = f"{whole} steps serve all" if whole > 0 else "no window tried serves all"
+            ax.axhline(tolerance, color="0.3", linestyle=":", label=f"tolerance: {said}")
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        log_y(ax)
+        ax.set_xlabel("window (last steps kept)")
+        ax.set_ylabel("‖y$^{(k)}$ − y‖ at the last step")
+        legend_above(ax)
+    return ax

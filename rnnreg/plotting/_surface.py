@@ -1,0 +1,169 @@
+"""Slices of the loss: lines, planes, cliffs, and the paths that descent takes on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnreg.diagnostics import HessianDirections, LossSurface
+from rnnreg.plotting._style import BLUE, CYCLE, VERMILLION, canvas, legend_above, log_y, whole_steps
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def loss_surface(
+    surface: LossSurface,
+    *,
+    show: str = "loss",
+    paths: Mapping[str, Any] | None = None,
+    xlabel: str = "α",
+    ylabel: str = "β",
+    floor: float = 1e-6,
+    contours: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """A plane in logarithmic colours with contours, or a line with the gradient's norm beside the loss.
+
+    Args:
+      surface: from `rr.diagnostics.loss_surface`.
+      show: "loss" or "gradient_norm", what the colours of a plane say; a line shows both.
+      paths: by name, `[K, 2]` places (α, β) that a descent went through, for a plane.
+      xlabel: what α is.
+      ylabel: what β is, of a plane.
+      floor: colours and the axis of a line end at this part of the largest value.
+      contours: whether to draw them on a plane; across a cliff they only follow the grid.
+      ax: where to draw.
+
+    Returns:
+      The axes; the colour bar of a plane is an axes of its own beside them.
+
+    Raises:
+      ValueError: an unknown `show`, or paths on a line.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> grid = np.linspace(0, 1, 3)
+    >>> line = LossSurface(grid, None, grid**2 + 1, 2 * grid, 2 * grid[:, None])
+    >>> ax = loss_surface(line, xlabel="w")
+    >>> [curve.get_label() for curve in ax.lines], ax.get_xlabel()
+    (['loss', '‖∂L/∂params‖'], 'w')
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    if show not in ("loss", "gradient_norm"):
+        raise ValueError(f"show must be 'loss' or 'gradient_norm'; got {show!r}.")
+    if surface.betas is None:
+        if paths:
+            raise ValueError("paths are drawn on a plane; this surface is a line (betas is None).")
+        return _line(surface, xlabel, floor, ax)
+    values = np.asarray(getattr(surface, show), dtype=np.float64)
+    with canvas(ax) as ax:
+        _plane(ax, surface, values, show, floor, contours)
+        for place, (name, path) in enumerate((paths or {}).items()):
+            path = np.asarray(path, dtype=np.float64)
+            color = ("#FF5CA8", "white", "#FFB000")[place % 3]  # seen on all of the map's colours
+            ax.plot(*path.T, color=color, marker=".", linewidth=0.8, markersize=2.5, label=name)
+            ax.plot(*path[-1], color=color, marker="o", markersize=5, markeredgecolor="black")
+        ax.set_xlim(*_ends(surface.alphas))
+        ax.set_ylim(*_ends(surface.betas))
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel(ylabel)
+        if paths:
+            legend = ax.legend(loc="best", frameon=True, fontsize=8, facecolor="0.35")
+            legend.get_frame().set_edgecolor("none")
+            for text in legend.get_texts():
+                text.set_color("white")
+    return ax
+
+
+def _plane(
+    ax: Axes, surface: LossSurface, values: np.ndarray, show: str, floor: float, contours: bool
+) -> None:
+    from matplotlib.colors import LogNorm
+
+    positive = values[np.isfinite(values) & (values > 0)]
+    highest = positive.max() if positive.size else 1.0
+    lowest = max(positive.min() if positive.size else 0.1, highest * floor)
+    if not lowest < highest:
+        lowest = highest / 10
+    alphas, betas = np.asarray(surface.alphas), np.asarray(surface.betas)
+    drawn = np.where(np.isfinite(values), np.maximum(values, lowest), np.nan).T
+    norm = LogNorm(lowest, highest)
+    mesh = ax.pcolormesh(
+        alphas, betas, drawn, norm=norm, cmap="viridis", shading="gouraud", rasterized=True
+    )
+    if contours:
+        levels = np.geomspace(lowest, highest, 9)[1:-1]
+        ax.contour(alphas, betas, drawn, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
+    label = "loss" if show == "loss" else "‖∂L/∂params‖"
+    bar = ax.get_figure(root=True).colorbar(mesh, ax=ax, label=label)
+    bar.ax.minorticks_off()
+
+
+def _line(surface: LossSurface, xlabel: str, floor: float, ax: Axes | None) -> Axes:
+    alphas = np.asarray(surface.alphas)
+    with canvas(ax) as ax:
+        ax.plot(alphas, surface.loss, color=BLUE, label="loss")
+        ax.plot(
+            alphas, surface.gradient_norm, color=VERMILLION, linestyle="--", label="‖∂L/∂params‖"
+        )
+        log_y(ax)
+        both = np.concatenate([np.asarray(surface.loss), np.asarray(surface.gradient_norm)])
+        both = both[np.isfinite(both) & (both > 0)]
+        if both.size:
+            ax.set_ylim(max(both.min(), both.max() * floor) / 1.5, both.max() * 1.5)
+        ax.set_xlabel(xlabel)
+        ax.set_ylabel("loss, and norm of its gradient")
+        legend_above(ax)
+    return ax
+
+
+def _ends(grid: Any) -> tuple[float, float]:
+    grid = np.asarray(grid)
+    return float(grid.min()), float(grid.max())
+
+
+def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axes:
+    """The eigenvalue estimates of a Hessian from large to small; those asked for with their residual as error bar.
+
+    Args:
+      found: from `rr.diagnostics.hessian_directions`.
+      ax: where to draw.
+
+    Returns:
+      The axes.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> found = HessianDirections([2.0], None, [0.1], np.array([-1.0, 0.5, 2.0]), None, None)
+    >>> ax = hessian_spectrum(found)
+    >>> ax.lines[0].get_ydata().tolist()
+    [2.0, 0.5, -1.0]
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    ritz = np.sort(np.asarray(found.ritz_values, dtype=np.float64))[::-1]
+    eigenvalues = np.asarray(found.eigenvalues, dtype=np.float64)
+    places = 1 + np.argmin(np.abs(ritz[None] - eigenvalues[:, None]), axis=1)
+    with canvas(ax) as ax:
+        ranks = np.arange(1, len(ritz) + 1)
+        ax.plot(ranks, ritz, ".", color="0.5", label="Lanczos estimates")
+        ax.errorbar(
+            places,
+            eigenvalues,
+            yerr=np.asarray(found.residuals),
+            fmt="o",
+            color=CYCLE[1],
+            capsize=2,
+            label="asked for, ± ‖Hd − θd‖",
+        )
+        largest = np.abs(ritz).max()
+        # curvatures spread over orders of magnitude, on both sides of zero
+        ax.set_yscale("symlog", linthresh=max(largest * 1e-3, 1e-30))
+        ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        ax.set_xlabel("rank")
+        ax.set_ylabel("eigenvalue of the Hessian")
+        whole_steps(ax)
+        legend_above(ax)
+    return ax

@@ -1,0 +1,183 @@
+"""Figures of states, of memory and of the loss: drawn where they were asked for, with nothing cut off."""
+
+import itertools
+import warnings
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from rnnreg import plotting
+from rnnreg.diagnostics import (
+    DistinctPoints,
+    FisherMemory,
+    GateOpening,
+    HessianDirections,
+    LossSurface,
+    MemoryCurve,
+    Saturation,
+    SufficientWindow,
+)
+
+RNG = np.random.default_rng(20240229)
+LAGS = np.arange(20)
+
+
+def make_fisher(converged=True):
+    return FisherMemory(LAGS, 1 / (LAGS + 1), 3.6, np.eye(2), np.eye(2), 0.0, converged)
+
+
+def make_curve():
+    recall = np.exp(-LAGS / 4)
+    surrogates = 0.02 + 0.01 * RNG.normal(size=(9, 20))
+    return MemoryCurve(LAGS, recall, recall.sum(), recall, surrogates.mean(axis=0), surrogates, 200)
+
+
+def make_window(whole=16):
+    windows = 2 ** np.arange(6)
+    deviation = np.exp(-windows / 3)[:, None] * RNG.uniform(0.5, 1, (6, 4))
+    return SufficientWindow(windows, deviation, np.full(4, whole), whole)
+
+
+def make_plane(flat=False):
+    grid = np.linspace(-1, 1, 7)
+    loss = np.ones((7, 7)) if flat else np.add.outer(grid**2, 10 * grid**2)
+    return LossSurface(grid, grid, loss, np.sqrt(loss), np.zeros((7, 7, 2)))
+
+
+def make_line():
+    grid = np.linspace(-1, 1, 7)
+    return LossSurface(grid, None, 0.1 + grid**2, 2 * np.abs(grid), 2 * grid[:, None])
+
+
+def make_points(num_points=9, slow=()):
+    points = RNG.normal(size=(num_points, 3))
+    unstable = np.arange(num_points) % 4
+    kind = tuple({0: "stable", 3: "unstable"}.get(count, "saddle") for count in unstable)
+    is_slow = np.isin(np.arange(num_points), slow)
+    zeros = np.zeros(num_points)
+    return DistinctPoints(points, zeros, points + 0j, unstable, kind, is_slow, zeros > 0, zeros, 0)
+
+
+def make_saturation(gates=True):
+    histogram = RNG.dirichlet(np.ones(10), size=12)
+    gate = GateOpening(0.6, 0.3, 0.1, np.full(12, 0.6), RNG.random(5) / 2, RNG.random(5) / 2)
+    found = {"input": gate, "forget": gate, "output": gate} if gates else {}
+    shares = RNG.random(12)
+    units = np.zeros(5)
+    edges = np.linspace(-1, 1, 11)
+    return Saturation(
+        (-1.0, 1.0), 0.4, 0.2, 0.0, units, units, units > 0, shares, histogram, edges, 2.5, found
+    )
+
+
+DRAW = {
+    "fisher_memory": lambda ax: plotting.fisher_memory({"α = 1": make_fisher()}, ax=ax),
+    "memory_curve": lambda ax: plotting.memory_curve(
+        {"tanh": make_curve(), "linear": make_curve()}, ax=ax
+    ),
+    "sufficient_window": lambda ax: plotting.sufficient_window(make_window(), tolerance=0.1, ax=ax),
+    "plane": lambda ax: plotting.loss_surface(
+        make_plane(), paths={"descent": [(-0.9, 0.5), (0.0, 0.1)]}, ax=ax
+    ),
+    "gradient": lambda ax: plotting.loss_surface(make_plane(), show="gradient_norm", ax=ax),
+    "line": lambda ax: plotting.loss_surface(make_line(), xlabel="w", ax=ax),
+    "hessian_spectrum": lambda ax: plotting.hessian_spectrum(
+        HessianDirections([9.0, 2.0], None, [0.1, 1.0], np.array([-1.0, 0, 2, 9]), None, None),
+        ax=ax,
+    ),
+    "fixed_points": lambda ax: plotting.fixed_points(
+        make_points(slow=(2,)), states=RNG.normal(size=(2, 30, 3)), ax=ax
+    ),
+    "bifurcation": lambda ax: plotting.bifurcation([0.0, 1.0], [make_points()] * 2, ax=ax),
+    "saturation": lambda ax: plotting.saturation(make_saturation(), ax=ax),
+    "gate_openings": lambda ax: plotting.gate_openings(make_saturation(), ax=ax),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    plt.close("all")
+    yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_draws_on_the_given_axes_and_makes_no_other_figure(name):
+    figure, ax = plt.subplots()
+    assert DRAW[name](ax) is ax
+    assert plt.get_fignums() == [figure.number]
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+
+
+@pytest.mark.parametrize("name", DRAW)
+def test_makes_one_white_figure_and_leaves_the_settings_alone(name):
+    before = dict(plt.rcParams)
+    ax = DRAW[name](None)
+    assert plt.get_fignums() == [ax.figure.number]
+    assert ax.figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+    assert dict(plt.rcParams) == before
+
+
+@pytest.mark.parametrize("size", [(3.3, 2.6), (7.0, 4.0)], ids=str)
+@pytest.mark.parametrize("name", DRAW)
+def test_nothing_is_cut_off_and_no_tick_labels_overlap(name, size):
+    with plotting.style():
+        figure, ax = plt.subplots(figsize=size)
+    DRAW[name](ax)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that collapses is a warning
+        figure.canvas.draw()
+    whole = figure.bbox
+    for part in (
+        *(axes.get_tightbbox() for axes in figure.axes),
+        *([ax.get_legend().get_window_extent()] if ax.get_legend() else []),
+    ):
+        assert part.x0 >= -1
+        assert part.y0 >= -1
+        assert part.x1 <= whole.width + 1
+        assert part.y1 <= whole.height + 1
+    boxes = sorted(
+        (label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()),
+        key=lambda box: box.x0,
+    )
+    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
+
+
+def test_what_did_not_converge_is_named_and_not_drawn():
+    ax = plotting.fisher_memory({"bad": make_fisher(converged=False)})
+    assert ax.lines[0].get_label() == "bad, not converged"
+    assert len(ax.lines[0].get_xdata()) == 0
+
+
+def test_a_window_that_no_length_serves_is_said():
+    ax = plotting.sufficient_window(make_window(-1), tolerance=1e-9)
+    assert ax.lines[1].get_label() == "tolerance: no window tried serves all"
+
+
+def test_a_flat_surface_can_be_drawn():
+    ax = plotting.loss_surface(make_plane(flat=True))
+    assert ax.get_xlim() == (-1, 1)
+
+
+def test_slow_points_are_open_and_kinds_are_counted():
+    ax = plotting.fixed_points(make_points(slow=(0, 4)))
+    faces = {c.get_label(): len(c.get_facecolors()) for c in ax.collections}
+    assert faces == {"stable (1)": 1, "stable, slow (2)": 0, "saddle (4)": 1, "unstable (2)": 1}
+
+
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (lambda: plotting.loss_surface(make_plane(), show="norm"), "show must be"),
+        (lambda: plotting.loss_surface(make_line(), paths={"a": [(0, 0)]}), "drawn on a plane"),
+        (lambda: plotting.fixed_points(make_points(0)), "nothing to draw"),
+        (lambda: plotting.bifurcation([0.0], []), "one entry a value; got 0 for 1"),
+        (lambda: plotting.gate_openings(make_saturation(gates=False)), "no gates to draw"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said_and_leaves_no_figure(draw, message):
+    with pytest.raises(ValueError, match=message):
+        draw()
+    assert plt.get_fignums() == []
