@@ -19,21 +19,23 @@ NET = rr.network([rr.cells.elman(1)], output_size=None, readout="last")
 
 
 class LatchPath(NamedTuple):
-    """The minimum with memory of (1 − h_T)² + λ w², against λ.
+    """The minimum with memory of (1 − h_T)² + λ w² from h_0 = 1, and what becomes of it.
 
     Attributes:
-      lam: `[n]`.
-      w: `[n]`, NaN where no minimum with memory is left.
-      margin: `[n]`, the largest constant opposing input that the unit withstands.
+      lam: `[n]`, in the order of a rising λ.
+      w: `[n]`, the weight at the minimum.
+      margin: `[n]`, the largest constant opposing input that the unit withstands for ever.
       shrink: `[n]`, w (1 − h*²), the factor on a gradient each step back.
-      best: `[n]`, whether that minimum is better than forgetting, whose objective is 1 (w = 0).
+      lambda_c: above it forgetting (w = 0, objective 1) is better.
+      lambda_s: above it there is no minimum with memory.
     """
 
     lam: np.ndarray
     w: np.ndarray
     margin: np.ndarray
     shrink: np.ndarray
-    best: np.ndarray
+    lambda_c: float
+    lambda_s: float
 
 
 def held_state(w: Any) -> np.ndarray:
@@ -87,49 +89,46 @@ def measured_margin(w: np.ndarray, *, num_steps: int, num_halvings: int = 30) ->
     return low
 
 
-def latch_path(lams: np.ndarray, *, num_steps: int, num_weights: int) -> LatchPath:
-    """The minimum with memory at each λ, from the loss and its gradient by autodiff on a grid of w."""
-    weights = np.linspace(0.5, 6.0, num_weights)
+def latch_path(*, num_steps: int, num_weights: int) -> LatchPath:
+    """The branch, by autodiff of the library's cell on a grid of w: a minimum at w has λ = −L′(w) / 2w."""
+    # finer towards w = 1, where the branch ends
+    weights = 1 + np.concatenate(
+        [-np.geomspace(0.2, 1e-5, num_weights // 4), [0], np.geomspace(1e-5, 5, num_weights)]
+    )
     value_and_slope = jax.jit(
         jax.vmap(jax.value_and_grad(lambda w: jnp.square(1 - last_state(w, num_steps=num_steps))))
     )
     loss, slope = map(np.asarray, value_and_slope(weights))
-    found = []
-    for lam in lams:
-        total = slope + 2 * lam * weights
-        falls_then_rises = np.flatnonzero((total[:-1] < 0) & (total[1:] >= 0))
-        if len(falls_then_rises) == 0:
-            found.append((np.nan, False))
-            continue
-        at = falls_then_rises[-1]
-        share = total[at] / (total[at] - total[at + 1])  # where the slope crosses 0
-        w = weights[at] + share * (weights[at + 1] - weights[at])
-        objective = np.interp(w, weights, loss) + lam * w**2
-        found.append((w, objective < 1))
-    w, best = np.array([w for w, _ in found]), np.array([best for _, best in found])
-    return LatchPath(lams, w, np.where(np.isnan(w), np.nan, margin(w)), shrink(w), best)
+    lam = -slope / (2 * weights)
+    end = int(lam.argmax())
+    branch = np.arange(len(weights))[end:][::-1]  # from large w and small λ to the end
+    branch = branch[lam[branch] > 1e-4]
+    w = weights[branch]
+    return LatchPath(
+        lam=lam[branch],
+        w=w,
+        margin=margin(w),
+        shrink=w * (1 - held_state(w) ** 2),
+        lambda_c=float(((1 - loss) / weights**2).max()),
+        lambda_s=float(lam[end]),
+    )
 
 
-def shrink(w: Any) -> np.ndarray:
-    """w (1 − h*²)."""
-    h = held_state(np.where(np.isnan(w), 2.0, w))
-    return np.where(np.isnan(w), np.nan, w * (1 - h**2))
+def lambda_c() -> float:
+    """Of a latch that is held for ever: max_w (1 − (1 − h*)²) / w²."""
+    w = np.linspace(1.001, 6, 100_000)
+    return float(((1 - (1 - held_state(w)) ** 2) / w**2).max())
 
 
-def thresholds() -> dict[str, float]:
-    """λ_c and λ_s of a latch held for ever, in closed form up to a maximum over w.
+def lambda_s(num_steps: int) -> float:
+    """To leading orders in 1/√T. It grows like √T without bound, so a latch held for ever has none.
 
-    λ_c = max_w (1 − (1 − h*)²) / w² (above it, forgetting is better); λ_s = max_w (1 − h*) h*′ / w, h*′ = dh*/dw (above
-    it, no minimum with memory is left).
+    Near w = 1 + ε, h obeys dh/dt = εh − h³/3, hence h_T = √(3/T) F(εT), F(x) = √(x / (1 − e^{−2x})), and a minimum has
+    λ = (1 − h_T) dh_T/dε.
     """
-    w = np.linspace(1.0005, 6, 400_000)
-    h = held_state(w)
-    gradient = (1 - h**2) * h / (1 - w * (1 - h**2))
-    switch = (1 - (1 - h) ** 2) / w**2
-    spinodal = (1 - h) * gradient / w
-    return {
-        "lambda_c": float(switch.max()),
-        "w_at_c": float(w[switch.argmax()]),
-        "lambda_s": float(spinodal.max()),
-        "w_at_s": float(w[spinodal.argmax()]),
-    }
+    x = np.linspace(-6, 12, 200_001)
+    x = np.where(np.abs(x) < 1e-9, 1e-9, x)
+    F = np.sqrt(x / -np.expm1(-2 * x))
+    return float(
+        (np.sqrt(3 * num_steps) * np.gradient(F, x) * (1 - np.sqrt(3 / num_steps) * F)).max()
+    )

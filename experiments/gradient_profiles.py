@@ -27,6 +27,7 @@ from rnnreg.cells import LSTMState
 
 PAPER = "Arjovsky, Shah & Bengio 2016, Fig. 4"
 PATH_STEPS = 100
+LATCH_STEPS = (100, 400, 1600)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,8 @@ class Config:
     """Rows of an update, and of a profile."""
     seeds: int = 5
     """Starts of each cell."""
-    latch_weights: int = 20_001
-    """Grid of w for the one-unit latch."""
+    latch_weights: int = 2000
+    """Grid of w for the one-unit latch, finer towards 1."""
     out: Path = Path("results/gradient_profiles")
     """Where figures and summary.json go."""
 
@@ -56,7 +57,7 @@ PRESETS = {
         "delay": 100,
         "hidden_size": 24,
         "seeds": 2,
-        "latch_weights": 2001,
+        "latch_weights": 300,
         "num_updates": 30,
     },
     "full": {},
@@ -238,18 +239,16 @@ def spread(values: np.ndarray) -> float:
 def latch_results(config: Config) -> dict[str, Any]:
     """Margins by halving, the path over λ by autodiff, and thresholds in closed form."""
     w = np.array([0.5, 0.8, 0.95, 1.05, 1.2, 1.5, 2.0, 3.0, 4.0])
-    exact = latch.thresholds()
-    lams = np.geomspace(1e-4, 1.6 * exact["lambda_s"], 160)
-    path = latch.latch_path(lams, num_steps=400, num_weights=config.latch_weights)
-    alive = ~np.isnan(path.w)
+    paths = {
+        T: latch.latch_path(num_steps=T, num_weights=config.latch_weights) for T in LATCH_STEPS
+    }
     return {
         "w": w,
         "margin": latch.margin(w),
         "margin_measured": latch.measured_margin(w, num_steps=3000),
-        "path": path,
-        "thresholds": exact,
-        "lambda_s_measured": float(lams[alive].max()),
-        "lambda_c_measured": float(lams[path.best].max()),
+        "paths": paths,
+        "lambda_c": latch.lambda_c(),
+        "lambda_s": {T: latch.lambda_s(T) for T in LATCH_STEPS},
     }
 
 
@@ -297,9 +296,8 @@ def latch_claims(held) -> list[Claim]:
     """The threshold w = 1, the margin, and what λ does to both."""
     bengio, here = "Bengio, Simard & Frasconi 1994", "derived here"
     below, above = held["w"] < 1, held["w"] > 1
-    path, exact = held["path"], held["thresholds"]
-    alive = np.flatnonzero(~np.isnan(path.w))
-    return [
+    path = held["paths"][LATCH_STEPS[-1]]
+    claims = [
         Claim.at_most(
             "latch: largest margin at any w < 1",
             source=bengio,
@@ -307,42 +305,49 @@ def latch_claims(held) -> list[Claim]:
             measured=float(held["margin_measured"][below].max()),
         ),
         Claim.at_most(
-            "latch: margin at w > 1, measured − √(w(w−1)) + artanh √(1−1/w), largest difference",
+            "latch: margin at w > 1, measured − (√(w(w−1)) − artanh √(1−1/w)), largest difference",
             source=here,
             expected=1e-4,
             measured=float(np.abs(held["margin_measured"] - held["margin"])[above].max()),
         ),
         Claim.close(
-            "latch: λ_c, above which forgetting is better",
+            f"latch: λ_c, above which forgetting is better, T = {LATCH_STEPS[-1]}",
             source=here,
-            expected=exact["lambda_c"],
-            tolerance=0.08 * exact["lambda_c"],  # a step of the λ grid
-            measured=held["lambda_c_measured"],
+            expected=held["lambda_c"],
+            tolerance=0.01 * held["lambda_c"],
+            measured=path.lambda_c,
         ),
-        Claim.close(
-            "latch: λ_s, above which no minimum with memory is left",
-            source=here,
-            expected=exact["lambda_s"],
-            tolerance=0.08 * exact["lambda_s"],
-            measured=held["lambda_s_measured"],
-        ),
+    ]
+    for T, allowed in zip(LATCH_STEPS, (0.2, 0.1, 0.05), strict=True):
+        claims.append(
+            Claim.close(
+                f"latch: λ_s, above which no minimum with memory is left, T = {T}",
+                source="expansion in 1/√T, derived here",
+                expected=held["lambda_s"][T],
+                tolerance=allowed * held["lambda_s"][T],
+                measured=held["paths"][T].lambda_s,
+            )
+        )
+    return [
+        *claims,
         Claim.at_most(
             "latch: the margin only falls with λ (largest step up)",
             source=here,
             expected=0.0,
-            measured=float(np.diff(path.margin[alive]).max()),
+            measured=float(np.diff(path.margin).max()),
         ),
         Claim.at_least(
-            "latch: the gradient's factor a step only rises with λ (smallest step)",
+            "latch: the gradient's factor a step only rises with λ, while w > 1 (smallest step)",
             source=bengio + ": what is held safely has a vanishing gradient",
             expected=0.0,
-            measured=float(np.diff(path.shrink[alive]).min()),
+            measured=float(np.diff(path.shrink[path.w > 1]).min()),
         ),
-        Claim.at_least(
-            "latch: w where memory ends, over the threshold w = 1",
-            source=here,
+        Claim.close(
+            f"latch: w where memory ends, T = {LATCH_STEPS[-1]}",
+            source=bengio + ": threshold w = 1",
             expected=1.0,
-            measured=float(path.w[alive[-1]]),
+            tolerance=2 / LATCH_STEPS[-1],
+            measured=float(path.w[-1]),
         ),
     ]
 
@@ -401,7 +406,7 @@ def latch_figure(config: Config, held) -> None:
 
     from rnnreg.plotting._style import CYCLE
 
-    path, exact = held["path"], held["thresholds"]
+    path = held["paths"][LATCH_STEPS[-1]]
     with rr.plotting.style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
         w = np.linspace(0.4, 4.2, 300)
@@ -419,11 +424,13 @@ def latch_figure(config: Config, held) -> None:
         )
         for place, (values, label) in enumerate(series):
             right.plot(path.lam, values, color=CYCLE[place], label=label)
-        for name, style, label in (("lambda_c", "--", "λ$_c$"), ("lambda_s", ":", "λ$_s$")):
-            right.axvline(exact[name], color="0.4", linestyle=style)
-            right.text(
-                exact[name], 1.0, " " + label, transform=right.get_xaxis_transform(), va="top"
-            )
+        marks = (
+            (path.lambda_c, "--", "λ$_c$"),
+            (path.lambda_s, ":", f"λ$_s$, T = {LATCH_STEPS[-1]}"),
+        )
+        for at, style, label in marks:
+            right.axvline(at, color="0.4", linestyle=style)
+            right.text(at, 0.6, label + " ", transform=right.get_xaxis_transform(), ha="right")
         right.set_xscale("log")
         right.set_xlabel("λ")
         right.set_ylim(bottom=0)
