@@ -9,9 +9,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.data import Batch
+from rnnreg.diagnostics._backward import (
+    goes_forwards,
+    log_state_gradients,
+    safe_norm,
+    seeds_of,
+    steps_of,
+)
 from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.objective import zero_perturbations
+
+Params = dict[str, Any]
 
 
 class GradientFlow(NamedTuple):
@@ -24,16 +33,33 @@ class GradientFlow(NamedTuple):
       vanished: by layer, `[T]`, the share of examples whose gradient is exactly 0 there (dead ReLU paths).
       norms: by layer, `[B, T]`, the evidence: ‖∂L_τ/∂h_{τ−ℓ}‖ of each example's own loss, NaN where it has no
         such step.
+      log_ratio: by layer, `[T]`, ln of the ratio: it is there where the ratio itself has no place among the
+        numbers of its dtype (in float32 below 1e-38).
+      log_ratio_se: by layer, `[T]`, its standard error over examples; NaN with fewer than two.
+      log_norms: by layer, `[B, T]`, ln of the norms, −∞ where a gradient is exactly 0. `decay_rate` and `horizon`
+        read them.
+      whole_loss: whether L_τ is the loss of the whole sequence (`step=None`), which mixes all τ, and not that of
+        one step.
     """
 
     lags: Array
     ratio: dict[str, Any]
     vanished: dict[str, Any]
     norms: dict[str, Any]
+    log_ratio: Any = None
+    log_ratio_se: Any = None
+    log_norms: Any = None
+    whole_loss: Any = None
 
 
 def gradient_flow(
-    net: Network, loss: Loss, params: dict[str, Any], batch: Batch, *, step: int | None = -1
+    net: Network,
+    loss: Loss,
+    params: Params,
+    batch: Batch,
+    *,
+    step: int | None = -1,
+    wrt: str = "h",
 ) -> GradientFlow:
     """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ for the loss L_τ at one step τ, against steps back ℓ.
 
@@ -41,9 +67,15 @@ def gradient_flow(
     follow every path through the network. With `step=None` the loss of the whole sequence is
     differentiated instead, which mixes all τ: late steps then carry fewer terms than early ones.
 
+    The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, example
+    by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A bidirectional
+    network, and one with `truncate`, has no single way back; there plain autodiff is used, with the range of the
+    dtype.
+
     How to read it: a straight line on a logarithmic axis is an exponential rate, ln r(ℓ) ≈ −ℓ/ξ; a slope
-    of 0 keeps the gradient, a negative one makes it vanish. For an LSTM this is the gradient with
-    respect to h, not to the cell memory c.
+    of 0 keeps the gradient, a negative one makes it vanish (`decay_rate` fits it, `horizon` says how far the
+    gradient reaches). For an LSTM this is the gradient with respect to h, which enters the gates alone; its memory
+    is in c, so take `wrt="state"` to see how long that keeps a gradient.
 
     Args:
       net: the network.
@@ -52,9 +84,11 @@ def gradient_flow(
       batch: B examples.
       step: τ: −1 for each sequence's last true step (the only choice with a readout at the last step), a
         step number counted from 0, or None for the whole loss (lags then count from the last true step).
+      wrt: "h", or "state": all that a layer carries from a step to the next, such as an LSTM's (h, c).
 
     Raises:
-      ValueError: a step other than −1 or None with `readout="last"`, or one outside the sequence.
+      ValueError: a step other than −1 or None with `readout="last"`, or one outside the sequence; another `wrt`, or
+        "state" for a network without a single way back.
 
     Source: Pascanu, Mikolov & Bengio 2013; Arjovsky, Shah & Bengio 2016, Fig. 4.
 
@@ -67,60 +101,100 @@ def gradient_flow(
     [1.0, 0.5, 0.25, 0.125]
     """
     num_steps = batch.xs.shape[1]
+    _check(net, step, wrt, num_steps)
+    true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
+    last_true = num_steps - 1 - jnp.argmax(true[:, ::-1], axis=1)
+    tau = last_true if step in (-1, None) else jnp.full(len(last_true), step)
+    loss_mask = batch.mask
+    if step is not None and net.readout == "all":
+        at_tau = jnp.arange(num_steps)[None, :] == tau[:, None]
+        loss_mask = (at_tau & true).astype(jnp.float32)
+
+    def summed_loss(outputs):
+        """The sum of the examples' own losses, so that each gradient is that of its example alone."""
+
+        def own_loss(outputs, ys, mask):
+            return loss(outputs[None], ys[None], None if mask is None else mask[None])
+
+        return jax.vmap(own_loss)(outputs, jnp.asarray(batch.ys), loss_mask).sum()
+
+    if goes_forwards(net):
+        steps, outputs = steps_of(net, params, batch)
+        seeds = seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
+        log_norms = log_state_gradients(net, params, steps, seeds, whole_state=wrt == "state")
+    else:
+        log_norms = _log_norms_by_autodiff(net, summed_loss, params, batch)
+    lags = jnp.arange(num_steps)
+    steps_back = tau[:, None] - lags[None, :]
+    counted = jnp.take_along_axis(true, tau[:, None], axis=1)[:, 0]  # τ is a true step
+    if batch.weights is not None:
+        counted &= batch.weights > 0
+    at_real = jnp.take_along_axis(true, jnp.maximum(steps_back, 0), axis=1)
+    there = (steps_back >= 0) & at_real & counted[:, None]
+
+    def by_lag(log_norms):
+        at_lag = jnp.take_along_axis(log_norms, jnp.maximum(steps_back, 0), axis=1)
+        return jnp.where(there, at_lag, jnp.nan)
+
+    def mapped(function):
+        return jax.tree.map(function, log_norms)
+
+    log_norms = mapped(by_lag)
+    log_ratio = mapped(lambda logs: jnp.nanmean(_log_ratios(logs), axis=0))
+    return GradientFlow(
+        lags=lags,
+        ratio=jax.tree.map(jnp.exp, log_ratio),
+        vanished=mapped(_vanished),
+        norms=mapped(jnp.exp),
+        log_ratio=log_ratio,
+        log_ratio_se=mapped(_standard_error),
+        log_norms=log_norms,
+        whole_loss=jnp.asarray(step is None),
+    )
+
+
+def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
     if net.readout == "last" and step not in (-1, None):
         raise ValueError(
             f"a network with readout='last' has its loss at the last true step only; got step={step}."
         )
     if step is not None and not -1 <= step < num_steps:
         raise ValueError(f"step must be -1, None, or lie in 0 … {num_steps - 1}; got {step}.")
+    if wrt not in ("h", "state"):
+        raise ValueError(f"wrt must be 'h' or 'state' (all that a layer carries); got {wrt!r}.")
+    if wrt == "state" and not goes_forwards(net):
+        raise ValueError(
+            "wrt='state' goes back one step at a time, which a bidirectional network, or one with truncate, does not "
+            "allow; use wrt='h'."
+        )
 
-    true = jnp.ones(batch.xs.shape[:2]) if batch.mask is None else (batch.mask > 0)
-    last_true = num_steps - 1 - jnp.argmax(true[:, ::-1] > 0, axis=1)
-    tau = last_true if step in (-1, None) else jnp.full(len(last_true), step)
-    loss_mask = batch.mask
-    if step is not None and net.readout == "all":
-        at_tau = jnp.arange(num_steps)[None, :] == tau[:, None]
-        loss_mask = (at_tau & (true > 0)).astype(jnp.float32)
 
-    def summed_loss(perturbations):
-        """The sum of the examples' own losses, so that each gradient is that of its example alone."""
-        out = net.apply(params, batch.xs, mask=batch.mask, perturbations=perturbations)
+def _log_norms_by_autodiff(net: Network, loss: Any, params: Params, batch: Batch) -> Any:
+    """ln ‖∂L/∂h_t‖, by layer `[B, T]`, through the whole sequence at once."""
 
-        def own_loss(outputs, ys, mask):
-            return loss(outputs[None], ys[None], None if mask is None else mask[None])
+    def perturbed(perturbations):
+        return loss(
+            net.apply(params, batch.xs, mask=batch.mask, perturbations=perturbations).outputs
+        )
 
-        return jax.vmap(own_loss)(out.outputs, jnp.asarray(batch.ys), loss_mask).sum()
+    gradients = jax.grad(perturbed)(zero_perturbations(net, params, batch))
+    return jax.tree.map(lambda gradient: jnp.log(safe_norm(gradient)), gradients)
 
-    gradients = jax.grad(summed_loss)(zero_perturbations(net, params, batch))
-    lags = jnp.arange(num_steps)
-    steps = tau[:, None] - lags[None, :]
-    real = true > 0
-    counted = jnp.take_along_axis(real, tau[:, None], axis=1)[:, 0]  # τ is a true step
-    if batch.weights is not None:
-        counted &= batch.weights > 0
-    at_real = jnp.take_along_axis(real, jnp.maximum(steps, 0), axis=1)
-    there = (steps >= 0) & at_real & counted[:, None]
 
-    def norms_of(gradient):
-        at_lag = jnp.take_along_axis(safe_norm(gradient), jnp.maximum(steps, 0), axis=1)
-        return jnp.where(there, at_lag, jnp.nan)
+def _log_ratios(logs: Array) -> Array:
+    """ln r of each example; NaN where there is no such step, or no gradient there."""
+    logs = jnp.where(jnp.isfinite(logs), logs, jnp.nan)
+    return logs - logs[:, :1]
 
-    def ratio_of(norms):
-        logs = jnp.where(norms > 0, jnp.log(norms), jnp.nan)
-        return jnp.exp(jnp.nanmean(logs - logs[:, :1], axis=0))
 
-    def vanished_of(norms):
-        return jnp.nanmean(jnp.where(jnp.isnan(norms), jnp.nan, norms == 0), axis=0)
-
-    norms = jax.tree.map(norms_of, gradients)
-    return GradientFlow(
-        lags, jax.tree.map(ratio_of, norms), jax.tree.map(vanished_of, norms), norms
+def _vanished(logs: Array) -> Array:
+    return jnp.nanmean(
+        jnp.where(jnp.isnan(logs), logs, jnp.isneginf(logs).astype(logs.dtype)), axis=0
     )
 
 
-def safe_norm(values: Array, axis: int = -1) -> Array:
-    """‖·‖₂ along an axis, scaled by the largest element so that squares do not underflow."""
-    largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
-    scale = jnp.where(largest > 0, largest, 1)
-    norm = jnp.sqrt(jnp.sum(jnp.square(values / scale), axis=axis))
-    return norm * jnp.squeeze(scale, axis) * (jnp.squeeze(largest, axis) > 0)
+def _standard_error(logs: Array) -> Array:
+    ratios = _log_ratios(logs)
+    count = jnp.sum(jnp.isfinite(ratios), axis=0)
+    spread = jnp.nanstd(ratios, axis=0, ddof=1)
+    return jnp.where(count > 1, spread / jnp.sqrt(jnp.maximum(count, 1)), jnp.nan)

@@ -38,9 +38,9 @@ def label(job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray) -> tupl
     store = jax.tree.map(shaped, store)
     variables: dict[str, Any] = {}
     for name, values in store.metrics.items():
-        variables[_plain(name)] = (dims, values.astype(np.float64))
+        variables[plain_name(name)] = (dims, values.astype(np.float64))
     for name, values in store.history.items():
-        variables[f"history_{_plain(name)}"] = ([*dims, "epoch"], values.astype(np.float64))
+        variables[f"history_{plain_name(name)}"] = ([*dims, "epoch"], values.astype(np.float64))
     variables["diverged_at"] = (dims, store.diverged_at)
     variables["num_updates"] = (dims, store.num_updates)
     variables["finished"] = (dims, finished.reshape(shape))
@@ -97,7 +97,7 @@ def join(datasets: list[Any], static: dict[str, list[Any]]) -> Any:
     return joined[0].transpose(*static, ...)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     return name.replace("/", ".")  # netCDF names have no slash
 
 

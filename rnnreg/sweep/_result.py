@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,47 @@ class SweepResult:
         metrics = self.metrics.sel(group.static).isel(given)
         config = self.config | {"dims": kept, "static": {}, "selected": {**group.static, **labels}}
         return SweepResult(metrics, (part,), config, self.plan)
+
+    def map(
+        self,
+        function: Callable[..., Any],
+        *,
+        dims: Mapping[str, Sequence[str]] | None = None,
+        plan: str = "auto",
+    ) -> xr.Dataset:
+        """`function(params)` of every lane, compiled once a static combination and run like the lanes of the sweep.
+
+        Args:
+          function: from one network's parameters to arrays, or a tree of them such as a `GradientFlow`. Where the
+            sweep has static axes, a function of the static values that returns it, as `train` is:
+            `lambda static: lambda params: …`.
+          dims: names for the axes of what is returned, by its name or by what holds it: `{"log_ratio": ["lag"]}`
+            serves "log_ratio.layer_0" and "log_ratio.layer_1". An axis without one is called by its array and place,
+            "log_ratio.layer_0.0".
+          plan: how the lanes run, as in `rr.sweep`.
+
+        Returns:
+          A Dataset, the sweep's dimensions first. A lone array is called "value", the arrays of a tree by their
+          place in it, "log_ratio.layer_0". `finished` and `diverged_at` are there too: an unfinished lane is NaN, and
+          a diverged one is measured at its last finite parameters.
+
+        Raises:
+          ValueError: names that do not fit the arrays, or no function of params, before anything runs.
+
+        >>> import rnnreg as rr, optax, jax.numpy as jnp
+        >>> batch = rr.Batch(jnp.ones((4, 3, 1)), jnp.ones((4, 1)))
+        >>> net, loss = rr.network([rr.cells.elman(2)], 1, readout="last"), rr.losses.squared_error()
+        >>> train = rr.make_train(net, loss=loss, penalties={"l2": rr.penalties.l2()},
+        ...     optimizer=optax.sgd(1e-2), num_epochs=1)
+        >>> result = rr.sweep(train, {"l2": [0, 0.1]}, batch, seeds=2, key=jax.random.key(0), progress=False)
+        >>> flow = result.map(lambda params: rr.diagnostics.gradient_flow(net, loss, params, batch),
+        ...     dims={"log_ratio": ["lag"]})
+        >>> flow["log_ratio.layer_0"].dims
+        ('l2', 'seed', 'lag')
+        """
+        from rnnreg.sweep._map import map_lanes
+
+        return map_lanes(self, function, dims=dims, plan=plan)
 
     def _group(self, labels: dict[str, Any]) -> Group:
         """The one group at the given static values; raises where a dimension is unknown."""

@@ -1,0 +1,151 @@
+"""The way back through time, one step after another, with its length kept apart as a logarithm."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.data import Batch
+from rnnreg.network import Network
+
+Params = dict[str, Any]
+
+
+class Steps(NamedTuple):
+    """A network's pass over a batch, laid out step by step, time first.
+
+    Attributes:
+      before: the state that each step starts from, fields `[T, B, …]`.
+      xs: `[T, B, …]`.
+      keeps: `[T, B]`, 1 where a step counts; None where every step does.
+    """
+
+    before: Any
+    xs: Array
+    keeps: Array | None
+
+
+def goes_forwards(net: Network) -> bool:
+    """Whether the network is one map of states that is iterated, so that its gradient can go back step by step."""
+    return net.recurrence.truncate is None and not any(entry.bidirectional for entry in net.layers)
+
+
+def steps_of(net: Network, params: Params, batch: Batch) -> tuple[Steps, Array]:
+    """Every step of the network on a batch, and its outputs."""
+    xs = jnp.asarray(batch.xs)
+    out = net.apply(params, xs, mask=batch.mask)
+    # a masked step holds the state, so what comes out is what the network starts from
+    start = net.apply(params, xs[:, :1], mask=jnp.zeros((len(xs), 1))).final_state
+
+    def before(first, states):
+        return jnp.concatenate([first[None], jnp.swapaxes(states, 0, 1)[:-1]])
+
+    keeps = None if batch.mask is None else jnp.swapaxes(jnp.asarray(batch.mask), 0, 1)
+    steps = Steps(jax.tree.map(before, start, out.states), jnp.swapaxes(xs, 0, 1), keeps)
+    return steps, out.outputs
+
+
+def one_step(net: Network, params: Params, step: Steps, added: Any = None) -> tuple[Any, Array]:
+    """The state after one step and its output `[B, O]`, with `added` (by layer, `[B, H]`) put on each new h."""
+    if added is not None:
+        added = jax.tree.map(lambda leaf: leaf[:, None], added)
+    keep = None if step.keeps is None else step.keeps[:, None]
+    out = net.apply(params, step.xs[:, None], mask=keep, state=step.before, perturbations=added)
+    return out.final_state, out.outputs if net.readout == "last" else out.outputs[:, 0]
+
+
+def seeds_of(net: Network, gradients: Array, num_steps: int) -> Array:
+    """∂L/∂y_t, `[T, B, O]`, from ∂L/∂outputs; a readout at the last step has it there alone."""
+    if net.readout == "all":
+        return jnp.swapaxes(gradients, 0, 1)
+    zeros = jnp.zeros((num_steps - 1, *gradients.shape), gradients.dtype)
+    return jnp.concatenate([zeros, gradients[None]])
+
+
+def log_state_gradients(
+    net: Network, params: Params, steps: Steps, seeds: Array, *, whole_state: bool
+) -> Any:
+    """ln ‖∂L/∂h_t‖ of every example, by layer `[B, T]`; −∞ where the gradient is exactly 0.
+
+    The recursion δ_{t−1} = (δ_t + ∂L/∂y_t) J_t carries a δ whose largest element is 1, and the logarithm of its
+    length, example by example: nothing under- or overflows, whatever the number of steps.
+
+    Args:
+      net: a network that goes forwards.
+      params: its parameters.
+      steps: of `steps_of`.
+      seeds: `[T, B, O]`, ∂L/∂y_t.
+      whole_state: take the norm over all that a layer carries (an LSTM's h and c), not over h alone.
+    """
+    zeros = jax.tree.map(
+        lambda state: jnp.zeros_like(state.h[0]), steps.before, is_leaf=lambda s: hasattr(s, "h")
+    )
+
+    def body(carry, inputs):
+        after, log_after = (
+            carry  # ∂L/∂state after this step, from later losses: e^log_after · after
+        )
+        step, seed = inputs
+        _, pullback = jax.vjp(
+            lambda before, added: one_step(net, params, step._replace(before=before), added),
+            step.before,
+            zeros,
+        )
+        seed, log_seed = _unit(seed)
+        log_scale = jnp.maximum(log_after, log_seed)
+        log_scale = jnp.where(jnp.isfinite(log_scale), log_scale, 0)  # there is no gradient yet
+        after = _times(after, jnp.exp(log_after - log_scale))
+        before, at_h = pullback((after, _times(seed, jnp.exp(log_seed - log_scale))))
+        found = _with_other_fields(at_h, after) if whole_state else at_h
+        norms = jax.tree.map(lambda leaf: log_scale + jnp.log(safe_norm(leaf)), found)
+        before, log_before = _unit(before)
+        return (before, log_scale + log_before), norms
+
+    first = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), steps.before)
+    log_first = jnp.full(seeds.shape[1], -jnp.inf, _wide(seeds.dtype))
+    _, norms = jax.lax.scan(body, (first, log_first), (steps, seeds), reverse=True)
+    return jax.tree.map(lambda leaf: leaf.T, norms)
+
+
+def safe_norm(values: Array, axis: int = -1) -> Array:
+    """‖·‖₂ along an axis, scaled by the largest element so that squares do not underflow; at least float32."""
+    values = values.astype(_wide(values.dtype))
+    largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
+    scale = jnp.where(largest > 0, largest, 1)
+    norm = jnp.sqrt(jnp.sum(jnp.square(values / scale), axis=axis))
+    return norm * jnp.squeeze(largest, axis)
+
+
+def _with_other_fields(at_h: Any, after: Any) -> Any:
+    """By layer, the gradients of every field of the state side by side: of h as given, of others as carried."""
+
+    def joined(h, state):
+        others = [value for name, value in state._asdict().items() if name != "h"]
+        rows = [value.reshape(len(value), -1) for value in (h, *others)]
+        return jnp.concatenate(rows, axis=-1)
+
+    return jax.tree.map(joined, at_h, after)
+
+
+def _unit(tree: Any) -> tuple[Any, Array]:
+    """Each row of the leaves `[B, …]` divided by its largest |element| over all of them, and that one's logarithm."""
+    rows = [jnp.abs(leaf).reshape(len(leaf), -1).max(axis=1) for leaf in jax.tree.leaves(tree)]
+    largest = functools.reduce(jnp.maximum, [row.astype(_wide(row.dtype)) for row in rows])
+    return _times(tree, 1 / jnp.where(largest > 0, largest, 1)), jnp.log(largest)
+
+
+def _times(tree: Any, factor: Array) -> Any:
+    """Every leaf `[B, …]` times the factor of its row."""
+
+    def times(leaf):
+        return leaf * factor.astype(leaf.dtype).reshape(-1, *[1] * (leaf.ndim - 1))
+
+    return jax.tree.map(times, tree)
+
+
+def _wide(dtype: Any) -> Any:
+    return jnp.promote_types(dtype, jnp.float32)

@@ -1,0 +1,160 @@
+"""What a curve of log gradient norms says: its rate, with an error, and how far it reaches."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+
+class DecayRate(NamedTuple):
+    """The slope of ln ‖∂L_τ/∂h_{τ−ℓ}‖ against ℓ.
+
+    Attributes:
+      rate: the mean slope, nats a step: r(ℓ) ≈ e^(rate·ℓ).
+      se: its standard error: over runs where there are several, else over sequences; NaN with only one.
+      by_run: `[…]`, the mean slope of each run.
+      se_by_run: `[…]`, its standard error over the run's sequences.
+      rates: `[…, B]`, the slope of each sequence; NaN where fewer than two of its lags have a gradient.
+    """
+
+    rate: Array
+    se: Array
+    by_run: Array
+    se_by_run: Array
+    rates: Array
+
+
+class Horizon(NamedTuple):
+    """The lag from which on r(ℓ) stays below a threshold.
+
+    Attributes:
+      lag: `[…]`, of the mean curve of each run, between two lags by interpolation of ln r; NaN where censored.
+      censored: `[…]`, whether that curve is still above the threshold at its last lag, so that the horizon is
+        only known to be longer.
+      lags: `[…, B]`, the same of each sequence.
+      censored_each: `[…, B]`.
+      longest: `[…, B]`, the last lag that each sequence has, which a censored horizon exceeds.
+    """
+
+    lag: Array
+    censored: Array
+    lags: Array
+    censored_each: Array
+    longest: Array
+
+
+def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> DecayRate:
+    """d ln r/dℓ by least squares, sequence by sequence, and its mean with a standard error.
+
+    Sequences of one network share its weights, so they say how much the rate varies over data, not over
+    networks. With log norms of several runs in front (seeds), the error is that between the runs.
+
+    How to read it: −0.1 means that a gradient loses 10 % a step (e^−0.1 ≈ 0.905) and 1/e of it is left after ten; 0
+    keeps it; a positive rate explodes. The error is only as good as the line is straight: look at the curve, and give
+    `first` and `last` where it bends.
+
+    Args:
+      log_norms: `[…, B, T]`, ln of the norms by lag, from `gradient_flow(…).log_norms[layer]`; lags without
+        a gradient (NaN or −∞) are left out.
+      first: the first lag that is used.
+      last: the last one; None is T − 1.
+
+    Raises:
+      ValueError: fewer than two axes, or fewer than two lags between `first` and `last`.
+
+    >>> rate = decay_rate(jnp.log(jnp.array([0.5, 0.25]))[:, None] * jnp.arange(4))
+    >>> round(float(rate.rate), 4), round(float(rate.se), 4)
+    (-1.0397, 0.3466)
+    """
+    log_norms = _checked(log_norms)
+    num_steps = log_norms.shape[-1]
+    last = num_steps - 1 if last is None else last
+    if not 0 <= first < last < num_steps:
+        raise ValueError(
+            f"a slope needs two lags between 0 and {num_steps - 1}; got first={first}, last={last}."
+        )
+    lags = jnp.arange(num_steps, dtype=log_norms.dtype)
+    lags = jnp.broadcast_to(lags, log_norms.shape)
+    used = jnp.isfinite(log_norms) & (lags >= first) & (lags <= last)
+    count = jnp.sum(used, axis=-1, keepdims=True)
+
+    def centred(values):
+        mean = jnp.sum(jnp.where(used, values, 0), axis=-1, keepdims=True) / jnp.maximum(count, 1)
+        return jnp.where(used, values - mean, 0)
+
+    steps = centred(lags)
+    below = jnp.sum(jnp.square(steps), axis=-1)
+    slope = jnp.sum(steps * centred(log_norms), axis=-1) / jnp.where(below > 0, below, 1)
+    rates = jnp.where(count[..., 0] > 1, slope, jnp.nan)
+    by_run, se_by_run = _mean_and_error(rates)
+    rate, se = _mean_and_error(by_run.reshape(-1)) if by_run.ndim else (by_run, se_by_run)
+    return DecayRate(rate, se, by_run, se_by_run, rates)
+
+
+def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
+    """The last lag at which r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ falls below a threshold, for good.
+
+    How to read it: beyond the horizon a step has less than `threshold` of the gradient that the last step has; 1/e
+    is the time constant of an exponential, 1e-3 the reach for practical purposes. A curve that has not fallen by
+    the end of the sequence is censored: its horizon is longer than the sequence, and no number stands in for it.
+    Do not average over the rest; give the median, or the share that is censored.
+
+    Args:
+      log_norms: `[…, B, T]`, ln of the norms by lag, from `gradient_flow(…).log_norms[layer]`.
+      threshold: of r, between 0 and 1.
+
+    Raises:
+      ValueError: fewer than two axes, or a threshold outside (0, 1).
+
+    >>> reach = horizon(jnp.stack([-0.4 * jnp.arange(8), -0.01 * jnp.arange(8)]))
+    >>> reach.lags.round(2).tolist(), reach.censored_each.tolist(), round(float(reach.lag), 2)
+    ([2.5, nan], [False, True], 4.88)
+    """
+    log_norms = _checked(log_norms)
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold must lie between 0 and 1; got {threshold}.")
+    log_ratios = log_norms - log_norms[..., :1]  # NaN where the first gradient is 0
+    level = math.log(threshold)
+    lags, censored_each, longest = _last_crossing(log_ratios, level)
+    alive = jnp.where(jnp.isfinite(log_ratios), log_ratios, jnp.nan)
+    lag, censored, _ = _last_crossing(jnp.nanmean(alive, axis=-2), level)
+    return Horizon(lag, censored, lags, censored_each, longest)
+
+
+def _last_crossing(curves: Array, level: float) -> tuple[Array, Array, Array]:
+    """Where each curve `[…, T]` falls below the level for the last time, whether it never does, and its last lag."""
+    num_steps = curves.shape[-1]
+    lags = jnp.arange(num_steps)
+    known = ~jnp.isnan(curves)
+    longest = jnp.max(jnp.where(known, lags, -1), axis=-1)
+    above = jnp.max(jnp.where(known & (curves >= level), lags, -1), axis=-1)
+    below = jnp.min(jnp.where(known & (lags > above[..., None]), lags, num_steps), axis=-1)
+    censored = (above >= 0) & (below == num_steps)
+
+    def at(places):
+        places = jnp.clip(places, 0, num_steps - 1)[..., None]
+        return jnp.take_along_axis(curves, places, axis=-1)[..., 0]
+
+    share = (at(above) - level) / (at(above) - at(below))
+    crossing = above + share * (below - above)
+    return jnp.where(censored | (above < 0), jnp.nan, crossing), censored, longest
+
+
+def _mean_and_error(values: Array) -> tuple[Array, Array]:
+    """Mean and standard error over the last axis, of what is finite."""
+    values = jnp.where(jnp.isfinite(values), values, jnp.nan)
+    count = jnp.sum(jnp.isfinite(values), axis=-1)
+    error = jnp.nanstd(values, axis=-1, ddof=1) / jnp.sqrt(jnp.maximum(count, 1))
+    return jnp.nanmean(values, axis=-1), jnp.where(count > 1, error, jnp.nan)
+
+
+def _checked(log_norms: Any) -> Array:
+    log_norms = jnp.asarray(log_norms)
+    if log_norms.ndim < 2:
+        raise ValueError(
+            f"log_norms must be [..., B, T], such as flow.log_norms['layer_0']; got shape {log_norms.shape}."
+        )
+    return log_norms

@@ -1,0 +1,302 @@
+"""Gradients that go back one step at a time against autodiff of the whole sequence, and against closed forms."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SEED, tolerance
+
+import rnnreg as rr
+from rnnreg.diagnostics import decay_rate, gradient_flow, horizon
+from rnnreg.objective import zero_perturbations
+
+pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+
+KEY = jax.random.key(SEED)
+B, T, D = 3, 5, 2
+LOSS = rr.losses.squared_error("sum")
+MASK = rr.data.lengths_to_mask([5, 3, 4], T)
+
+
+def leaky(size=3):
+    """A cell of a user's own, by its step."""
+
+    def step(params, state, x):
+        new = jnp.tanh(state.h @ params["W_hh"] + x @ params["W_xh"])
+        return rr.cells.HiddenState(h=0.5 * state.h + 0.5 * new)
+
+    return rr.cells.from_step(step, init=rr.cells.elman(size).init, hidden_size=size, name="leaky")
+
+
+NETWORKS = {
+    "elman": [rr.cells.elman(3)],
+    "elman of any function": [rr.cells.elman(3, activation=jnp.sin)],
+    "gru": [rr.cells.gru(3)],
+    "gru before": [rr.cells.gru(3, reset="before")],
+    "lstm": [rr.cells.lstm(3)],
+    "own step": [leaky()],
+    "two layers": [rr.cells.elman(3), rr.cells.lstm(2)],
+    "tied": [rr.layer(rr.cells.elman(2), repeat=2), rr.cells.gru(3)],
+    "two ways": [rr.layer(rr.cells.elman(3), bidirectional=True), rr.cells.gru(2)],
+}
+
+
+@functools.cache
+def _made(name, **options):
+    net = rr.network(NETWORKS[name], 2, **options)
+    return net, net.init(KEY, D)
+
+
+def _batch(readout="all", mask=None):
+    rng = np.random.default_rng(3)
+    ys = rng.normal(size=(B, T, 2) if readout == "all" else (B, 2))
+    return rr.Batch(jnp.asarray(rng.normal(size=(B, T, D))), jnp.asarray(ys), mask)
+
+
+def _by_autodiff(net, params, batch, step):
+    """[B, T] norms of every layer by differentiating the whole sequence at once, at each time t."""
+    counts = np.ones((B, T)) if batch.mask is None else np.asarray(batch.mask)
+    last = np.array([np.flatnonzero(row)[-1] for row in counts])
+    if step is not None and net.readout == "all":
+        counts = np.arange(T)[None, :] == last[:, None]
+
+    def summed(perturbations):
+        outputs = net.apply(params, batch.xs, mask=batch.mask, perturbations=perturbations).outputs
+        errors = jnp.square(outputs - batch.ys).sum(axis=-1)
+        return jnp.sum(errors * counts) if net.readout == "all" else jnp.sum(errors)
+
+    gradients = jax.jit(jax.grad(summed))(zero_perturbations(net, params, batch))
+    return jax.tree.map(lambda leaf: np.linalg.norm(leaf, axis=-1), gradients), last
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("step", [-1, None])
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_network_agrees_with_autodiff(name, step, masked):
+    net, params = _made(name)
+    batch = _batch(mask=MASK if masked else None)
+    flow = jax.jit(lambda params: gradient_flow(net, LOSS, params, batch, step=step))(params)
+    expected, last = _by_autodiff(net, params, batch, step)
+    assert jax.tree.structure(flow.norms) == jax.tree.structure(expected)
+    for found, norms in zip(jax.tree.leaves(flow.norms), jax.tree.leaves(expected), strict=True):
+        for row in range(B):
+            size = last[row] + 1
+            np.testing.assert_allclose(
+                found[row, :size], norms[row, :size][::-1], **tolerance(loosen=3)
+            )
+            assert np.isnan(found[row, size:]).all()
+    assert bool(flow.whole_loss) == (step is None)
+
+
+@pytest.mark.parametrize("options", [{"memory": 2}, {"truncate": 2}, {"initial_state": "learned"}])
+def test_segments_and_a_learned_start_are_followed(options):
+    net, params = _made("elman", readout="last", **options)
+    if "initial_state" in options:
+        params["layer_0"]["initial"] = {"h": jnp.array([0.3, -0.5, 0.9])}
+    batch = _batch("last")
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    expected, _ = _by_autodiff(net, params, batch, -1)
+    np.testing.assert_allclose(
+        flow.norms["layer_0"], expected["layer_0"][:, ::-1], **tolerance(loosen=3)
+    )
+    if "truncate" in options:  # five steps end in a segment of one
+        assert (np.asarray(flow.vanished["layer_0"]) == [0, 1, 1, 1, 1]).all()
+
+
+def test_tokens_have_a_flow():
+    net = rr.network([rr.cells.gru(3)], 2, embedding=(4, 2))
+    params = net.init(KEY)
+    batch = _batch()._replace(xs=jnp.arange(B * T).reshape(B, T) % 4)
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    expected, _ = _by_autodiff(net, params, batch, -1)
+    np.testing.assert_allclose(
+        flow.norms["layer_0"], expected["layer_0"][:, ::-1], **tolerance(loosen=3)
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_whole_state_of_an_lstm(masked):
+    """∂L/∂(h, c)_t, by running on from the state at t."""
+    net, params = _made("two layers", readout="last")
+    batch = _batch("last", MASK if masked else None)
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch, wrt="state"))()
+    states = net.apply(params, batch.xs, mask=batch.mask).states
+    lengths = MASK.sum(axis=1).astype(int) if masked else [T] * B
+    for row in range(B):
+        last = lengths[row] - 1
+        for t in range(last):
+            rest = batch.xs[row : row + 1, t + 1 : last + 1]
+            start = jax.tree.map(lambda leaf, r=row, t=t: leaf[r : r + 1, t], states)
+
+            def run_on(start, rest=rest, row=row):
+                outputs = net.apply(params, rest, state=start).outputs
+                return jnp.sum(jnp.square(outputs - batch.ys[row : row + 1]))
+
+            gradient = jax.grad(run_on)(start)["layer_1"]
+            expected = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient))
+            np.testing.assert_allclose(
+                flow.norms["layer_1"][row, last - t], expected, **tolerance(loosen=3)
+            )
+
+
+# ---- range --------------------------------------------------------------------------------------
+
+
+def _linear(gain, num_steps, *, size=3, rotated=True):
+    """h ← g h Q with nothing entering, read as it is: ‖∂L_τ/∂h_{τ−ℓ}‖ = g^ℓ ‖∂L_τ/∂h_τ‖."""
+    orthogonal, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(size, size)))
+    net = rr.network([rr.cells.elman(size, activation=jax.nn.identity)], size)
+    params = net.init(KEY, 1)
+    W_hh = gain * jnp.asarray(orthogonal if rotated else np.eye(size))
+    params["layer_0"] |= {"W_xh": jnp.zeros((1, size)), "W_hh": W_hh}
+    params["readout"] = {"W_hy": jnp.eye(size), "b_y": jnp.zeros(size)}
+    ys = jnp.broadcast_to(jnp.array([1.0, 2.0, -0.5]), (2, num_steps, size))
+    return net, params, rr.Batch(jnp.zeros((2, num_steps, 1)), ys)
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.0, 2.0])
+def test_powers_of_a_gain_are_measured_far_outside_float32(gain):
+    net, params, batch = _linear(gain, 200)
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    lags = np.arange(200)
+    # 0.5^199 = 1.2e-60, and 2^199 = 8e59: neither is a float32
+    np.testing.assert_allclose(
+        flow.log_ratio["layer_0"], lags * np.log(gain), rtol=1e-5, atol=200 * tolerance()["atol"]
+    )
+    assert (np.asarray(flow.vanished["layer_0"]) == 0).all()
+    rate = decay_rate(flow.log_norms["layer_0"])
+    assert float(rate.rate) == pytest.approx(np.log(gain), abs=1e-5)
+    reach = horizon(flow.log_norms["layer_0"], threshold=1e-3)
+    if gain < 1:
+        assert float(reach.lag) == pytest.approx(np.log(1e-3) / np.log(gain), rel=1e-4)
+    else:
+        assert bool(reach.censored)
+        assert np.isnan(reach.lag)
+
+
+def test_an_orthogonal_network_keeps_every_gradient():
+    net, params, batch = _linear(1.0, 200)
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    np.testing.assert_allclose(flow.ratio["layer_0"], np.ones(200), **tolerance(loosen=10))
+
+
+def test_the_whole_loss_sums_over_all_later_steps():
+    # scaled identity and outputs at rest: ∂L/∂h_t = Σ_{τ ≥ t} g^(τ−t) v, so r(ℓ) = Σ_{k ≤ ℓ} g^k
+    net, params, batch = _linear(0.5, 200, rotated=False)
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch, step=None))()
+    expected = (1 - 0.5 ** (np.arange(200) + 1.0)) / 0.5
+    np.testing.assert_allclose(flow.ratio["layer_0"], expected, **tolerance(loosen=10))
+    net, params, batch = _linear(2.0, 200, rotated=False)  # sums that overflow float32
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch, step=None))()
+    lags = np.arange(200)
+    np.testing.assert_allclose(
+        flow.log_ratio["layer_0"], np.log(2.0**lags * (2 - 0.5**lags)), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_one_program_serves_parameters_under_vmap():
+    net, params = _made("gru")
+    batch = _batch(mask=MASK)
+    traced = []
+
+    def flow_of(params):
+        traced.append(None)
+        return gradient_flow(net, LOSS, params, batch)
+
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
+    together = jax.jit(jax.vmap(flow_of))(stacked)
+    alone = jax.jit(flow_of)
+    for row, scale in enumerate((1.0, 0.5)):
+        one = alone(jax.tree.map(lambda leaf, s=scale: s * leaf, params))
+        for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(together), strict=True):
+            np.testing.assert_allclose(a, b[row], **tolerance(loosen=10))
+    assert len(traced) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "wrt", "message"),
+    [
+        ("elman", {}, "c", "wrt must be 'h' or 'state'"),
+        ("two ways", {}, "state", "one step at a time"),
+        ("elman", {"truncate": 2}, "state", "one step at a time"),
+    ],
+)
+def test_impossible_gradients_are_named(name, options, wrt, message):
+    net, params = _made(name, **options)
+    with pytest.raises(ValueError, match=message):
+        gradient_flow(net, LOSS, params, _batch(), wrt=wrt)
+
+
+def test_strict_dtypes_and_ranks_are_kept():
+    net, params = _made("lstm")
+    xs = jnp.asarray(_batch().xs, jnp.float32)
+    batch = _batch()._replace(xs=xs, ys=jnp.asarray(_batch().ys, jnp.float32))
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    assert flow.log_norms["layer_0"].dtype == jnp.float32
+
+
+# ---- rate and horizon ---------------------------------------------------------------------------
+
+
+def test_a_rate_is_the_slope_of_each_sequence_and_its_error_that_between_runs():
+    rng = np.random.default_rng(1)
+    lags = np.arange(12)
+    logs = rng.normal(size=(4, 6, 1)) * lags + rng.normal(size=(4, 6, 12))
+    logs[0, 0, 5:] = np.nan  # a short sequence
+    logs[1, 2, 3] = -np.inf  # a dead step
+    slopes = np.array(
+        [
+            [np.polyfit(lags[use], row[use], 1)[0] for row in run for use in [np.isfinite(row)]]
+            for run in logs
+        ]
+    )
+    found = decay_rate(jnp.asarray(logs))
+    np.testing.assert_allclose(found.rates, slopes, **tolerance(loosen=10))
+    np.testing.assert_allclose(found.by_run, slopes.mean(axis=1), **tolerance(loosen=10))
+    means = slopes.mean(axis=1)
+    assert float(found.rate) == pytest.approx(means.mean(), rel=1e-4)
+    assert float(found.se) == pytest.approx(means.std(ddof=1) / 2, rel=1e-4)
+    one = decay_rate(jnp.asarray(logs[0]))
+    assert float(one.se) == pytest.approx(slopes[0].std(ddof=1) / np.sqrt(6), rel=1e-4)
+    part = decay_rate(jnp.asarray(logs[2]), first=2, last=8)
+    expected = [np.polyfit(lags[2:9], row[2:9], 1)[0] for row in logs[2]]
+    np.testing.assert_allclose(part.rates, expected, **tolerance(loosen=10))
+    assert np.isnan(decay_rate(jnp.asarray(logs[0, :1])).se)
+
+
+def test_a_horizon_is_the_last_crossing():
+    level = np.log(0.5)
+    curves = np.array(
+        [
+            [0, 2 * level, 0.5 * level, 1.5 * level, 3 * level],  # comes back once
+            [0, 0.1 * level, 0.2 * level, 0.3 * level, 0.4 * level],  # never falls
+            [0, 0.5 * level, np.nan, np.nan, np.nan],  # ends before it falls
+            [0, 0.5 * level, -np.inf, -np.inf, -np.inf],  # dies
+            [np.nan] * 5,
+            [0, 0.5 * level, np.nan, 2 * level, 2 * level],  # a step that is masked
+        ]
+    )
+    found = horizon(jnp.asarray(curves), threshold=0.5)
+    np.testing.assert_allclose(
+        found.lags, [2.5, np.nan, np.nan, 1, np.nan, 1 + 2 / 3], **tolerance(loosen=10)
+    )
+    assert found.censored_each.tolist() == [False, True, True, False, False, False]
+    assert found.longest.tolist() == [4, 4, 1, 4, -1, 4]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: decay_rate(jnp.zeros(3)), r"must be \[..., B, T\]"),
+        (lambda: horizon(jnp.zeros(3)), r"must be \[..., B, T\]"),
+        (lambda: decay_rate(jnp.zeros((1, 3)), first=2), "needs two lags between 0 and 2"),
+        (lambda: decay_rate(jnp.zeros((1, 3)), last=3), "needs two lags between 0 and 2"),
+        (lambda: horizon(jnp.zeros((1, 3)), threshold=1.0), "between 0 and 1; got 1.0"),
+    ],
+)
+def test_impossible_summaries_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
