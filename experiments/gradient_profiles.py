@@ -1,4 +1,4 @@
-"""‖∂C/∂h_t‖ against t on copy memory, at the start and after 100 updates, for seven kinds of recurrent network.
+"""‖∂C/∂h_t‖ against t on copy memory, at the start and after 100 updates, for eight kinds of recurrent network.
 
 After Arjovsky, Shah & Bengio 2016, Fig. 4, with gated cells at three forget biases, and two things that can be
 computed exactly: what the forget gates alone let through, and a bit that one unit holds while λ‖W‖² pulls at it.
@@ -25,7 +25,7 @@ from experiments import _latch as latch
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
 from rnnreg.cells import LSTMState
 
-PAPER = "Arjovsky, Shah & Bengio 2016, Fig. 4"
+PAPER = "expected here, after Arjovsky, Shah & Bengio 2016, Fig. 4"
 PATH_STEPS = 100
 LATCH_STEPS = (100, 400, 1600)
 
@@ -65,11 +65,12 @@ PRESETS = {
 
 
 def cells(hidden_size: int, num_steps: int) -> dict[str, rr.cells.Cell]:
-    """The seven, from those expected to lose the gradient to those expected to keep it."""
+    """The cells; the linear orthogonal one is the control, whose gradient cannot vanish at the start."""
     c = rr.cells
     return {
         "tanh, Gaussian": c.elman(hidden_size, recurrent_init=c.gaussian(1.0)),
         "tanh, orthogonal": c.elman(hidden_size),
+        "linear, orthogonal": c.elman(hidden_size, activation=jax.nn.identity),
         "IRNN": c.irnn(hidden_size),
         "GRU": c.gru(hidden_size),
         "LSTM, b_f = 0": c.lstm(hidden_size, forget_bias=0.0),
@@ -181,8 +182,9 @@ def profiles(cell: Any, task: Any, config: Config, key: Any) -> Profiles:
 
 def profile(net: Any, task: Any, params: Any, batch: Any, *, step: int | None) -> Any:
     """ln ‖∂C/∂h‖ against steps back, the mean over rows whose gradient is not exactly 0."""
-    norms = rr.diagnostics.gradient_flow(net, task.loss, params, batch, step=step).norms["layer_0"]
-    return jnp.nanmean(jnp.where(norms > 0, jnp.log(norms), jnp.nan), axis=0)
+    flow = rr.diagnostics.gradient_flow(net, task.loss, params, batch, step=step)
+    logs = flow.log_norms["layer_0"]
+    return jnp.nanmean(jnp.where(jnp.isfinite(logs), logs, jnp.nan), axis=0)
 
 
 def trained(net: Any, task: Any, params: Any, config: Config, key: Any) -> Any:
@@ -223,12 +225,9 @@ def cell_path(forget_bias: float) -> float:
 
 def decay(curves: np.ndarray) -> np.ndarray:
     """d ln r/dℓ of each seed, least squares over all lags with a gradient."""
-    lags = np.arange(curves.shape[1])
-    slopes = []
-    for curve in curves:
-        there = np.isfinite(curve) & (curve > 0)
-        slopes.append(np.polyfit(lags[there], np.log(curve[there]), 1)[0])
-    return np.array(slopes)
+    with np.errstate(divide="ignore"):
+        logs = np.log(curves)[:, None]
+    return np.asarray(rr.diagnostics.decay_rate(logs).by_run)
 
 
 def spread(values: np.ndarray) -> float:
@@ -256,10 +255,13 @@ def profile_claims(slopes) -> list[Claim]:
     """Orders of decay rates, each as a difference that must be positive by two standard errors."""
     pairs = [
         ("start", "tanh, orthogonal", "tanh, Gaussian"),
+        ("start", "linear, orthogonal", "tanh, orthogonal"),
         ("start", "IRNN", "tanh, orthogonal"),
         ("start", "LSTM, b_f = 1", "LSTM, b_f = 0"),
         ("start", "LSTM, chrono", "LSTM, b_f = 1"),
         ("trained", "tanh, orthogonal", "tanh, Gaussian"),
+        ("trained", "linear, orthogonal", "tanh, Gaussian"),
+        ("trained", "linear, orthogonal", "LSTM, b_f = 1"),
         ("trained", "tanh, orthogonal", "LSTM, b_f = 0"),
         ("trained", "tanh, orthogonal", "LSTM, b_f = 1"),
     ]
@@ -361,8 +363,8 @@ def profile_figure(config: Config, task, found) -> None:
 
     from rnnreg.plotting._style import CYCLE
 
-    styles = ["-", "-", "-", "-", "--", "--", "--"]
-    colors = [*CYCLE[:4], *CYCLE[:3]]
+    styles = ["-", "-", "-", "-", "-", "--", "--", "--"]
+    colors = [*CYCLE[:5], *CYCLE[:3]]
     titles = {"start": "at the start", "trained": f"after {config.num_updates} updates"}
     with rr.plotting.style():
         fig, axes = plt.subplots(2, 2, figsize=(9.2, 6.2), sharex=True, sharey="row")
@@ -373,7 +375,11 @@ def profile_figure(config: Config, task, found) -> None:
                     logs = np.log(np.where(curves > 0, curves, np.nan))
                     middle = np.nanmean(logs, axis=0)
                     axes[row, column].plot(
-                        steps, np.exp(middle), linestyle=style, color=color, label=name
+                        steps,
+                        np.exp(middle),
+                        linestyle=style,
+                        color=color,
+                        label=name.replace("b_f", "b$_f$"),
                     )
                     axes[row, column].fill_between(
                         steps,
@@ -393,7 +399,13 @@ def profile_figure(config: Config, task, found) -> None:
         axes[1, 0].set_ylabel("‖∂L$_{last}$/∂h$_t$‖ over its last value")
         axes[1, 0].set_ylim(bottom=1e-36)
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        fig.legend(handles, labels, loc="outside upper center", ncols=4)
+        fig.legend(
+            handles,
+            labels,
+            loc="outside upper center",
+            ncols=4,
+            title="mean of the seeds; bands: their range",
+        )
         rr.plotting.save(fig, config.out / "profiles", close=True)
 
 
