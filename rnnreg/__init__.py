@@ -13,6 +13,7 @@ from rnnreg import (
     recurrence,
     runtime,
     selection,
+    tasks,
     training,
 )
 from rnnreg.data import Batch, Scaling, Split
@@ -55,6 +56,7 @@ __all__ = [
     "runtime",
     "selection",
     "sweep",
+    "tasks",
     "training",
     "use_all_cores",
     "zipped",

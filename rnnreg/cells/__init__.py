@@ -1,6 +1,7 @@
 """Recurrent cells, each a small record of pure functions, and the initialisers of their weights."""
 
 from rnnreg.cells._base import Cell, Derivative, HiddenState, Weights, from_step
+from rnnreg.cells.chrono import chrono
 from rnnreg.cells.elman import elman, irnn
 from rnnreg.cells.gru import gru
 from rnnreg.cells.initializers import (
@@ -19,6 +20,7 @@ __all__ = [
     "HiddenState",
     "LSTMState",
     "Weights",
+    "chrono",
     "elman",
     "from_step",
     "gaussian",

@@ -1,0 +1,142 @@
+"""Figures of the experiment on λ and memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import rnnreg as rr
+from experiments import _vanishing as vanishing
+
+KINDS = {"cold": "cold start", "warm": "λ switched on after training"}
+
+
+def median_horizon(path: vanishing.Path) -> np.ndarray:
+    """`[λ]`, over seeds; ∞ where most are longer than the sequence, NaN where no seed has a gradient."""
+    values = np.where(path.censored, np.inf, path.horizon)
+    return np.array(
+        [np.median(row[~np.isnan(row)]) if (~np.isnan(row)).any() else np.nan for row in values]
+    )
+
+
+def memory_figure(config: Any, memory: dict[str, dict[str, Any]]) -> None:
+    """One column a task, cell and length; rows: losses, share that remembers, horizon, ρ."""
+    plt = _pyplot()
+    from rnnreg.plotting._style import CYCLE
+
+    columns = len(memory)
+    with rr.plotting.style():
+        fig, axes = plt.subplots(
+            4, columns, figsize=(2.0 + 2.3 * columns, 9), squeeze=False, sharey="row"
+        )
+        for column, (title, found) in enumerate(memory.items()):
+            prediction = found["prediction"]
+            for kind, color in zip(KINDS, CYCLE, strict=False):
+                path = found[kind]
+                band(axes[0, column], path.lam, path.test / prediction.blind, color, KINDS[kind])
+                share(axes[1, column], path, prediction, color, kind)
+                reach(axes[2, column], path, color)
+                band(axes[3, column], path.lam, path.rho, color)
+                end = found["thresholds"][kind]
+                axes[1, column].axvspan(end.low, end.high, color=color, alpha=0.12, linewidth=0)
+            for ax in axes[:, column]:
+                ax.axvline(
+                    prediction.lambda_c, color="black", linestyle=":", label="predicted λ$_c$"
+                )
+            axes[0, column].set_title(title)
+            axes[0, column].set_yscale("log")
+            axes[1, column].set_ylim(-0.05, 1.05)
+            axes[3, column].axhline(1, color="0.6", linewidth=0.8)
+        for row, label in enumerate(
+            (
+                "test error / blind guess",
+                "share that remembers",
+                "horizon (steps, median)",
+                "ρ(W$_{hh}$)",
+            )
+        ):
+            axes[row, 0].set_ylabel(label)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        fig.legend(handles, labels, loc="outside upper center", ncols=3)
+        rr.plotting.save(fig, config.out / "memory", close=True)
+
+
+def series_figure(config: Any, series: dict[str, vanishing.Path]) -> None:
+    """One column a series; rows: losses, horizon, ρ."""
+    plt = _pyplot()
+    from rnnreg.plotting._style import CYCLE
+
+    with rr.plotting.style():
+        fig, axes = plt.subplots(3, len(series), figsize=(7.4, 7.2), squeeze=False)
+        for column, (name, path) in enumerate(series.items()):
+            band(axes[0, column], path.lam, path.train, CYCLE[0], "data loss, training rows")
+            band(axes[0, column], path.lam, path.test, CYCLE[1], "test error")
+            axes[0, column].set_yscale("log")
+            axes[0, column].set_title(name)
+            axes[0, column].legend(fontsize=7)
+            reach(axes[1, column], path, CYCLE[0])
+            band(axes[2, column], path.lam, path.rho, CYCLE[0])
+            axes[2, column].axhline(1, color="0.6", linewidth=0.8)
+        for row, label in enumerate(
+            ("mean squared error (standardised)", "horizon (steps, median)", "ρ(W$_{hh}$)")
+        ):
+            axes[row, 0].set_ylabel(label)
+        rr.plotting.save(fig, config.out / "series", close=True)
+
+
+def band(
+    ax: Any, lam: np.ndarray, values: np.ndarray, color: str, label: str | None = None
+) -> None:
+    """Mean over seeds, and ± 1 standard error."""
+    x = rr.plotting.lambda_axis(ax, lam)
+    count = np.maximum(np.isfinite(values).sum(axis=1), 1)
+    mean = np.nanmean(values, axis=1)
+    error = np.nanstd(values, axis=1, ddof=1) / np.sqrt(count)
+    for part in _parts(lam):
+        ax.plot(x[part], mean[part], color=color, marker="o", label=label)
+        ax.fill_between(
+            x[part], (mean - error)[part], (mean + error)[part], color=color, alpha=0.2, linewidth=0
+        )
+        label = None
+
+
+def share(
+    ax: Any, path: vanishing.Path, prediction: vanishing.Prediction, color: str, kind: str
+) -> None:
+    """Share of seeds that remember, with exact intervals."""
+    x = rr.plotting.lambda_axis(ax, path.lam)
+    alive = vanishing.remembers(path, prediction.blind)
+    shares = alive.mean(axis=1)
+    intervals = np.array([vanishing.clopper_pearson(int(a.sum()), len(a)) for a in alive]).T
+    shift = {"cold": 0.97, "warm": 1.03}[kind]
+    ax.errorbar(
+        x * shift, shares, yerr=np.abs(intervals - shares), fmt="o", color=color, elinewidth=0.8
+    )
+
+
+def reach(ax: Any, path: vanishing.Path, color: str) -> None:
+    """Median horizon; an open triangle where it is longer than the sequence."""
+    x = rr.plotting.lambda_axis(ax, path.lam)
+    median = median_horizon(path)
+    longest = np.nanmax(np.where(np.isfinite(path.horizon), path.horizon, 0)) * 1.15 + 1
+    for part in _parts(path.lam):
+        ax.plot(
+            x[part], np.where(np.isfinite(median), median, np.nan)[part], color=color, marker="o"
+        )
+    open_ = np.isinf(median)
+    ax.plot(x[open_], np.full(open_.sum(), longest), "^", color=color, fillstyle="none")
+
+
+def _parts(lam: np.ndarray) -> list[np.ndarray]:
+    """λ = 0 and the others, which no line joins."""
+    return [part for part in (np.flatnonzero(lam == 0), np.flatnonzero(lam > 0)) if len(part)]
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt

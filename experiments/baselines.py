@@ -1,0 +1,355 @@
+"""What a guess scores that never looks at its input: the trivial baseline of every task, sampled and in closed form.
+
+On each task of `rnnreg.tasks` the best constant (where every step is scored, the best constant for each step) is
+fitted on one sample and scored on another. The closed forms are those that `task.baseline` states. Tolerances are four
+standard errors, plus what fitting frequencies on so many rows costs in expectation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import rnnreg as rr
+from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from rnnreg.tasks import Task
+
+ORIGIN = "derived here; rnnreg.tasks"
+COPY = "Arjovsky, Shah & Bengio 2016, 10 ln 8/(T + 20)"
+SOURCES = {
+    "adding": "Arjovsky, Shah & Bengio 2016 (.167)",
+    "adding, mean": "derived here; criteria of Hochreiter & Schmidhuber 1997 and Pascanu et al. 2013",
+    "temporal order": "Pascanu, Mikolov & Bengio 2013 (1.386, 75 %)",
+}
+FOLKLORE = 0.1767  # of the adding problem: Bai, Kolter & Koltun 2018 and those who copied it
+SCALES_MEASURED = ("lorenz", "mackey-glass", "narma-10")  # baselines of 1 to within .01
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options of the baselines."""
+
+    preset: Literal["quick", "full"] = "full"
+    """Base values that the other options override."""
+    num_rows: int = 2_000_000
+    """Rows of each of the two samples, where a row is short."""
+    max_numbers: float = 4e7
+    """Targets (rows times steps times outputs) of a sample, which caps the rows of long sequences."""
+    seed: int = 0
+    """Of all samples."""
+    out: Path = Path("results/baselines")
+    """Where the figure and summary.json go."""
+
+
+PRESETS = {"quick": {"num_rows": 100_000, "max_numbers": 2e6}, "full": {}}
+
+
+def cases() -> dict[str, Task]:
+    """The tasks by the name that tables show. Lengths are short where the baseline does not hang on them."""
+    tasks = rr.tasks
+    return {
+        "adding": tasks.adding(10),
+        "adding, early marks": tasks.adding(20, marks="early"),
+        "adding, mean": tasks.adding(10, target="mean"),
+        "multiplication": tasks.multiplication(10),
+        "xor": tasks.xor(10),
+        "temporal order": tasks.temporal_order(10),
+        "3-bit order": tasks.three_bit_order(10),
+        "permutation": tasks.random_permutation(5),
+        **{f"memorisation {delay}": tasks.memorisation(delay) for delay in (50, 100, 200)},
+        **{f"copy {delay}": tasks.copy_memory(delay) for delay in (100, 200, 300, 500, 1000, 2000)},
+        "delayed recall": tasks.delayed_recall(5),
+        "flip-flop": tasks.flip_flop(20),
+        "lorenz": tasks.lorenz(20),
+        "mackey-glass": tasks.mackey_glass(100),
+        "narma-10": tasks.narma10(30),
+        "sines": tasks.sines(20),
+    }
+
+
+class Score(NamedTuple):
+    """A score of the fitted constant.
+
+    Attributes:
+      mean: over all rows.
+      error: its standard error, from the spread over chunks of rows.
+      excess: what fitting on a sample adds in expectation.
+      rows: how many rows.
+    """
+
+    mean: float
+    error: float
+    excess: float
+    rows: int
+
+    @property
+    def tolerance(self) -> float:
+        """Four standard errors, the excess, and rounding."""
+        return 4 * self.error + 2 * self.excess + 1e-6
+
+
+def main(config: Config) -> None:
+    """Samples, fits, scores; prints the table and writes figure and summary."""
+    rr.compilation_cache()
+    key = jax.random.key(config.seed)
+    tasks = cases()
+    scores = {
+        name: blind_scores(task, jax.random.fold_in(key, place), config)
+        for place, (name, task) in enumerate(tasks.items())
+    }
+    rows = [
+        (
+            name,
+            metric,
+            f"{tasks[name].baseline[metric]:.5f}",
+            f"{score.mean:.5f} ± {score.error:.5f}",
+            f"{score.rows:,}",
+        )
+        for name, by_metric in scores.items()
+        for metric, score in by_metric.items()
+    ]
+    print(text_table(("task", "score", "closed form", "measured ± SE", "rows"), rows))
+
+    criteria = product_criteria(jax.random.fold_in(key, len(tasks)), config.num_rows)
+    zero = zero_readouts(jax.random.fold_in(key, len(tasks) + 1), config.num_rows)
+    claims = claims_of(tasks, scores, criteria, zero)
+    print(claims_table(claims))
+    figure(config, tasks, scores, criteria)
+    write_summary(
+        config.out,
+        {"config": config, "scores": scores, "multiplication_criteria": criteria},
+        claims,
+    )
+    print(f"wrote {config.out}/")
+
+
+def blind_scores(task: Task, key: Any, config: Config) -> dict[str, Score]:
+    """Loss and metrics of the best constant, fitted on one sample and scored on another."""
+    classes = has_classes(task)
+    width = task.output_size * (task.num_steps if task.readout == "all" else 1)
+    num_rows = int(min(config.num_rows, config.max_numbers // width))
+    chunk = int(np.clip(2e6 // width, 1, num_rows // 25))
+    num_chunks = num_rows // chunk
+    key_fit, key_test = jax.random.split(key)
+
+    @jax.jit
+    def fit(keys):
+        def add(total, key):
+            ys = task.sample(key, chunk).ys
+            values = jax.nn.one_hot(ys, task.output_size) if classes else ys
+            return total + values.mean(axis=0), None
+
+        start = jax.eval_shape(lambda: add(0.0, keys[0])[0])
+        total, _ = jax.lax.scan(add, jnp.zeros(start.shape, start.dtype), keys)
+        return total / len(keys)
+
+    @jax.jit
+    def score(constant, keys):
+        if classes:
+            constant = jnp.maximum(jnp.log(constant), -30.0)
+
+        def one(_, key):
+            ys = task.sample(key, chunk).ys
+            outputs = jnp.broadcast_to(constant, (chunk, *constant.shape))
+            found = {"loss": task.loss(outputs, ys)}
+            return None, found | {name: f(outputs, ys) for name, f in task.metrics.items()}
+
+        return jax.lax.scan(one, None, keys)[1]
+
+    constant = fit(jax.random.split(key_fit, num_chunks))
+    by_chunk = score(constant, jax.random.split(key_test, num_chunks))
+    # Frequencies of C classes fitted on n rows cost (C − 1)/2n nats more than the true ones, in expectation and a step.
+    occurring = np.asarray(constant > 0).sum(axis=-1) - 1 if classes else np.zeros(1)
+    excess = {"loss": float(np.mean(occurring)) / (2 * num_rows)}
+    return {
+        name: Score(
+            mean=float(np.mean(values, dtype=np.float64)),
+            error=float(np.std(values, dtype=np.float64) / math.sqrt(num_chunks - 1)),
+            excess=excess.get(name, 0.0),
+            rows=num_rows,
+        )
+        for name, values in jax.tree.map(np.asarray, by_chunk).items()
+    }
+
+
+def has_classes(task: Task) -> bool:
+    """Whether the targets are classes."""
+    ys = jax.eval_shape(partial(task.sample, num_rows=1), jax.random.key(0)).ys
+    return bool(jnp.issubdtype(ys.dtype, jnp.integer))
+
+
+def product_criteria(key: Any, num_rows: int) -> dict[str, Any]:
+    """Multiplication: the share counted as correct under each criterion, for every constant guess."""
+    ys = np.sort(np.asarray(rr.tasks.multiplication(4).sample(key, num_rows).ys)[:, 0])
+    guesses = np.linspace(0, 1, 101)
+
+    def share(bound):
+        inside = np.searchsorted(ys, guesses + bound) - np.searchsorted(ys, guesses - bound)
+        return inside / num_rows
+
+    return {"guess": guesses, "within_.04": share(0.04), "within_.2": share(0.2)}
+
+
+def zero_readouts(key: Any, num_rows: int) -> dict[str, Score]:
+    """A readout of zeros is another thing than the best constant: what it scores."""
+    adding, copy = rr.tasks.adding(10), rr.tasks.copy_memory(100)
+    sums = np.asarray(adding.sample(key, num_rows).ys, np.float64)
+    squares = np.square(sums)
+    error = float(squares.std() / math.sqrt(num_rows))
+    ys = copy.sample(key, 100).ys
+    nats = float(copy.loss(jnp.zeros((*ys.shape, copy.output_size)), ys))
+    return {
+        "adding": Score(float(squares.mean()), error, 0.0, num_rows),
+        "copy": Score(nats, 0.0, 0.0, 100),
+    }
+
+
+def claims_of(tasks, scores, criteria, zero) -> list[Claim]:
+    """Every stated baseline, and the statements that are easily confused with them."""
+    claims = []
+    for name, by_metric in scores.items():
+        for metric, score in by_metric.items():
+            slack = 0.01 if name in SCALES_MEASURED else 0.0
+            claims.append(
+                Claim.close(
+                    f"{name}: {metric}",
+                    source=SOURCES.get(name, COPY if name.startswith("copy") else ORIGIN),
+                    expected=tasks[name].baseline[metric],
+                    tolerance=score.tolerance + slack,
+                    measured=score.mean,
+                )
+            )
+    loss = scores["adding"]["loss"]
+    claims.append(
+        Claim.at_least(
+            f"adding: standard errors between the measured baseline and the folklore's {FOLKLORE}",
+            source="derived here; against Bai, Kolter & Koltun 2018",
+            expected=10,
+            measured=(FOLKLORE - loss.mean) / loss.error,
+        )
+    )
+    num_rows = scores["multiplication"]["loss"].rows
+    for bound, best, share in ((0.04, 0.04, 0.2821), (0.2, 0.2, 0.7665)):
+        shares = criteria[f"within_{bound:g}".replace("0.", ".")]
+        claims.append(
+            Claim.close(
+                f"multiplication: best share within {bound:g} that one constant can have",
+                source=ORIGIN,
+                expected=share,
+                tolerance=4 * math.sqrt(share * (1 - share) / num_rows) + 5e-5,
+                measured=float(shares.max()),
+            )
+        )
+        claims.append(
+            Claim.close(
+                f"multiplication: that constant, for {bound:g}",
+                source=ORIGIN,
+                expected=best,
+                tolerance=0.0101,  # a step of the grid
+                measured=float(criteria["guess"][shares.argmax()]),
+            )
+        )
+    claims.append(
+        Claim.close(
+            "adding: a readout of zeros is not the baseline, but 7/6",
+            source=ORIGIN,
+            expected=7 / 6,
+            tolerance=zero["adding"].tolerance,
+            measured=zero["adding"].mean,
+        )
+    )
+    claims.append(
+        Claim.close(
+            "copy: a readout of zeros is not the baseline, but ln 9 (9 classes)",
+            source=ORIGIN,
+            expected=math.log(9),
+            tolerance=1e-5,
+            measured=zero["copy"].mean,
+        )
+    )
+    return claims
+
+
+def figure(config: Config, tasks, scores, criteria) -> None:
+    """Measured over closed form; the baseline of copying against the delay; two criteria of being correct."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from rnnreg.plotting._style import CYCLE
+
+    with rr.plotting.style():
+        fig, (left, middle, right) = plt.subplots(
+            1, 3, figsize=(11, 4.2), width_ratios=(1.15, 1, 1)
+        )
+        names = list(scores)
+        for place, name in enumerate(names):
+            score, exact = scores[name]["loss"], tasks[name].baseline["loss"]
+            left.errorbar(
+                100 * (score.mean / exact - 1),
+                place,
+                xerr=100 * score.tolerance / exact,
+                fmt="o",
+                color=CYCLE[0],
+                ecolor="0.55",
+            )
+        left.axvline(0, color="black", linewidth=0.8)
+        left.plot(
+            100 * (6 * FOLKLORE - 1), names.index("adding"), "x", color=CYCLE[1], markersize=6
+        )
+        left.annotate(
+            f"often quoted: {FOLKLORE}",
+            (100 * (6 * FOLKLORE - 1), names.index("adding")),
+            xytext=(0, -14),
+            textcoords="offset points",
+            ha="right",
+            color=CYCLE[1],
+            fontsize=8,
+        )
+        left.set_yticks(range(len(names)), names)
+        left.invert_yaxis()
+        left.set_xlabel("loss of the best constant: measured / closed form − 1  (%)")
+
+        for place, (kind, label) in enumerate(
+            (("copy", "copy, 10 ln 8/(T+20)"), ("memorisation", "memorisation, 10 ln 5/(T+20)"))
+        ):
+            delays = np.array([int(name.split()[1]) for name in names if name.startswith(kind)])
+            symbols = {"copy": 8, "memorisation": 5}[kind]
+            line = np.geomspace(40, 2500, 100)
+            middle.plot(line, 10 * np.log(symbols) / (line + 20), color=CYCLE[place], label=label)
+            middle.plot(
+                delays,
+                [scores[f"{kind} {delay}"]["loss"].mean for delay in delays],
+                "o",
+                color=CYCLE[place],
+            )
+        middle.set_xscale("log")
+        middle.set_yscale("log")
+        middle.set_xlabel("delay T (steps)")
+        middle.set_ylabel("cross-entropy (nats a step)")
+        middle.legend()
+
+        for place, (name, label) in enumerate(
+            (("within_.04", "|error| < .04"), ("within_.2", "error² < .04"))
+        ):
+            right.plot(criteria["guess"], criteria[name], color=CYCLE[place], label=label)
+            best = criteria[name].argmax()
+            right.plot(criteria["guess"][best], criteria[name][best], "o", color=CYCLE[place])
+        right.axvline(0.25, color="0.5", linestyle=":", label="best for the squared error, ¼")
+        right.set_xlabel("constant guess of the product")
+        right.set_ylabel("share counted as correct")
+        right.set_ylim(0, 1)
+        right.legend()
+        rr.plotting.save(fig, config.out / "baselines", close=True)
+
+
+if __name__ == "__main__":
+    main(command_line(Config, PRESETS))

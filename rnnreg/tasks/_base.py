@@ -1,0 +1,92 @@
+"""What a task is, and the scores that several tasks share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.data import Batch
+from rnnreg.losses import Loss
+
+
+class Task(NamedTuple):
+    """A distribution of sequences, how an answer is scored, and what the best blind guess scores.
+
+    The blind guess is the predictor that does not look at its input and has the least loss: one constant, or with a
+    readout at every step one constant a step. A network that is no better has remembered nothing.
+
+    Attributes:
+      name: the task's, for records and figures.
+      sample: `sample(key, num_rows) -> Batch` of independent rows; pure, to be jitted with `num_rows` static.
+      loss: the loss that the task is trained on.
+      metrics: further scores by name, to be given to `make_train(metrics=…)`.
+      baseline: by name, what the blind guess scores: "loss", and each of the metrics.
+      num_steps: steps of a row.
+      input_size: D.
+      output_size: O: numbers to predict, or classes.
+      readout: "last" or "all", of the network that the task asks for.
+    """
+
+    name: str
+    sample: Callable[[Array, int], Batch]
+    loss: Loss
+    metrics: Mapping[str, Loss]
+    baseline: Mapping[str, float]
+    num_steps: int
+    input_size: int
+    output_size: int
+    readout: str
+
+
+def within(bound: float) -> Loss:
+    """The share of rows whose one output misses its target by less than `bound`."""
+
+    def score(outputs, ys, mask=None, weights=None):
+        del mask
+        return mean_over_rows(jnp.abs(outputs - ys)[:, 0] < bound, weights)
+
+    return score
+
+
+def wrong_class(last_steps: int | None = None) -> Loss:
+    """The share of wrong classes, over all steps of a row or over its last ones."""
+
+    def score(outputs, ys, mask=None, weights=None):
+        del mask
+        wrong = jnp.argmax(outputs, axis=-1) != ys
+        if wrong.ndim == 2:
+            wrong = wrong[:, slice(None) if last_steps is None else slice(-last_steps, None)]
+        return mean_over_rows(wrong, weights)
+
+    return score
+
+
+def wrong_sign(outputs, ys, mask=None, weights=None):
+    """The share of targets ±1 whose sign the output misses; an output of exactly 0 misses half of them."""
+    del mask
+    signs = jnp.sign(outputs) * jnp.sign(ys)
+    return mean_over_rows((1 - signs) / 2, weights)
+
+
+def mean_over_rows(values: Array, weights: Array | None) -> Array:
+    """The mean over everything, rows counted by their weights."""
+    values = values.astype(jnp.result_type(float))
+    rows = values.reshape(values.shape[0], -1).mean(axis=1)
+    if weights is None:
+        return rows.mean()
+    weights = weights.astype(rows.dtype)
+    total = weights.sum()
+    return jnp.sum(rows * weights) / jnp.where(total > 0, total, 1)
+
+
+def check_size(name: str, value: Any, *, least: int, why: str = "") -> None:
+    """Raises where a number that sets a shape is not a whole number of at least `least`."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(
+            f"{name} must be an int of at least {least}{f', {why}' if why else ''}; got {value!r}. It sets shapes, so "
+            "it is static."
+        )
