@@ -1,4 +1,4 @@
-"""The figures of `experiments.memory_thresholds`: the phase diagram with both axes of memory, the slopes, the controls."""
+"""The figures of `experiments.memory_thresholds`: phase diagram, both axes of memory, slopes, controls."""
 
 from __future__ import annotations
 

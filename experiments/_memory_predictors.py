@@ -9,7 +9,7 @@ import numpy as np
 from experiments._memory_statistics import Score, score
 from experiments._report import text_table
 
-NAMES = ("ln ρ(W)", "ln ρ(W diag E φ′)", "½ ln χ", "λ_max along the data")
+NAMES: tuple[str, ...] = ("ln ρ(W)", "ln ρ(W diag E φ′)", "½ ln χ", "λ_max along the data")
 
 
 class Slopes(NamedTuple):
@@ -95,14 +95,13 @@ def compare(diagram: Any) -> Slopes:
     """Slopes of every network of the cold starts that holds its bits."""
     parts, steps = [], []
     for T in sorted({T for T, _ in diagram.cold}):
-        colds = {id(cold): cold for (t, _), (cold, _) in diagram.cold.items() if t == T}
-        for cold in colds.values():
+        for cold, found in diagram.measured_cold(T):
             alive = cold.alive.ravel()
             if not alive.any():
                 continue
             W = np.asarray(cold.params["layer_0"]["W_hh"])
             shape = cold.alive.shape
-            states = diagram.measure(T, cold.params).states
+            states = found.states
             flat = states.reshape(-1, *states.shape[len(shape) :])[alive]
             W = W.reshape(-1, *W.shape[len(shape) :])[alive]
             parts.append(np.stack(slopes_of(W, flat, diagram.activation)))

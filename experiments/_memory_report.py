@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def line(diagram: Any, num_steps: int) -> str:
     parts = [
         f"λ_cold(g = {gain:g}) {interval(found)}"
         for (T, gain), found in sorted(diagram.lam_cold.items())
-        if T == num_steps
+        if num_steps == T
     ]
     parts.append(f"λ_c {interval(diagram.lam_c[num_steps])}")
     parts.append(f"λ_s {interval(diagram.lam_s[num_steps])}")
@@ -102,6 +102,54 @@ def branch_ratios(diagram: Any) -> tuple[np.ndarray, np.ndarray]:
                     middle = np.sqrt(warm.lams[count - 1] * warm.lams[count])
                     out.append(np.log(middle / formula(T, pair=pair)))
     return np.array(switch), np.array(spinodal)
+
+
+class Latches(NamedTuple):
+    """Networks that hold their bits while ‖∂h_T/∂h_0‖ is below 0.05: the memory is a latch.
+
+    Attributes:
+      num_steps: T.
+      lam: λ at or below which they are counted.
+      latches: how many, of those.
+      alive: networks at these λ that hold their bits.
+      gradient: median ‖∂h_T/∂h_0‖ of the latches' seeds at the largest λ at which they still hold their bits.
+    """
+
+    num_steps: int
+    lam: float
+    latches: int
+    alive: int
+    gradient: float | None
+
+
+def latches(diagram: Any, *, below: float = 0.05, lam: float = 1e-3) -> list[Latches]:
+    """Latches at small λ, by T, and what more λ makes of them."""
+    found = []
+    for T in sorted({T for T, _ in diagram.cold}):
+        total, held, after = 0, 0, []
+        for cold, measured in diagram.measured_cold(T):
+            small = cold.alive & (cold.lams <= lam)[:, None, None]
+            latch = small & (measured.gradient < below)
+            total, held = total + int(latch.sum()), held + int(small.sum())
+            for gain, seed in np.argwhere(latch.any(axis=0)):
+                last = np.flatnonzero(cold.alive[:, gain, seed])[-1]
+                after.append(measured.gradient[last, gain, seed])
+        found.append(Latches(T, lam, total, held, float(np.median(after)) if after else None))
+    return found
+
+
+def latch_lines(diagram: Any) -> str:
+    """The latches in words."""
+    lines = []
+    for one in latches(diagram):
+        text = (
+            f"T = {one.num_steps}: {one.latches} of {one.alive} networks that hold their bits at λ ≤ {one.lam:g} do so "
+            "with ‖∂h_T/∂h_0‖ < 0.05"
+        )
+        if one.gradient is not None:
+            text += f"; the same seeds at their largest λ alive: {one.gradient:.2g} (median)"
+        lines.append(text)
+    return "\n".join(lines)
 
 
 def _off(found: Threshold, predicted: float) -> float | None:
@@ -212,7 +260,19 @@ def _axis_claims(config: Any, main: Any, axes: Any) -> list[Claim]:
             measured=float(gradients.max()) if gradients.size else None,
         ),
         Claim.at_least(
-            "the gradient does not fade before the cliff: up-path, ‖∂h_T/∂h_0‖ at the last λ alive over λ = .02, median",
+            f"T = {config.shown_steps}, cold, λ ≥ .01, bits held: least ρ(W_hh)",
+            source=f"{SKETCH}: 1.12–1.23",
+            expected=1.0,
+            measured=float(cold.rho[living].min()) if gradients.size else None,
+        ),
+        Claim.at_most(
+            "… and the largest",
+            source=f"{SKETCH}: 1.12–1.23",
+            expected=1.3,
+            measured=float(cold.rho[living].max()) if gradients.size else None,
+        ),
+        Claim.at_least(
+            "no fading before the cliff: up-path, ‖∂h_T/∂h_0‖ at the last λ alive over λ = .02, median",
             source=SKETCH + ": no decay in λ",
             expected=0.5,
             measured=ends,
@@ -312,7 +372,7 @@ def _control_claims(config: Any, controls: Any) -> list[Claim]:
         found.append(
             Claim.at_most(
                 f"T = {T}: a free network scaled to the penalised one's ‖W_hh‖: decoded bits",
-                source=SKETCH + ": the norm is not what holds a memory",
+                source=f"{SKETCH}: the norm is not what holds a memory",
                 expected=0.1,
                 measured=one.bits[1],
             )

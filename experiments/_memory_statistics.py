@@ -1,8 +1,8 @@
-"""Thresholds on a λ axis with intervals: each seed's own bracket, a logistic distribution over seeds, exact proportions."""
+"""Thresholds on a λ axis with intervals: a bracket for each seed, a logistic distribution over seeds, proportions."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def fit_threshold(lams: np.ndarray, alive: np.ndarray) -> Threshold:
         profile, best = np.where(better, likelihood, profile), np.where(better, s, best)
     top = profile.max()
     flat = np.flatnonzero(profile >= top - 0.02)  # all seeds in one bracket: any μ inside it
-    middle = int(round((flat[0] + flat[-1]) / 2))
+    middle = (flat[0] + flat[-1]) // 2
     quantile = t.ppf(0.975, n - 1) if n > 1 else np.inf
     cut = n / 2 * np.log1p(quantile**2 / max(n - 1, 1))
     inside = np.flatnonzero(profile >= top - cut)
@@ -134,7 +134,7 @@ class Law(NamedTuple):
     free: tuple[float, float, float]
     num: int
 
-    def __call__(self, num_steps: np.ndarray, gain: np.ndarray) -> np.ndarray:
+    def __call__(self, num_steps: Any, gain: Any) -> Any:
         """The law's λ_cold."""
         return self.constant * num_steps * np.power(gain, np.asarray(num_steps) - 2.0)
 

@@ -1,7 +1,7 @@
-"""Delayed recall for `experiments.memory_thresholds`: the task, its networks, their training, and what is measured of them.
+"""Delayed recall for `experiments.memory_thresholds`: the task, its networks, their training, and what is measured.
 
 K bits u ∈ {±1}^K at step 0, T silent steps, y = h_T W_hy; all 2^K patterns are the batch, so the loss has no sampling
-noise, and without a memory it is 1. Biases stay at zero: the optimiser leaves them out and the penalties do not see them.
+noise, and without a memory it is 1. Biases stay at zero: the optimiser leaves them out, the penalties do not see them.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Variant(NamedTuple):
 
     Attributes:
       activation: a name in `ACTIVATIONS`.
-      optimizer: "adam", "adamw" (λ decays the weights, decoupled) or "sgd" (with its gradient clipped to 0.5: a memory of
-        T steps has a curvature of order T², which plain descent survives only at a rate that learns nothing).
+      optimizer: "adam", "adamw" (λ decays the weights, decoupled) or "sgd" (with its gradient clipped to 0.5: a
+        memory of T steps has a curvature of order T², which plain descent survives only at a rate that learns nothing).
       penalised: "all" three kinds of matrices, "recurrent" (W_hh), "outer" (W_xh and W_hy), or "identity" (‖W_hh − I‖²
         in place of ‖W_hh‖²).
       depth: recurrent layers.

@@ -1,8 +1,8 @@
 """The three thresholds of memory: what λ‖W‖² does to a bit that is held for T steps, as a phase diagram in (T, λ).
 
 Delayed recall (K bits at step 0, T silent steps, the bits asked for) over T × gain of the start × λ × seeds. Networks
-are trained from scratch at each λ (cold), and carried up and down the λ axis from a trained one (warm). Two axes are kept
-apart: whether the bits can be decoded from h_T (memory), and ‖∂h_T/∂h_0‖ (gradient).
+are trained from scratch at each λ (cold), and carried up and down the λ axis from a trained one (warm). Two axes are
+kept apart: whether the bits can be decoded from h_T (memory), and ‖∂h_T/∂h_0‖ (gradient).
 
     λ_cold  above it a start of gain g no longer learns
     λ_c     above it the memory is worth less than it costs: its objective exceeds 1, that of W = 0
@@ -127,6 +127,7 @@ class Diagram:
         self.net = network_of(self.variant)
         self.cold: dict[tuple[int, float], tuple[Cold, int]] = {}
         self.warm: dict[int, Warm] = {}
+        self._measured: dict[int, Measured] = {}
         self.lam_cold: dict[tuple[int, float], Threshold] = {}
         self.lam_c: dict[int, Threshold] = {}
         self.lam_s: dict[int, Threshold] = {}
@@ -169,6 +170,14 @@ class Diagram:
     def measure(self, num_steps: int, params: Any) -> Measured:
         """Both axes of memory for parameters of this diagram."""
         return measure(self.net, params, num_steps, num_bits=self.config.num_bits)
+
+    def measured_cold(self, num_steps: int) -> list[tuple[Cold, Measured]]:
+        """Every cold sweep at one T with what its networks are like; measured once."""
+        colds = {id(cold): cold for (T, _), (cold, _) in self.cold.items() if num_steps == T}
+        for name, cold in colds.items():
+            if name not in self._measured:
+                self._measured[name] = self.measure(num_steps, cold.params)
+        return [(cold, self._measured[name]) for name, cold in colds.items()]
 
     def law(self) -> Law:
         """c T g^(T−2) from the thresholds that the grid bounds."""
@@ -213,6 +222,7 @@ def main(config: Config) -> None:
     slopes = {name: predictors.compare(diagram) for name, diagram in diagrams.items()}
     for name, table in slopes.items():
         print(predictors.table(name, table))
+        print(report.latch_lines(diagrams[name]))
     compared = controls.run_all(config)
     print(controls.table(compared))
 
@@ -227,6 +237,7 @@ def main(config: Config) -> None:
         "predictions": predictions,
         "thresholds": {name: report.as_entries(diagram) for name, diagram in diagrams.items()},
         "slopes": {name: table.scores for name, table in slopes.items()},
+        "latches": {name: report.latches(diagram) for name, diagram in diagrams.items()},
         "controls": compared,
     }
     write_summary(config.out, summary, claims)
@@ -240,7 +251,7 @@ def _predict(config: Config, diagram: Diagram, law: Law) -> dict[str, Any]:
     pairs = [(T, config.predicted_gain) for T in (*config.num_steps, *config.predicted_steps)]
     pairs += [(T, gain) for T in config.predicted_steps for gain in config.fitted_gains[1:]]
     cold = [
-        {"T": T, "gain": gain, "predicted": float(law(np.float64(T), np.float64(gain)))}
+        {"T": T, "gain": gain, "predicted": float(law(float(T), gain))}
         for T, gain in pairs
     ]
     warm = []
