@@ -224,7 +224,7 @@ def test_lanes_of_parameters_are_measured_as_alone():
 
 @pytest.mark.parametrize(("name", "field"), [("elman", None), ("lstm", "h"), ("network", None)])
 def test_sensitivity_is_that_of_jax_jacobian(name, field):
-    system, params, xs, start, _ = systems()[name](KEY)
+    system, params, xs, _start, _ = systems()[name](KEY)
     found = jax.jit(lambda: parameter_sensitivity(system, params, xs, field=field, every=3))()
 
     def last(params, row):
