@@ -50,42 +50,7 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
         or the structure of its state.
     """
     first = jax.tree.map(lambda leaf: leaf[:, 0], xs)
-    if isinstance(system, Network):
-        if any(entry.bidirectional for entry in system.layers):
-            raise ValueError(
-                "a bidirectional network has no state that goes forwards alone, so no dynamics; give one of its cells."
-            )
-
-        def advance(state, x):
-            return system.apply(params, x[:, None], state=state).final_state
-
-        given = state
-        if (
-            given is None
-        ):  # a masked step holds the state, so what comes out is what the network starts from
-            no_step = jnp.zeros((len(first), 1))
-            given = system.apply(params, first[:, None], mask=no_step).final_state
-    elif isinstance(system, Cell):
-        step = cell_step(system)
-
-        def advance(state, x):
-            return step(params, state, x)
-
-        given = system.initial_state(len(first), first.dtype) if state is None else state
-    elif callable(system):
-
-        def advance(state, x):
-            return system(params, state, x)
-
-        if state is None:
-            raise ValueError(
-                "a step function has no initial state of its own: give state, a tree of [B, …] arrays."
-            )
-        given = state
-    else:
-        raise ValueError(
-            f"system must be a network, a cell or a function step(params, state, x); got {system!r}."
-        )
+    advance, given = _stepped(system, params, first, state)
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, given))
     _check_step(advance, given, first)
     shapes = [leaf.shape[1:] for leaf in leaves]
@@ -116,6 +81,37 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
         places,
         unflatten,
     )
+
+
+def _stepped(
+    system: System, params: Any, first: Array, state: Any
+) -> tuple[Callable[[Any, Array], Any], Any]:
+    """`advance(state, x) -> state` of a system, and the state that it starts from."""
+    if isinstance(system, Network):
+        net = system
+        if any(entry.bidirectional for entry in net.layers):
+            raise ValueError(
+                "a bidirectional network has no state that goes forwards alone, so no dynamics; give one of its cells."
+            )
+        if (
+            state is None
+        ):  # a masked step holds the state, so what comes out is what the network starts from
+            no_step = jnp.zeros((len(first), 1))
+            state = net.apply(params, first[:, None], mask=no_step).final_state
+        return lambda state, x: net.apply(params, x[:, None], state=state).final_state, state
+    if isinstance(system, Cell):
+        step = cell_step(system)
+        given = system.initial_state(len(first), first.dtype) if state is None else state
+        return lambda state, x: step(params, state, x), given
+    if not callable(system):
+        raise ValueError(
+            f"system must be a network, a cell or a function step(params, state, x); got {system!r}."
+        )
+    if state is None:
+        raise ValueError(
+            "a step function has no initial state of its own: give state, a tree of [B, …] arrays."
+        )
+    return lambda state, x: system(params, state, x), state
 
 
 def _check_step(advance: Callable[[Any, Array], Any], state: Any, x: Array) -> None:

@@ -114,7 +114,7 @@ def check_segments(memory: str | int, truncate: int | None) -> None:
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and value > 0
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
 
 
 def _in_segments(run: Run, length: int, reverse: bool, *, cut: bool = False) -> Run:

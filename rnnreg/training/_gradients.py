@@ -101,7 +101,9 @@ def split_gradients_of(
         part,
         mesh=mesh,
         in_specs=(everywhere, rows, everywhere, everywhere, everywhere, rows, everywhere),
-        out_specs=Gradients(*[everywhere] * 5, rows),
+        out_specs=Gradients(
+            everywhere, everywhere, everywhere, everywhere, everywhere, network_state=rows
+        ),
         check_vma=False,
     )(
         params,
