@@ -110,6 +110,18 @@ def compilation_cache(path: str | Path | None = None) -> Path:
     return folder
 
 
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor by its own name, where the system tells it."""
+    try:
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    except OSError:  # not Linux
+        pass
+    return platform.processor() or platform.machine()
+
+
 def environment() -> dict[str, Any]:
     """What a number depends on beside its configuration: versions, device, precision.
 

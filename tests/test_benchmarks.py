@@ -16,6 +16,7 @@ from experiments import __main__ as listing
 from experiments._report import command_line, write_json
 from experiments.benchmarks import _measure, _peers, lanes
 from experiments.benchmarks._peers import Task
+from rnnreg import runtime
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -214,8 +215,8 @@ def test_the_faster_of_several_is_found():
 def test_the_processor_is_named(tmp_path):
     path = tmp_path / "cpuinfo"
     path.write_text("processor : 0\nmodel name\t: Some CPU @ 3 GHz: 2\n")
-    assert _measure.cpu_model(path) == "Some CPU @ 3 GHz: 2"
-    assert _measure.cpu_model(tmp_path / "absent")
+    assert runtime.cpu_model(path) == "Some CPU @ 3 GHz: 2"
+    assert runtime.cpu_model(tmp_path / "absent")
 
 
 # ---- reading a result -----------------------------------------------------------------------------

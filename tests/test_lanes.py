@@ -216,6 +216,20 @@ def test_the_plan_follows_measured_rates():
     assert rates.rate(4) == 1.0  # half of the smallest size's
 
 
+@pytest.mark.parametrize("name", ["num_lanes", "chunk", "width"])
+@pytest.mark.parametrize("value", [0, -2, 1.5])
+def test_counts_must_be_positive(name, value):
+    given = {"num_lanes": 4, "how": "chunks", name: value}
+    with pytest.raises(ValueError, match=f"{name} must be a positive int; got {value}"):
+        make_plan(given.pop("num_lanes"), **given)
+
+
+def test_many_cores_are_not_spent_on_a_few_rows():
+    many = {"devices": jax.devices()[:1] * 64}
+    assert make_plan(63, step_operations=3e5, **many).how == "one_by_one"
+    assert make_plan(1, step_operations=3e5, **many).how == "one_by_one"
+
+
 def test_a_lone_large_lane_has_its_rows_split():
     two = {"devices": [_Device("cpu")] * 2}
     assert make_plan(1, step_operations=1e8, **two).how == "split_rows"

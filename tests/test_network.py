@@ -464,6 +464,38 @@ def test_a_rate_outside_its_range_makes_a_mask_of_nan():
         assert np.isnan(made.outputs).all()
 
 
+def test_a_network_knows_whether_training_draws():
+    cells = [CELLS["elman"]]
+    assert not rr.network(cells, O).random
+    assert not rr.network(cells, O, dropout=np.float32(0)).random
+    assert rr.network(cells, O, recurrent_dropout=0.1).random
+    assert rr.network(cells, O, input_dropout=jnp.zeros(())).random  # a traced rate may be anything
+
+
+def test_what_a_step_multiplies_has_no_precision():
+    with pytest.raises(ValueError, match="does its own in its step"):
+        rr.network([CELLS["gru_before"]], O, precision="bfloat16")
+
+
+@pytest.mark.parametrize("shape", [(0, T, D), (B, 0, D)])
+def test_an_empty_batch_is_refused(shape):
+    net = rr.network([CELLS["elman"]], O)
+    with pytest.raises(ValueError, match="at least one row and one step"):
+        net.apply(_drawn(net), jnp.zeros(shape))
+
+
+def test_a_cell_without_a_bias_runs_fused():
+    """Its gradient is that of the plain scan."""
+    bare = CELLS["elman"]._replace(weights=lambda params: (params["W_xh"], params["W_hh"], None))
+    grads = []
+    for backend in ("scan", "fused"):
+        net = rr.network([bare], O, backend=backend)
+        params = _drawn(net)
+        grads.append(jax.grad(lambda p, net=net: net.apply(p, _inputs()).outputs.sum())(params))
+    for plain, fused in zip(*map(jax.tree.leaves, grads), strict=True):
+        np.testing.assert_allclose(fused, plain, **tolerance())
+
+
 def test_dropout_rates_are_exact_in_bfloat16():
     """Numbers drawn in bfloat16 have 128 values: a rate of 0.99 would come out as 126/128."""
     rate = 0.99

@@ -14,6 +14,7 @@ from sklearn.model_selection import KFold, TimeSeriesSplit
 from small import Counted, assert_same, fold_of, held_out, make, sine
 
 import rnnreg as rr
+from rnnreg.sweep import _job
 
 KEY = jax.random.key(SEED)
 RUN = sys.modules["rnnreg.sweep._run"]  # `rnnreg.sweep` is the function
@@ -526,3 +527,38 @@ def test_float32_grids_are_labelled_with_the_decimals_that_were_meant(fake, spac
     result = rr.sweep(make(), grid, sine(), key=KEY, progress=False)
     assert result.metrics.l2.values.tolist() == [1e-4, 1e-3, 1e-2, 1e-1]
     assert float(result.metrics.train_loss.sel(l2=1e-3)[0]) == 1  # the number of its lane
+
+
+def test_rows_are_split_unasked_only_where_sums_of_parts_are_equal(monkeypatch):
+    """A mean over rows, without dropout and without a penalty on states."""
+    seen = []
+    make_plan = _job.make_plan
+
+    def noted(*arguments, step_operations, **options):
+        seen.append(step_operations > 0)
+        return make_plan(*arguments, step_operations=0.0, **options)
+
+    monkeypatch.setattr(_job, "make_plan", noted)
+    cells = [rr.cells.elman(4)]
+    plain, dropped = (rr.network(cells, 1, readout="last", dropout=rate) for rate in (0, 0.1))
+    on_states = rr.penalties.Penalty(
+        init=lambda params: (),
+        value=lambda params, context, state: (jnp.sum(context.states["layer_0"].h ** 2), state),
+        needs=frozenset({"states"}),
+    )
+
+    def squared(outputs, ys, mask=None, weights=None):
+        return jnp.sum((outputs - ys) ** 2)
+
+    mean = rr.losses.squared_error()
+    cases = [(plain, mean, None), (dropped, mean, None), (plain, squared, None)]
+    for net, loss, penalty in [*cases, (plain, mean, on_states)]:
+        train = rr.make_train(
+            net,
+            loss=loss,
+            penalties={"p": penalty or rr.penalties.l2()},
+            optimizer=optax.sgd(0.1),
+            num_epochs=1,
+        )
+        rr.sweep(train, {"p": 1e-3}, sine(), key=KEY, dry_run=True)
+    assert seen == [True, False, False, False]

@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnreg as rr
+from rnnreg import runtime
 
 MATMUL_SIZE = 2048
 # Long enough that reading the clock and waking the threads do not count.
@@ -124,19 +123,7 @@ def machine(packages: tuple[str, ...] = ()) -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
-    return {**rr.environment(), "cpu": cpu_model(), **versions}
-
-
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor by its own name, where the system tells it."""
-    try:
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    except OSError:  # not Linux
-        pass
-    return platform.processor() or platform.machine()
+    return {**rr.environment(), "cpu": runtime.cpu_model(), **versions}
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnreg.runtime import available_cores, cache_folder
+from rnnreg.runtime import available_cores, cache_folder, cpu_model
 
 # 1e9 operations a second of one core by hidden size and by lanes together: value and gradient of the fused Elman
 # network, B = 32, T = 100, D = 2, two x86-64 cores with AVX2, jax 0.10.2.
@@ -168,7 +168,7 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
 
 
 def _path(device: Any) -> Path:
-    kind = "".join(c if c.isalnum() else "-" for c in device.device_kind.lower())
-    return (
-        cache_folder() / "calibration" / f"{device.platform}-{kind}-{available_cores()}-cores.json"
-    )
+    model = cpu_model() if device.platform == "cpu" else device.device_kind
+    kind = "-".join("".join(c if c.isalnum() else " " for c in model.lower()).split())
+    devices = f"{available_cores()}-cores-{jax.device_count(device.platform)}-devices"
+    return cache_folder() / "calibration" / f"{device.platform}-{kind}-{devices}.json"

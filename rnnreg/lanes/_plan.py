@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -15,9 +16,9 @@ HOW = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
 # A call should be long enough to hide its overhead, and short enough for a live progress bar and Ctrl-C.
 _SECONDS_A_CALL = 1.0
 _MAX_LANES_A_CALL = 256
-# Operations of one step's recurrent product from which two cores were faster than one: Elman H = 64, GRU H = 32 and
-# LSTM H = 32 at B = 32 (1.1 to 1.2 times; 1.3 to 1.5 at H = 128), Elman H = 32 was not.
-_SPLIT_ROWS_FROM = 2e5
+# Operations of one step's recurrent product, a core, from which two cores were faster than one: Elman and GRU H = 64
+# and LSTM H = 32 at B = 32 (1.05, 1.5 and 1.03 times; 1.6 at H = 128); Elman H = 32 was slower, .85 times.
+_SPLIT_ROWS_FROM = 1e5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +85,7 @@ def make_plan(
     Args:
       num_lanes: L.
       lane_seconds: estimated time of one lane on one device; sets how many run in a call.
-      lane_bytes: estimated memory of one lane while it runs; caps the lanes that run together.
+      lane_bytes: estimated memory of one lane while it runs; caps the lanes that run together under "vmap".
       hidden_size: H, of the largest recurrent layer.
       step_operations: multiplications and additions of one step's recurrent product; splitting the rows of a
         lone lane pays only where it is large. 0 never splits by itself.
@@ -95,7 +96,7 @@ def make_plan(
       calibration: measured rates; None takes those stored for the device, else those that ship.
 
     Raises:
-      ValueError: an unknown `how`, or a width that is not a positive multiple of devices × chunk.
+      ValueError: an unknown `how`, no lane, or a chunk or width that is not a positive (multiple of devices × chunk).
 
     >>> make_plan(10, how="one_by_one", width=2, devices=jax.devices()[:1]).num_calls
     5
@@ -103,6 +104,9 @@ def make_plan(
     devices = tuple(jax.devices() if devices is None else devices)
     if how not in HOW:
         raise ValueError(f"plan must be one of {HOW}; got {how!r}.")
+    for name, value in (("num_lanes", num_lanes), ("chunk", chunk), ("width", width)):
+        if value is not None and (not isinstance(value, Integral) or value < 1):
+            raise ValueError(f"{name} must be a positive int; got {value!r}.")
     if chunk is not None and how not in ("auto", "chunks"):
         raise ValueError(f"chunk={chunk} belongs to plan='chunks'; got plan={how!r}.")
     cpu = devices[0].platform == "cpu"
@@ -136,7 +140,7 @@ def make_plan(
         calls = -(-share // each)
         each = -(-share // calls)  # spread evenly: little is filled up
         width = -(-each // chunk) * chunk * len(devices)
-    if not isinstance(width, int) or width < 1 or width % (len(devices) * chunk):
+    if width % (len(devices) * chunk):
         raise ValueError(
             f"width must be a positive multiple of the {len(devices)} devices"
             + (f" × {chunk} lanes a chunk" if chunk > 1 else "")
@@ -154,8 +158,9 @@ def _choose(num_lanes, devices, rates, hidden_size, step_operations, *, asked: b
         return "chunks", chunk, f"as asked; {chunk} together ran best ({rates.source})"
     if devices[0].platform != "cpu":
         return "vmap", None, "an accelerator fills up with many lanes together"
-    if num_lanes < len(devices) and step_operations >= _SPLIT_ROWS_FROM:
-        return "split_rows", None, "fewer lanes than cores, and steps large enough to share"
+    share = step_operations / len(devices)
+    if num_lanes == 1 and len(devices) > 1 and share >= _SPLIT_ROWS_FROM:
+        return "split_rows", None, "one lane, and steps large enough to share"
     chunk = rates.best_chunk(hidden_size)
     if chunk == 1:
         return (

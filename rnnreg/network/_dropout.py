@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import jax
@@ -60,4 +61,4 @@ def _mixed(x: Array) -> Array:
 
 
 def is_zero(rate: Any) -> bool:
-    return isinstance(rate, (int, float)) and rate == 0
+    return isinstance(rate, Real) and rate == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import jax
@@ -77,7 +78,7 @@ def network(
       precision: of every matrix product: None (JAX's default), "default", "high", "highest" or "bfloat16"
         (operands rounded to bfloat16; sums, states and parameters stay in float32).
 
-    Every rate may be traced, so that it can be an axis of a sweep.
+    Every rate may be traced, so that it can be an axis of a sweep; a traced rate outside [0, 1) makes the run diverge.
 
     >>> import rnnreg as rr
     >>> net = network([rr.cells.elman(hidden_size=4)], output_size=1)
@@ -101,6 +102,12 @@ def network(
         check_backend(entry.cell, backend)
     check_segments(memory, truncate)
     check_precision(precision)
+    for entry in layers:
+        if precision is not None and entry.cell.gate is None:
+            raise ValueError(
+                f"precision={precision!r} sets the products that the library does; the cell {entry.cell.name!r} does "
+                "its own in its step. Leave precision=None, or use a cell with a gate."
+            )
     recurrence = Recurrence(backend, memory, truncate, precision)
     for name, rate in (
         ("input_dropout", input_dropout),
@@ -108,8 +115,10 @@ def network(
         ("output_dropout", output_dropout),
         ("recurrent_dropout", recurrent_dropout),
     ):
-        if isinstance(rate, (int, float)) and not 0 <= rate < 1:
+        if isinstance(rate, Real) and not 0 <= rate < 1:
             raise ValueError(f"{name} must lie in [0, 1); got {rate}.")
+    rates = (input_dropout, dropout, output_dropout, recurrent_dropout)
+    random = not all(map(is_zero, rates))
 
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
         dtype = jnp.result_type(float) if dtype is None else dtype
@@ -156,11 +165,7 @@ def network(
                 "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
             )
         drops = Drops(key if train else None, variational)
-        if (
-            train
-            and key is None
-            and not all(map(is_zero, (input_dropout, dropout, output_dropout, recurrent_dropout)))
-        ):
+        if train and key is None and random:
             raise ValueError(
                 "dropout in training draws masks: pass apply(..., train=True, key=key)."
             )
@@ -213,7 +218,7 @@ def network(
         states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), states)
         return NetworkOutput(outputs, states, final_state)
 
-    return Network(init, apply, layers, readout, output_size, recurrence)
+    return Network(init, apply, layers, readout, output_size, recurrence, random)
 
 
 def explain(net: Network, *, input_size: int) -> dict[str, Choice]:
@@ -228,6 +233,10 @@ def explain(net: Network, *, input_size: int) -> dict[str, Choice]:
     >>> {name: choice.backend for name, choice in explain(net, input_size=2).items()}
     {'layer_0': 'fused', 'layer_1': 'scan'}
     """
+    if not isinstance(net, Network):
+        raise ValueError(
+            f"explain takes a network; got {type(net).__name__}. Of a function of hyper, give what it returns."
+        )
     choices = {}
     for index, entry in enumerate(net.layers):
         choices[f"layer_{index}"] = choose_backend(
@@ -255,6 +264,8 @@ def _enter(
     if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
         expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
         raise ValueError(f"xs must be {expected}; got shape {xs.shape} of {xs.dtype}.")
+    if 0 in xs.shape[:2]:
+        raise ValueError(f"xs needs at least one row and one step; got shape {xs.shape}.")
     if mask is not None:
         if mask.shape != xs.shape[:2]:
             raise ValueError(f"mask must be [B, T] = {xs.shape[:2]}; got {mask.shape}.")

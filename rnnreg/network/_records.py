@@ -66,6 +66,7 @@ class Network(NamedTuple):
       readout: "all" or "last".
       output_size: O, or None without a readout matrix.
       recurrence: how the recurrence is computed.
+      random: whether training draws random numbers (some dropout rate is not 0).
     """
 
     init: Callable[..., Params]
@@ -74,3 +75,4 @@ class Network(NamedTuple):
     readout: str
     output_size: int | None
     recurrence: Recurrence = Recurrence()
+    random: bool = False

@@ -81,6 +81,8 @@ def fused_scan(
         return stored.states, _tangent(derivative, inputs, d_inputs, stored, **options)
 
     weights = Weights(*cell.weights(params))
+    if weights.b_h is None:  # a cell without a bias
+        weights = weights._replace(b_h=jnp.zeros_like(weights.W_hh[0]))
     states = states_of(_Inputs(weights, streams, state, recurrent_mask))
     return jax.tree.map(lambda leaf: leaf[0 if reverse else -1], states), states
 

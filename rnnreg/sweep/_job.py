@@ -13,6 +13,7 @@ from jax import Array
 
 from rnnreg.data import Fold, Split, stack_folds, take_fold
 from rnnreg.lanes import Plan, load_calibration, make_plan
+from rnnreg.losses import squared_error
 from rnnreg.network import Network, explain
 from rnnreg.sweep._axes import Axis, lane_values, read_grid
 from rnnreg.sweep._dry_run import estimate
@@ -132,11 +133,17 @@ def make_job(
         "folds": None if stacked is None else jax.tree.map(jnp.asarray, stacked),
         "key": key,
     }
-    output, recurrence = _trace(
+    output, recurrence, random = _trace(
         train, lanes, shared, [*constants, *(n for axis in axes for n in axis.values)]
     )
     dims = [*(axis.name for axis in axes), "seed", "fold", "epoch"]
     tracked = _axes_of_tracks(settings, output, [*static, *dims])
+    # Rows may be split unasked where the objective is a mean over rows and nothing is drawn: the sums are then equal.
+    separable = (
+        not random
+        and getattr(settings.loss, "__module__", None) == squared_error.__module__
+        and not any(penalty.needs for penalty in settings.penalties.values())
+    )
     rates = load_calibration()
     cost = estimate(settings, data, stacked, output, rates)
     plan = make_plan(
@@ -144,7 +151,7 @@ def make_job(
         lane_seconds=cost.lane_seconds,
         lane_bytes=cost.lane_bytes,
         hidden_size=cost.hidden_size,
-        step_operations=cost.step_operations,
+        step_operations=cost.step_operations if separable else 0.0,
         how=how,
         width=width,
         chunk=chunk,
@@ -224,7 +231,10 @@ def _stack(folds: Any, data: Split, refit: bool):
 
 
 def _trace(train: Train, lanes, shared, names: list[str]):
-    """Shapes of one lane's output and how its recurrence runs, without compiling; raises where a name is never read."""
+    """Shapes of one lane's output, how its recurrence runs, and whether it draws random numbers, without compiling.
+
+    Raises where a name is never read.
+    """
     lane = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lanes)
     logs, networks = [], []
 
@@ -242,7 +252,8 @@ def _trace(train: Train, lanes, shared, names: list[str]):
             f"{sorted(logs[-1].reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
             "functions of hyper ask for."
         )
-    return output, _describe(networks[-1], output.params, shared["data"].train.xs.shape[-1])
+    described = _describe(networks[-1], output.params, shared["data"].train.xs.shape[-1])
+    return output, described, networks[-1].random
 
 
 def _axes_of_tracks(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:

@@ -81,7 +81,9 @@ def sweep(
 
     Lanes differ by seed only in their key, `fold_in(key, seed)`: every λ, learning rate and fold shares its
     initialisation and order of rows, so differences are paired, and a longer grid or more seeds leave the
-    old lanes as they were. A lane equals `train(hyper, take_fold(data, fold), key=fold_in(key, seed))`.
+    old lanes as they were, bit for bit where they run one by one (one lane alone may have its rows split over the
+    cores, and lanes in chunks or under `vmap` round differently: the plan says which). A lane equals
+    `train(hyper, take_fold(data, fold), key=fold_in(key, seed))`.
 
     Args:
       train: from `make_train`, or a function of the static values that returns one.

@@ -72,7 +72,9 @@ class Train:
     def split_rows(self, devices: tuple[Any, ...]) -> Train:
         """The same run with the rows of every update split over devices, and their gradients summed.
 
-        For one large network alone: equal up to rounding (dropout draws other masks).
+        For one large network alone, and an objective that is a weighted mean over rows: every loss of `rr.losses`,
+        penalties on weights, and penalties on states that are means over rows. It is then equal up to rounding
+        (dropout draws other masks). A loss or penalty that sums over rows, or takes a root of their mean, is not.
         """
         return _build(self.settings._replace(devices=tuple(devices)))
 
