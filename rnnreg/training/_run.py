@@ -102,13 +102,13 @@ def make_train(
     state, and `diverged_at` holds the step.
 
     With `segment_steps=k`, each minibatch is cut in time into segments of k steps, and an update is made after
-    each, on the loss of that segment alone: truncated back-propagation through time (Williams & Peng 1990, with
-    k₁ = k₂ = k). The network's state is carried from segment to segment as a number, so no gradient passes between them,
-    and starts anew with each minibatch. So T/k updates are made of a minibatch, at the memory of k steps;
-    `rr.network(truncate=k)` cuts the gradient in the same places but makes one update of them all. The last
-    segment may be shorter. A sequence counts in the segments in which it has a true step, and a segment in which
-    nothing is true makes no update. Penalties see one segment at a time, and dropout draws its masks for each.
-    k ≥ T is the run without segments.
+    each, on the loss of that segment alone (truncated back-propagation through time, Williams & Peng 1990). The
+    network's state is carried from segment to segment, no gradient is, and it starts anew with each minibatch. So a
+    minibatch makes ⌈T/k⌉ updates, whose backward passes keep k steps each; `rr.network(truncate=k)` cuts the
+    gradient in the same places, and makes one update of them all. Where k does not divide T, the last segment is
+    filled up with masked steps. A sequence counts in the segments in which it has a true step; a segment in
+    which nothing is true makes no update. Penalties see one segment at a time, and dropout draws its masks for
+    each. k ≥ T is the run without segments. Losses are recorded over whole sequences.
 
     Args:
       net: a network, or `lambda hyper: rr.network(..., dropout=hyper["dropout"])`.

@@ -27,7 +27,7 @@ def update_segments(
     *,
     length: int,
 ) -> tuple[TrainState, Array]:
-    """One update a segment of `length` steps; the new state, and the gradient norm of the last update (NaN without any).
+    """One update a segment of `length` steps; the new state, and the gradient norm of the last one made (or NaN).
 
     The network's state enters each update as an argument, which it does not differentiate. Nothing else stops the
     gradient, so the derivative of a whole run with respect to a hyperparameter stays exact.
@@ -38,7 +38,7 @@ def update_segments(
     first = jnp.arange(segments.xs.shape[0]) == 0
 
     def step(carry, of_segment):
-        state, network_state, norm = carry
+        state, network_state = carry
         segment, first = of_segment
         segment = segment._replace(weights=batch.weights)
         new, info = update(
@@ -49,18 +49,13 @@ def update_segments(
             fresh=first if learned else None,
         )
         true = jnp.any(row_weights(segment) > 0)
-        state, norm = jax.tree.map(
-            lambda n, o: jnp.where(true, n, o), (new, info.gradient_norm), (state, norm)
-        )
-        return (state, info.network_state, norm), None
+        state = jax.tree.map(lambda n, o: jnp.where(true, n, o), new, state)
+        return (state, info.network_state), (info.gradient_norm, true)
 
-    start = start_state(net, state.params, batch)
-    some = segments._replace(weights=None)
-    one = jax.tree.map(lambda leaf: leaf[0], some)._replace(weights=batch.weights)
-    dtype = jax.eval_shape(lambda: update(state, one, hyper)[1].gradient_norm).dtype
-    nothing = jnp.full((), jnp.nan, dtype)
-    (state, _, norm), _ = jax.lax.scan(step, (state, start, nothing), (some, first))
-    return state, norm
+    start = (state, start_state(net, state.params, batch))
+    (state, _), (norms, made) = jax.lax.scan(step, start, (segments, first))
+    last = jnp.max(jnp.where(made, jnp.arange(len(made)), 0))
+    return state, jnp.where(jnp.any(made), norms[last], jnp.nan)
 
 
 def cut(batch: Batch, length: int) -> Batch:
