@@ -71,6 +71,7 @@ def split_gradients_of(
     num_rows = batch.xs.shape[0]
     mesh = Mesh(np.array(devices), ("rows",))
     rows, everywhere = PartitionSpec("rows"), PartitionSpec()
+    specs = Gradients(everywhere, everywhere, everywhere, everywhere, everywhere, rows)  # type: ignore[arg-type]
 
     def part(params, batch, hyper, penalty_state, key, network_state, fresh):
         count = jnp.sum(row_weights(batch))
@@ -101,9 +102,7 @@ def split_gradients_of(
         part,
         mesh=mesh,
         in_specs=(everywhere, rows, everywhere, everywhere, everywhere, rows, everywhere),
-        out_specs=Gradients(
-            everywhere, everywhere, everywhere, everywhere, everywhere, network_state=rows
-        ),
+        out_specs=specs,
         check_vma=False,
     )(
         params,
