@@ -124,7 +124,7 @@ def test_long_lags_go_on_together_where_each_step_has_a_loss():
 
 
 def test_parameters_may_be_vmapped():
-    net, params, batch, path = _case("gru", "all")
+    net, params, batch, _ = _case("gru", "all")
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
     together = jax.jit(jax.vmap(lambda params: path_lengths(net, LOSS, params, batch)))(stacked)
     half = jax.tree.map(lambda leaf: 0.5 * leaf, params)
@@ -136,10 +136,10 @@ def test_signal_and_noise_across_batches():
     net = rr.network([rr.cells.elman(2)], 1, readout="last")
     params = net.init(KEY, 1)
     rng = np.random.default_rng(0)
-    batch = rr.Batch(jnp.asarray(rng.normal(size=(12, 4, 1))), jnp.asarray(rng.normal(size=(12, 1))))
-    found = jax.jit(
-        lambda: gradient_signal(net, LOSS, params, batch, num_batches=3, max_lag=2)
-    )()
+    batch = rr.Batch(
+        jnp.asarray(rng.normal(size=(12, 4, 1))), jnp.asarray(rng.normal(size=(12, 1)))
+    )
+    found = jax.jit(lambda: gradient_signal(net, LOSS, params, batch, num_batches=3, max_lag=2))()
     parts = [
         path_lengths(net, LOSS, params, rr.data.take_rows(batch, np.arange(i, i + 4)), max_lag=2)
         for i in (0, 4, 8)
