@@ -79,8 +79,8 @@ plt.show()
 # %% [markdown]
 # ## 2. The same by hand
 #
-# Nothing is hidden: h_{t+1} as a function of h_t is `cell_step`, its Jacobian is `jax.jacobian`, and the chain rule is a
-# product. Here for a tanh network, whose Jacobians depend on where the states are.
+# Nothing is hidden: h_{t+1} as a function of h_t is `cell_step`, its Jacobian is `jax.jacobian`, and the chain rule is
+# a product. Here for a tanh network, whose Jacobians depend on where the states are.
 
 # %%
 net = rr.network([rr.cells.elman(8)], 1, readout="last")
@@ -111,8 +111,8 @@ print("twenty steps back, by hand and by gradient_flow:", by_hand[-1], flow.norm
 # %% [markdown]
 # ## 3. How fast, and how far
 #
-# `decay_rate` is the slope of ln r, with an error; `horizon` is the lag from which on r stays below a threshold. Several
-# seeds are one more `vmap`: the error is then that between networks, not between sequences of one network.
+# `decay_rate` is the slope of ln r, with an error; `horizon` is the lag from which on r stays below a threshold.
+# Several seeds are one more `vmap`: the error is then that between networks, not between sequences of one network.
 
 # %%
 
@@ -149,8 +149,8 @@ cells = {
     "tanh, orthogonal": rr.cells.elman(16),
     "IRNN": rr.cells.irnn(16),
     "GRU": rr.cells.gru(16),
-    "LSTM, b_f = 0": rr.cells.lstm(16, forget_bias=0.0),
-    "LSTM, b_f = 1": rr.cells.lstm(16, forget_bias=1.0),
+    "LSTM, b = 0": rr.cells.lstm(16, forget_bias=0.0),
+    "LSTM, b = 1": rr.cells.lstm(16, forget_bias=1.0),
 }
 short = rr.Batch(batch.xs[:, :60], batch.ys)
 
@@ -205,7 +205,7 @@ train = rr.make_train(
     record_every=10,
     track={"flow": rr.diagnostics.track_gradient_flow(loss)},
 )
-result = rr.sweep(train, {"l2": [0.0, 1e-3, 1e-2, 1e-1]}, recall, seeds=2, key=key, progress=False)
+result = rr.sweep(train, {"l2": [0.0, 1e-2, 1e-1, 1.0]}, recall, seeds=2, key=key, progress=False)
 for lam in result.metrics.l2.values:
     scores = result.metrics.train_loss.sel(l2=lam).values
     print(f"λ = {lam:<6g} loss {scores.round(4)}, variance of the target {values.var():.2f}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -194,32 +195,39 @@ def path_lengths(
             f"give at least one PathLengths, and one λ or label for each; got {len(several)} and "
             f"{0 if given is None else len(given)}."
         )
-    axes = _panels(2, axes, width=3.4, share=False)
-    lags = [np.asarray(part.lags) for part in several]
-    colors = [CYCLE[place % len(CYCLE)] for place in range(len(several))]
+    colors: Sequence[Any] = [CYCLE[place % len(CYCLE)] for place in range(len(several))]
     if lams is not None:
         colors, _ = lambda_colors(lams)
-    axes[0].set_yscale("log", nonpositive="mask")
-    axes[1].axhline(0, color="0.6", linewidth=0.8)
-    for ax, kind in zip(axes, ("norm", "share"), strict=True):
-        curves = [np.asarray(getattr(part, kind + "s"), np.float64) for part in several]
-        if lams is not None:
-            draw_by_lambda(ax, lams, list(zip(lags, curves, strict=True)), chosen=None)
-        else:
-            for place, curve in enumerate(curves):
-                name = None if labels is None else labels[place]
-                ax.plot(lags[place], curve, color=colors[place], label=name)
+    with _panels(2, axes, width=3.4, share=False) as axes:
+        axes[0].set_yscale("log", nonpositive="mask")
+        axes[1].axhline(0, color="0.6", linewidth=0.8)
+        for ax, kind in zip(axes, ("norm", "share"), strict=True):
+            curves = [
+                (np.asarray(part.lags), np.asarray(getattr(part, kind + "s"))) for part in several
+            ]
+            if lams is not None:
+                draw_by_lambda(ax, lams, curves, chosen=None)
+            else:
+                for place, curve in enumerate(curves):
+                    name = None if labels is None else labels[place]
+                    ax.plot(*curve, color=colors[place], label=name)
+            _mark_rests(ax, several, kind, colors)
             legend_above(ax)
-        for place, part in enumerate(several):
-            if float(part.rest_norm) > 0:
-                rest = float(getattr(part, f"rest_{kind}"))
-                at = len(lags[place]) * 1.04
-                ax.plot([at], [rest], "s", color=colors[place], clip_on=False, label=None)
-        ax.set_xlabel("steps back ℓ")
-        whole_steps(ax)
-    axes[0].set_ylabel("‖G$_ℓ$‖")
-    axes[1].set_ylabel("share ⟨G$_ℓ$, G⟩ / ‖G‖²")
+            ax.set_xlabel("steps back ℓ")
+            whole_steps(ax)
+        axes[0].set_ylabel("‖G$_ℓ$‖")
+        axes[1].set_ylabel("share ⟨G$_ℓ$, G⟩ / ‖G‖²")
     return axes
+
+
+def _mark_rests(ax: Axes, several: Sequence[PathLengths], kind: str, colors: Sequence[Any]) -> None:
+    """What comes from all longer lags, behind the last one."""
+    label = "all longer lags"
+    for part, color in zip(several, colors, strict=True):
+        if float(part.rest_norm) > 0:
+            at, rest = 1.05 * len(part.lags), float(getattr(part, f"rest_{kind}"))
+            ax.plot([at], [rest], "s", color=color, markersize=3.5, linestyle="none", label=label)
+            label = None
 
 
 def gradient_signal(signal: GradientSignal, *, ax: Axes | None = None) -> Axes:
@@ -320,10 +328,10 @@ def gradient_heat_map(
     else:
         tracked = tracked.sel({axis: np.asarray(lams, np.float64)}, method="nearest")
     values = tracked.values / np.log(10)
-    axes = _panels(len(values), axes, width=2.0, share=True)
-    _draw_maps(axes, tracked["epoch"].values, values, np.log10(floor))
-    for ax, lam in zip(axes, tracked[axis].values, strict=True):
-        ax.set_title(f"λ = {number(float(lam))}")
+    with _panels(len(values), axes, width=2.0, share=True) as axes:
+        _draw_maps(axes, tracked["epoch"].values, values, np.log10(floor))
+        for ax, lam in zip(axes, tracked[axis].values, strict=True):
+            ax.set_title(f"λ = {number(float(lam))}")
     return axes
 
 
@@ -348,18 +356,22 @@ def _draw_maps(axes: Any, epochs: np.ndarray, values: np.ndarray, low: float) ->
     bar.ax.set_yscale("linear")
 
 
-def _panels(count: int, axes: Any, *, width: float, share: bool) -> Any:
-    """So many axes: those given, or new ones side by side."""
+@contextlib.contextmanager
+def _panels(count: int, axes: Any, *, width: float, share: bool) -> Iterator[Any]:
+    """So many axes: those given with their own look, or new ones side by side in `style()`."""
     if axes is not None:
         axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
         if len(axes) != count:
             raise ValueError(f"axes must be {count}; got {len(axes)}.")
-        return axes
+        yield axes
+        return
     import matplotlib.pyplot as plt
 
     with style():
-        figure, made = plt.subplots(
-            1, count, figsize=(width * count + 0.8, 2.7), sharey=share, squeeze=False
-        )
-        del figure
-    return made[0]
+        size = (width * count + 0.8, 2.7)
+        figure, made = plt.subplots(1, count, figsize=size, sharey=share, squeeze=False)
+        try:
+            yield made[0]
+        except BaseException:
+            plt.close(figure)
+            raise
