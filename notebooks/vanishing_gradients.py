@@ -117,17 +117,19 @@ print("twenty steps back, by hand and by gradient_flow:", by_hand[-1], flow.norm
 # %%
 
 
-def norms_of_seed(seed, scale):
-    params = net.init(jax.random.fold_in(key, seed), input_size=1)
+def log_norms_of(params, scale):
     layer = params["layer_0"] | {"W_hh": scale * params["layer_0"]["W_hh"]}
     flow = gradient_flow(net, loss, params | {"layer_0": layer}, batch)
     return flow.log_norms["layer_0"]  # [B, T]
 
 
-seeds = jnp.arange(10)
-norms_of_seeds = jax.jit(jax.vmap(norms_of_seed, in_axes=(0, None)))
+def networks(net, number=10):  # a tree of parameters with the seeds in front
+    return jax.vmap(lambda seed: net.init(jax.random.fold_in(key, seed), 1))(jnp.arange(number))
+
+
+log_norms_of_all = jax.jit(jax.vmap(log_norms_of, in_axes=(0, None)))
 for scale in (0.8, 1.0, 1.5):
-    log_norms = norms_of_seeds(seeds, scale)  # [seed, B, T]
+    log_norms = log_norms_of_all(networks(net), scale)  # [seed, B, T]
     rate, reach = decay_rate(log_norms, last=40), horizon(log_norms, threshold=1e-3)
     print(
         f"W = {scale} Q: ln r falls by {-rate.rate:.3f} ± {rate.se:.3f} a step; "
@@ -158,11 +160,10 @@ short = rr.Batch(batch.xs[:, :60], batch.ys)
 def at_initialisation(cell):
     net = rr.network([cell], 1, readout="last")
 
-    def flow_of(seed):
-        params = net.init(jax.random.fold_in(key, seed), input_size=1)
+    def flow_of(params):
         return gradient_flow(net, loss, params, short, wrt="state")
 
-    return jax.jit(jax.vmap(flow_of))(seeds)
+    return jax.jit(jax.vmap(flow_of))(networks(net))
 
 
 ax = rr.plotting.gradient_flow(
