@@ -124,7 +124,7 @@ def test_long_lags_go_on_together_where_each_step_has_a_loss():
 
 
 def test_parameters_may_be_vmapped():
-    net, params, batch, _path = _case("gru", "all")
+    net, params, batch, _ = _case("gru", "all")
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)
     together = jax.jit(jax.vmap(lambda params: path_lengths(net, LOSS, params, batch)))(stacked)
     half = jax.tree.map(lambda leaf: 0.5 * leaf, params)

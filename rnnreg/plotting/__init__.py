@@ -1,11 +1,17 @@
 """Figures: takes results, computes nothing but means and errors for display, accepts ax, returns it."""
 
-from rnnreg.plotting._curves import forecast, gradient_flow, history, loss_curves
+from rnnreg.plotting._curves import forecast, history, loss_curves
 from rnnreg.plotting._dynamics import (
     jacobian_products,
     lyapunov_spectrum,
     lyapunov_trace,
     parameter_sensitivity,
+)
+from rnnreg.plotting._gradients import (
+    gradient_flow,
+    gradient_heat_map,
+    gradient_signal,
+    path_lengths,
 )
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window
@@ -24,6 +30,8 @@ __all__ = [
     "forecast",
     "gate_openings",
     "gradient_flow",
+    "gradient_heat_map",
+    "gradient_signal",
     "hessian_spectrum",
     "history",
     "jacobian_products",
@@ -34,6 +42,7 @@ __all__ = [
     "lyapunov_trace",
     "memory_curve",
     "parameter_sensitivity",
+    "path_lengths",
     "saturation",
     "save",
     "singular_value_histogram",

@@ -1,14 +1,12 @@
-"""Curves over time: gradients back through it, forecasts along it, learning over epochs."""
+"""Curves over time: forecasts along it, learning over epochs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
-from rnnreg.diagnostics import GradientFlow
 from rnnreg.plotting._lambda_axis import draw_by_lambda
 from rnnreg.plotting._style import (
     CYCLE,
@@ -26,95 +24,6 @@ from rnnreg.sweep import SweepResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def gradient_flow(
-    flows: GradientFlow | Sequence[GradientFlow],
-    *,
-    lams: Any = None,
-    labels: Sequence[str] | None = None,
-    layer: str | None = None,
-    chosen: float | None = None,
-    floor: float = 1e-8,
-    ax: Axes | None = None,
-) -> Axes:
-    """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ on a logarithmic axis against steps back ℓ.
-
-    A straight line is an exponential rate. With `lams` the colour says λ, and λ = 0 is black and dashed.
-
-    Args:
-      flows: one, or several, from `rr.diagnostics.gradient_flow`.
-      lams: `[n]`, the λ of each.
-      labels: `[n]` names, in place of `lams`.
-      layer: such as "layer_0" or "layer_0/forward"; needed only where several flows have several layers (of
-        a single flow all are drawn).
-      chosen: the λ to draw thick and to name.
-      floor: where the axis ends; a smaller r is not shown.
-      ax: where to draw.
-
-    Returns:
-      The axes.
-
-    Raises:
-      ValueError: no flow, a number of λ or labels that differs from that of the flows, or an unknown layer.
-
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> flow = GradientFlow(np.arange(4), {"layer_0": 0.5 ** np.arange(4)}, {}, {})
-    >>> ax = gradient_flow(flow)
-    >>> ax.get_yscale(), ax.lines[0].get_ydata().tolist()
-    ('log', [1.0, 0.5, 0.25, 0.125])
-    >>> matplotlib.pyplot.close(ax.figure)
-    """
-    several = [flows] if isinstance(flows, GradientFlow) else list(flows)
-    if not several:
-        raise ValueError("flows is empty; give at least one GradientFlow.")
-    for name, given in (("lams", lams), ("labels", labels)):
-        if given is not None and len(given) != len(several):
-            raise ValueError(
-                f"{name} needs one entry a flow; got {len(given)} for {len(several)} flows."
-            )
-    by_layer = [_ratios(flow) for flow in several]
-    layers = list(by_layer[0])
-    if layer is not None and layer not in layers:
-        raise ValueError(f"layer {layer!r} is not in the flow, which has {layers}.")
-    if layer is None and len(layers) > 1 and len(several) > 1:
-        raise ValueError(f"several flows with several layers: give layer, one of {layers}.")
-    shown = layer or layers[0]
-    curves = [
-        (np.asarray(flow.lags), ratios[shown])
-        for flow, ratios in zip(several, by_layer, strict=True)
-    ]
-    with canvas(ax) as ax:
-        ax.set_yscale("log", nonpositive="mask")
-        if lams is not None:
-            draw_by_lambda(ax, lams, curves, chosen=chosen)
-        else:
-            if len(several) == 1 and layer is None and len(layers) > 1:
-                curves = [(np.asarray(several[0].lags), by_layer[0][name]) for name in layers]
-                labels = layers
-            for place, curve in enumerate(curves):
-                name = None if labels is None else labels[place]
-                ax.plot(*curve, color=CYCLE[place % len(CYCLE)], label=name)
-            legend_above(ax)
-        values = np.concatenate([ratio for _, ratio in curves])
-        values = values[np.isfinite(values) & (values > 0)]
-        if values.size:
-            lowest, highest = max(values.min(), floor), max(values.max(), floor)
-            ax.set_ylim(lowest / 1.5, highest * 1.5)
-        ax.set_xlabel("steps back ℓ")
-        ax.set_ylabel("‖∂L$_τ$/∂h$_{τ−ℓ}$‖ / ‖∂L$_τ$/∂h$_τ$‖")
-        whole_steps(ax)
-    return ax
-
-
-def _ratios(flow: GradientFlow) -> dict[str, np.ndarray]:
-    """r(ℓ) by the path of the layer; tied and bidirectional layers have more than one."""
-    leaves = jax.tree_util.tree_leaves_with_path(flow.ratio)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, dtype=np.float64)
-        for path, leaf in leaves
-    }
 
 
 def forecast(
