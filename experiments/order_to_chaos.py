@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -62,9 +62,12 @@ def mean_field(g: float) -> tuple[float, float]:
     """q and λ_max of the infinite network, by a dense grid: Gauss–Hermite with 100 nodes is off by .08 at g = 5."""
     z = np.linspace(-12, 12, 20001)
     weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
-    q = max(g * g - 1, 0.0)
-    for _ in range(2000):
-        q = g * g * (weight * np.tanh(np.sqrt(q) * z) ** 2).sum()
+    low, high = 0.0, g * g
+    for _ in range(60 if g > 1 else 0):  # below g = 1 the only solution is 0
+        q = (low + high) / 2
+        variance = g * g * (weight * np.tanh(np.sqrt(q) * z) ** 2).sum()
+        low, high = (q, high) if variance > q else (low, q)
+    q = low
     slope = (weight / np.cosh(np.sqrt(q) * z) ** 4).sum()
     return q, 0.5 * np.log(g * g * slope)
 
@@ -128,8 +131,12 @@ def main(config: Config) -> None:
         )
     for g, fit in fits.items():
         by_size = ", ".join(f"{size}: {_pm(*means[g][size])}" for size in config.sizes)
+        smaller = fit["without_smallest"]
+        print(f"g = {g:g}: λ(N) {by_size}")
         print(
-            f"g = {g:g}: λ(N) {by_size}; λ∞ = {_pm(fit['limit'], fit['limit_se'])}, c = {_pm(fit['c'], fit['c_se'])}"
+            f"  λ∞ = {_pm(fit['limit'], fit['limit_se'])}, c = {_pm(fit['c'], fit['c_se'])}, "
+            f"χ² = {fit['chi_square']:.1f} on {fit['degrees']}; "
+            f"without N = {config.sizes[0]}: λ∞ = {_pm(smaller['limit'], smaller['limit_se'])}"
         )
     claims = _claims(config, fits, origin)
     print(claims_table(claims))
@@ -175,12 +182,20 @@ def _fits(config: Config, key):
             values = exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps)
             means[g][size] = _mean(values)
         mean, se = np.array(list(means[g].values())).T
-        design = np.stack([np.ones(len(mean)), -1 / np.array(config.sizes, float)], axis=1)
-        covariance = np.linalg.inv(design.T @ (design / se[:, None] ** 2))
-        limit, c = covariance @ design.T @ (mean / se**2)
-        limit_se, c_se = np.sqrt(np.diag(covariance))
-        fits[g] = {"limit": limit, "limit_se": limit_se, "c": c, "c_se": c_se}
+        fits[g] = _weighted_fit(np.array(config.sizes), mean, se)
+        fits[g]["without_smallest"] = _weighted_fit(np.array(config.sizes[1:]), mean[1:], se[1:])
     return fits, means
+
+
+def _weighted_fit(sizes, mean, se) -> dict[str, Any]:
+    """λ∞ and c with their standard errors, and χ² of the residuals with its degrees of freedom."""
+    design = np.stack([np.ones(len(mean)), -1 / sizes], axis=1)
+    covariance = np.linalg.inv(design.T @ (design / se[:, None] ** 2))
+    limit, c = covariance @ design.T @ (mean / se**2)
+    limit_se, c_se = np.sqrt(np.diag(covariance))
+    chi_square = float(np.sum(((mean - design @ [limit, c]) / se) ** 2))
+    found = {"limit": limit, "limit_se": limit_se, "c": c, "c_se": c_se}
+    return {**found, "chi_square": chi_square, "degrees": len(mean) - 2}
 
 
 def _origin(config: Config, key) -> float:
@@ -268,7 +283,7 @@ def _figures(config: Config, curve, fits, means, spectrum) -> None:
 
 
 def _draw_curve(ax, config: Config, curve) -> None:
-    fine = np.linspace(min(config.gains), max(config.gains), 91)
+    fine = np.linspace(min(config.gains), max(config.gains), 46)
     ax.plot(fine, [mean_field(g)[1] for g in fine], color="black", label="mean field, N → ∞")
     for size, marker in zip(config.curve_sizes, "os", strict=False):
         mean, se = np.array(list(curve[size].values())).T

@@ -69,7 +69,7 @@ def jacobian_products(
             if limits.get(label) is not None:
                 _draw_limits(ax, draw, record, limits[label], "0.25" if alone else color)
         _name_limits(ax, [limit for limit in limits.values() if limit is not None])
-        _leave_room(ax, draw, logs)
+        _leave_room(ax, draw, logs, _ends(several, limits))
         ax.set_xlabel("steps back ℓ")
         several_values = alone and num_singular != 1
         ax.set_ylabel(
@@ -83,6 +83,15 @@ def jacobian_products(
 def _resolved(record: JacobianProducts) -> np.ndarray:
     """ln σ `[B, R, k]`, NaN where it is not resolved."""
     return np.where(record.unresolved, np.nan, np.asarray(record.log_singular, np.float64))
+
+
+def _ends(several, limits) -> np.ndarray:
+    """Where the bounds and the ρ^ℓ are at the largest lag."""
+    given = [
+        (limits[label], record.lags[-1]) for label, record in several.items() if limits.get(label)
+    ]
+    rates = [(rate, lag) for limit, lag in given for rate in (limit.log_bound, limit.log_rho)]
+    return np.array([float(rate * lag) for rate, lag in rates if rate is not None])
 
 
 def _draw_products(ax, draw, record, label, color, num_singular) -> None:
@@ -113,15 +122,15 @@ def _name_limits(ax, limits: list[JacobianBounds]) -> None:
         ax.plot([], [], color="0.25", linestyle=":", linewidth=1.1, label=r"$\rho^ℓ$ (no bound)")
 
 
-def _leave_room(ax: Axes, draw, logs: np.ndarray) -> None:
+def _leave_room(ax: Axes, draw, logs: np.ndarray, limits: np.ndarray) -> None:
     """Ends the axis within half a range of what was measured: a bound may lie hundreds of decades above."""
-    logs = logs[np.isfinite(logs)]
+    logs, limits = logs[np.isfinite(logs)], limits[np.isfinite(limits)]
     if not logs.size:
         return
     room = max(0.5 * np.ptp(logs), np.log(10))
-    low, high = draw(np.array([logs.min() - room, logs.max() + room]))
-    bottom, top = ax.get_ylim()
-    ax.set_ylim(max(bottom, low), min(top, high))
+    everything = np.concatenate([logs, np.clip(limits, logs.min() - room, logs.max() + room)])
+    margin = max(0.05 * np.ptp(everything), 0.1)
+    ax.set_ylim(*draw(np.array([everything.min() - margin, everything.max() + margin])))
 
 
 def parameter_sensitivity(
