@@ -202,19 +202,18 @@ def _claims(config: Config, multipliers, radii, threshold, last, exponents) -> l
 def _figure(config: Config, paths, ring, spectra, multipliers) -> None:
     import matplotlib.pyplot as plt
 
-    colors = ("#0072B2", "#D55E00", "#009E73")
     with rr.plotting.style():
         figure, axes = plt.subplots(2, 3, figsize=(10.8, 7.2))
-    panels = axes.ravel()
-    for ax, (name, path) in zip(panels, paths.items(), strict=False):
-        _draw(ax, path, colors, f"{name}, |1 + ελ| = {multipliers[name]:.4f}")
-    _draw(panels[4], ring, colors, f"γ = .15, {config.long_steps} steps", linewidth=0.4)
-    rr.plotting.eigenvalue_cloud(spectra, ax=panels[5])
-    rr.plotting.save(figure, config.out / "antisymmetric", close=True)
+        panels = axes.ravel()
+        for ax, (name, path) in zip(panels, paths.items(), strict=False):
+            _draw(ax, path, f"{name}, |1 + ελ| = {multipliers[name]:.4f}")
+        _draw(panels[4], ring, f"γ = .15, {config.long_steps} steps", linewidth=0.3, marker="")
+        rr.plotting.eigenvalue_cloud(spectra, ax=panels[5])
+        rr.plotting.save(figure, config.out / "antisymmetric", close=True)
 
 
-def _draw(ax, path, colors, title: str, **look) -> None:
-    for row, color in zip(path, colors, strict=True):
+def _draw(ax, path, title: str, **look) -> None:
+    for row, color in zip(path, ("#0072B2", "#D55E00", "#009E73"), strict=True):
         ax.plot(*row.T, color=color, **{"linewidth": 1.0, "marker": ".", "markersize": 2} | look)
         ax.plot(*row[0], "o", color=color, markersize=5, markerfacecolor="white")
     ax.set_title(title)

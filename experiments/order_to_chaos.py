@@ -8,8 +8,9 @@ is shown and not asserted. Below 1/ρ(W) the origin attracts, and λ_max = ln(g 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -61,9 +62,12 @@ def mean_field(g: float) -> tuple[float, float]:
     """q and λ_max of the infinite network, by a dense grid: Gauss–Hermite with 100 nodes is off by .08 at g = 5."""
     z = np.linspace(-12, 12, 20001)
     weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
-    q = max(g * g - 1, 0.0)
-    for _ in range(2000):
-        q = g * g * (weight * np.tanh(np.sqrt(q) * z) ** 2).sum()
+    low, high = 0.0, g * g
+    for _ in range(60 if g > 1 else 0):  # below g = 1 the only solution is 0
+        q = (low + high) / 2
+        variance = g * g * (weight * np.tanh(np.sqrt(q) * z) ** 2).sum()
+        low, high = (q, high) if variance > q else (low, q)
+    q = low
     slope = (weight / np.cosh(np.sqrt(q) * z) ** 4).sum()
     return q, 0.5 * np.log(g * g * slope)
 
@@ -74,31 +78,36 @@ def step(W, state, x):
     return jnp.tanh(state @ W)
 
 
-def exponents(key, *, size: int, num_nets: int, g: float, num_steps: int):
-    """λ_max `[nets]` and ln(g ρ(W)) of as many networks, one after another."""
+def weights_and_start(key, size: int):
+    """W with independent N(0, 1/N) entries, and a first state."""
+    key_W, key_x = jax.random.split(key)
+    W = jax.random.normal(key_W, (size, size)) / jnp.sqrt(size)
+    return W, jax.random.normal(key_x, (1, size))
 
-    def matrix(key):
-        return jax.random.normal(key, (size, size)) / jnp.sqrt(size)
 
-    @jax.jit
-    def measured(keys, g):
-        def one(key):
-            key_W, key_x = jax.random.split(key)
-            start = jax.random.normal(key_x, (1, size))
-            found = rr.diagnostics.lyapunov(
-                step,
-                g * matrix(key_W),
-                jnp.zeros((1, num_steps, 0)),
-                state=start,
-                num_exponents=2,  # a leading pair of complex eigenvalues turns one vector about
-                discard=num_steps // 5,
-            )
-            return found.exponents[0, 0]
+@functools.cache
+def measure(size: int, num_steps: int):
+    """λ_max `[nets]` of one network a key, one after another, compiled once for every g."""
 
-        return jax.lax.map(one, keys)
+    def one(key, g):
+        W, start = weights_and_start(key, size)
+        found = rr.diagnostics.lyapunov(
+            step,
+            g * W,
+            jnp.zeros((1, num_steps, 0)),
+            state=start,
+            num_exponents=2,  # a leading pair of complex eigenvalues turns one vector about
+            discard=num_steps // 5,
+        )
+        return found.exponents[0, 0]
 
+    return jax.jit(lambda keys, g: jax.lax.map(lambda key: one(key, g), keys))
+
+
+def exponents(key, *, size: int, num_nets: int, g: float, num_steps: int) -> np.ndarray:
+    """λ_max `[nets]` of as many networks; the same networks at every g."""
     keys = jax.random.split(key, num_nets)
-    return np.asarray(measured(keys, g), np.float64), keys, matrix
+    return np.asarray(measure(size, num_steps)(keys, g), np.float64)
 
 
 def main(config: Config) -> None:
@@ -122,8 +131,12 @@ def main(config: Config) -> None:
         )
     for g, fit in fits.items():
         by_size = ", ".join(f"{size}: {_pm(*means[g][size])}" for size in config.sizes)
+        smaller = fit["without_smallest"]
+        print(f"g = {g:g}: λ(N) {by_size}")
         print(
-            f"g = {g:g}: λ(N) {by_size}; λ∞ = {_pm(fit['limit'], fit['limit_se'])}, c = {_pm(fit['c'], fit['c_se'])}"
+            f"  λ∞ = {_pm(fit['limit'], fit['limit_se'])}, c = {_pm(fit['c'], fit['c_se'])}, "
+            f"χ² = {fit['chi_square']:.1f} on {fit['degrees']}; "
+            f"without N = {config.sizes[0]}: λ∞ = {_pm(smaller['limit'], smaller['limit_se'])}"
         )
     claims = _claims(config, fits, origin)
     print(claims_table(claims))
@@ -153,7 +166,7 @@ def _curve(config: Config, key) -> dict[int, dict[float, tuple[float, float]]]:
     for place, (size, num) in enumerate(zip(config.curve_sizes, config.curve_nets, strict=True)):
         own = jax.random.fold_in(key, place)
         found[size] = {
-            g: _mean(exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps)[0])
+            g: _mean(exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps))
             for g in config.gains
         }
     return found
@@ -166,24 +179,31 @@ def _fits(config: Config, key):
         means[g] = {}
         for place, (size, num) in enumerate(zip(config.sizes, config.nets, strict=True)):
             own = jax.random.fold_in(jax.random.fold_in(key, int(g)), place)
-            values = exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps)[0]
+            values = exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps)
             means[g][size] = _mean(values)
         mean, se = np.array(list(means[g].values())).T
-        design = np.stack([np.ones(len(mean)), -1 / np.array(config.sizes, float)], axis=1)
-        covariance = np.linalg.inv(design.T @ (design / se[:, None] ** 2))
-        limit, c = covariance @ design.T @ (mean / se**2)
-        limit_se, c_se = np.sqrt(np.diag(covariance))
-        fits[g] = {"limit": limit, "limit_se": limit_se, "c": c, "c_se": c_se}
+        fits[g] = _weighted_fit(np.array(config.sizes), mean, se)
+        fits[g]["without_smallest"] = _weighted_fit(np.array(config.sizes[1:]), mean[1:], se[1:])
     return fits, means
+
+
+def _weighted_fit(sizes, mean, se) -> dict[str, Any]:
+    """λ∞ and c with their standard errors, and χ² of the residuals with its degrees of freedom."""
+    design = np.stack([np.ones(len(mean)), -1 / sizes], axis=1)
+    covariance = np.linalg.inv(design.T @ (design / se[:, None] ** 2))
+    limit, c = covariance @ design.T @ (mean / se**2)
+    limit_se, c_se = np.sqrt(np.diag(covariance))
+    chi_square = float(np.sum(((mean - design @ [limit, c]) / se) ** 2))
+    found = {"limit": limit, "limit_se": limit_se, "c": c, "c_se": c_se}
+    return {**found, "chi_square": chi_square, "degrees": len(mean) - 2}
 
 
 def _origin(config: Config, key) -> float:
     """The largest |λ_max − ln(g ρ(W))| over networks at g = .5, where the origin attracts."""
-    size, g = config.curve_sizes[0], 0.5
-    values, keys, matrix = exponents(
-        key, size=size, num_nets=config.curve_nets[0], g=g, num_steps=config.num_steps
-    )
-    W = jax.vmap(lambda key: matrix(jax.random.split(key)[0]))(keys)
+    size, num, g = config.curve_sizes[0], config.curve_nets[0], 0.5
+    values = exponents(key, size=size, num_nets=num, g=g, num_steps=config.num_steps)
+    keys = jax.random.split(key, num)
+    W = jax.vmap(lambda key: weights_and_start(key, size)[0])(keys)
     rho = rr.diagnostics.matrix_spectrum(g * np.asarray(W)).rho
     return float(np.abs(values - np.log(rho)).max())
 
@@ -254,48 +274,38 @@ def _figures(config: Config, curve, fits, means, spectrum) -> None:
 
     with rr.plotting.style():
         figure, axes = plt.subplots(1, 3, figsize=(12.6, 3.8))
-    ax = axes[0]
-    fine = np.linspace(min(config.gains), max(config.gains), 91)
+        _draw_curve(axes[0], config, curve)
+        _draw_fits(axes[1], config, fits, means)
+        rr.plotting.lyapunov_spectrum({"N = 100, g = 1.5": spectrum}, ax=axes[2])
+        rr.plotting.save(figure, config.out / "order_to_chaos", close=True)
+    ax = rr.plotting.lyapunov_trace(spectrum, num_exponents=4)
+    rr.plotting.save(ax.figure, config.out / "convergence", close=True)
+
+
+def _draw_curve(ax, config: Config, curve) -> None:
+    fine = np.linspace(min(config.gains), max(config.gains), 46)
     ax.plot(fine, [mean_field(g)[1] for g in fine], color="black", label="mean field, N → ∞")
     for size, marker in zip(config.curve_sizes, "os", strict=False):
-        gains = np.array(list(curve[size]))
         mean, se = np.array(list(curve[size].values())).T
-        ax.errorbar(
-            gains, mean, yerr=se, marker=marker, linestyle="", capsize=2, label=f"N = {size} ± 1 SE"
-        )
+        name = f"N = {size}, mean ± 1 SE"
+        ax.errorbar(list(curve[size]), mean, yerr=se, fmt=marker, capsize=2, label=name)
     ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
     ax.set_xlabel("gain g")
     ax.set_ylabel("λ$_{max}$ (nats a step)")
     ax.legend(loc="lower right")
-    ax = axes[1]
+
+
+def _draw_fits(ax, config: Config, fits, means) -> None:
     inverse = np.linspace(0, 1 / min(config.sizes), 50)
-    for g, color in zip(fits, ("#0072B2", "#D55E00"), strict=True):
+    for (g, fit), color in zip(fits.items(), ("#0072B2", "#D55E00"), strict=True):
         mean, se = np.array(list(means[g].values())).T
-        at = 1 / np.array(config.sizes, float)
-        ax.errorbar(
-            at,
-            mean - MEAN_FIELD[g],
-            yerr=se,
-            color=color,
-            marker="o",
-            linestyle="",
-            capsize=2,
-            label=f"g = {g:g}",
-        )
-        ax.plot(
-            inverse,
-            fits[g]["limit"] - MEAN_FIELD[g] - fits[g]["c"] * inverse,
-            color=color,
-            linewidth=1,
-        )
+        at, theory = 1 / np.array(config.sizes, float), MEAN_FIELD[g]
+        ax.errorbar(at, mean - theory, yerr=se, color=color, fmt="o", capsize=2, label=f"g = {g:g}")
+        ax.plot(inverse, fit["limit"] - theory - fit["c"] * inverse, color=color, linewidth=1)
     ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
     ax.set_xlabel("1/N")
     ax.set_ylabel("λ$_{max}$ − mean field (nats a step)")
     ax.legend(loc="lower left")
-    rr.plotting.lyapunov_spectrum({"N = 100, g = 1.5": spectrum}, ax=axes[2])
-    rr.plotting.save(figure, config.out / "order_to_chaos", close=True)
-    ax = rr.plotting.lyapunov_trace(spectrum, num_exponents=4)
-    rr.plotting.save(ax.figure, config.out / "convergence", close=True)
 
 
 if __name__ == "__main__":

@@ -170,5 +170,5 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
 def _path(device: Any) -> Path:
     model = cpu_model() if device.platform == "cpu" else device.device_kind
     kind = "-".join("".join(c if c.isalnum() else " " for c in model.lower()).split())
-    devices = f"{available_cores()}-cores-{device.client.device_count()}-devices"
+    devices = f"{available_cores()}-cores-{len(jax.devices())}-devices"
     return cache_folder() / "calibration" / f"{device.platform}-{kind}-{devices}.json"

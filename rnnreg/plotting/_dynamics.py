@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,7 @@ def jacobian_products(
 
     Of one record the singular values are drawn too: the largest thick, the others thin, each the geometric mean
     over trajectories, as far as it is resolved in all of them. The band is from the lowest to the highest trajectory.
-    Dashes are the bound (γ σ_max)^ℓ; dots are ρ^ℓ, which is no bound.
+    Dashes are the bound (γ σ_max)^ℓ, which leaves the picture where it is far above; dots are ρ^ℓ, which is no bound.
 
     Args:
       products: one, or several by label, from `rr.diagnostics.jacobian_products`.
@@ -57,42 +57,47 @@ def jacobian_products(
             "bounds under the same labels."
         )
     alone = len(several) == 1
+    shown = num_singular if alone else 1
     with canvas(ax) as ax:
-        heights = []
-        for label, record in several.items():
-            logs = np.where(record.unresolved, np.nan, np.asarray(record.log_singular, np.float64))
-            curves = logs.mean(axis=0)[
-                :, : num_singular if alone else 1
-            ]  # NaN where one is not resolved
-            heights += [logs[..., : curves.shape[1]]]
-            limit = limits.get(label)
-            if limit is not None:
-                heights += [
-                    rate * np.asarray(record.lags, np.float64)
-                    for rate in (limit.log_bound, limit.log_rho)
-                    if rate is not None
-                ]
-        draw = _log_axis(ax, heights)
+        logs = np.concatenate(
+            [np.ravel(_resolved(record)[..., :shown]) for record in several.values()]
+        )
+        draw = _log_axis(ax, logs)
         for place, (label, record) in enumerate(several.items()):
             color = CYCLE[place % len(CYCLE)]
-            _draw_products(ax, draw, record, label, color, num_singular if alone else 1)
-            _draw_limits(ax, draw, record, limits.get(label), color, alone)
+            _draw_products(ax, draw, record, label, color, shown)
+            if limits.get(label) is not None:
+                _draw_limits(ax, draw, record, limits[label], "0.25" if alone else color)
+        _name_limits(ax, [limit for limit in limits.values() if limit is not None])
+        _leave_room(ax, draw, logs, _ends(several, limits))
         ax.set_xlabel("steps back ℓ")
+        several_values = alone and num_singular != 1
         ax.set_ylabel(
-            "singular values of ∂h$_T$/∂h$_{T−ℓ}$"
-            if alone and num_singular != 1
-            else "‖∂h$_T$/∂h$_{T−ℓ}$‖$_2$"
+            "singular values of ∂h$_T$/∂h$_{T−ℓ}$" if several_values else "‖∂h$_T$/∂h$_{T−ℓ}$‖$_2$"
         )
         whole_steps(ax)
         legend_above(ax)
     return ax
 
 
+def _resolved(record: JacobianProducts) -> np.ndarray:
+    """ln σ `[B, R, k]`, NaN where it is not resolved."""
+    return np.where(record.unresolved, np.nan, np.asarray(record.log_singular, np.float64))
+
+
+def _ends(several, limits) -> np.ndarray:
+    """Where the bounds and the ρ^ℓ are at the largest lag."""
+    given = [
+        (limits[label], record.lags[-1]) for label, record in several.items() if limits.get(label)
+    ]
+    rates = [(rate, lag) for limit, lag in given for rate in (limit.log_bound, limit.log_rho)]
+    return np.array([float(rate * lag) for rate, lag in rates if rate is not None])
+
+
 def _draw_products(ax, draw, record, label, color, num_singular) -> None:
-    lags = np.asarray(record.lags)
-    logs = np.where(record.unresolved, np.nan, np.asarray(record.log_singular, np.float64))
-    mean = logs.mean(axis=0)
-    for i in range(1, len(mean[0][:num_singular])):
+    lags, logs = np.asarray(record.lags), _resolved(record)[..., :num_singular]
+    mean = logs.mean(axis=0)  # NaN where one of them is not resolved
+    for i in range(1, mean.shape[1]):
         ax.plot(lags, draw(mean[:, i]), color=color, linewidth=0.6, alpha=0.7)
     ax.plot(lags, draw(mean[:, 0]), color=color, label=label or "largest, mean of trajectories")
     if len(logs) > 1:
@@ -100,21 +105,32 @@ def _draw_products(ax, draw, record, label, color, num_singular) -> None:
         ax.fill_between(lags, draw(low), draw(high), color=color, alpha=0.2, linewidth=0)
 
 
-def _draw_limits(ax, draw, record, limit, color, alone) -> None:
-    """The bound and ρ^ℓ; named once where there are several."""
-    if limit is None:
-        return
+def _draw_limits(ax, draw, record, limit, color) -> None:
     lags = np.asarray(record.lags, np.float64)
-    shown = [text.get_label() for text in ax.lines]
-    looks = (
-        (limit.log_bound, "--", r"bound $(\gamma\,\sigma_\mathrm{max})^ℓ$"),
-        (limit.log_rho, ":", r"$\rho^ℓ$ (no bound)"),
-    )
-    for rate, line, label in looks:
-        if rate is not None:
-            own = "0.25" if alone else color
-            name = None if label in shown else label
-            ax.plot(lags, draw(rate * lags), color=own, linestyle=line, linewidth=1.1, label=name)
+    for rate, line in ((limit.log_bound, "--"), (limit.log_rho, ":")):
+        if rate is not None and np.isfinite(rate):
+            heights = draw(np.clip(rate * lags, -690, 690) if draw is np.exp else rate * lags)
+            ax.plot(lags, heights, color=color, linestyle=line, linewidth=1.1)
+
+
+def _name_limits(ax, limits: list[JacobianBounds]) -> None:
+    """In the legend, once for all curves."""
+    if any(limit.log_bound is not None for limit in limits):
+        name = r"bound $(\gamma\,\sigma_\mathrm{max})^ℓ$"
+        ax.plot([], [], color="0.25", linestyle="--", linewidth=1.1, label=name)
+    if any(limit.log_rho is not None for limit in limits):
+        ax.plot([], [], color="0.25", linestyle=":", linewidth=1.1, label=r"$\rho^ℓ$ (no bound)")
+
+
+def _leave_room(ax: Axes, draw, logs: np.ndarray, limits: np.ndarray) -> None:
+    """Ends the axis within half a range of what was measured: a bound may lie hundreds of decades above."""
+    logs, limits = logs[np.isfinite(logs)], limits[np.isfinite(limits)]
+    if not logs.size:
+        return
+    room = max(0.5 * np.ptp(logs), np.log(10))
+    everything = np.concatenate([logs, np.clip(limits, logs.min() - room, logs.max() + room)])
+    margin = max(0.05 * np.ptp(everything), 0.1)
+    ax.set_ylim(*draw(np.array([everything.min() - margin, everything.max() + margin])))
 
 
 def parameter_sensitivity(
@@ -145,7 +161,7 @@ def parameter_sensitivity(
             ]
             for label, record in several.items()
         }
-        draw = _log_axis(ax, [curve for pair in curves.values() for curve in pair])
+        draw = _log_axis(ax, np.concatenate([curve for pair in curves.values() for curve in pair]))
         for place, (label, (parameters, state)) in enumerate(curves.items()):
             color, lags = CYCLE[place % len(CYCLE)], np.asarray(several[label].lags)
             names = ("‖∂h$_T$/∂W‖$_F$, W moved in the last ℓ steps", "‖∂h$_T$/∂h$_{T−ℓ}$‖$_F$")
@@ -286,7 +302,7 @@ def lyapunov_spectrum(
     return ax
 
 
-def _log_axis(ax: Axes, heights: Any):
+def _log_axis(ax: Axes, logs: np.ndarray):
     """Makes y logarithmic, whatever the range, and returns how natural logarithms are drawn on it.
 
     Over a few decades it is an ordinary logarithmic axis; over more, beyond the range of floats too, powers of ten
@@ -294,8 +310,7 @@ def _log_axis(ax: Axes, heights: Any):
     """
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    finite = np.concatenate([np.ravel(values) for values in heights])
-    finite = finite[np.isfinite(finite)]
+    finite = logs[np.isfinite(logs)]
     if not finite.size or np.ptp(finite) < 12 * np.log(10):
         ax.set_yscale("log", nonpositive="mask")
         return np.exp

@@ -150,7 +150,7 @@ def spectral_paths(
       spectrum: of stacked parameters, leading axes `[n]` or `[n, S]`: of a sweep,
         `spectra(result.groups[0].params)["layer_0/W_hh"]`, or of the parameters at several epochs.
       gate: which square block.
-      over: "λ" for its logarithmic axis with a place for 0; else the label of a plain axis, such as "epoch".
+      over: "λ" for its logarithmic axis with a place for 0; anything else labels a plain axis, such as "epoch".
       quantities: fields of the spectrum: "rho", "sigma_max", "frobenius", "henrici", "condition".
       ax: where to draw.
 
