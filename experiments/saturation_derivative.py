@@ -7,11 +7,10 @@ paper's figure (sequential MNIST, which is not at hand) has it vanish faster for
 depends on more than E tanh′, because N divides by the size of h, which falls with γ too. So three set-ups are
 measured:
 
-- identity, silent: W_hh = I, as the paper starts from, inputs in the first steps only. Units settle at z = ±γ,
-and a
-  step multiplies by 2γ/sinh(2γ), where a unit divides the batch into equal halves. It does not quite: the larger
-  part has the smaller |z| and the larger slope, and the units of the most uneven parts come to carry the
-  gradient, so the measured decay is slower, and the claim at the largest γ fails by that;
+- identity, silent: W_hh = I, as the paper starts from, inputs in the first steps only. Units settle at z = ±γ, and
+  a step multiplies by 2γ/sinh(2γ), where a unit divides the batch into equal halves. It does not quite: the larger
+  part has the smaller |z| and the larger slope, and the units of the most uneven parts come to carry the gradient,
+  so the measured decay is slower, and the claim at the largest γ fails by that;
 - orthogonal, silent: a step multiplies the square by γ² E tanh′²(γz) / E tanh²(γz), at least 1 (mean field);
 - orthogonal, driven: with inputs at each step, by γ² E tanh′²(√2 γz) / E tanh²(√2 γz).
 """
