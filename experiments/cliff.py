@@ -115,7 +115,8 @@ def descend(config: Config, clip: float | None) -> tuple[np.ndarray, np.ndarray]
         path = jax.tree.map(lambda first, rest: jnp.append(first, rest), params, path)
         return jnp.stack([path["W_hh"], path["b_h"]], axis=1), jax.vmap(error)(path)
 
-    return tuple(map(np.asarray, run(unit(*config.descent_from))))
+    places, errors = run(unit(*config.descent_from))
+    return np.asarray(places), np.asarray(errors)
 
 
 def surface_of(config: Config, ws: tuple[float, float], bs: tuple[float, float]) -> LossSurface:

@@ -118,14 +118,12 @@ def _line(params, state, x):
     return jnp.concatenate([x[:, :1], state[:, :-1]], axis=1)
 
 
-@functools.cache
-def _inputs(num_rows=6, num_steps=200):
-    return jax.random.normal(KEY, (num_rows, num_steps, 2))
+INPUTS = jnp.asarray(np.random.default_rng(2).normal(size=(6, 200, 2)))
 
 
 @functools.partial(jax.jit, static_argnames=("num_lags", "size", "channel"))
 def _recall_of_a_line(key, num_lags=8, size=5, channel=0):
-    xs = _inputs()
+    xs = INPUTS
     return memory_curve(
         _line,
         None,
@@ -152,7 +150,7 @@ def test_a_delay_line_recalls_as_many_inputs_as_it_has_units():
 
 def test_r_squared_is_that_of_a_least_squares_fit():
     cell = rr.cells.elman(4)
-    params, xs = cell.init(KEY, 2), _inputs()
+    params, xs = cell.init(KEY, 2), INPUTS
     memory = jax.jit(lambda: memory_curve(cell, params, xs, key=KEY, num_lags=4, washout=10))()
     W_xh, W_hh = (np.asarray(params[name], np.float64) for name in ("W_xh", "W_hh"))
     h, states = np.zeros((6, 4)), []
@@ -175,7 +173,7 @@ def test_ridge_takes_recall_away_and_a_dead_state_has_none():
     def curve(step, ridge):
         start = jnp.zeros((6, 2))
         options = {"key": KEY, "num_lags": 2, "state": start, "ridge": ridge}
-        return jax.jit(lambda: memory_curve(step, None, _inputs(), **options))().recall
+        return jax.jit(lambda: memory_curve(step, None, INPUTS, **options))().recall
 
     np.testing.assert_allclose(curve(faint, 0.0), [1, 1], **tolerance(loosen=10))
     assert float(curve(faint, 1e-3)[1]) < 0.01
@@ -198,7 +196,7 @@ def test_surrogates_depend_on_the_key_and_nothing_else_does():
     ],
 )
 def test_memory_curve_names_what_does_not_fit(options, message):
-    options = {"xs": _inputs(), "num_lags": 3} | options
+    options = {"xs": INPUTS, "num_lags": 3} | options
     with pytest.raises(ValueError, match=message):
         memory_curve(_line, None, options.pop("xs"), key=KEY, state=jnp.zeros((6, 5)), **options)
 
@@ -230,7 +228,7 @@ def test_the_window_of_a_leaky_unit_is_the_logarithm_of_the_tolerance():
 @pytest.mark.parametrize("cell", ["elman", "lstm"])
 def test_a_truncated_run_is_the_network_on_the_last_inputs(cell):
     net = rr.network([getattr(rr.cells, cell)(3), rr.cells.elman(2)], 2)
-    params, xs = net.init(KEY, 2), _inputs()[:, :9]
+    params, xs = net.init(KEY, 2), INPUTS[:, :9]
     record = jax.jit(lambda: sufficient_window(net, params, xs, tolerance=0.01))()
     assert record.windows.tolist() == [1, 2, 4, 8]
     whole = net.apply(params, xs).outputs[:, -1]
@@ -262,4 +260,4 @@ def test_a_window_that_fits_by_chance_is_not_taken():
 def test_sufficient_window_names_what_does_not_fit(options, message):
     options = {"tolerance": 0.1} | options
     with pytest.raises(ValueError, match=message):
-        sufficient_window(_line, None, _inputs()[:, :9], state=jnp.zeros((6, 5)), **options)
+        sufficient_window(_line, None, INPUTS[:, :9], state=jnp.zeros((6, 5)), **options)

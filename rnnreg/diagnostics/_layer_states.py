@@ -101,10 +101,7 @@ def step_runs(step, params, xs, mask, state, gates) -> Iterator[Run]:
 
 def _gates_along(cell, params, inputs, states, begin, reverse, gates) -> dict[str, Array]:
     """The gates `[B, T, H]` by name, computed again from the states before each step."""
-    names = GATES.get(cell.name)
-    own = cell.derivative is not None and cell.weights is not None and names is not None
-    if gates is None and not own:
-        return {}
+    own = GATES.get(cell.name)
 
     def shifted(all_states, first):
         pieces = (
@@ -117,7 +114,9 @@ def _gates_along(cell, params, inputs, states, begin, reverse, gates) -> dict[st
         return jax.vmap(lambda state, x: gates(params, state, x), in_axes=1, out_axes=1)(
             before, inputs
         )
+    if own is None or cell.weights is None or cell.derivative is None:
+        return {}
     W_xh, W_hh, b_h, b_hh = Weights(*cell.weights(params))
     x_proj, h_proj = affine(inputs, W_xh, b_h, None), affine(before.h, W_hh, b_hh, None)
     _, saved = cell.derivative.record(before, x_proj, h_proj)
-    return {name: value for name, value in zip(names, saved, strict=False) if name is not None}
+    return {name: value for name, value in zip(own, saved, strict=False) if name is not None}

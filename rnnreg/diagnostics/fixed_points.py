@@ -132,7 +132,7 @@ def _descend(speed, state: Array, learning_rate: float, num_steps: int) -> Array
     def step(carry, _):
         state, memory = carry
         updates, memory = optimizer.update(jax.grad(speed)(state), memory)
-        return (optax.apply_updates(state, updates), memory), None
+        return (state + updates, memory), None
 
     (state, _), _ = jax.lax.scan(step, (state, optimizer.init(state)), length=num_steps)
     return state
@@ -234,10 +234,10 @@ def distinct_points(
             f"found must be the record of one search, with points [S, n]; got {points.shape}. Of a vmapped one take "
             "jax.tree.map(lambda leaf: leaf[i], found)."
         )
-    if fixed_below is None:
-        fixed_below = points.shape[1] * (100 * float(np.finfo(points.dtype).eps)) ** 2
+    rounding = points.shape[1] * (100 * float(np.finfo(points.dtype).eps)) ** 2
+    still = rounding if fixed_below is None else fixed_below
     speed = np.asarray(found.speed, dtype=np.float64)
-    limit = max(slow_below, fixed_below)
+    limit = max(slow_below, still)
     usable = np.isfinite(points).all(axis=1) & (speed <= limit)
     chosen, counts = _groups(points.astype(np.float64), speed, usable, radius)
 
@@ -247,7 +247,7 @@ def distinct_points(
     eigenvalues = np.take_along_axis(eigenvalues, order, axis=1)
     moduli = np.abs(eigenvalues)
     num_unstable = (moduli > 1).sum(axis=1)
-    slow = speed[chosen] > fixed_below
+    slow = speed[chosen] > still
     rank = np.lexsort((*points[chosen].T[::-1], num_unstable, slow))
     size = points.shape[1]
     return DistinctPoints(
@@ -270,7 +270,8 @@ def _groups(
     left = [row for row in np.argsort(speed, kind="stable") if usable[row]]
     chosen, counts = [], []
     while left:
-        near = np.abs(points[left] - points[left[0]]).max(axis=1) <= radius
+        distance = np.abs(points[left] - points[left[0]]).max(axis=1)
+        near = np.asarray(distance <= radius)
         chosen.append(left[0])
         counts.append(int(near.sum()))
         left = [row for row, close in zip(left, near, strict=True) if not close]

@@ -122,7 +122,7 @@ def memory_curve(
         used = pasts.shape[1]
         rows = jax.random.randint(key_row, (), 0, pasts.shape[0])
         times = jax.random.randint(key_time, (), used // 4, max(used - used // 4, used // 4 + 1))
-        return fit(jnp.roll(pasts, (rows, times), axis=(0, 1)))
+        return fit(jnp.roll(jnp.roll(pasts, rows, axis=0), times, axis=1))
 
     r_squared = fit(pasts)
     surrogates = jax.lax.map(surrogate, jax.random.split(key, num_surrogates))

@@ -179,7 +179,7 @@ def saturation(found: Saturation, *, ax: Axes | None = None) -> Axes:
             cmap="Greys",
             rasterized=True,
         )
-        ax.get_figure(root=True).colorbar(mesh, ax=ax, label="share of units")
+        ax.figure.colorbar(mesh, ax=ax, label="share of units")
         span = edges[-1] - edges[0]
         shares = np.asarray(found.saturated_steps, dtype=np.float64)
         ax.plot(

@@ -98,7 +98,7 @@ def _plane(
         levels = np.geomspace(lowest, highest, 9)[1:-1]
         ax.contour(alphas, betas, drawn, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
     label = "loss" if show == "loss" else "‖∂L/∂params‖"
-    bar = ax.get_figure(root=True).colorbar(mesh, ax=ax, label=label)
+    bar = ax.figure.colorbar(mesh, ax=ax, label=label)
     bar.ax.minorticks_off()
 
 
