@@ -171,7 +171,9 @@ def remembers(path: Path, blind: float) -> np.ndarray:
 
 
 def threshold(lam: np.ndarray, alive: np.ndarray) -> Threshold:
-    """Where `alive [λ, seed]` ends, on a grid whose first λ may be 0."""
+    """Where `alive [λ, seed]` ends, on a grid whose first λ may be 0; NaN with fewer than two seeds."""
+    if alive.shape[1] < 2:
+        return Threshold(np.nan, np.nan, np.nan, alive.shape[1])
     positive = lam > 0
     grid, alive = np.log(lam[positive]), alive[positive]
     half_steps = np.diff(grid) / 2
