@@ -191,7 +191,12 @@ def threshold(lam: np.ndarray, alive: np.ndarray) -> Threshold:
     error = ends.std(ddof=1) / np.sqrt(len(ends)) * t.ppf(0.975, len(ends) - 1)
     half = max(float(error), float(half_steps.max()))
     middle = float(ends.mean())
-    return Threshold(*map(float, np.exp([middle, middle - half, middle + half])), open_seeds)
+    return Threshold(
+        value=float(np.exp(middle)),
+        low=float(np.exp(middle - half)),
+        high=float(np.exp(middle + half)),
+        open_seeds=open_seeds,
+    )
 
 
 def clopper_pearson(count: int, total: int) -> tuple[float, float]:

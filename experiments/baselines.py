@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -181,7 +180,7 @@ def blind_scores(task: Task, key: Any, config: Config) -> dict[str, Score]:
 
 def has_classes(task: Task) -> bool:
     """Whether the targets are classes."""
-    ys = jax.eval_shape(partial(task.sample, num_rows=1), jax.random.key(0)).ys
+    ys = jax.eval_shape(lambda: task.sample(jax.random.key(0), 1)).ys
     return bool(jnp.issubdtype(ys.dtype, jnp.integer))
 
 
