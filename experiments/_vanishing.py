@@ -171,7 +171,9 @@ def remembers(path: Path, blind: float) -> np.ndarray:
 
 
 def threshold(lam: np.ndarray, alive: np.ndarray) -> Threshold:
-    """Where `alive [λ, seed]` ends, on a grid whose first λ may be 0."""
+    """Where `alive [λ, seed]` ends, on a grid whose first λ may be 0; NaN with fewer than two seeds."""
+    if alive.shape[1] < 2:
+        return Threshold(np.nan, np.nan, np.nan, alive.shape[1])
     positive = lam > 0
     grid, alive = np.log(lam[positive]), alive[positive]
     half_steps = np.diff(grid) / 2
@@ -189,7 +191,12 @@ def threshold(lam: np.ndarray, alive: np.ndarray) -> Threshold:
     error = ends.std(ddof=1) / np.sqrt(len(ends)) * t.ppf(0.975, len(ends) - 1)
     half = max(float(error), float(half_steps.max()))
     middle = float(ends.mean())
-    return Threshold(*map(float, np.exp([middle, middle - half, middle + half])), open_seeds)
+    return Threshold(
+        value=float(np.exp(middle)),
+        low=float(np.exp(middle - half)),
+        high=float(np.exp(middle + half)),
+        open_seeds=open_seeds,
+    )
 
 
 def clopper_pearson(count: int, total: int) -> tuple[float, float]:

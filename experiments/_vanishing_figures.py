@@ -36,7 +36,7 @@ def memory_figure(config: Any, memory: dict[str, dict[str, Any]]) -> None:
                 path = found[kind]
                 band(axes[0, column], path.lam, path.test / prediction.blind, color, KINDS[kind])
                 share(axes[1, column], path, prediction, color, kind)
-                reach(axes[2, column], path, color)
+                reach(axes[2, column], path, color, int(title.split("T = ")[1].split(",")[0]))
                 band(axes[3, column], path.lam, path.rho, color)
                 end = found["thresholds"][kind]
                 axes[1, column].axvspan(end.low, end.high, color=color, alpha=0.12, linewidth=0)
@@ -45,7 +45,7 @@ def memory_figure(config: Any, memory: dict[str, dict[str, Any]]) -> None:
                     prediction.lambda_c, color="black", linestyle=":", label="predicted λ$_c$"
                 )
             axes[0, column].set_title(title)
-            axes[0, column].set_yscale("log")
+            tidy(axes[:, column])
             axes[1, column].set_ylim(-0.05, 1.05)
             axes[3, column].axhline(1, color="0.6", linewidth=0.8)
         for row, label in enumerate(
@@ -72,10 +72,10 @@ def series_figure(config: Any, series: dict[str, vanishing.Path]) -> None:
         for column, (name, path) in enumerate(series.items()):
             band(axes[0, column], path.lam, path.train, CYCLE[0], "data loss, training rows")
             band(axes[0, column], path.lam, path.test, CYCLE[1], "test error")
-            axes[0, column].set_yscale("log")
+            tidy(axes[:, column])
             axes[0, column].set_title(name)
             axes[0, column].legend(fontsize=7)
-            reach(axes[1, column], path, CYCLE[0])
+            reach(axes[1, column], path, CYCLE[0], {"sunspots": 9, "Lorenz": 50}[name])
             band(axes[2, column], path.lam, path.rho, CYCLE[0])
             axes[2, column].axhline(1, color="0.6", linewidth=0.8)
         for row, label in enumerate(
@@ -95,6 +95,8 @@ def band(
     error = np.nanstd(values, axis=1, ddof=1) / np.sqrt(count)
     for part in _parts(lam):
         ax.plot(x[part], mean[part], color=color, marker="o", label=label)
+        if len(part) == 1:
+            ax.errorbar(x[part], mean[part], yerr=error[part], color=color)
         ax.fill_between(
             x[part], (mean - error)[part], (mean + error)[part], color=color, alpha=0.2, linewidth=0
         )
@@ -115,17 +117,26 @@ def share(
     )
 
 
-def reach(ax: Any, path: vanishing.Path, color: str) -> None:
+def reach(ax: Any, path: vanishing.Path, color: str, num_steps: int) -> None:
     """Median horizon; an open triangle where it is longer than the sequence."""
     x = rr.plotting.lambda_axis(ax, path.lam)
     median = median_horizon(path)
-    longest = np.nanmax(np.where(np.isfinite(path.horizon), path.horizon, 0)) * 1.15 + 1
     for part in _parts(path.lam):
-        ax.plot(
-            x[part], np.where(np.isfinite(median), median, np.nan)[part], color=color, marker="o"
-        )
-    open_ = np.isinf(median)
-    ax.plot(x[open_], np.full(open_.sum(), longest), "^", color=color, fillstyle="none")
+        known = np.where(np.isfinite(median), median, np.nan)
+        ax.plot(x[part], known[part], color=color, marker="o")
+    longer = np.isinf(median)
+    ax.plot(x[longer], np.full(longer.sum(), num_steps), "^", color=color, fillstyle="none")
+    ax.axhline(num_steps, color="0.8", linewidth=0.8, zorder=0)
+    ax.set_ylim(-0.05 * num_steps, 1.08 * num_steps)
+
+
+def tidy(axes: Any) -> None:
+    """Losses on a logarithmic axis; λ named once, at the bottom."""
+    from rnnreg.plotting._style import log_y
+
+    log_y(axes[0])
+    for ax in axes[:-1]:
+        ax.set_xlabel("")
 
 
 def _parts(lam: np.ndarray) -> list[np.ndarray]:
