@@ -29,12 +29,10 @@ class Axes2:
     """
 
     def __init__(self, config: Any, diagram: Any):
-        import jax
-
         T = config.shown_steps
         cold, place = diagram.cold[T, config.shown_gain]
-        chosen = jax.tree.map(lambda leaf: np.asarray(leaf)[1:, place], cold.params)
-        self.cold = diagram.measure(T, chosen)
+        measured = next(found for one, found in diagram.measured_cold(T) if one is cold)
+        self.cold = type(measured)(*(field[1:, place] for field in measured))
         self.cold_lams, self.cold_alive = cold.lams[1:], cold.alive[1:, place]
         warm = diagram.warm[T]
         self.warm = diagram.measure(T, warm.params)

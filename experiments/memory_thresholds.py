@@ -250,10 +250,7 @@ def _predict(config: Config, diagram: Diagram, law: Law) -> dict[str, Any]:
         return {"cold": [], "warm": []}
     pairs = [(T, config.predicted_gain) for T in (*config.num_steps, *config.predicted_steps)]
     pairs += [(T, gain) for T in config.predicted_steps for gain in config.fitted_gains[1:]]
-    cold = [
-        {"T": T, "gain": gain, "predicted": float(law(float(T), gain))}
-        for T, gain in pairs
-    ]
+    cold = [{"T": T, "gain": gain, "predicted": float(law(float(T), gain))} for T, gain in pairs]
     warm = []
     for name, found in (("lam_c", diagram.lam_c), ("lam_s", diagram.lam_s)):
         logs = [np.log(found[T].value) for T in config.num_steps]
