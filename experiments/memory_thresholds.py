@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 import rnnreg as rr
+from experiments import _memory_claims
 from experiments import _memory_controls as controls
 from experiments import _memory_figure as figures
 from experiments import _memory_predictors as predictors
@@ -226,7 +227,7 @@ def main(config: Config) -> None:
     compared = controls.run_all(config)
     print(controls.table(compared))
 
-    claims = report.claims(config, diagrams, law, predictions, slopes, compared, axes)
+    claims = _memory_claims.claims(config, diagrams, law, predictions, slopes, compared, axes)
     print(claims_table(claims))
     if config.preset != "full":
         print("The claims are about --preset full; this run is too short to test them.")

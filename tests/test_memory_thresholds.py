@@ -236,7 +236,7 @@ def test_a_path_is_compared_with_the_theory_of_its_own_solution():
     from types import SimpleNamespace
 
     from experiments import _memory_theory as theory
-    from experiments._memory_report import branch_ratios
+    from experiments._memory_claims import branch_ratios
 
     turn = np.array([[0.0, 1.1], [-1.1, 0.0]])  # a pair: ‖W‖² = 2ρ²
     line = np.array([[1.1, 0.0], [0.0, 0.0]])
