@@ -46,6 +46,7 @@ def _off(found: Threshold, predicted: float) -> float | None:
 def claims(
     config: Any,
     diagrams: dict[str, Any],
+    paths: dict[str, Any],
     law: Law,
     predictions: dict[str, Any],
     slopes: dict[str, Any],
@@ -55,12 +56,14 @@ def claims(
     """What was expected beforehand, and whether it holds."""
     main = diagrams[config.activations[0]]
     found: list[Claim] = []
-    if "linear" in diagrams:
-        ratios = branch_ratios(diagrams["linear"])
+    for key, diagram in (diagrams | paths).items():
+        if not key.startswith("linear"):
+            continue
+        ratios = branch_ratios(diagram)
         for name, values in zip(("λ_c", "λ_s"), ratios, strict=True):
             found.append(
                 Claim.close(
-                    f"linear net: {name} over the closed form of its solution (real or pair), median",
+                    f"{key}: {name} over the closed form of its solution (real or pair), median",
                     source="closed form",
                     expected=1.0,
                     tolerance=0.1,

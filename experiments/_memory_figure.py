@@ -43,6 +43,7 @@ class Axes2:
 def save_all(
     config: Any,
     diagrams: dict[str, Any],
+    paths: dict[str, Any],
     law: Any,
     predictions: dict[str, Any],
     axes: Axes2,
@@ -55,7 +56,11 @@ def save_all(
         headline(config, main, law, predictions, axes), config.out / "memory_thresholds", close=True
     )
     if "linear" in diagrams:
-        rr.plotting.save(linear_diagram(diagrams["linear"]), config.out / "linear", close=True)
+        rr.plotting.save(
+            linear_diagram(diagrams["linear"], paths.get("linear, identity")),
+            config.out / "linear",
+            close=True,
+        )
     rr.plotting.save(slope_figure(slopes), config.out / "slopes", close=True)
     if controls.cold:
         rr.plotting.save(control_figure(controls), config.out / "controls", close=True)
@@ -192,7 +197,7 @@ def _draw_axis(ax, axes: Axes2, name: str, cold_colour: str) -> None:
         ax.axhline(1, color="0.6", lw=0.7, zorder=0)
 
 
-def linear_diagram(diagram: Any):
+def linear_diagram(diagram: Any, real: Any | None):
     """λ_c and λ_s of every path of the linear network on the closed forms."""
     import matplotlib.pyplot as plt
 
@@ -208,6 +213,11 @@ def linear_diagram(diagram: Any):
             ax.plot(fine, [formula(t, pair=True) for t in fine], color=colour, ls="--")
         _points(ax, steps, [diagram.lam_s[t] for t in steps], DESTROYED, "s", "λ_s")
         _points(ax, steps, [diagram.lam_c[t] for t in steps], GREEN, "D", "λ_c")
+        if real is not None:
+            _points(
+                ax, steps, [real.lam_s[t] for t in steps], DESTROYED, "x", "λ_s, identity start"
+            )
+            _points(ax, steps, [real.lam_c[t] for t in steps], GREEN, "x", "λ_c, identity start")
         gains = sorted({gain for _, gain in diagram.lam_cold})
         for gain, colour in zip(gains, GAIN_COLOURS, strict=False):
             own = sorted(T for T, g in diagram.lam_cold if g == gain)

@@ -18,6 +18,7 @@ import rnnreg as rr
 from experiments._penalty_runs import frozen
 
 ACTIVATIONS = {"tanh": jnp.tanh, "linear": jax.nn.identity, "relu": jax.nn.relu}
+STARTS = {"orthogonal": rr.cells.orthogonal, "identity": rr.cells.identity}
 ALIVE = 0.5  # a memory is used where the data loss is below this; without one it is 1, at the spinodal about 1/4
 
 
@@ -30,6 +31,7 @@ class Variant(NamedTuple):
         memory of T steps has a curvature of order T², which plain descent survives only at a rate that learns nothing).
       penalised: "all" three kinds of matrices, "recurrent" (W_hh), "outer" (W_xh and W_hy), or "identity" (‖W_hh − I‖²
         in place of ‖W_hh‖²).
+      start: W_hh = gain times an "orthogonal" matrix, whose eigenvalues come in pairs, or the "identity", whose are real.
       depth: recurrent layers.
       hidden_size: H.
       num_bits: K.
@@ -41,6 +43,7 @@ class Variant(NamedTuple):
     activation: str = "tanh"
     optimizer: str = "adam"
     penalised: str = "all"
+    start: str = "orthogonal"
     depth: int = 1
     hidden_size: int = 16
     num_bits: int = 1
@@ -83,7 +86,7 @@ def make_train(variant: Variant) -> rr.Train:
         cell = rr.cells.elman(
             variant.hidden_size,
             activation=ACTIVATIONS[variant.activation],
-            recurrent_init=rr.cells.orthogonal(hyper["gain"]),
+            recurrent_init=STARTS[variant.start](hyper["gain"]),
         )
         return rr.network([cell] * variant.depth, output_size=variant.num_bits, readout="last")
 
