@@ -12,6 +12,7 @@ from experiments._memory_predictors import NAMES
 from experiments._memory_statistics import Threshold
 from rnnreg.plotting._style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, log_y
 
+DESTROYED = "0.1"  # λ_s
 FLOOR = 1e-9  # where a gradient of 0 is drawn
 GAIN_COLOURS = (SKY, BLUE, PURPLE, ORANGE, VERMILLION)
 
@@ -29,12 +30,10 @@ class Axes2:
     """
 
     def __init__(self, config: Any, diagram: Any):
-        import jax
-
         T = config.shown_steps
         cold, place = diagram.cold[T, config.shown_gain]
-        chosen = jax.tree.map(lambda leaf: np.asarray(leaf)[1:, place], cold.params)
-        self.cold = diagram.measure(T, chosen)
+        measured = next(found for one, found in diagram.measured_cold(T) if one is cold)
+        self.cold = type(measured)(*(field[1:, place] for field in measured))
         self.cold_lams, self.cold_alive = cold.lams[1:], cold.alive[1:, place]
         warm = diagram.warm[T]
         self.warm = diagram.measure(T, warm.params)
@@ -44,6 +43,7 @@ class Axes2:
 def save_all(
     config: Any,
     diagrams: dict[str, Any],
+    paths: dict[str, Any],
     law: Any,
     predictions: dict[str, Any],
     axes: Axes2,
@@ -56,7 +56,11 @@ def save_all(
         headline(config, main, law, predictions, axes), config.out / "memory_thresholds", close=True
     )
     if "linear" in diagrams:
-        rr.plotting.save(linear_diagram(diagrams["linear"]), config.out / "linear", close=True)
+        rr.plotting.save(
+            linear_diagram(diagrams["linear"], paths.get("linear, identity")),
+            config.out / "linear",
+            close=True,
+        )
     rr.plotting.save(slope_figure(slopes), config.out / "slopes", close=True)
     if controls.cold:
         rr.plotting.save(control_figure(controls), config.out / "controls", close=True)
@@ -73,18 +77,20 @@ def headline(config: Any, main: Any, law: Any, predictions: dict[str, Any], axes
         phase_diagram(ax, config, main, law, predictions)
         top = figure.add_subplot(grid[0, 1])
         bottom = figure.add_subplot(grid[1, 1], sharex=top)
-        _draw_axis(top, axes, "bits")
-        _draw_axis(bottom, axes, "gradient")
+        gains = sorted({gain for _, gain in main.lam_cold})
+        cold_colour = GAIN_COLOURS[gains.index(config.shown_gain)]
+        _draw_axis(top, axes, "bits", cold_colour)
+        _draw_axis(bottom, axes, "gradient", cold_colour)
         top.set(ylabel="memory: bits in h_T", ylim=(-0.08, config.num_bits * 1.12))
         top.set_title(f"T = {config.shown_steps}, cold start g = {config.shown_gain:g}")
         top.tick_params(labelbottom=False)
         bottom.set(ylabel="gradient: ‖∂h_T/∂h₀‖", xlabel="λ", ylim=(FLOOR / 4, 300))
-        bottom.text(axes.cold_lams[0], FLOOR * 3, "exactly 0", fontsize=7, color="0.3")
+        bottom.text(axes.cold_lams[0], FLOOR * 3, "0 (below 10⁻⁹)", fontsize=7, color="0.3")
         for panel in (top, bottom):
             for found, colour in (
-                (main.lam_cold[config.shown_steps, config.shown_gain], BLUE),
+                (main.lam_cold[config.shown_steps, config.shown_gain], cold_colour),
                 (main.lam_c[config.shown_steps], GREEN),
-                (main.lam_s[config.shown_steps], VERMILLION),
+                (main.lam_s[config.shown_steps], DESTROYED),
             ):
                 if 0 < found.value < np.inf:
                     panel.axvline(found.value, color=colour, lw=0.9, ls=":", zorder=0)
@@ -97,7 +103,7 @@ def headline(config: Any, main: Any, law: Any, predictions: dict[str, Any], axes
 def phase_diagram(ax, config: Any, main: Any, law: Any, predictions: dict[str, Any]) -> None:
     """λ_cold by gain with the law, λ_c and λ_s with the linear theory; predicted points are open diamonds."""
     gains = sorted({gain for _, gain in main.lam_cold})
-    colours = dict(zip(gains, GAIN_COLOURS[-len(gains) :], strict=True))
+    colours = dict(zip(gains, GAIN_COLOURS, strict=False))
     least = min([1e-3, *(f.low for f in main.lam_cold.values() if f.low > 0)]) / 3
     last = max(main.warm)
     fine = np.geomspace(min(main.warm) * 0.9, last * 1.1, 200)
@@ -105,14 +111,14 @@ def phase_diagram(ax, config: Any, main: Any, law: Any, predictions: dict[str, A
         [theory.network_spinodal(t) for t in fine],
         [theory.network_spinodal(t, pair=True) for t in fine],
     )
-    ax.fill_between(fine, *lines, color=VERMILLION, alpha=0.15, lw=0)
+    ax.fill_between(fine, *lines, color=DESTROYED, alpha=0.15, lw=0)
     lines = (
         [theory.network_switch(t) for t in fine],
         [theory.network_switch(t, pair=True) for t in fine],
     )
     ax.fill_between(fine, *lines, color=GREEN, alpha=0.15, lw=0)
     steps = sorted(main.warm)
-    _points(ax, steps, [main.lam_s[t] for t in steps], VERMILLION, "s", "λ_s: destroyed above")
+    _points(ax, steps, [main.lam_s[t] for t in steps], DESTROYED, "s", "λ_s: destroyed above")
     _points(ax, steps, [main.lam_c[t] for t in steps], GREEN, "D", "λ_c: not worth its cost above")
     asked = {(p["T"], p["gain"]): p["predicted"] for p in predictions["cold"]}
     for gain in gains:
@@ -173,14 +179,14 @@ def _points(ax, steps, found: list[Threshold], colour: str, marker: str, label: 
             ax.plot([t], [one.low], "^", color=colour, ms=5)
 
 
-def _draw_axis(ax, axes: Axes2, name: str) -> None:
+def _draw_axis(ax, axes: Axes2, name: str, cold_colour: str) -> None:
     """One axis of memory: each seed a dot, medians a line; cold, up and down."""
     cold = np.maximum(getattr(axes.cold, name), FLOOR if name == "gradient" else -1)
     warm = np.maximum(getattr(axes.warm, name), FLOOR if name == "gradient" else -1)
     for lams, values, colour, marker, label, shift in (
-        (axes.cold_lams, cold, BLUE, "o", "cold", 1.0),
-        (axes.warm_lams, warm[0], VERMILLION, "^", "carried up", 1.0),
-        (axes.warm_lams, warm[1], "0.35", "v", "carried down", 1.0),
+        (axes.cold_lams, cold, cold_colour, "o", "cold", 1.0),
+        (axes.warm_lams, warm[0], DESTROYED, "^", "carried up", 1.0),
+        (axes.warm_lams, warm[1], "0.55", "v", "carried down", 1.0),
     ):
         x = np.repeat(lams[:, None] * shift, values.shape[1], axis=1)
         ax.plot(x.ravel(), values.ravel(), marker, color=colour, ms=2, alpha=0.35, mew=0)
@@ -191,7 +197,7 @@ def _draw_axis(ax, axes: Axes2, name: str) -> None:
         ax.axhline(1, color="0.6", lw=0.7, zorder=0)
 
 
-def linear_diagram(diagram: Any):
+def linear_diagram(diagram: Any, real: Any | None):
     """λ_c and λ_s of every path of the linear network on the closed forms."""
     import matplotlib.pyplot as plt
 
@@ -200,15 +206,20 @@ def linear_diagram(diagram: Any):
         steps = sorted(diagram.warm)
         fine = np.geomspace(steps[0], steps[-1], 100)
         for formula, colour in (
-            (theory.network_spinodal, VERMILLION),
+            (theory.network_spinodal, DESTROYED),
             (theory.network_switch, GREEN),
         ):
             ax.plot(fine, [formula(t) for t in fine], color=colour)
             ax.plot(fine, [formula(t, pair=True) for t in fine], color=colour, ls="--")
-        _points(ax, steps, [diagram.lam_s[t] for t in steps], VERMILLION, "s", "λ_s")
+        _points(ax, steps, [diagram.lam_s[t] for t in steps], DESTROYED, "s", "λ_s")
         _points(ax, steps, [diagram.lam_c[t] for t in steps], GREEN, "D", "λ_c")
+        if real is not None:
+            _points(
+                ax, steps, [real.lam_s[t] for t in steps], DESTROYED, "x", "λ_s, identity start"
+            )
+            _points(ax, steps, [real.lam_c[t] for t in steps], GREEN, "x", "λ_c, identity start")
         gains = sorted({gain for _, gain in diagram.lam_cold})
-        for gain, colour in zip(gains, GAIN_COLOURS[-len(gains) :], strict=True):
+        for gain, colour in zip(gains, GAIN_COLOURS, strict=False):
             own = sorted(T for T, g in diagram.lam_cold if g == gain)
             found = [diagram.lam_cold[t, gain] for t in own]
             _points(ax, own, found, colour, "o", f"λ_cold, g = {gain:g}")

@@ -82,11 +82,12 @@ def slopes_of(W: np.ndarray, states: np.ndarray, activation: str) -> tuple[np.nd
     rng = np.random.default_rng(0)
     frame = np.broadcast_to(np.linalg.qr(rng.normal(size=(H, H)))[0], (n, B, H, H))
     total = np.zeros((n, B, H))
-    for t in range(T):  # rows of the frame are perturbations of h_t
+    for step in range(2 * T):  # rows of the frame are perturbations of h_t; a first pass aligns it
+        t = step % T
         moved = (frame @ W[:, None]) * gates[:, :, t, None, :]
         q_new, r = np.linalg.qr(np.swapaxes(moved, -1, -2))
         frame = np.swapaxes(q_new, -1, -2)
-        total += np.log(np.maximum(np.abs(np.diagonal(r, axis1=-2, axis2=-1)), tiny))
+        total += (step >= T) * np.log(np.maximum(np.abs(np.diagonal(r, axis1=-2, axis2=-1)), tiny))
     lyapunov = (total / T).max(axis=-1).mean(axis=1)
     return measured, ln_rho, ln_gated, ln_chi, lyapunov
 

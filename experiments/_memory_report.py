@@ -1,4 +1,4 @@
-"""What `experiments.memory_thresholds` says: tables, and the claims with what was expected of them."""
+"""What `experiments.memory_thresholds` prints: lines and tables of thresholds, the law, latches."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 
 from experiments import _memory_theory as theory
 from experiments._memory_controls import interval
-from experiments._memory_statistics import Law, Threshold, proportion
-from experiments._report import Claim, text_table
-
-SKETCH = "this project's sketch"
+from experiments._memory_statistics import Law
+from experiments._report import text_table
+from rnnreg.diagnostics import spectra
 
 
 def line(diagram: Any, num_steps: int) -> str:
@@ -60,10 +59,46 @@ def threshold_table(diagrams: dict[str, Any]) -> str:
                     f"{theory.network_switch(T, pair=True):.2f}, {theory.network_switch(T):.2f}",
                     interval(diagram.lam_s[T]),
                     f"{theory.network_spinodal(T, pair=True):.2f}, {theory.network_spinodal(T):.2f}",
+                    f"{kind(diagram.warm[T]):.2f}",
+                    f"{last_alive(diagram, T):.3g}",
                 )
             )
-    header = ("", "T", "λ_c", "linear theory: pair, real", "λ_s", "linear theory: pair, real")
-    return text_table(header, rows)
+    header = (
+        "",
+        "T",
+        "λ_c",
+        "linear theory: pair, real",
+        "λ_s",
+        "linear theory: pair, real",
+        "‖W‖²/ρ²",
+        "any alive",
+    )
+    notes = (
+        "λ_c and λ_s are those of the solution that the path is in; ‖W_hh‖²/ρ² at its last λ alive (median): 1 for "
+        "one real eigenvalue, 2 for a pair.\nany alive: the largest λ at which a network held its bits, cold or up"
+    )
+    return text_table(header, rows) + "\n" + notes
+
+
+def kind(warm: Any) -> float:
+    """‖W_hh‖² / ρ² at the last λ alive on the way up, median over paths."""
+    counts = warm.alive[0].sum(axis=0)
+    last = [(count - 1, seed) for seed, count in enumerate(counts) if count]
+    if not last:
+        return float("nan")
+    spectrum = spectra(warm.params)["layer_0/W_hh"]
+    cost = (spectrum.frobenius[0, ..., 0] / spectrum.rho[0, ..., 0].clip(1e-30)) ** 2
+    return float(np.median([cost[place] for place in last]))
+
+
+def last_alive(diagram: Any, num_steps: int) -> float:
+    """The largest λ at which any network held its bits."""
+    warm = diagram.warm[num_steps]
+    found = [warm.lams[warm.alive[0].any(axis=1)].max(initial=0.0)]
+    for (T, _), (cold, place) in diagram.cold.items():
+        if num_steps == T:
+            found.append(cold.lams[cold.alive[:, place].any(axis=1)].max(initial=0.0))
+    return float(max(found))
 
 
 def as_entries(diagram: Any) -> dict[str, Any]:
@@ -76,32 +111,6 @@ def as_entries(diagram: Any) -> dict[str, Any]:
         "switch": [{"T": T, **found._asdict()} for T, found in diagram.lam_c.items()],
         "spinodal": [{"T": T, **found._asdict()} for T, found in diagram.lam_s.items()],
     }
-
-
-def branch_ratios(diagram: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Each linear path's λ_c and λ_s over the theory of the solution that it is in, ln ratios `[path]`.
-
-    A path is in the solution with one real eigenvalue where ‖W_hh‖² is nearer to ρ² than to 2ρ² at its last λ alive.
-    """
-    from rnnreg.diagnostics import spectra
-
-    switch, spinodal = [], []
-    for T, warm in diagram.warm.items():
-        spectrum = spectra(warm.params)["layer_0/W_hh"]
-        cost = (spectrum.frobenius[0, ..., 0] / np.maximum(spectrum.rho[0, ..., 0], 1e-30)) ** 2
-        for seed in range(warm.loss.shape[2]):
-            alive = warm.alive[0, :, seed]
-            worth = alive & (warm.objective[0, :, seed] < 1)
-            for held, out, formula in (
-                (worth, switch, theory.network_switch),
-                (alive, spinodal, theory.network_spinodal),
-            ):
-                count = int(held.sum())
-                if 0 < count < len(held):
-                    pair = bool(cost[count - 1, seed] > 1.5)
-                    middle = np.sqrt(warm.lams[count - 1] * warm.lams[count])
-                    out.append(np.log(middle / formula(T, pair=pair)))
-    return np.array(switch), np.array(spinodal)
 
 
 class Latches(NamedTuple):
@@ -150,231 +159,3 @@ def latch_lines(diagram: Any) -> str:
             text += f"; the same seeds at their largest λ alive: {one.gradient:.2g} (median)"
         lines.append(text)
     return "\n".join(lines)
-
-
-def _off(found: Threshold, predicted: float) -> float | None:
-    """Measured over predicted; None where the grid does not bound the threshold."""
-    return found.value / predicted if 0 < found.value < np.inf else None
-
-
-def claims(
-    config: Any,
-    diagrams: dict[str, Any],
-    law: Law,
-    predictions: dict[str, Any],
-    slopes: dict[str, Any],
-    controls: Any,
-    axes: Any,
-) -> list[Claim]:
-    """What was expected beforehand, and whether it holds."""
-    main = diagrams[config.activations[0]]
-    found: list[Claim] = []
-    if "linear" in diagrams:
-        ratios = branch_ratios(diagrams["linear"])
-        for name, values in zip(("λ_c", "λ_s"), ratios, strict=True):
-            found.append(
-                Claim.close(
-                    f"linear net: {name} over the closed form of its solution (real or pair), median",
-                    source="closed form",
-                    expected=1.0,
-                    tolerance=0.1,
-                    measured=float(np.exp(np.median(values))) if len(values) else None,
-                )
-            )
-    found += _law_claims(main, law, predictions)
-    found += _axis_claims(config, main, axes)
-    found += _slope_claims(slopes)
-    found += _control_claims(config, controls)
-    return found
-
-
-def _law_claims(main: Any, law: Law, predictions: dict[str, Any]) -> list[Claim]:
-    found = [
-        Claim.close(
-            "λ_cold fitted freely: factor of (T−2) ln g",
-            source="λ_cold ∝ T g^(T−2)",
-            expected=1.0,
-            tolerance=0.1,
-            measured=law.free[2],
-        ),
-        Claim.close(
-            "the constant c of λ_cold = c T g^(T−2)",
-            source=SKETCH,
-            expected=0.06,
-            tolerance=0.03,
-            measured=law.constant,
-        ),
-    ]
-    for p in predictions["cold"]:
-        ratio = _off(main.lam_cold[p["T"], p["gain"]], p["predicted"])
-        found.append(
-            _factor(
-                f"predicted: λ_cold, T = {p['T']}, g = {p['gain']:g}",
-                ratio,
-                2.0,
-                "the law, before it was run",
-            )
-        )
-    for p in predictions["warm"]:
-        ratio = _off(getattr(main, p["threshold"])[p["T"]], p["predicted"])
-        name = p["threshold"].replace("lam", "λ")
-        found.append(
-            _factor(f"predicted: {name}, T = {p['T']}", ratio, 1.5, "power of T, before it was run")
-        )
-    return found
-
-
-def _factor(name: str, ratio: float | None, factor: float, source: str) -> Claim:
-    """Measured over predicted lies within a factor."""
-    holds = None if ratio is None else 1 / factor <= ratio <= factor
-    return Claim(
-        f"{name}: measured / predicted", source, f"1 within a factor {factor:g}", None, ratio, holds
-    )
-
-
-def _axis_claims(config: Any, main: Any, axes: Any) -> list[Claim]:
-    cold, up = axes.cold, axes.warm
-    fair = axes.cold_lams >= 0.01
-    living = axes.cold_alive & fair[:, None]
-    gradients = cold.gradient[living]
-    collapsed = int((~main.warm[config.shown_steps].alive[0]).sum())
-    revived, dead = 0, 0
-    for warm in main.warm.values():
-        fell = ~warm.alive[0, -1]  # paths that had lost it at the top
-        revived += int(warm.alive[1][:, fell].any(axis=0).sum())
-        dead += int(fell.sum())
-    share = f"{revived} of {dead}"
-    high = float(proportion(np.array(revived), dead)[1]) if dead else 1.0
-    ends = _end_to_end(axes)
-    return [
-        Claim.at_least(
-            f"T = {config.shown_steps}, cold, λ ≥ .01, bits held: least ‖∂h_T/∂h_0‖",
-            source=SKETCH + ": order 1–10",
-            expected=1.0,
-            measured=float(gradients.min()) if gradients.size else None,
-        ),
-        Claim.at_most(
-            "… and the largest",
-            source=SKETCH + ": order 1–10",
-            expected=10.0,
-            measured=float(gradients.max()) if gradients.size else None,
-        ),
-        Claim.at_least(
-            f"T = {config.shown_steps}, cold, λ ≥ .01, bits held: least ρ(W_hh)",
-            source=f"{SKETCH}: 1.12–1.23",
-            expected=1.0,
-            measured=float(cold.rho[living].min()) if gradients.size else None,
-        ),
-        Claim.at_most(
-            "… and the largest",
-            source=f"{SKETCH}: 1.12–1.23",
-            expected=1.3,
-            measured=float(cold.rho[living].max()) if gradients.size else None,
-        ),
-        Claim.at_least(
-            "no fading before the cliff: up-path, ‖∂h_T/∂h_0‖ at the last λ alive over λ = .02, median",
-            source=SKETCH + ": no decay in λ",
-            expected=0.5,
-            measured=ends,
-        ),
-        Claim.at_most(
-            f"beyond λ_s the gradient is gone: largest ‖∂h_T/∂h_0‖ of {collapsed} states on the way up",
-            source=SKETCH + ": exactly 0",
-            expected=1e-6,
-            measured=float(
-                np.where(main.warm[config.shown_steps].alive[0], 0, up.gradient[0]).max()
-            )
-            if collapsed
-            else None,
-        ),
-        Claim(
-            "the way down never recovers: paths alive again",
-            "w = 0 is a local minimum for every λ > 0",
-            f"0 of {dead}",
-            None,
-            f"{share} (95 %: at most {high:.0%})",
-            revived == 0 if dead else None,
-        ),
-    ]
-
-
-def _end_to_end(axes: Any) -> float | None:
-    gradient, alive = axes.warm.gradient[0], axes.warm_alive
-    counts = alive.sum(axis=0)
-    pairs = [
-        gradient[count - 1, seed] / gradient[0, seed]
-        for seed, count in enumerate(counts)
-        if count > 1
-    ]
-    return float(np.median(pairs)) if pairs else None
-
-
-def _slope_claims(slopes: dict[str, Any]) -> list[Claim]:
-    found = []
-    for name, table in slopes.items():
-        best = max(table.scores, key=lambda predictor: table.scores[predictor].r2)
-        found.append(
-            Claim(
-                f"{name}: best of four predictors of the slope, by R²",
-                "Lyapunov exponents are the rates of the product itself",
-                "λ_max along the data",
-                None,
-                f"{best} ({table.scores[best].r2:.2f})",
-                best == "λ_max along the data",
-            )
-        )
-    return found
-
-
-def _control_claims(config: Any, controls: Any) -> list[Claim]:
-    if not controls.cold:
-        return []
-    short, long = config.control_steps
-
-    def ratio(name):
-        by = controls.cold.get(name)
-        if by is None:
-            return None
-        values = by[short].value, by[long].value
-        return values[1] / values[0] if all(0 < v < np.inf for v in values) else None
-
-    law = long / short * 0.9 ** (long - short)
-    found = [
-        _factor(
-            f"penalty to the identity: λ_cold at T = {long} over T = {short} (no fall with T)",
-            ratio("penalty to the identity"),
-            2.0,
-            "closed form at W_hh = I: p = 1 − λ for every T",
-        )
-    ]
-    for name in ("linear", "relu", "SGD, clipped", "AdamW (decoupled)", "penalty on W_hh only"):
-        value = ratio(name)
-        found.append(
-            _factor(
-                f"{name}: fall of λ_cold from T = {short} to {long}, over the law's",
-                None if value is None else value / law,
-                2.0,
-                "λ_cold ∝ T g^(T−2)",
-            )
-        )
-    for T, history in controls.history.items():
-        found.append(
-            Claim(
-                f"T = {T}: λ off after a collapse: networks that come back",
-                "W = 0 is a critical point of order T + 2",
-                "0",
-                None,
-                f"{history.revived} of {history.dead}",
-                history.revived == 0 if history.dead else None,
-            )
-        )
-    for T, one in controls.scaled.items():
-        found.append(
-            Claim.at_most(
-                f"T = {T}: a free network scaled to the penalised one's ‖W_hh‖: decoded bits",
-                source=f"{SKETCH}: the norm is not what holds a memory",
-                expected=0.1,
-                measured=one.bits[1],
-            )
-        )
-    return found

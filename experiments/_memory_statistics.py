@@ -73,8 +73,8 @@ def fit_threshold(lams: np.ndarray, alive: np.ndarray) -> Threshold:
         return Threshold(*edge, np.nan, n, below, above, unordered)
 
     reach = 6 * spacing + 0.5 * (logs[-1] - logs[0])
-    mu = np.linspace(logs[0] - reach, logs[-1] + reach, 2001)
-    scales = np.geomspace(spacing / 50, 3 * spacing + (logs[-1] - logs[0]), 60)
+    mu = np.linspace(logs[0] - reach, logs[-1] + reach, 1001)
+    scales = np.geomspace(spacing / 50, 3 * spacing + (logs[-1] - logs[0]), 40)
     profile, best = np.full(len(mu), -np.inf), np.zeros(len(mu))
     for s in scales:
         upper = 1 / (1 + np.exp(-np.clip((high[:, None] - mu) / s, -700, 700)))

@@ -6,6 +6,7 @@ noise, and without a memory it is 1. Biases stay at zero: the optimiser leaves t
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ import rnnreg as rr
 from experiments._penalty_runs import frozen
 
 ACTIVATIONS = {"tanh": jnp.tanh, "linear": jax.nn.identity, "relu": jax.nn.relu}
+STARTS = {"orthogonal": rr.cells.orthogonal, "identity": rr.cells.identity}
 ALIVE = 0.5  # a memory is used where the data loss is below this; without one it is 1, at the spinodal about 1/4
 
 
@@ -29,6 +31,7 @@ class Variant(NamedTuple):
         memory of T steps has a curvature of order T², which plain descent survives only at a rate that learns nothing).
       penalised: "all" three kinds of matrices, "recurrent" (W_hh), "outer" (W_xh and W_hy), or "identity" (‖W_hh − I‖²
         in place of ‖W_hh‖²).
+      start: W_hh = gain times an "orthogonal" matrix, whose eigenvalues come in pairs, or the "identity", whose are real.
       depth: recurrent layers.
       hidden_size: H.
       num_bits: K.
@@ -40,6 +43,7 @@ class Variant(NamedTuple):
     activation: str = "tanh"
     optimizer: str = "adam"
     penalised: str = "all"
+    start: str = "orthogonal"
     depth: int = 1
     hidden_size: int = 16
     num_bits: int = 1
@@ -82,7 +86,7 @@ def make_train(variant: Variant) -> rr.Train:
         cell = rr.cells.elman(
             variant.hidden_size,
             activation=ACTIVATIONS[variant.activation],
-            recurrent_init=rr.cells.orthogonal(hyper["gain"]),
+            recurrent_init=STARTS[variant.start](hyper["gain"]),
         )
         return rr.network([cell] * variant.depth, output_size=variant.num_bits, readout="last")
 
@@ -146,32 +150,15 @@ class Measured(NamedTuple):
 
 def measure(net: rr.Network, params: Any, num_steps: int, *, num_bits: int = 1) -> Measured:
     """Both axes of memory for stacked parameters."""
-    batch = jax.tree.map(jnp.asarray, recall_batch(num_steps, num_bits=num_bits))
+    batch = recall_batch(num_steps, num_bits=num_bits)
     W = params["layer_0"]["W_hh"]
     shape = W.shape[:-2]
     flat = jax.tree.map(
         lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[len(shape) :]), params
     )
 
-    def one(lane, batch):
-        out = net.apply(lane, batch.xs)
-        first = net.apply(lane, batch.xs[:, :1]).final_state
-        silence = batch.xs[:1, 1:]
-
-        def last(state):
-            rows = jax.tree.map(lambda leaf: leaf[None], state)
-            final = net.apply(lane, silence, state=rows).final_state
-            return jnp.concatenate([leaf[0] for leaf in jax.tree.leaves(final)])
-
-        def jacobian(state):
-            parts = jax.tree.leaves(jax.jacobian(last)(state))
-            return jnp.concatenate(parts, axis=1)
-
-        loss = rr.losses.squared_error("mean")(out.outputs, batch.ys)
-        top = out.states[f"layer_{len(net.layers) - 1}"].h
-        return loss, jax.vmap(jacobian)(first), top
-
-    loss, jacobians, states = over_lanes(one, flat, batch)
+    blocks = _in_blocks(_measuring(net), flat, batch)
+    loss, jacobians, states = blocks
     wide = np.asarray(jacobians, dtype=np.float64)
     sizes = np.linalg.svd(wide, compute_uv=False)[..., 0]
     with np.errstate(divide="ignore"):
@@ -179,7 +166,7 @@ def measure(net: rr.Network, params: Any, num_steps: int, *, num_bits: int = 1) 
     spectra = rr.diagnostics.spectra(params).values()
     rho = np.max([one.rho[..., 0] for one in spectra], axis=0)
     frobenius = np.sqrt(np.sum([one.frobenius[..., 0] ** 2 for one in spectra], axis=0))
-    bits = decoded_bits(states[:, :, -1], np.asarray(batch.ys))
+    bits = decoded_bits(states[:, :, -1], batch.ys)
     return Measured(
         loss.reshape(shape),
         bits.reshape(shape),
@@ -188,6 +175,41 @@ def measure(net: rr.Network, params: Any, num_steps: int, *, num_bits: int = 1) 
         frobenius,
         states.reshape(*shape, *states.shape[1:]),
     )
+
+
+@functools.cache
+def _measuring(net: rr.Network):
+    """Loss, Jacobians ∂h_T/∂h_0 `[2^K, n, n]` and last layer's states of a block of networks, jitted once a network."""
+
+    def one(params, batch):
+        out = net.apply(params, batch.xs)
+        first = net.apply(params, batch.xs[:, :1]).final_state
+        silence = batch.xs[:1, 1:]
+
+        def last(state):
+            rows = jax.tree.map(lambda leaf: leaf[None], state)
+            final = net.apply(params, silence, state=rows).final_state
+            return jnp.concatenate([leaf[0] for leaf in jax.tree.leaves(final)])
+
+        def jacobian(state):
+            return jnp.concatenate(jax.tree.leaves(jax.jacfwd(last)(state)), axis=1)
+
+        loss = rr.losses.squared_error("mean")(out.outputs, batch.ys)
+        top = out.states[f"layer_{len(net.layers) - 1}"].h
+        return loss, jax.vmap(jacobian)(first), top
+
+    return jax.jit(lambda block, batch: jax.lax.map(lambda params: one(params, batch), block))
+
+
+def _in_blocks(function: Any, lanes: Any, shared: Any, *, size: int = 64) -> Any:
+    """The function of blocks of equal size, the last filled up: one compilation serves any number of lanes."""
+    num = len(jax.tree.leaves(lanes)[0])
+    parts = []
+    for begin in range(0, num, size):
+        rows = np.minimum(np.arange(begin, begin + size), num - 1)
+        block = function(jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes), shared)
+        parts.append(jax.tree.map(lambda leaf, n=num - begin: np.asarray(leaf)[:n], block))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
 
 
 def decoded_bits(states: np.ndarray, bits: np.ndarray, *, noise: float = 0.1) -> np.ndarray:

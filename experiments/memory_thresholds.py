@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 import rnnreg as rr
+from experiments import _memory_claims
 from experiments import _memory_controls as controls
 from experiments import _memory_figure as figures
 from experiments import _memory_predictors as predictors
@@ -61,6 +62,10 @@ class Config:
     """Paths at each T."""
     path_updates: int = 400
     """Updates at each λ of a path."""
+    path_rate: float = 1e-3
+    """Adam's α on a path, smaller beyond T = 40: steps as wide as the memory's valley (about 1/T) end it too soon."""
+    path_starts: tuple[str, ...] = ("orthogonal", "identity")
+    """Starts of W_hh of the warm paths, which lead to a complex pair or to one real eigenvalue."""
     activations: tuple[str, ...] = ("tanh", "linear")
     """Networks of the main diagram; the law is about the first."""
     shown_steps: int = 20
@@ -100,6 +105,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "path_lambdas": 10,
         "path_seeds": 2,
         "path_updates": 100,
+        "path_starts": ("orthogonal",),
+        "path_rate": 1e-2,
         "activations": ("tanh",),
         "shown_steps": 10,
         "control_steps": (5, 10),
@@ -115,10 +122,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Diagram:
     """All cold and warm runs of one activation, and their thresholds."""
 
-    def __init__(self, config: Config, activation: str):
+    def __init__(self, config: Config, activation: str, *, start: str = "orthogonal"):
         self.config, self.activation = config, activation
         self.variant = Variant(
             activation=activation,
+            start=start,
             hidden_size=config.hidden_size,
             num_bits=config.num_bits,
             num_updates=config.num_updates,
@@ -154,9 +162,13 @@ class Diagram:
         lams = np.geomspace(
             0.02, 1.3 * theory.network_spinodal(num_steps), self.config.path_lambdas
         )
+        variant = self.variant._replace(
+            learning_rate=self.config.path_rate * min(1.0, 40 / num_steps),
+            num_updates=2 * self.config.num_updates,
+        )
         warm = warm_paths(
             self.config.out,
-            self.variant,
+            variant,
             num_steps,
             gain=1.0,
             lams=lams,
@@ -201,6 +213,15 @@ def main(config: Config) -> None:
             diagram.run_cold(T, config.gains, least_gain=min(config.gains))
             diagram.run_warm(T)
             print(f"{name}, T = {T}: {report.line(diagram, T)}", flush=True)
+    paths = {
+        f"{name}, {start}": Diagram(config, name, start=start)
+        for name in config.activations
+        for start in config.path_starts[1:]
+    }
+    for name, diagram in paths.items():
+        for T in config.num_steps:
+            diagram.run_warm(T)
+            print(f"{name}, T = {T}: {report.line(diagram, T)}", flush=True)
     main_diagram = diagrams[config.activations[0]]
     law = main_diagram.law()
     predictions = _predict(config, main_diagram, law)
@@ -216,7 +237,7 @@ def main(config: Config) -> None:
         main_diagram.run_cold(T, gains, least_gain=min(gains))
         main_diagram.run_warm(T)
         print(f"predicted, T = {T}: {report.line(main_diagram, T)}", flush=True)
-    print(report.threshold_table(diagrams))
+    print(report.threshold_table(diagrams | paths))
 
     axes = figures.Axes2(config, main_diagram)
     slopes = {name: predictors.compare(diagram) for name, diagram in diagrams.items()}
@@ -226,16 +247,18 @@ def main(config: Config) -> None:
     compared = controls.run_all(config)
     print(controls.table(compared))
 
-    claims = report.claims(config, diagrams, law, predictions, slopes, compared, axes)
+    claims = _memory_claims.claims(
+        config, diagrams, paths, law, predictions, slopes, compared, axes
+    )
     print(claims_table(claims))
     if config.preset != "full":
         print("The claims are about --preset full; this run is too short to test them.")
-    figures.save_all(config, diagrams, law, predictions, axes, slopes, compared)
+    figures.save_all(config, diagrams, paths, law, predictions, axes, slopes, compared)
     summary = {
         "config": config,
         "law": law,
         "predictions": predictions,
-        "thresholds": {name: report.as_entries(diagram) for name, diagram in diagrams.items()},
+        "thresholds": {name: report.as_entries(each) for name, each in (diagrams | paths).items()},
         "slopes": {name: table.scores for name, table in slopes.items()},
         "latches": {name: report.latches(diagram) for name, diagram in diagrams.items()},
         "controls": compared,

@@ -35,14 +35,14 @@ def test_docstrings_hold():
 def test_intervals_cover_the_true_threshold(scale, num_seeds):
     rng = np.random.default_rng(3)
     lams = np.geomspace(1e-3, 1e1, 20)  # half a unit of ln λ apart
-    inside, errors, trials = 0, [], 150
+    inside, errors, trials = 0, [], 100
     for _ in range(trials):
         truth = rng.uniform(np.log(0.02), np.log(0.5))
         own = rng.logistic(truth, scale, size=num_seeds)
         found = fit_threshold(lams, np.log(lams)[:, None] < own)
         inside += found.low <= np.exp(truth) <= found.high
         errors.append(np.log(found.value) - truth)
-    # 95 % wanted; the lower end of the exact interval of 150 trials at 95 % is 90 %
+    # 95 % wanted; a shortfall that 100 trials could not explain fails
     assert binomtest(inside, trials, 0.95, alternative="less").pvalue > 0.01, inside / trials
     deviation = np.sqrt((scale * np.pi / np.sqrt(3)) ** 2 / num_seeds + 0.5**2 / 12)
     assert abs(np.mean(errors)) < 4 * deviation / np.sqrt(trials)
@@ -204,6 +204,7 @@ def test_sweeps_are_read_back_and_paths_start_from_the_memory(tmp_path):
     assert len(list((tmp_path / "sweeps").glob("*.nc"))) == 2
 
 
+@pytest.mark.slow
 def test_the_controls_run(tmp_path):
     from experiments import _memory_controls as controls
     from experiments.memory_thresholds import Config
@@ -235,7 +236,7 @@ def test_a_path_is_compared_with_the_theory_of_its_own_solution():
     from types import SimpleNamespace
 
     from experiments import _memory_theory as theory
-    from experiments._memory_report import branch_ratios
+    from experiments._memory_claims import branch_ratios
 
     turn = np.array([[0.0, 1.1], [-1.1, 0.0]])  # a pair: ‖W‖² = 2ρ²
     line = np.array([[1.1, 0.0], [0.0, 0.0]])
