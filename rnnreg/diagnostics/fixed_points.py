@@ -247,7 +247,7 @@ def distinct_points(
     eigenvalues = np.take_along_axis(eigenvalues, order, axis=1)
     moduli = np.abs(eigenvalues)
     num_unstable = (moduli > 1).sum(axis=1)
-    slow = speed[chosen] > still
+    slow = np.asarray(speed[chosen] > still)
     rank = np.lexsort((*points[chosen].T[::-1], num_unstable, slow))
     size = points.shape[1]
     return DistinctPoints(

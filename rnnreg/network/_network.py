@@ -115,7 +115,7 @@ def network(
         ("output_dropout", output_dropout),
         ("recurrent_dropout", recurrent_dropout),
     ):
-        if isinstance(rate, Real) and not 0 <= rate < 1:
+        if isinstance(rate, Real) and not 0 <= float(rate) < 1:
             raise ValueError(f"{name} must lie in [0, 1); got {rate}.")
     rates = (input_dropout, dropout, output_dropout, recurrent_dropout)
     random = not all(map(is_zero, rates))
