@@ -257,7 +257,7 @@ def distinct_points(
         num_unstable=num_unstable[rank],
         kind=tuple(_kind(int(count), size) for count in num_unstable[rank]),
         slow=slow[rank],
-        marginal=(np.abs(moduli - 1) < margin).any(axis=1)[rank],
+        marginal=np.asarray(np.any(np.abs(moduli - 1) < margin, axis=1))[rank],
         counts=counts[rank],
         num_dropped=int((~usable).sum()),
     )
