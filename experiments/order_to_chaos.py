@@ -278,8 +278,9 @@ def _figures(config: Config, curve, fits, means, spectrum) -> None:
         _draw_fits(axes[1], config, fits, means)
         rr.plotting.lyapunov_spectrum({"N = 100, g = 1.5": spectrum}, ax=axes[2])
         rr.plotting.save(figure, config.out / "order_to_chaos", close=True)
-    ax = rr.plotting.lyapunov_trace(spectrum, num_exponents=4)
-    rr.plotting.save(ax.figure, config.out / "convergence", close=True)
+        figure, ax = plt.subplots()
+        rr.plotting.lyapunov_trace(spectrum, num_exponents=4, ax=ax)
+        rr.plotting.save(figure, config.out / "convergence", close=True)
 
 
 def _draw_curve(ax, config: Config, curve) -> None:

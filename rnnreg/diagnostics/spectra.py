@@ -87,7 +87,7 @@ def matrix_spectrum(matrices: Any) -> Spectrum:
             f"eigenvalues need square matrices [..., n, n]; got shape {A.shape}. Take the square blocks of a "
             "recurrent matrix with several gates: `spectra` does."
         )
-    finite = np.isfinite(A).all(axis=(-2, -1))
+    finite = np.asarray(np.isfinite(A).all(axis=(-2, -1)))
     A = np.where(finite[..., None, None], A, 0)
     missing = np.where(finite, 1.0, np.nan)
     eigenvalues = np.linalg.eigvals(A).astype(np.complex128) * missing[..., None]

@@ -98,13 +98,15 @@ def singular_value_histogram(
     known = np.asarray(products.lags)
     if lags is None:
         places = np.unique(np.geomspace(1, len(known) - 1, 4).round().astype(int))
-        lags = known[places].tolist()
-    missing = [lag for lag in lags if lag not in known]
+        chosen: list[int] = known[places].tolist()
+    else:
+        chosen = list(lags)
+    missing = [lag for lag in chosen if lag not in known]
     if missing:
         raise ValueError(f"lags {missing} are not in the record, which has {known.tolist()}.")
     decades = np.asarray(products.log_singular, np.float64) / np.log(10)
     shown, counts = [], []
-    for lag in lags:
+    for lag in chosen:
         at = int(np.flatnonzero(known == lag)[0])
         unresolved = np.asarray(products.unresolved[:, at])
         shown.append(np.ravel(decades[:, at][~unresolved]))
@@ -112,9 +114,9 @@ def singular_value_histogram(
     everything = np.concatenate(shown)
     low, high = (everything.min(), everything.max()) if everything.size else (-1.0, 1.0)
     margin = max(0.02 * (high - low), 0.05)
-    bins = np.linspace(low - margin, high + margin, num_bins + 1)
+    bins = np.linspace(low - margin, high + margin, num_bins + 1).tolist()
     with canvas(ax) as ax:
-        for place, (lag, values, left_out) in enumerate(zip(lags, shown, counts, strict=True)):
+        for place, (lag, values, left_out) in enumerate(zip(chosen, shown, counts, strict=True)):
             color = CYCLE[place % len(CYCLE)]
             name = f"ℓ = {lag}" + (f" ({left_out} unresolved)" if left_out else "")
             weights = np.full(len(values), 1 / max(len(values), 1))
