@@ -56,11 +56,8 @@ def save_all(
         headline(config, main, law, predictions, axes), config.out / "memory_thresholds", close=True
     )
     if "linear" in diagrams:
-        rr.plotting.save(
-            linear_diagram(diagrams["linear"], paths.get("linear, identity")),
-            config.out / "linear",
-            close=True,
-        )
+        drawn = linear_diagram(diagrams["linear"], paths.get("linear, identity"))
+        rr.plotting.save(drawn, config.out / "linear", close=True)
     rr.plotting.save(slope_figure(slopes), config.out / "slopes", close=True)
     if controls.cold:
         rr.plotting.save(control_figure(controls), config.out / "controls", close=True)

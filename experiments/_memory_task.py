@@ -31,7 +31,7 @@ class Variant(NamedTuple):
         memory of T steps has a curvature of order T², which plain descent survives only at a rate that learns nothing).
       penalised: "all" three kinds of matrices, "recurrent" (W_hh), "outer" (W_xh and W_hy), or "identity" (‖W_hh − I‖²
         in place of ‖W_hh‖²).
-      start: W_hh = gain times an "orthogonal" matrix, with eigenvalues in pairs, or the "identity", with real ones.
+      start: W_hh = gain times an "orthogonal" matrix (complex pairs of eigenvalues) or the "identity" (real ones).
       depth: recurrent layers.
       hidden_size: H.
       num_bits: K.
