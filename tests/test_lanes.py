@@ -220,7 +220,7 @@ def test_the_plan_follows_measured_rates():
 @pytest.mark.parametrize("value", [0, -2, 1.5])
 def test_counts_must_be_positive(name, value):
     given = {"num_lanes": 4, "how": "chunks", name: value}
-    with pytest.raises(ValueError, match=f"{name} must be a positive int; got {value}"):
+    with pytest.raises(ValueError, match=f"{name} must be a positive .*got {value}"):
         make_plan(given.pop("num_lanes"), **given)
 
 

@@ -104,7 +104,7 @@ def make_plan(
     devices = tuple(jax.devices() if devices is None else devices)
     if how not in HOW:
         raise ValueError(f"plan must be one of {HOW}; got {how!r}.")
-    for name, value in (("num_lanes", num_lanes), ("chunk", chunk), ("width", width)):
+    for name, value in (("num_lanes", num_lanes), ("chunk", chunk)):
         if value is not None and (not isinstance(value, Integral) or value < 1):
             raise ValueError(f"{name} must be a positive int; got {value!r}.")
     if chunk is not None and how not in ("auto", "chunks"):
@@ -124,6 +124,8 @@ def make_plan(
             f"; {available_cores()} cores are available: call rr.use_all_cores() first to use them"
         )
     if how == "split_rows":
+        if width is not None and (not isinstance(width, Integral) or width < 1):
+            raise ValueError(f"width must be a positive number of lanes; got {width!r}.")
         return Plan(how, width or 1, 1, devices, num_lanes, reason)
     devices = devices[: max(1, min(len(devices), num_lanes))]
     share = -(-num_lanes // len(devices))
@@ -140,7 +142,7 @@ def make_plan(
         calls = -(-share // each)
         each = -(-share // calls)  # spread evenly: little is filled up
         width = -(-each // chunk) * chunk * len(devices)
-    if width % (len(devices) * chunk):
+    if not isinstance(width, Integral) or width < 1 or width % (len(devices) * chunk):
         raise ValueError(
             f"width must be a positive multiple of the {len(devices)} devices"
             + (f" × {chunk} lanes a chunk" if chunk > 1 else "")
