@@ -71,14 +71,14 @@ def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> De
     """
     log_norms = _checked(log_norms)
     num_steps = log_norms.shape[-1]
-    last = num_steps - 1 if last is None else last
-    if not 0 <= first < last < num_steps:
+    stop = num_steps - 1 if last is None else last
+    if not 0 <= first < stop < num_steps:
         raise ValueError(
             f"a slope needs two lags between 0 and {num_steps - 1}; got first={first}, last={last}."
         )
     lags = jnp.arange(num_steps, dtype=log_norms.dtype)
     lags = jnp.broadcast_to(lags, log_norms.shape)
-    used = jnp.isfinite(log_norms) & (lags >= first) & (lags <= last)
+    used = jnp.isfinite(log_norms) & (lags >= first) & (lags <= stop)
     count = jnp.sum(used, axis=-1, keepdims=True).astype(log_norms.dtype)
 
     def centred(values):

@@ -7,6 +7,7 @@ from rnnreg.plotting._gradients import (
     gradient_signal,
     path_lengths,
 )
+from rnnreg.plotting._horizons import horizons
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._paths import cv_curve, weight_norms
 from rnnreg.plotting._style import save, style
@@ -18,6 +19,7 @@ __all__ = [
     "gradient_heat_map",
     "gradient_signal",
     "history",
+    "horizons",
     "lambda_axis",
     "loss_curves",
     "path_lengths",
