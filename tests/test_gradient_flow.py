@@ -1,6 +1,7 @@
 """Gradients that go back one step at a time against autodiff of the whole sequence, and against closed forms."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +31,27 @@ def leaky(size=3):
     return rr.cells.from_step(step, init=rr.cells.elman(size).init, hidden_size=size, name="leaky")
 
 
+class Counting(NamedTuple):
+    h: Any
+    count: Any
+
+
+def counting(size=3):
+    """A cell that carries a whole number beside h, which no gradient goes through."""
+
+    def step(params, state, x):
+        new = jnp.tanh(state.h @ params["W_hh"] + x @ params["W_xh"])
+        return Counting(new / (1 + state.count[:, None]), state.count + 1)
+
+    def start(batch, dtype=jnp.float32):
+        return Counting(jnp.zeros((batch, size), dtype), jnp.zeros(batch, jnp.int32))
+
+    init = rr.cells.elman(size).init
+    return rr.cells.from_step(step, init=init, initial_state=start, hidden_size=size)
+
+
 NETWORKS = {
+    "own state": [counting()],
     "elman": [rr.cells.elman(3)],
     "elman of any function": [rr.cells.elman(3, activation=jnp.sin)],
     "gru": [rr.cells.gru(3)],
