@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from rnnreg import plotting
-from rnnreg.diagnostics import GradientFlow, GradientSignal, PathLengths
+from rnnreg.diagnostics import GradientFlow, GradientSignal, PathLengths, horizon
 from rnnreg.sweep import SweepResult
 
 LAMS = np.array([0.0, 1e-4, 1e-3, 1e-2, 1e-1])
@@ -118,3 +118,15 @@ def test_the_heat_map_has_one_panel_a_lambda_and_leaves_the_refit_out():
         plotting.gradient_heat_map(tracked(), name="other")
     with pytest.raises(ValueError, match="a map needs the dimension 'lr'"):
         plotting.gradient_heat_map(tracked(), axis="lr")
+
+
+def test_censored_horizons_are_marked_and_not_averaged():
+    rates = np.array([[0.01, 0.01, 1.0], [0.5, 0.5, 0.01], [1.0, 1.0, 1.0]])
+    reach = horizon(-rates[..., None, None] * np.arange(8))
+    ax = plotting.horizons([0.0, 1e-2, 1e-1], reach)
+    median = ax.lines[1].get_ydata()
+    np.testing.assert_allclose(median, [np.nan, np.nan, 2, 1], rtol=1e-5)  # a gap after λ = 0
+    open_ = next(line for line in ax.lines if line.get_marker() == "^")
+    assert open_.get_ydata().tolist() == [7, 7, 7]
+    with pytest.raises(ValueError, match="one horizon a λ in front"):
+        plotting.horizons([0.0, 1.0], reach)

@@ -31,7 +31,12 @@ class Steps(NamedTuple):
 
 def goes_forwards(net: Network) -> bool:
     """Whether the network is one map of states that is iterated, so that its gradient can go back step by step."""
-    return net.recurrence.truncate is None and not any(entry.bidirectional for entry in net.layers)
+    if net.recurrence.truncate is not None or any(entry.bidirectional for entry in net.layers):
+        return False
+    states = [
+        jax.eval_shape(lambda e=entry: e.cell.initial_state(1, jnp.float32)) for entry in net.layers
+    ]
+    return all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(states))
 
 
 def steps_of(net: Network, params: Params, batch: Batch) -> tuple[Steps, Array]:

@@ -13,6 +13,7 @@ from rnnreg.plotting._gradients import (
     gradient_signal,
     path_lengths,
 )
+from rnnreg.plotting._horizons import horizons
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window
 from rnnreg.plotting._paths import cv_curve, weight_norms
@@ -34,6 +35,7 @@ __all__ = [
     "gradient_signal",
     "hessian_spectrum",
     "history",
+    "horizons",
     "jacobian_products",
     "lambda_axis",
     "loss_curves",

@@ -1,0 +1,70 @@
+"""How far gradients reach, against λ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnreg.diagnostics import Horizon
+from rnnreg.plotting._lambda_axis import lambda_axis, with_gap
+from rnnreg.plotting._style import BLUE, canvas, legend_above
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def horizons(
+    lams: Any, reach: Horizon, *, label: str = "horizon", color: Any = BLUE, ax: Axes | None = None
+) -> Axes:
+    """The horizon of each run against λ, and its median; a censored one is an open triangle at the last lag.
+
+    A median stands only where it is a number: where at least half of the runs fell below the threshold it counts a
+    censored run as longer than all others, and elsewhere there is none.
+
+    Args:
+      lams: `[n]` λ ≥ 0, in any order.
+      reach: from `rr.diagnostics.horizon` of log norms `[n, S, B, T]` or `[n, B, T]`.
+      label: of the median.
+      color: of the points.
+      ax: where to draw.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ValueError: a number of λ that is not that of the horizons.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from rnnreg.diagnostics import horizon
+    >>> rates = -np.array([0.05, 0.5, 1.0])[:, None, None, None] * np.ones((3, 2, 1, 1))
+    >>> ax = horizons([0, 0.1, 1], horizon(rates * np.arange(9)))
+    >>> ax.get_ylabel()
+    'horizon (steps back)'
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    lams = np.asarray(lams, dtype=np.float64)
+    lags, censored = np.asarray(reach.lag, np.float64), np.asarray(reach.censored)
+    if lags.shape[:1] != lams.shape:
+        raise ValueError(
+            f"one horizon a λ in front: got {lams.shape} λ and horizons of shape {lags.shape}."
+        )
+    lags, censored = lags.reshape(len(lams), -1), censored.reshape(len(lams), -1)
+    last = np.asarray(reach.longest, np.float64).max()
+    middle = np.median(np.where(censored, np.inf, lags), axis=1)
+    middle = np.where(np.isfinite(middle), middle, np.nan)
+    with canvas(ax) as ax:
+        x = lambda_axis(ax, lams)
+        places = np.broadcast_to(x[:, None], lags.shape)
+        ax.plot(places.ravel(), lags.ravel(), ".", color=color, alpha=0.5, markersize=5)
+        gapped, median = with_gap(lams, x, middle)
+        ax.plot(gapped, median, color=color, marker="o", label=label)
+        if censored.any():
+            open_ = {"marker": "^", "markerfacecolor": "none", "linestyle": "none"}
+            ends = np.full(int(censored.sum()), last)
+            ax.plot(places[censored], ends, color=color, label="longer than the sequence", **open_)
+        ax.set_ylim(0, 1.08 * last)
+        ax.set_ylabel("horizon (steps back)")
+        legend_above(ax)
+    return ax
