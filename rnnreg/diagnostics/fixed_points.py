@@ -245,7 +245,7 @@ def distinct_points(
     eigenvalues = np.linalg.eigvals(jacobians).astype(complex)
     order = np.argsort(-np.abs(eigenvalues), axis=1, kind="stable")
     eigenvalues = np.take_along_axis(eigenvalues, order, axis=1)
-    moduli = np.abs(eigenvalues)
+    moduli: np.ndarray = np.abs(eigenvalues)
     num_unstable = (moduli > 1).sum(axis=1)
     slow = speed[chosen] > still
     rank = np.lexsort((*points[chosen].T[::-1], num_unstable, slow))
@@ -257,7 +257,7 @@ def distinct_points(
         num_unstable=num_unstable[rank],
         kind=tuple(_kind(int(count), size) for count in num_unstable[rank]),
         slow=slow[rank],
-        marginal=(np.abs(moduli - 1) < margin).any(axis=1)[rank],
+        marginal=np.any(np.abs(moduli - 1) < margin, axis=1)[rank],
         counts=counts[rank],
         num_dropped=int((~usable).sum()),
     )
