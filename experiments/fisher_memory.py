@@ -209,7 +209,7 @@ def _draw(config, lines, kinds, along_input) -> None:
         for ax, (title, memories) in zip(axes, panels, strict=True):
             rr.plotting.fisher_memory(memories, floor=1e-3, ax=ax)
             ax.set_xlim(0, config.normal_size if memories is first else config.size)
-            ax.text(0.98, 0.97, title, ha="right", va="top", transform=ax.transAxes)
+            ax.text(0.98, 0.88, title, ha="right", va="top", transform=ax.transAxes)
             ax.set_ylabel(ax.get_ylabel() if ax is axes[0] else "")
     rr.plotting.save(figure, config.out / "fisher_memory", close=True)
 

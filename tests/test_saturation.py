@@ -41,6 +41,10 @@ def _measured(kind, mask):
     return jax.jit(lambda: saturation(net, params, XS, mask=MASKS[mask]))()
 
 
+def _jitted(system, params, xs, **options):
+    return jax.jit(lambda: saturation(system, params, xs, **options))()
+
+
 def _true(mask):
     return np.ones((B, T), bool) if MASKS[mask] is None else MASKS[mask] > 0
 
@@ -191,7 +195,7 @@ def test_a_rectifier_is_dead_only_where_it_never_wakes():
     assert found.dead_units.tolist() == [False, True, False]
     np.testing.assert_allclose(found.dead, 1 / 3, **tolerance())
     # the padding would wake it
-    masked = saturation(
+    masked = _jitted(
         net, params, jnp.full((1, 3, 1), -1.0).at[0, 2].set(5), mask=jnp.array([[1, 1, 0]])
     )
     assert masked["layer_0"].dead_units.tolist() == [True, True, False]
@@ -202,10 +206,10 @@ def test_a_flipping_unit_is_saturated_but_not_dead():
         return jnp.where(x > 0, 1.0, -1.0) * jnp.ones_like(state)
 
     xs = jnp.array([[[1.0], [-1.0]]])
-    found = saturation(flip, None, xs, state=jnp.zeros((1, 1)))["state"]
+    found = _jitted(flip, None, xs, state=jnp.zeros((1, 1)))["state"]
     assert float(found.saturated) == 1
     assert not found.dead_units[0]
-    held = saturation(flip, None, jnp.abs(xs), state=jnp.zeros((1, 1)))["state"]
+    held = _jitted(flip, None, jnp.abs(xs), state=jnp.zeros((1, 1)))["state"]
     assert bool(held.dead_units[0])
 
 
@@ -236,11 +240,11 @@ def test_participation_counts_directions(rank, size):
         return x @ params
 
     xs = jax.random.normal(KEY, (50, 40, rank))
-    found = saturation(step, basis, xs, state=jnp.zeros((50, size)))["state"]
+    found = _jitted(step, basis, xs, state=jnp.zeros((50, size)))["state"]
     np.testing.assert_allclose(found.participation, rank, rtol=0.02)  # 2000 draws
-    tiny = saturation(step, 1e-15 * basis, xs, state=jnp.zeros((50, size)))["state"]
+    tiny = _jitted(step, 1e-15 * basis, xs, state=jnp.zeros((50, size)))["state"]
     np.testing.assert_allclose(tiny.participation, found.participation, **tolerance(loosen=10))
-    still = saturation(step, 0 * basis, xs, state=jnp.zeros((50, size)))["state"]
+    still = _jitted(step, 0 * basis, xs, state=jnp.zeros((50, size)))["state"]
     assert np.isnan(still.participation)
 
 

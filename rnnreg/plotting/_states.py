@@ -186,7 +186,7 @@ def saturation(found: Saturation, *, ax: Axes | None = None) -> Axes:
             steps,
             edges[0] + span * shares,
             color=VERMILLION,
-            label=f"saturated, 0 to 1 over the height (mean {float(found.saturated):.2f})",
+            label=f"share saturated, 0–1 over the height (mean {float(found.saturated):.2f})",
         )
         ax.set_ylim(edges[0], edges[-1])
         ax.set_xlabel("step t")
