@@ -61,9 +61,9 @@ def horizons(
         gapped, median = with_gap(lams, x, middle)
         ax.plot(gapped, median, color=color, marker="o", label=label)
         if censored.any():
-            open_ = {"marker": "^", "markerfacecolor": "none", "linestyle": "none"}
             ends = np.full(int(censored.sum()), last)
-            ax.plot(places[censored], ends, color=color, label="longer than the sequence", **open_)
+            (open_,) = ax.plot(places[censored], ends, "^", color=color)
+            open_.set(markerfacecolor="none", label="longer than the sequence")
         ax.set_ylim(0, 1.08 * last)
         ax.set_ylabel("horizon (steps back)")
         legend_above(ax)
