@@ -124,7 +124,7 @@ def test_censored_horizons_are_marked_and_not_averaged():
     rates = np.array([[0.01, 0.01, 1.0], [0.5, 0.5, 0.01], [1.0, 1.0, 1.0]])
     reach = horizon(-rates[..., None, None] * np.arange(8))
     ax = plotting.horizons([0.0, 1e-2, 1e-1], reach)
-    median = ax.lines[1].get_ydata()
+    median = next(line for line in ax.lines if line.get_label() == "horizon").get_ydata()
     np.testing.assert_allclose(median, [np.nan, np.nan, 2, 1], rtol=1e-5)  # a gap after λ = 0
     open_ = next(line for line in ax.lines if line.get_marker() == "^")
     assert open_.get_ydata().tolist() == [7, 7, 7]
