@@ -95,7 +95,7 @@ class Config:
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
     "quick": {
-        "num_steps": (5, 10),
+        "num_steps": (10,),
         "predicted_steps": (),
         "gains": (0.8, 0.9),
         "fitted_gains": (0.8, 0.9),
