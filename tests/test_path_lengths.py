@@ -94,9 +94,10 @@ def test_the_parts_sum_to_autodiff(name, readout):
         assert float(parts.rest_share) == 0
 
 
+@pytest.mark.float64_only  # finite pieces against autodiff: once, where they are exact
 @pytest.mark.parametrize(
     ("name", "readout"),
-    [("elman", "all"), ("lstm", "last"), ("own step", "all"), ("below", "all"), ("below", "last")],
+    [("elman", "all"), ("lstm", "last"), ("own step", "all"), ("below", "last")],
 )
 def test_each_part_is_that_of_its_lag(name, readout):
     net, params, batch, path = _case(name, readout, MASK)
