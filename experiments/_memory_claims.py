@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from experiments import _memory_theory as theory
-from experiments._memory_statistics import Law, Threshold, proportion
+from experiments._intervals import proportion
+from experiments._memory_runs import cost_of
+from experiments._memory_statistics import Law, Threshold
 from experiments._report import Claim
-from rnnreg.diagnostics import spectra
 
 SKETCH = "this project's sketch"
 
@@ -21,8 +22,7 @@ def branch_ratios(diagram: Any) -> tuple[np.ndarray, np.ndarray]:
     """
     switch, spinodal = [], []
     for T, warm in diagram.warm.items():
-        spectrum = spectra(warm.params)["layer_0/W_hh"]
-        cost = (spectrum.frobenius[0, ..., 0] / np.maximum(spectrum.rho[0, ..., 0], 1e-30)) ** 2
+        cost = cost_of(warm)
         for seed in range(warm.loss.shape[2]):
             alive = warm.alive[0, :, seed]
             worth = alive & (warm.objective[0, :, seed] < 1)

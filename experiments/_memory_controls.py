@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnreg as rr
+from experiments._intervals import proportion
 from experiments._memory_runs import cold_starts
-from experiments._memory_statistics import Threshold, fit_threshold, proportion
+from experiments._memory_statistics import Threshold, fit_threshold
 from experiments._memory_task import (
     ALIVE,
     Variant,

@@ -8,9 +8,9 @@ import numpy as np
 
 from experiments import _memory_theory as theory
 from experiments._memory_controls import interval
+from experiments._memory_runs import cost_of
 from experiments._memory_statistics import Law
 from experiments._report import text_table
-from rnnreg.diagnostics import spectra
 
 
 def line(diagram: Any, num_steps: int) -> str:
@@ -86,8 +86,7 @@ def kind(warm: Any) -> float:
     last = [(count - 1, seed) for seed, count in enumerate(counts) if count]
     if not last:
         return float("nan")
-    spectrum = spectra(warm.params)["layer_0/W_hh"]
-    cost = (spectrum.frobenius[0, ..., 0] / spectrum.rho[0, ..., 0].clip(1e-30)) ** 2
+    cost = cost_of(warm)
     return float(np.median([cost[place] for place in last]))
 
 

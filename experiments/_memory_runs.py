@@ -114,6 +114,12 @@ class Warm(NamedTuple):
         return self.loss < ALIVE
 
 
+def cost_of(warm: Any) -> np.ndarray:
+    """‖W_hh‖² / ρ² on the way up, `[λ, seed]`: 1 for one real eigenvalue, 2 for a pair."""
+    spectrum = rr.diagnostics.spectra(warm.params)["layer_0/W_hh"]
+    return (spectrum.frobenius[0, ..., 0] / np.maximum(spectrum.rho[0, ..., 0], 1e-30)) ** 2
+
+
 def warm_paths(
     folder: Path,
     variant: Variant,

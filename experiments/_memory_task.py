@@ -54,10 +54,8 @@ class Variant(NamedTuple):
 
 def recall_batch(num_steps: int, *, num_bits: int = 1) -> rr.Batch:
     """All 2^K patterns; xs `[2^K, T + 1, K]`, zero after step 0, ys `[2^K, K]`."""
-    patterns = np.arange(2**num_bits)[:, None] // 2 ** np.arange(num_bits)
-    bits = (2 * (patterns % 2) - 1).astype(np.float32)
-    silence = np.zeros((len(bits), num_steps, num_bits), np.float32)
-    return rr.Batch(np.concatenate([bits[:, None], silence], axis=1), bits)
+    task = rr.tasks.delayed_recall(num_steps, num_bits=num_bits)
+    return jax.tree.map(np.asarray, task.sample(jax.random.key(0), 2**num_bits))
 
 
 def near_identity() -> rr.penalties.Penalty:
@@ -120,12 +118,7 @@ def over_lanes(function: Any, lanes: Any, shared: Any = (), *, seconds: float = 
     """`function(lane, shared)` of every lane, on all cores, by the library's lane runner; outputs stacked."""
     num = len(jax.tree.leaves(lanes)[0])
     plan = rr.lanes.make_plan(num, lane_seconds=seconds, how="one_by_one")
-    program = rr.lanes.Program(function, plan, lanes, shared)
-    parts = list(program.run(lanes, shared))
-    order = np.argsort(np.concatenate([numbers for numbers, _ in parts]))
-    return jax.tree.map(
-        lambda *leaves: np.concatenate(leaves)[order], *[outputs for _, outputs in parts]
-    )
+    return rr.lanes.Program(function, plan, lanes, shared).collect(lanes, shared)
 
 
 class Measured(NamedTuple):

@@ -197,17 +197,3 @@ def threshold(lam: np.ndarray, alive: np.ndarray) -> Threshold:
         high=float(np.exp(middle + half)),
         open_seeds=open_seeds,
     )
-
-
-def clopper_pearson(count: int, total: int) -> tuple[float, float]:
-    """The exact 95 % interval of a proportion.
-
-    >>> low, high = clopper_pearson(8, 8)
-    >>> round(low, 4), high
-    (0.6306, 1.0)
-    """
-    from scipy.stats import beta
-
-    low = 0.0 if count == 0 else float(beta.ppf(0.025, count, total - count + 1))
-    high = 1.0 if count == total else float(beta.ppf(0.975, count + 1, total - count))
-    return low, high

@@ -8,6 +8,7 @@ import numpy as np
 
 import rnnreg as rr
 from experiments import _vanishing as vanishing
+from experiments._intervals import proportion
 
 KINDS = {"cold": "cold start", "warm": "λ switched on after training"}
 
@@ -110,7 +111,7 @@ def share(
     x = rr.plotting.lambda_axis(ax, path.lam)
     alive = vanishing.remembers(path, prediction.blind)
     shares = alive.mean(axis=1)
-    intervals = np.array([vanishing.clopper_pearson(int(a.sum()), len(a)) for a in alive]).T
+    intervals = np.stack(proportion(alive.sum(axis=1), alive.shape[1]))
     shift = {"cold": 0.97, "warm": 1.03}[kind]
     ax.errorbar(
         x * shift, shares, yerr=np.abs(intervals - shares), fmt="o", color=color, elinewidth=0.8

@@ -22,6 +22,7 @@ import rnnreg as rr
 from experiments import _sunspots
 from experiments import _vanishing as vanishing
 from experiments import _vanishing_figures as figures
+from experiments._intervals import proportion
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
 
 HERE = "written down before the sweep"
@@ -352,11 +353,9 @@ def best_lambda(path: vanishing.Path) -> int:
 def proportions(path: vanishing.Path, prediction: vanishing.Prediction) -> list[dict[str, Any]]:
     """The share of seeds that remember at each λ, with Clopper–Pearson intervals."""
     alive = vanishing.remembers(path, prediction.blind)
-    rows = []
-    for lam, seeds in zip(path.lam, alive, strict=True):
-        low, high = vanishing.clopper_pearson(int(seeds.sum()), len(seeds))
-        rows.append({"lam": lam, "share": float(seeds.mean()), "low": low, "high": high})
-    return rows
+    columns = (path.lam, alive.mean(axis=1), *proportion(alive.sum(axis=1), alive.shape[1]))
+    names = ("lam", "share", "low", "high")
+    return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
 
 
 def memory_table(path: vanishing.Path, prediction: vanishing.Prediction) -> str:

@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
-from rnnreg.network import Network
+from rnnreg.network import Network, start_state
 from rnnreg.penalties import Context, Penalty
 from rnnreg.recurrence import cell_step
 
@@ -65,7 +65,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
     ):
         start = network_state
         if fresh is not None:  # a learned start has its gradient through here
-            own = start_state(net, params, batch)
+            own = start_state(net, params, batch.xs)
             start = jax.tree.map(lambda o, s: jnp.where(fresh, o, s), own, network_state)
 
         def data_loss(perturbations):
@@ -111,12 +111,6 @@ def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, 
         states,
         is_leaf=lambda s: hasattr(s, "h"),
     )
-
-
-def start_state(net: Network, params: Params, batch: Batch) -> dict[str, Any]:
-    """What the network starts from, by layer, fields `[B, H]`: a masked step holds the state, and hands it back."""
-    first = batch.xs[:, :1]
-    return net.apply(params, first, mask=jnp.zeros(first.shape[:2])).final_state
 
 
 def _steps(net: Network) -> dict[str, Callable[..., Any]]:

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from experiments import _intervals as intervals
 from experiments import _memory_predictors as predictors
 from experiments import _memory_statistics as statistics
+from experiments._intervals import proportion
 from experiments._memory_runs import cold_starts, warm_paths
-from experiments._memory_statistics import fit_law, fit_threshold, proportion
+from experiments._memory_statistics import fit_law, fit_threshold
 from experiments._memory_task import (
     Variant,
     decoded_bits,
@@ -28,6 +30,7 @@ SMALL = Variant(hidden_size=4, num_updates=60, num_records=2, learning_rate=0.02
 
 def test_docstrings_hold():
     assert doctest.testmod(statistics).failed == 0
+    assert doctest.testmod(intervals).failed == 0
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.3, 0.8])

@@ -1,6 +1,5 @@
 """Figures of dynamics: what is drawn is what was measured, and what is unresolved is not drawn."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -14,11 +13,7 @@ from rnnreg.diagnostics import (
 )
 from rnnreg.plotting._dynamics import _settled_limits
 
-
-@pytest.fixture(autouse=True)
-def _close():
-    yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("no_figures_left")
 
 
 def products(rate, *, rows=2, steps=5, unresolved=()):

@@ -1,8 +1,6 @@
 """Figures of states, of memory and of the loss: drawn where they were asked for, with nothing cut off."""
 
-import itertools
-import warnings
-
+import figure_contract
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -18,6 +16,8 @@ from rnnreg.diagnostics import (
     Saturation,
     SufficientWindow,
 )
+
+pytestmark = pytest.mark.usefixtures("no_figures_left")
 
 RNG = np.random.default_rng(20240229)
 LAGS = np.arange(20)
@@ -95,54 +95,20 @@ DRAW = {
 }
 
 
-@pytest.fixture(autouse=True)
-def no_figures_left():
-    plt.close("all")
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("name", DRAW)
 def test_draws_on_the_given_axes_and_makes_no_other_figure(name):
-    figure, ax = plt.subplots()
-    assert DRAW[name](ax) is ax
-    assert plt.get_fignums() == [figure.number]
-    assert ax.get_xlabel()
-    assert ax.get_ylabel()
+    figure_contract.draws_on_the_given_axes(DRAW[name])
 
 
 @pytest.mark.parametrize("name", DRAW)
 def test_makes_one_white_figure_and_leaves_the_settings_alone(name):
-    before = dict(plt.rcParams)
-    ax = DRAW[name](None)
-    assert plt.get_fignums() == [ax.figure.number]
-    assert ax.figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
-    assert dict(plt.rcParams) == before
+    figure_contract.makes_one_white_figure(DRAW[name])
 
 
 @pytest.mark.parametrize("size", [(3.3, 2.6), (7.0, 4.0)], ids=str)
 @pytest.mark.parametrize("name", DRAW)
 def test_nothing_is_cut_off_and_no_tick_labels_overlap(name, size):
-    with plotting.style():
-        figure, ax = plt.subplots(figsize=size)
-    DRAW[name](ax)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a layout that collapses is a warning
-        figure.canvas.draw()
-    whole = figure.bbox
-    for part in (
-        *(axes.get_tightbbox() for axes in figure.axes),
-        *([ax.get_legend().get_window_extent()] if ax.get_legend() else []),
-    ):
-        assert part.x0 >= -1
-        assert part.y0 >= -1
-        assert part.x1 <= whole.width + 1
-        assert part.y1 <= whole.height + 1
-    boxes = sorted(
-        (label.get_window_extent() for label in ax.get_xticklabels() if label.get_text()),
-        key=lambda box: box.x0,
-    )
-    assert all(left.x1 <= right.x0 for left, right in itertools.pairwise(boxes))
+    figure_contract.fits(DRAW[name], size)
 
 
 def test_what_did_not_converge_is_named_and_not_drawn():

@@ -5,6 +5,7 @@ import pytest
 
 from experiments import _latch as latch
 from experiments import _vanishing as vanishing
+from experiments._intervals import proportion
 
 
 def test_threshold_lies_between_the_last_with_and_the_first_without():
@@ -27,7 +28,7 @@ def test_threshold_counts_seeds_without_an_end():
     ("count", "low", "high"), [(0, 0, 0.3085), (5, 0.1871, 0.8129), (10, 0.6915, 1)]
 )
 def test_clopper_pearson_of_ten(count, low, high):
-    np.testing.assert_allclose(vanishing.clopper_pearson(count, 10), (low, high), atol=5e-5)
+    np.testing.assert_allclose(proportion(np.array(count), 10), (low, high), atol=5e-5)
 
 
 def test_held_state_is_a_fixed_point():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.data import Batch
-from rnnreg.network import Network
+from rnnreg.network import Network, start_state
 
 Params = dict[str, Any]
 
@@ -43,8 +43,7 @@ def steps_of(net: Network, params: Params, batch: Batch) -> tuple[Steps, Array]:
     """Every step of the network on a batch, and its outputs."""
     xs = jnp.asarray(batch.xs)
     out = net.apply(params, xs, mask=batch.mask)
-    # a masked step holds the state, so what comes out is what the network starts from
-    start = net.apply(params, xs[:, :1], mask=jnp.zeros((len(xs), 1))).final_state
+    start = start_state(net, params, xs)
 
     def before(first, states):
         return jnp.concatenate([first[None], jnp.swapaxes(states, 0, 1)[:-1]])

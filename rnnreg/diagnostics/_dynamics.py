@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.cells import Cell
-from rnnreg.network import Network
+from rnnreg.network import Network, start_state
+from rnnreg.penalties import leaf_paths
 from rnnreg.recurrence import cell_step
 
 Params = dict[str, Any]
@@ -69,8 +70,7 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
         ]
         return jax.tree.unflatten(structure, parts)
 
-    paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(given)]
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") or "state" for path in paths]
+    names = [path or "state" for path in leaf_paths(given)]
     places = {
         name: slice(begin, end) for name, begin, end in zip(names, ends, ends[1:], strict=False)
     }
@@ -93,11 +93,8 @@ def _stepped(
             raise ValueError(
                 "a bidirectional network has no state that goes forwards alone, so no dynamics; give one of its cells."
             )
-        if (
-            state is None
-        ):  # a masked step holds the state, so what comes out is what the network starts from
-            no_step = jnp.zeros((len(first), 1))
-            state = net.apply(params, first[:, None], mask=no_step).final_state
+        if state is None:
+            state = start_state(net, params, first[:, None])
         return lambda state, x: net.apply(params, x[:, None], state=state).final_state, state
     if isinstance(system, Cell):
         step = cell_step(system)
@@ -112,6 +109,15 @@ def _stepped(
             "a step function has no initial state of its own: give state, a tree of [B, …] arrays."
         )
     return lambda state, x: system(params, state, x), state
+
+
+def place_of(dynamics: Dynamics, field: str | None) -> slice:
+    """Which of the n state numbers a field is; all for None."""
+    if field is None:
+        return slice(0, dynamics.size)
+    if field not in dynamics.places:
+        raise ValueError(f"field {field!r} is not in the state, which has {list(dynamics.places)}.")
+    return dynamics.places[field]
 
 
 def _check_step(advance: Callable[[Any, Array], Any], state: Any, x: Array) -> None:

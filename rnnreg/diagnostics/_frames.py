@@ -72,6 +72,14 @@ def check_inputs(xs: Any) -> int:
     return shapes[0][1]
 
 
+def check_every(every: int, num_steps: int) -> None:
+    """Raises where steps do not come in blocks of `every`."""
+    if every < 1 or num_steps % every:
+        raise ValueError(
+            f"every must divide the number of steps; got every={every} and T={num_steps}. Cut xs, or change every."
+        )
+
+
 def check_count(count: int | None, name: str, most: int) -> int:
     """How many are wanted, all for None; raises outside 1 … most."""
     if count is None:

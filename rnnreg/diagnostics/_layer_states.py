@@ -11,8 +11,8 @@ from jax import Array
 
 from rnnreg.cells import Cell, Weights
 from rnnreg.diagnostics._dynamics import dynamics_of
-from rnnreg.diagnostics._trajectory import states_along
-from rnnreg.network import Network
+from rnnreg.diagnostics._trajectory import before, states_along
+from rnnreg.network import start_state
 from rnnreg.recurrence import unroll
 from rnnreg.recurrence._scan import affine
 
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 def network_runs(net, params, xs, mask, state, gates) -> Iterator[Run]:
     """Each pass over each layer, with the inputs and the states that its gates saw."""
     out = net.apply(params, xs, mask=mask, state=state)
-    start = _start(net, params, xs, state)
+    start = start_state(net, params, xs) if state is None else state
     inputs = jnp.asarray(xs)
     if "embedding" in params:
         inputs = jnp.asarray(params["embedding"]["W_embed"])[inputs]
@@ -60,12 +60,6 @@ def network_runs(net, params, xs, mask, state, gates) -> Iterator[Run]:
             )
 
 
-def _start(net: Network, params: Params, xs: Array, state: Any) -> dict[str, Any]:
-    """The states that each layer starts from: a masked step holds them."""
-    first = jnp.asarray(xs)[:, :1]
-    return net.apply(params, first, mask=jnp.zeros(first.shape[:2]), state=state).final_state
-
-
 def cell_runs(cell, params, xs, mask, state, gates) -> Iterator[Run]:
     begin = cell.initial_state(len(xs), xs.dtype) if state is None else state
     time_mask = None if mask is None else jnp.swapaxes(jnp.asarray(mask), 0, 1)
@@ -88,12 +82,11 @@ def step_runs(step, params, xs, mask, state, gates) -> Iterator[Run]:
         states = states_along(dynamics, xs)
     opened = {}
     if gates is not None:
-        before = jnp.concatenate([dynamics.start[:, None], states[:, :-1]], axis=1)
 
         def along(flat, x):
             return gates(params, dynamics.unflatten(flat), x)
 
-        opened = jax.vmap(along, in_axes=1, out_axes=1)(before, xs)
+        opened = jax.vmap(along, in_axes=1, out_axes=1)(before(dynamics, states), xs)
     for name, place in dynamics.places.items():
         yield Run(name, None, states[..., place], opened)
         opened = {}
@@ -109,14 +102,14 @@ def _gates_along(cell, params, inputs, states, begin, reverse, gates) -> dict[st
         )
         return jnp.concatenate(pieces, axis=1)
 
-    before = jax.tree.map(shifted, states, begin)
+    previous = jax.tree.map(shifted, states, begin)
     if gates is not None:
         return jax.vmap(lambda state, x: gates(params, state, x), in_axes=1, out_axes=1)(
-            before, inputs
+            previous, inputs
         )
     if own is None or cell.weights is None or cell.derivative is None:
         return {}
     W_xh, W_hh, b_h, b_hh = Weights(*cell.weights(params))
-    x_proj, h_proj = affine(inputs, W_xh, b_h, None), affine(before.h, W_hh, b_hh, None)
-    _, saved = cell.derivative.record(before, x_proj, h_proj)
+    x_proj, h_proj = affine(inputs, W_xh, b_h, None), affine(previous.h, W_hh, b_hh, None)
+    _, saved = cell.derivative.record(previous, x_proj, h_proj)
     return {name: value for name, value in zip(own, saved, strict=False) if name is not None}

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.diagnostics._dynamics import Dynamics
+from rnnreg.diagnostics._frames import time_first
 
 
-def states_along(dynamics: Dynamics, xs: Array) -> Array:
+def states_along(dynamics: Dynamics, xs: Any) -> Array:
     """The flat states after each step, `[B, T, n]`."""
 
     def step(state, x):
         new = dynamics.step(state, x)
         return new, new
 
-    _, states = jax.lax.scan(step, dynamics.start, jnp.swapaxes(xs, 0, 1))
+    _, states = jax.lax.scan(step, dynamics.start, time_first(xs))
     return jnp.swapaxes(states, 0, 1)
+
+
+def before(dynamics: Dynamics, states: Array) -> Array:
+    """The states that each step starts from, `[B, T, n]`, from those after each step."""
+    return jnp.concatenate([dynamics.start[:, None], states[:, :-1]], axis=1)
+
+
+def backwards(dynamics: Dynamics, xs: Any, every: int) -> tuple[Array, Any]:
+    """States before each step and inputs, from the last step to the first, `[R, every, B, …]`."""
+    states = before(dynamics, states_along(dynamics, xs))
+    return jax.tree.map(
+        lambda leaf: leaf[::-1].reshape(len(leaf) // every, every, *leaf.shape[1:]),
+        (time_first(states), time_first(xs)),
+    )
 
 
 def check_sequences(xs: Array) -> Array:

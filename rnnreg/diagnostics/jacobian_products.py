@@ -9,15 +9,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.diagnostics import _graded as graded
-from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of
+from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of, place_of
 from rnnreg.diagnostics._frames import (
     check_count,
+    check_every,
     check_inputs,
     orthonormalised,
     pulled,
     starting_frame,
-    time_first,
 )
+from rnnreg.diagnostics._trajectory import backwards
 
 
 class JacobianProducts(NamedTuple):
@@ -92,17 +93,12 @@ def jacobian_products(
     >>> [round(float(log / jnp.log(2))) for log in products.log_singular[0, -1]]  # 2⁻³⁰⁰ is no float32 number
     [0, -300]
     """
-    num_steps = check_inputs(xs)
-    if every < 1 or num_steps % every:
-        raise ValueError(
-            f"every must divide the number of steps; got every={every} and T={num_steps}. Cut xs, or change every."
-        )
+    check_every(every, check_inputs(xs))
     dynamics = dynamics_of(system, params, xs, state=state)
     place = place_of(dynamics, field)
     k = check_count(num_singular, "num_singular", place.stop - place.start)
-    backwards = _backwards(dynamics, xs, every)
     product = _graded_product if small_ones else _plain_product
-    logs, doubt = product(dynamics, backwards, place)  # [R, B, m]
+    logs, doubt = product(dynamics, backwards(dynamics, xs, every), place)  # [R, B, m]
     first = jnp.zeros((1, *logs.shape[1:]), logs.dtype)
     logs, doubt = (jnp.swapaxes(jnp.concatenate([first, values]), 0, 1) for values in (logs, doubt))
     return JacobianProducts(
@@ -114,35 +110,7 @@ def jacobian_products(
     )
 
 
-def place_of(dynamics: Dynamics, field: str | None) -> slice:
-    """Which of the n state numbers a field is; all for None."""
-    if field is None:
-        return slice(0, dynamics.size)
-    if field not in dynamics.places:
-        raise ValueError(f"field {field!r} is not in the state, which has {list(dynamics.places)}.")
-    return dynamics.places[field]
-
-
-def trajectory(dynamics: Dynamics, xs: Any) -> tuple[Array, Array]:
-    """The states `[T, B, n]` before each step of time-first inputs, and the last one."""
-
-    def advance(state, x):
-        return dynamics.step(state, x), state
-
-    final, states = jax.lax.scan(advance, dynamics.start, xs)
-    return states, final
-
-
-def _backwards(dynamics: Dynamics, xs: Any, every: int) -> tuple[Array, Any]:
-    """States before each step and inputs, from the last step to the first, `[R, every, B, …]`."""
-    xs = time_first(xs)
-    states, _ = trajectory(dynamics, xs)
-    return jax.tree.map(
-        lambda leaf: leaf[::-1].reshape(len(leaf) // every, every, *leaf.shape[1:]), (states, xs)
-    )
-
-
-def _graded_product(dynamics: Dynamics, backwards: Any, place: slice) -> tuple[Array, Array]:
+def _graded_product(dynamics: Dynamics, steps: Any, place: slice) -> tuple[Array, Array]:
     """ln σ and the doubt of each, `[R, B, m]`."""
     rows, size, dtype = dynamics.start.shape[0], place.stop - place.start, dynamics.start.dtype
     frame = jnp.zeros((dynamics.size, size), dtype).at[place].set(starting_frame(size, size, dtype))
@@ -166,10 +134,10 @@ def _graded_product(dynamics: Dynamics, backwards: Any, place: slice) -> tuple[A
         carry, _ = jax.lax.scan(back, carry, at)
         return carry, jax.vmap(resolved)(*carry)
 
-    return jax.lax.scan(block, start, backwards)[1]
+    return jax.lax.scan(block, start, steps)[1]
 
 
-def _plain_product(dynamics: Dynamics, backwards: Any, place: slice) -> tuple[Array, Array]:
+def _plain_product(dynamics: Dynamics, steps: Any, place: slice) -> tuple[Array, Array]:
     """The same from e^s M with one scale s and a dense SVD."""
     rows, size, dtype = dynamics.start.shape[0], place.stop - place.start, dynamics.start.dtype
     ends = jnp.eye(dynamics.size, dtype=dtype)[:, place]
@@ -195,4 +163,4 @@ def _plain_product(dynamics: Dynamics, backwards: Any, place: slice) -> tuple[Ar
         doubt = rounding / jnp.where(relative > 0, relative, rounding)
         return carry, (jnp.log(values) + scale[:, None], doubt)
 
-    return jax.lax.scan(block, start, backwards)[1]
+    return jax.lax.scan(block, start, steps)[1]

@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
 from rnnreg.network import Network
-from rnnreg.penalties import leaf_paths
+from rnnreg.penalties import leaf_paths, with_leaves
 
 Params = Any
 LossOf = Callable[[Params], Array]
@@ -154,7 +154,7 @@ def coordinate_direction(params: Params, path: str, *, index: tuple[int, ...] = 
             f"{path!r} has shape {shape}, so index must name one entry of it; got {index}."
         )
     zeros = jax.tree.map(jnp.zeros_like, params)
-    return _replaced(zeros, path, lambda leaf: leaf.at[index].set(1))
+    return with_leaves(zeros, {path: leaf_paths(zeros)[path].at[index].set(1)})
 
 
 def random_direction(
@@ -209,13 +209,3 @@ def _check_like(direction: Params, params: Params) -> None:
             f"a direction must be a tree like params, {shapes[1]}; got {shapes[0]}. One of several Hessian "
             "directions is jax.tree.map(lambda leaf: leaf[0], found.directions)."
         )
-
-
-def _replaced(tree: Params, path: str, change: Callable[[Array], Array]) -> Params:
-    """The tree with one leaf changed."""
-
-    def at(found, leaf):
-        name = jax.tree_util.keystr(found, simple=True, separator="/")
-        return change(leaf) if name == path else leaf
-
-    return jax.tree_util.tree_map_with_path(at, tree)

@@ -11,6 +11,7 @@ from jax import Array
 from rnnreg.diagnostics._dynamics import System, dynamics_of
 from rnnreg.diagnostics._frames import (
     check_count,
+    check_every,
     check_inputs,
     orthonormalised,
     pushed,
@@ -140,10 +141,7 @@ def lyapunov(
 
 def _blocks(num_steps: int, every: int, discard: int | None) -> int:
     """How many blocks of `every` steps go by before counting begins."""
-    if every < 1 or num_steps % every:
-        raise ValueError(
-            f"every must divide the number of steps; got every={every} and T={num_steps}. Cut xs, or change every."
-        )
+    check_every(every, num_steps)
     discard = num_steps // 10 if discard is None else discard
     skipped = -(-discard // every)
     if discard < 0 or skipped >= num_steps // every:

@@ -211,8 +211,12 @@ def sufficient_window(
     if not lengths or lengths[0] < 1 or lengths[-1] > num_steps:
         raise ValueError(f"windows must lie in 1 … {num_steps}, the steps of xs; got {windows!r}.")
     dynamics = dynamics_of(system, params, xs, state=state)
-    read = read or _reader(system, params)
-    outputs = read(dynamics.unflatten(states_along(dynamics, xs)[:, -1]))
+    read = read or _readout(system, params)
+
+    def compared(flat):
+        return flat if read is None else read(dynamics.unflatten(flat))
+
+    outputs = compared(states_along(dynamics, xs)[:, -1])
 
     longest, count = lengths[-1], len(lengths)
     begins = longest - jnp.asarray(lengths)
@@ -226,9 +230,7 @@ def sufficient_window(
 
     last = jnp.swapaxes(xs[:, num_steps - longest :], 0, 1)
     states, _ = jax.lax.scan(step, start, (jnp.arange(longest), last))
-    truncated = jnp.stack(
-        [read(dynamics.unflatten(rows)) for rows in states.reshape(count, num_rows, -1)]
-    )
+    truncated = jnp.stack([compared(rows) for rows in states.reshape(count, num_rows, -1)])
     apart = (truncated - jnp.broadcast_to(outputs, truncated.shape)).reshape(count, num_rows, -1)
     deviation = jnp.linalg.norm(apart, axis=-1)
     fits = (deviation <= tolerance).astype(jnp.int32)
@@ -244,19 +246,14 @@ def _first(tried: Array, stays: Array) -> Array:
     return jnp.where(stays.any(axis=0), tried[jnp.argmax(stays, axis=0)], -1)
 
 
-def _reader(system: System, params: Any) -> Callable[[Any], Array]:
-    """What is compared by default: a network's output, else everything that is carried."""
-    if isinstance(system, Network) and system.output_size is not None:
-        name, entry = f"layer_{len(system.layers) - 1}", system.layers[-1]
+def _readout(system: System, params: Any) -> Callable[[Any], Array] | None:
+    """The output of a network from its state; None where there is no readout, and all that is carried is compared."""
+    if not isinstance(system, Network) or system.output_size is None:
+        return None
+    name, entry = f"layer_{len(system.layers) - 1}", system.layers[-1]
 
-        def readout(state):
-            last = state[name][-1] if entry.repeat > 1 else state[name]
-            return last.h @ params["readout"]["W_hy"] + params["readout"]["b_y"][None]
+    def readout(state):
+        last = state[name][-1] if entry.repeat > 1 else state[name]
+        return last.h @ params["readout"]["W_hy"] + params["readout"]["b_y"][None]
 
-        return readout
-
-    def everything(state):
-        rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(state)]
-        return jnp.concatenate(rows, axis=1)
-
-    return everything
+    return readout

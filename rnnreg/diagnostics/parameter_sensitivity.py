@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of
-from rnnreg.diagnostics._frames import check_inputs, time_first
-from rnnreg.diagnostics.jacobian_products import place_of, trajectory
-from rnnreg.penalties import leaf_paths
+from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of, place_of
+from rnnreg.diagnostics._frames import check_every, check_inputs
+from rnnreg.diagnostics._trajectory import backwards
+from rnnreg.penalties import leaf_paths, with_leaves
 
 
 class ParameterSensitivity(NamedTuple):
@@ -67,16 +67,10 @@ def parameter_sensitivity(
     >>> jnp.exp(found.log_parameters[0]).round(2).tolist()  # Σ h_{t−1} over the last ℓ steps, h = 0, 1, 2
     [0.0, 2.0, 3.0, 3.0]
     """
-    num_steps = check_inputs(xs)
-    if every < 1 or num_steps % every:
-        raise ValueError(
-            f"every must divide the number of steps; got every={every} and T={num_steps}. Cut xs, or change every."
-        )
+    check_every(every, check_inputs(xs))
     dynamics = dynamics_of(system, params, xs, state=state)
     place = place_of(dynamics, field)
     chosen = _chosen(params, weights)
-    xs = time_first(xs)
-    states, _ = trajectory(dynamics, xs)
     pull = _pull_of_a_row(system, params, chosen, dynamics)
     rows, dtype = dynamics.start.shape[0], dynamics.start.dtype
     ends = jnp.eye(dynamics.size, dtype=dtype)[place]  # [m, n]
@@ -93,10 +87,7 @@ def parameter_sensitivity(
         states_too = scale + jnp.log(_norms([ends[:, :, place]]))
         return carry, (sum_scale + jnp.log(_norms(list(sums.values()))), states_too)
 
-    backwards = jax.tree.map(
-        lambda leaf: leaf[::-1].reshape(len(leaf) // every, every, *leaf.shape[1:]), (states, xs)
-    )
-    _, (parameters, of_state) = jax.lax.scan(block, start, backwards)
+    _, (parameters, of_state) = jax.lax.scan(block, start, backwards(dynamics, xs, every))
     first = jnp.full((1, rows), -jnp.inf, dtype)
     size = jnp.full((1, rows), 0.5 * jnp.log(jnp.asarray(len(ends), dtype)), dtype)
     return ParameterSensitivity(
@@ -124,17 +115,12 @@ def _chosen(params: Any, weights: str | None) -> dict[str, Array]:
 def _pull_of_a_row(system: System, params: Any, chosen: dict[str, Array], dynamics: Dynamics):
     """`pull(state [n], x, cotangent [m, n]) -> (weights' [m, …], state's [m, n])` of one row's step."""
 
-    def replaced(leaves):
-        def replace(path, leaf):
-            name = jax.tree_util.keystr(path, simple=True, separator="/")
-            return leaves.get(name, leaf)
-
-        return jax.tree_util.tree_map_with_path(replace, params)
-
     def step(leaves, state, x):
         row = state[None]
         inputs = jax.tree.map(lambda leaf: leaf[None, None], x)
-        own = dynamics_of(system, replaced(leaves), inputs, state=dynamics.unflatten(row))
+        own = dynamics_of(
+            system, with_leaves(params, leaves), inputs, state=dynamics.unflatten(row)
+        )
         return own.step(row, jax.tree.map(lambda leaf: leaf[None], x))[0]
 
     def pull(state, x, cotangents):

@@ -19,7 +19,7 @@ from rnnreg.diagnostics._backward import (
 )
 from rnnreg.losses import Loss
 from rnnreg.network import Network
-from rnnreg.penalties import leaf_paths
+from rnnreg.penalties import leaf_paths, with_leaves
 
 Params = dict[str, Any]
 
@@ -119,7 +119,7 @@ def path_lengths(
         """From cotangents of a step's state and output to those of the state before it, and of the weights."""
 
         def run(before, weights):
-            replaced = _with_leaf(params, path, weights)
+            replaced = with_leaves(params, {path: weights})
             return one_step(net, replaced, step._replace(before=before))
 
         return jax.vjp(run, step.before, leaf_paths(params)[path])[1]
@@ -282,15 +282,6 @@ def _end_together(batch: Batch) -> Batch:
         return jnp.take_along_axis(leaf, index, axis=1)
 
     return batch._replace(xs=rolled(jnp.asarray(batch.xs)), mask=rolled(mask))
-
-
-def _with_leaf(params: Params, path: str, leaf: Array) -> Params:
-    """The parameters with one leaf replaced."""
-
-    def at(place, old):
-        return leaf if jax.tree_util.keystr(place, simple=True, separator="/") == path else old
-
-    return jax.tree_util.tree_map_with_path(at, params)
 
 
 def _shares(parts: Array, total: Array) -> Array:

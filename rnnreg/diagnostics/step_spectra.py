@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.diagnostics._dynamics import System, dynamics_of
+from rnnreg.diagnostics._dynamics import System, dynamics_of, place_of
 from rnnreg.diagnostics._frames import check_inputs, pushed, time_first
-from rnnreg.diagnostics.jacobian_products import place_of
 from rnnreg.diagnostics.spectra import Spectrum, matrix_spectrum
 
 

@@ -51,6 +51,12 @@ class Program:
             outputs = jax.tree.map(np.asarray, self._compiled(chunk, shared))
             yield numbers[true], jax.tree.map(lambda leaf, true=true: leaf[true], outputs)
 
+    def collect(self, lanes: Any, shared: Any) -> Any:
+        """The outputs of all lanes, stacked in the order of the lanes."""
+        numbers, outputs = zip(*self.run(lanes, shared), strict=True)
+        order = np.argsort(np.concatenate(numbers))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *outputs)
+
 
 def lower(
     function: Callable[[Any, Any], Any],

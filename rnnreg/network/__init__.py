@@ -1,7 +1,7 @@
 """Embedding → recurrent layers → readout; a network is a pair of pure functions."""
 
 from rnnreg.network._forecast import forecast
-from rnnreg.network._network import check_width, explain, layer, network
+from rnnreg.network._network import check_width, explain, layer, network, start_state
 from rnnreg.network._records import Layer, Network, NetworkOutput, Recurrence
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "forecast",
     "layer",
     "network",
+    "start_state",
 ]

@@ -246,6 +246,12 @@ def explain(net: Network, *, input_size: int) -> dict[str, Choice]:
     return choices
 
 
+def start_state(net: Network, params: Params, xs: Array) -> dict[str, Any]:
+    """What the network starts from, by layer, fields `[B, H]`: a masked step holds the state, and hands it back."""
+    first = jnp.asarray(xs)[:, :1]
+    return net.apply(params, first, mask=jnp.zeros(first.shape[:2])).final_state
+
+
 def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> None:
     """Raises where the inputs do not have the number of features that the first layer was made for."""
     weights = params["layer_0"]["forward"] if layers[0].bidirectional else params["layer_0"]

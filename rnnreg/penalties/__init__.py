@@ -1,6 +1,6 @@
 """Penalties R(W): what is added to the data loss, each times its own λ. One file a family."""
 
-from rnnreg.penalties._base import NEEDS, Context, Penalty, covered, leaf_paths
+from rnnreg.penalties._base import NEEDS, Context, Penalty, covered, leaf_paths, with_leaves
 from rnnreg.penalties.conventions import convert_lambda
 from rnnreg.penalties.weights import elastic_net, elementwise, l1, l2
 
@@ -15,4 +15,5 @@ __all__ = [
     "l1",
     "l2",
     "leaf_paths",
+    "with_leaves",
 ]

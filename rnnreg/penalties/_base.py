@@ -63,6 +63,15 @@ def leaf_paths(params: Params) -> dict[str, Any]:
     }
 
 
+def with_leaves(params: Params, leaves: dict[str, Any]) -> Params:
+    """The tree with the leaves at some paths replaced.
+
+    >>> with_leaves({"layer_0": {"W_hh": 1.0, "b_h": 2.0}}, {"layer_0/b_h": 0.0})
+    {'layer_0': {'W_hh': 1.0, 'b_h': 0.0}}
+    """
+    return jax.tree.unflatten(jax.tree.structure(params), (leaf_paths(params) | leaves).values())
+
+
 def covered(penalty: Penalty, params: Params) -> list[str]:
     """The paths of the leaves that a penalty covers, so that a renamed leaf never escapes unseen.
 

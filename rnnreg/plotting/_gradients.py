@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
 
 from rnnreg.diagnostics import GradientFlow, GradientSignal, PathLengths
+from rnnreg.penalties import leaf_paths
 from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_colors
 from rnnreg.plotting._style import (
     BLUE,
@@ -125,11 +125,7 @@ def _curves(flow: GradientFlow) -> dict[str, tuple[np.ndarray, ...]]:
     """Lags, r(ℓ) and the edges of its band, by the path of the layer; tied and bidirectional layers have several."""
 
     def by_path(tree):
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float64)
-            for path, leaf in leaves
-        }
+        return {path: np.asarray(leaf, np.float64) for path, leaf in leaf_paths(tree).items()}
 
     lags = np.asarray(flow.lags)
     lags = lags.reshape(-1, lags.shape[-1])[0]
@@ -291,7 +287,7 @@ def gradient_heat_map(
     Raises:
       ValueError: nothing was tracked under that name, or a dimension is left open.
 
-    >>> import matplotlib, optax, rnnreg as rr
+    >>> import jax, matplotlib, optax, rnnreg as rr
     >>> matplotlib.use("Agg")
     >>> batch, loss = rr.Batch(np.ones((4, 3, 1)), np.ones((4, 1))), rr.losses.squared_error()
     >>> train = rr.make_train(rr.network([rr.cells.elman(2)], 1, readout="last"), loss=loss,

@@ -47,8 +47,8 @@ def plain_scan(
     """`unroll` as one scan; the input projection is one product for the whole sequence, outside the loop."""
     inputs, advance = step_and_inputs(cell, params, streams.xs, recurrent_mask, precision)
     gates = _GATES_OF_A_STEP
-    if cell.weights is not None:
-        gates = gates_of(Weights(*cell.weights(params)))
+    if cell.gate is not None and cell.weights is not None:
+        gates = inputs.shape[-1] // cell.hidden_size  # the inputs are projected
 
     def body(state, step_inputs):
         x, keep, perturbation = step_inputs

@@ -81,11 +81,7 @@ def _run(lanes: _Lanes, how: str) -> dict[str, np.ndarray]:
     """What the function returns, `[L, …]` by name."""
     count = math.prod(lanes.shape)
     plan = make_plan(count, hidden_size=_hidden_size(lanes.group.params), how=how)
-    store = {name: np.empty((count, *out.shape), out.dtype) for name, out in lanes.outputs.items()}
-    for numbers, found in Program(lanes.function, plan, lanes.params, ()).run(lanes.params, ()):
-        for name, values in found.items():
-            store[name][numbers] = values
-    return store
+    return Program(lanes.function, plan, lanes.params, ()).collect(lanes.params, ())
 
 
 def _labelled(
@@ -114,13 +110,8 @@ def _labelled(
 
 def _by_name(tree: Any) -> dict[str, Any]:
     """The arrays of a tree by their place in it, such as "log_ratio.layer_0"; a lone array is "value"."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        plain_name(jax.tree_util.keystr(path, simple=True, separator="/")) or "value": jnp.asarray(
-            leaf
-        )
-        for path, leaf in leaves
-    }
+    leaves = leaf_paths(tree)
+    return {plain_name(path) or "value": jnp.asarray(leaf) for path, leaf in leaves.items()}
 
 
 def _hidden_size(params: dict[str, Any]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 Params = dict[str, Any]
@@ -88,3 +90,20 @@ class Run(NamedTuple):
     predictions: Any
     diverged_at: Array
     num_updates: Array
+
+
+def note_best(state: TrainState, val_loss: Array, stopped: Array) -> TrainState:
+    """The state with its best record and its patience brought up to date."""
+    better = (val_loss < state.best.val_loss) & ~stopped
+    best = select(
+        better,
+        Best(state.params, val_loss.astype(state.best.val_loss.dtype), state.step),
+        state.best,
+    )
+    stalled = jnp.where(better, 0, state.stalled + (~stopped).astype(jnp.int32))
+    return state._replace(best=best, stalled=stalled)
+
+
+def select(condition: Array, new: Any, old: Any) -> Any:
+    """One tree or the other, as a whole."""
+    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)

@@ -25,7 +25,7 @@ from rnnreg.network import Network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import Penalty, leaf_paths
 from rnnreg.training._gradients import gradients_of, row_weights, split_gradients_of
-from rnnreg.training._records import Best, Run, TrainInfo, TrainState
+from rnnreg.training._records import Best, Run, TrainInfo, TrainState, note_best, select
 from rnnreg.training._segments import check_segments, update_segments
 from rnnreg.training._settings import Settings, as_hyper, check_data, check_hyper, checked
 
@@ -260,7 +260,7 @@ def _build(settings: Settings) -> Train:
         new = state._replace(
             params=params, opt_state=opt_state, penalty_state=penalty_state, step=state.step + 1
         )
-        kept = _select(finite & running, new, state)
+        kept = select(finite & running, new, state)
         diverged_at = jnp.where(running & ~finite, state.step, state.diverged_at)
         info = TrainInfo(
             total, found.data_loss, found.penalties, gradient_norm, finite, found.network_state
@@ -369,7 +369,7 @@ def _build(settings: Settings) -> Train:
             values, _ = measure(state.params, state.penalty_state, hyper, data)
             values |= tracked(network_of(hyper), state.params, batch, taken=values)
             if state.best:
-                state = _note_best(state, values["val_loss"], stopped)
+                state = note_best(state, values["val_loss"], stopped)
             return state, values | {"gradient_norm": gradient_norm}
 
         return jax.lax.scan(record, state, length=num_epochs // settings.record_every)
@@ -391,21 +391,6 @@ def _build(settings: Settings) -> Train:
     return Train(init, update, advance, finish, settings)
 
 
-def _note_best(state: TrainState, val_loss: Array, stopped: Array) -> TrainState:
-    better = (val_loss < state.best.val_loss) & ~stopped
-    best = _select(
-        better,
-        Best(state.params, val_loss.astype(state.best.val_loss.dtype), state.step),
-        state.best,
-    )
-    stalled = jnp.where(better, 0, state.stalled + (~stopped).astype(jnp.int32))
-    return state._replace(best=best, stalled=stalled)
-
-
 def _all_finite(tree: Any) -> Array:
     leaves = jax.tree.leaves(tree)
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]).all()
-
-
-def _select(condition: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda n, o: jnp.where(condition, n, o), new, old)

@@ -11,11 +11,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.data import Batch
-from rnnreg.network import Network
-from rnnreg.objective import start_state
+from rnnreg.network import Network, start_state
 from rnnreg.penalties import leaf_paths
 from rnnreg.training._gradients import row_weights
-from rnnreg.training._records import TrainState
+from rnnreg.training._records import TrainState, select
 
 
 def update_segments(
@@ -49,10 +48,10 @@ def update_segments(
             fresh=first if learned else None,
         )
         true = jnp.any(row_weights(segment) > 0)
-        state = jax.tree.map(lambda n, o: jnp.where(true, n, o), new, state)
+        state = select(true, new, state)
         return (state, info.network_state), (info.gradient_norm, true)
 
-    start = (state, start_state(net, state.params, batch))
+    start = (state, start_state(net, state.params, batch.xs))
     (state, _), (norms, made) = jax.lax.scan(step, start, (segments, first))
     last = jnp.max(jnp.where(made, jnp.arange(len(made)), 0))
     return state, jnp.where(jnp.any(made), norms[last], jnp.nan)
