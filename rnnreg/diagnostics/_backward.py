@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
 from rnnreg.data import Batch
 from rnnreg.network import Network, start_state
@@ -62,6 +64,45 @@ def one_step(net: Network, params: Params, step: Steps, added: Any = None) -> tu
     return out.final_state, out.outputs if net.readout == "last" else out.outputs[:, 0]
 
 
+def linearised(pullback_of: Callable[[Any], Any], steps: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """`pullback_of(step)` for all steps at once: what it keeps of each, `[T, …]`, and how to get it back from a slice.
+
+    The forward computation of a step, which a loop over time would do one by one, becomes a few wide products, and
+    the loop is left with the way back. What does not differ between steps (weights) is kept once.
+
+    >>> step = lambda x: jax.vjp(lambda h: jnp.sin(h) * 2, x)[1]
+    >>> kept, restore = linearised(step, jnp.zeros((3, 1)))
+    >>> jax.lax.scan(lambda ct, at: (restore(at)(ct)[0], None), jnp.ones(1), kept)[0].tolist()
+    [8.0]
+    """
+    structure = None
+
+    def keep(step):
+        nonlocal structure
+        leaves, structure = jax.tree.flatten(pullback_of(step))
+        return leaves
+
+    program = jax.make_jaxpr(keep)(jax.tree.map(lambda leaf: leaf[0], steps))
+    differs = _differs(program)
+    axes = [0 if own else None for own in differs]
+    every = jax.vmap(jaxpr_as_fun(program), out_axes=axes)(*jax.tree.leaves(steps))
+
+    def restore(kept):
+        leaves = [k if own else e for k, e, own in zip(kept, every, differs, strict=True)]
+        return jax.tree.unflatten(structure, leaves)
+
+    return [leaf if own else None for leaf, own in zip(every, differs, strict=True)], restore
+
+
+def _differs(program: ClosedJaxpr) -> list[bool]:
+    """Of each output of a program, whether it follows from an input."""
+    found = set(program.jaxpr.invars)
+    for equation in program.jaxpr.eqns:
+        if any(isinstance(var, Var) and var in found for var in equation.invars):
+            found.update(equation.outvars)
+    return [isinstance(var, Var) and var in found for var in program.jaxpr.outvars]
+
+
 def seeds_of(net: Network, gradients: Array, num_steps: int) -> Array:
     """∂L/∂y_t, `[T, B, O]`, from ∂L/∂outputs; a readout at the last step has it there alone."""
     if net.readout == "all":
@@ -89,21 +130,23 @@ def log_state_gradients(
         lambda state: jnp.zeros_like(state.h[0]), steps.before, is_leaf=lambda s: hasattr(s, "h")
     )
 
+    def pullback_of(step):
+        def run(before, added):
+            return one_step(net, params, step._replace(before=before), added)
+
+        return jax.vjp(run, step.before, zeros)[1]
+
+    kept, pullback_at = linearised(pullback_of, steps)
+
     def body(carry, inputs):
-        after, log_after = (
-            carry  # ∂L/∂state after this step, from later losses: e^log_after · after
-        )
-        step, seed = inputs
-        _, pullback = jax.vjp(
-            lambda before, added: one_step(net, params, step._replace(before=before), added),
-            step.before,
-            zeros,
-        )
+        # ∂L/∂state after this step, from later losses: e^log_after · after
+        after, log_after = carry
+        at, seed = inputs
         seed, log_seed = _unit(seed)
         log_scale = jnp.maximum(log_after, log_seed)
         log_scale = jnp.where(jnp.isfinite(log_scale), log_scale, 0)  # there is no gradient yet
         after = _times(after, jnp.exp(log_after - log_scale))
-        before, at_h = pullback((after, _times(seed, jnp.exp(log_seed - log_scale))))
+        before, at_h = pullback_at(at)((after, _times(seed, jnp.exp(log_seed - log_scale))))
         found = _with_other_fields(at_h, after) if whole_state else at_h
         norms = jax.tree.map(lambda leaf: log_scale + jnp.log(safe_norm(leaf)), found)
         before, log_before = _unit(before)
@@ -111,7 +154,7 @@ def log_state_gradients(
 
     first = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), steps.before)
     log_first = jnp.full(seeds.shape[1], -jnp.inf, _wide(seeds.dtype))
-    _, norms = jax.lax.scan(body, (first, log_first), (steps, seeds), reverse=True)
+    _, norms = jax.lax.scan(body, (first, log_first), (kept, seeds), reverse=True)
     return jax.tree.map(lambda leaf: leaf.T, norms)
 
 
