@@ -12,7 +12,7 @@ from conftest import tolerance
 
 import rnnreg as rr
 from experiments._report import command_line
-from experiments.benchmarks import _cost, _measure, _scaling, regularisers, scaling
+from experiments.benchmarks import _cost, _measure, _scaling, diagnostics, regularisers, scaling
 from experiments.benchmarks._cost import Task
 from experiments.benchmarks._one_core import OneCore
 from experiments.benchmarks._scaling_report import TABLES, plot, table
@@ -118,6 +118,44 @@ def test_a_cell_is_measured_and_written(tmp_path, monkeypatch, capsys):
     assert "penalty on ∂L/∂h" in capsys.readouterr().out
     with pytest.raises(ValueError, match="there is no regulariser 'l3'; there are"):
         regularisers.measure_cell("elman", dataclasses.replace(config, only=("l3",)))
+
+
+# ---- diagnostics ----------------------------------------------------------------------------------
+
+
+def test_a_diagnostic_in_a_row_is_computed_each_time():
+    net, batch = TASK.train().settings.net, TASK.data()
+    params = net.init(jax.random.key(0), TASK.inputs)
+    diagnostic = diagnostics.DIAGNOSTICS["gradient_flow"]
+    once = jax.jit(diagnostics.in_a_row(diagnostic, net, 1))(params, batch)
+    thrice = jax.jit(diagnostics.in_a_row(diagnostic, net, 3))(params, batch)
+    np.testing.assert_allclose(thrice, 3 * once, **tolerance("float32"))
+    assert float(once) < 0  # the logarithms of a gradient that vanishes
+
+
+def test_diagnostics_are_measured_and_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(rr, "use_all_cores", lambda: 1)
+    config = diagnostics.Config(
+        cells=("elman",),
+        hidden=(4,),
+        time=12,
+        batch=3,
+        repeats=1,
+        strides=(1, 10),
+        rounds=1,
+        json=tmp_path / "diagnostics.json",
+    )
+    diagnostics.main(config)
+    written = json.loads(config.json.read_text())
+    assert [row["diagnostic"] for row in written["rows"]] == list(diagnostics.DIAGNOSTICS)
+    assert [row["updates_between_records"] for row in written["track"]] == [1, 10]
+    claims = {claim["claim"]: claim["measured"] for claim in written["claims"]}
+    assert claims == {
+        "elman, H = 4: gradient_flow, in training steps": written["rows"][0]["steps"],
+        "elman, H = 4: gradient_flow, whole state, in training steps": written["rows"][1]["steps"],
+        "elman, H = 4: a record each 10 updates adds, in %": written["track"][1]["percent"],
+    }
+    assert "path_lengths, 10 lags" in capsys.readouterr().out
 
 
 # ---- scaling --------------------------------------------------------------------------------------

@@ -57,6 +57,9 @@ class Task(NamedTuple):
         *,
         penalties: Mapping[str, rr.penalties.Penalty] | None = None,
         optimizer: optax.GradientTransformation | None = None,
+        epochs: int = 1,
+        record_every: int | None = None,
+        track: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> rr.Train:
         """The training run, by SGD where nothing else is given; `options` are those of `rr.network`."""
@@ -66,7 +69,9 @@ class Task(NamedTuple):
             loss=rr.losses.squared_error("mean"),
             penalties=penalties,
             optimizer=optax.sgd(LEARNING_RATE) if optimizer is None else optimizer,
-            num_epochs=1,
+            num_epochs=epochs,
+            record_every=record_every,
+            track=track,
         )
 
 
