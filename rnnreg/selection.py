@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.sweep import SweepResult, sweep
 from rnnreg.training import Train
@@ -43,7 +44,7 @@ def blocked_folds(
     >>> [(len(train), val.tolist()) for train, val in blocked_folds(3, embargo=1)(split)]
     [(3, [0, 1]), (2, [2, 3]), (3, [4, 5])]
     """
-    if not isinstance(num_folds, int) or num_folds < 2:
+    if not is_count(num_folds, least=2):
         raise ValueError(f"num_folds must be an int of at least 2; got {num_folds!r}.")
     if embargo < 0:
         raise ValueError(f"embargo must not be negative; got {embargo!r}.")

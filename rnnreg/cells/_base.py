@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+
+from rnnreg._checks import is_count
 
 Params = dict[str, Any]
 
@@ -109,7 +110,7 @@ def zero_hidden(hidden_size: int) -> Callable[..., HiddenState]:
 
 def check_hidden_size(hidden_size: int) -> None:
     """Raises where the hidden size is not a positive whole number (it sets shapes, so it is static)."""
-    if not isinstance(hidden_size, Integral) or hidden_size < 1:
+    if not is_count(hidden_size):
         raise ValueError(
             f"hidden_size must be a positive int; got {hidden_size!r}. It sets shapes: sweep it as a "
             'static axis, static={"hidden_size": [16, 32]}.'

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from numbers import Integral
 from typing import Any
 
 import jax
 
+from rnnreg._checks import is_count
 from rnnreg.lanes._calibration import Calibration, load_calibration
 from rnnreg.runtime import available_cores
 
@@ -105,8 +105,10 @@ def make_plan(
     if how not in HOW:
         raise ValueError(f"plan must be one of {HOW}; got {how!r}.")
     for name, value in (("num_lanes", num_lanes), ("chunk", chunk)):
-        if value is not None and (not isinstance(value, Integral) or value < 1):
+        if value is not None and not is_count(value):
             raise ValueError(f"{name} must be a positive int; got {value!r}.")
+    num_lanes = int(num_lanes)  # a small NumPy integer would overflow below
+    chunk = None if chunk is None else int(chunk)
     if chunk is not None and how not in ("auto", "chunks"):
         raise ValueError(f"chunk={chunk} belongs to plan='chunks'; got plan={how!r}.")
     cpu = devices[0].platform == "cpu"
@@ -124,7 +126,7 @@ def make_plan(
             f"; {available_cores()} cores are available: call rr.use_all_cores() first to use them"
         )
     if how == "split_rows":
-        if width is not None and (not isinstance(width, Integral) or width < 1):
+        if width is not None and not is_count(width):
             raise ValueError(f"width must be a positive number of lanes; got {width!r}.")
         return Plan(how, width or 1, 1, devices, num_lanes, reason)
     devices = devices[: max(1, min(len(devices), num_lanes))]
@@ -142,7 +144,7 @@ def make_plan(
         calls = -(-share // each)
         each = -(-share // calls)  # spread evenly: little is filled up
         width = -(-each // chunk) * chunk * len(devices)
-    if not isinstance(width, Integral) or width < 1 or width % (len(devices) * chunk):
+    if not is_count(width) or width % (len(devices) * chunk):
         raise ValueError(
             f"width must be a positive multiple of the {len(devices)} devices"
             + (f" × {chunk} lanes a chunk" if chunk > 1 else "")

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.cells import Cell, glorot_uniform
 from rnnreg.network._dropout import Drops, is_zero
 from rnnreg.network._records import Layer, Network, NetworkOutput, Params, Recurrence
@@ -29,7 +30,7 @@ def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
     >>> list(net.init(jax.random.key(0), input_size=3)["layer_0"])
     ['forward', 'backward']
     """
-    if not isinstance(repeat, int) or repeat < 1:
+    if not is_count(repeat):
         raise ValueError(f"repeat must be a positive int; got {repeat!r}.")
     return Layer(cell, repeat, bidirectional)
 

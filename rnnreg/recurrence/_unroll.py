@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.cells import Cell
 from rnnreg.recurrence._backend import choose_backend
 from rnnreg.recurrence._fused import fused_scan
@@ -105,16 +105,12 @@ def unroll(
 
 def check_segments(memory: str | int, truncate: int | None) -> None:
     """Raises where segments of that kind do not exist."""
-    if memory not in ("full", "sqrt") and not _positive(memory):
+    if memory not in ("full", "sqrt") and not is_count(memory):
         raise ValueError(
             f"memory must be 'full', 'sqrt' or a positive number of steps a segment; got {memory!r}."
         )
-    if truncate is not None and not _positive(truncate):
+    if truncate is not None and not is_count(truncate):
         raise ValueError(f"truncate must be a positive number of steps, or None; got {truncate!r}.")
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
 
 
 def _in_segments(run: Run, length: int, reverse: bool, *, cut: bool = False) -> Run:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
 
@@ -85,7 +85,7 @@ def mean_over_rows(values: Array, weights: Array | None) -> Array:
 
 def check_size(name: str, value: Any, *, least: int, why: str = "") -> None:
     """Raises where a number that sets a shape is not a whole number of at least `least`."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+    if not is_count(value, least=least):
         raise ValueError(
             f"{name} must be an int of at least {least}{f', {why}' if why else ''}; got {value!r}. It sets shapes, so "
             "it is static."

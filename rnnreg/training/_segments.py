@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.data import Batch
 from rnnreg.network import Network, start_state
 from rnnreg.penalties import leaf_paths
@@ -86,7 +86,7 @@ def as_segment_steps(length: Any) -> int | None:
     """
     if length is None:
         return None
-    if not isinstance(length, numbers.Integral) or isinstance(length, bool) or int(length) < 1:
+    if not is_count(length):
         raise ValueError(
             f"segment_steps must be a positive int, the number of time steps an update, or None; got {length!r}."
         )

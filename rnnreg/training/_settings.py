@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from rnnreg._checks import is_count
 from rnnreg.data import Split, check_batch
 from rnnreg.diagnostics import Track
 from rnnreg.losses import Loss
@@ -88,12 +89,12 @@ def checked(settings: Settings) -> Settings:
     ):
         if name != "num_epochs" and value is None:
             continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not is_count(value):
             raise ValueError(f"{name} must be a positive int; got {value!r}.")
     if record_every is None:  # at most 50 records
         divisors = (d for d in range(1, num_epochs + 1) if num_epochs % d == 0)
         record_every = next(d for d in divisors if num_epochs // d <= 50)
-    if not isinstance(record_every, int) or record_every < 1 or num_epochs % record_every:
+    if not is_count(record_every) or num_epochs % record_every:
         raise ValueError(
             f"record_every must be a positive int that divides num_epochs={num_epochs}; got {record_every!r}."
         )
@@ -139,7 +140,10 @@ def checked(settings: Settings) -> Settings:
     return settings._replace(
         penalties=dict(penalties or {}),
         optimizer=(lambda hyper: optimizer) if fixed else optimizer,
-        record_every=record_every,
+        num_epochs=int(num_epochs),
+        batch_size=None if batch_size is None else int(batch_size),
+        patience=None if patience is None else int(patience),
+        record_every=int(record_every),
         metrics=dict(metrics or {}),
         track={name: _as_track(name, given) for name, given in (settings.track or {}).items()},
         segment_steps=segment_steps,

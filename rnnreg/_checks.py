@@ -1,0 +1,16 @@
+"""What the checks of arguments share."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+
+def is_count(value: Any, *, least: int = 1) -> bool:
+    """Whether a value is a whole number of at least `least`, Python's or NumPy's; True and False are none.
+
+    >>> import numpy as np
+    >>> [is_count(value) for value in (3, np.int64(3), 0, True, 2.0, "3", None)]
+    [True, True, False, False, False, False, False]
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
