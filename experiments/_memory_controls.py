@@ -327,8 +327,8 @@ def table(found: Controls) -> str:
     for T, history in found.history.items():
         lines.append(
             f"T = {T}: λ switched on after training destroys the memory at {interval(history.lam_on)}, in "
-            f"{history.dead.num} networks. After {history.updates_off} updates at λ = 0, of those at W = 0 "
-            f"{_share(history.collapsed)} come back, of the others {_share(history.others)}"
+            f"{history.dead.num} networks. Back after {history.updates_off} updates at λ = 0: of those at W = 0, "
+            f"{_share(history.collapsed)}; of the others, {_share(history.others)}"
         )
     for T, one in found.scaled.items():
         lines.append(

@@ -190,7 +190,7 @@ def _with_interval(
 
     def draw(values, fmt, **options):
         pair = (values, [place] * len(values))
-        ax.plot(*(pair if across else pair[::-1]), fmt, color=colour, **options)
+        ax.plot(*(pair if across else pair[::-1]), fmt, color=colour, clip_on=not across, **options)
 
     if np.isnan(one.value):
         return
@@ -232,7 +232,7 @@ def linear_diagram(diagram: Any, real: Any | None):
     import matplotlib.pyplot as plt
 
     with rr.plotting.style():
-        figure, ax = plt.subplots(figsize=(4.8, 3.4))
+        figure, ax = plt.subplots(figsize=(6.6, 3.4))
         steps = sorted(diagram.warm)
         fine = np.geomspace(steps[0], steps[-1], 100)
         for formula, colour in (
@@ -261,7 +261,7 @@ def linear_diagram(diagram: Any, real: Any | None):
         ax.minorticks_off()
         ax.set(xlabel="steps T", ylabel="λ")
         ax.set_title("linear network", fontsize=8)
-        ax.legend(fontsize=7, loc="lower left")
+        figure.legend(fontsize=7, loc="outside right upper")
     return figure
 
 
@@ -276,25 +276,23 @@ def slope_figure(slopes: dict[str, Any]):
             len(slopes), 4, figsize=(7.6, 2.2 * len(slopes) + 0.4), squeeze=False, sharey="row"
         )
         for row, (name, table) in zip(axes, slopes.items(), strict=True):
-            low, high = slope_limits(table)
+            y_ends = limits_of(table.measured, 0.005)
             for ax, predictor in zip(row, NAMES, strict=True):
+                own = limits_of(table.predicted[predictor], 0.05)
+                x_ends = (min(own[0], y_ends[0]), max(own[1], y_ends[1]))
                 place = np.stack([table.predicted[predictor], table.measured])
+                low, high = np.transpose([x_ends, y_ends])[:, :, None]
                 beyond = ((place < low) | (place > high)).any(axis=0)
                 shown = np.clip(place, low, high)
-                options = {"ms": 2, "alpha": 0.6, "rasterized": True, "ls": "none"}
                 for T in np.unique(table.num_steps):
+                    options = {"color": colours.get(T, "0.5"), "alpha": 0.6, "rasterized": True}
                     at = table.num_steps == T
-                    inside, outside = shown[:, at & ~beyond], shown[:, at & beyond]
-                    ax.plot(*inside, marker=".", color=colours.get(T, "0.5"), **options)
-                    options_beyond = options | {
-                        "ms": 4,
-                        "mfc": "none",
-                        "mew": 0.7,
-                        "clip_on": False,
-                    }
-                    ax.plot(*outside, marker="D", color=colours.get(T, "0.5"), **options_beyond)
-                ax.plot([low, high], [low, high], color="0.4", lw=0.8)
-                ax.set(xlim=(low, high), ylim=(low, high))
+                    ax.plot(*shown[:, at & ~beyond], ".", ms=2, **options)
+                    if (at & beyond).any():
+                        outside = shown[:, at & beyond]
+                        ax.plot(*outside, "D", ms=4, mfc="none", mew=0.7, clip_on=False, **options)
+                ax.plot(y_ends, y_ends, color="0.4", lw=0.8)
+                ax.set(xlim=x_ends, ylim=y_ends)
                 found = table.scores[predictor]
                 title = f"R² {found.r2:.2f}, bias {found.bias:+.3f}"
                 title += (
@@ -312,13 +310,11 @@ def slope_figure(slopes: dict[str, Any]):
     return figure
 
 
-def slope_limits(table: Any) -> tuple[float, float]:
-    """The middle 99 % of the measured slopes and the middle 90 % of every predictor, with a margin."""
-    if not len(table.measured):
+def limits_of(values: np.ndarray, tail: float) -> tuple[float, float]:
+    """An axis of all values but the two tails, with a margin."""
+    if not len(values):
         return -1.0, 1.0
-    ends = [np.quantile(table.measured, [0.005, 0.995])]
-    ends += [np.quantile(values, [0.05, 0.95]) for values in table.predicted.values()]
-    low, high = np.min(ends), np.max(ends)
+    low, high = np.quantile(values, [tail, 1 - tail])
     pad = 0.1 * (high - low) + 0.01
     return float(low - pad), float(high + pad)
 

@@ -127,7 +127,7 @@ def ratio(upper: Threshold, lower: Threshold) -> Ratio:
 
     >>> one = Threshold(1.0, 0.5, 2.0, 0.1, 10, 0, 0, 0)
     >>> [round(x, 3) for x in ratio(one._replace(value=3.0, low=1.0, high=3.3), one)]
-    [3.0, 0.819, 6.067]
+    [3.0, 0.818, 6.039]
     >>> off = Threshold(0.0, 0.0, 0.1, np.nan, 10, 10, 0, 0)  # below the grid
     >>> [round(x, 3) for x in ratio(off, one)]
     [0.0, 0.0, 0.2]
