@@ -11,8 +11,8 @@ class Threshold(NamedTuple):
     """The λ at which half of the seeds have lost what they had, with a 95 % interval.
 
     Attributes:
-      value: exp(μ) of the logistic distribution of ln λ*; 0 or ∞ where at least half of the seeds lie off the grid, and
-        the other end is then the grid's edge; NaN without seeds.
+      value: exp(μ) of the logistic distribution of ln λ*; 0 or ∞ where more than half of the seeds lie off the grid on
+        that side, and the other end is then the grid's edge; NaN without seeds.
       low: lower end of the profile-likelihood interval; 0 where the grid does not bound it.
       high: upper end; ∞ where the grid does not bound it.
       scale: s, the spread of ln λ* over seeds.
@@ -71,8 +71,8 @@ def fit_threshold(lams: np.ndarray, alive: np.ndarray) -> Threshold:
     unordered = int(sum(not alive[:count, seed].all() for seed, count in enumerate(counts)))
     logs = np.log(lams)
     spacing = float(np.diff(logs).max()) if len(lams) > 1 else 1.0
-    if max(below, above) * 2 >= n:  # the median seed is off the grid
-        edge = (0.0, 0.0, lams[0]) if below >= above else (np.inf, lams[-1], np.inf)
+    if max(below, above) * 2 > n:  # the median seed is off the grid
+        edge = (0.0, 0.0, float(lams[0])) if below > above else (np.inf, float(lams[-1]), np.inf)
         return Threshold(*edge, np.nan, n, below, above, unordered)
 
     reach = 6 * spacing + 0.5 * (logs[-1] - logs[0])

@@ -196,7 +196,7 @@ def memory_task(config: Config, name: str, key: Any) -> dict[str, dict[str, Any]
         }
         print(f"\n{title}: cold starts\n{memory_table(paths['cold'], prediction)}")
         for kind, end in ends.items():
-            print(f"memory ends, {kind}: λ = {interval(end)}", end="")
+            print(f"memory ends, {kind}, at λ: {interval(end)}", end="")
             beyond = end.below + end.above
             print(f"; {beyond} seeds have no end on the grid" if beyond else "")
     return found

@@ -99,6 +99,7 @@ def test_seeds_without_an_end_are_counted_and_one_seed_bounds_nothing():
     lam = np.array([1e-3, 1e-2, 1e-1])
     both = fit_threshold(lam, np.array([[1, 0], [1, 0], [1, 0]], bool))
     assert (both.below, both.above) == (1, 1)
+    assert (both.low, both.high) == (0, np.inf)  # one below and one above the grid bound nothing
     one = fit_threshold(lam, np.array([[1], [1], [0]], bool))
     assert 1e-2 < one.value < 1e-1
     assert (one.low, one.high) == (0, np.inf)
