@@ -12,7 +12,6 @@ import numpy as np
 import rnnreg as rr
 from experiments._intervals import proportion
 from experiments._memory_runs import cold_starts
-from experiments._memory_statistics import Threshold, fit_threshold
 from experiments._memory_task import (
     ALIVE,
     Variant,
@@ -23,9 +22,13 @@ from experiments._memory_task import (
     recall_batch,
 )
 from experiments._report import text_table
+from experiments._thresholds import Ratio, Threshold, fit_threshold, interval, ratio
 
+BASE = "tanh, Adam, all matrices, depth 1"
 VARIANTS: dict[str, dict[str, Any]] = {
-    "tanh, Adam, all matrices": {},
+    BASE: {},
+    "depth 2": {"depth": 2},
+    "depth 4": {"depth": 4},
     "linear": {"activation": "linear"},
     "relu": {"activation": "relu"},
     "SGD, clipped": {"optimizer": "sgd", "learning_rate": 4e-3, "num_updates": 8000},
@@ -33,10 +36,27 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "penalty on W_hh only": {"penalised": "recurrent"},
     "penalty on W_xh, W_hy only": {"penalised": "outer"},
     "penalty to the identity": {"penalised": "identity"},
-    "depth 2": {"depth": 2},
-    "depth 4": {"depth": 4},
 }
+DEPTHS = {1: BASE, 2: "depth 2", 4: "depth 4"}
+EDGES = (1e-3, 10.0)  # least and largest λ
 GAIN = 0.9
+RECORDS = 16  # of the long training
+COLLAPSED = 1e-3  # ‖W‖² below which a network is at W = 0; that of a linear memory is above 1
+
+
+class Returned(NamedTuple):
+    """Of networks that lost their memory, those that had it again at λ = 0.
+
+    Attributes:
+      num: networks that lost it.
+      revived: how many had it again.
+      high: upper end of the 95 % interval of that share. Networks of one seed share their start, so it errs on the
+        narrow side.
+    """
+
+    num: int
+    revived: int
+    high: float
 
 
 class History(NamedTuple):
@@ -44,15 +64,17 @@ class History(NamedTuple):
 
     Attributes:
       lam_on: the threshold of survival at a λ that is switched on at once.
-      dead: networks that lost their memory.
-      revived: of those, how many had it again after as many updates at λ = 0.
-      revived_high: upper end of the 95 % interval of that share.
+      dead: networks that held their bits, and did not after as many updates at λ as a cold start has.
+      collapsed: of those, the ones at W = 0: ‖W‖² below `COLLAPSED`.
+      others: the rest, whose memory was lost but whose weights are not yet (or never will be) at 0.
+      updates_off: updates at λ = 0 afterwards.
     """
 
     lam_on: Threshold
-    dead: int
-    revived: int
-    revived_high: float
+    dead: Returned
+    collapsed: Returned
+    others: Returned
+    updates_off: int
 
 
 class Scaled(NamedTuple):
@@ -75,29 +97,53 @@ class Scaled(NamedTuple):
     rho: tuple[float, float]
 
 
+class Duration(NamedTuple):
+    """What more training does to a memory that is there, at every λ of the cold starts of one T.
+
+    Attributes:
+      lam_cold: by number of updates, λ_cold when training stops there.
+      at: updates at which it is first looked at, those of the other cold starts.
+      until: updates at the end.
+      alive: networks that hold their bits at the first.
+      lost: of these, the ones that do not at the end.
+      gained: networks that hold their bits at the end only.
+      lost_lams: λ of those lost, ascending.
+    """
+
+    lam_cold: dict[int, Threshold]
+    at: int
+    until: int
+    alive: int
+    lost: int
+    gained: int
+    lost_lams: list[float]
+
+
 class Controls(NamedTuple):
     """All controls.
 
     Attributes:
       cold: by way of training and T, the threshold λ_cold.
+      fall: by way of training, λ_cold at the last T over λ_cold at the first; empty with one T.
       edge: by way of training, the largest data loss of a network that still holds its bits, at the longer T: about ¼
         at a jump, up to ½ where memory fades without one.
       history: by T.
       scaled: by T.
-      duration: by T and number of updates, λ_cold when training stops there.
+      duration: by T.
     """
 
     cold: dict[str, dict[int, Threshold]]
+    fall: dict[str, Ratio]
     edge: dict[str, float]
     history: dict[int, History]
     scaled: dict[int, Scaled]
-    duration: dict[int, dict[int, Threshold]]
+    duration: dict[int, Duration]
 
 
 def run_all(config: Any) -> Controls:
     """Every control at both T."""
-    lams = np.geomspace(1e-3, 10.0, config.control_lambdas)
-    found = Controls({}, {}, {}, {}, {})
+    lams = np.geomspace(*EDGES, config.control_lambdas)
+    found = Controls({}, {}, {}, {}, {}, {})
     shared = {
         "hidden_size": config.hidden_size,
         "num_bits": config.num_bits,
@@ -113,47 +159,69 @@ def run_all(config: Any) -> Controls:
             )
             found.cold[name][T] = fit_threshold(cold.lams, cold.alive[:, 0])
             found.edge[name] = float(np.where(cold.alive, cold.loss, 0.0).max())
+        if len(config.control_steps) > 1:
+            first, *_, last = found.cold[name].values()
+            found.fall[name] = ratio(last, first)
         print(f"control {name}: {_pair(found.cold[name])}", flush=True)
     if not config.control_names:
         return found
     base = Variant(**shared)
     for T in config.control_steps:
-        found.history[T] = _switched(base, T, lams=lams, seeds=config.control_seeds)
+        found.history[T] = _switched(config, base, T, lams)
         found.scaled[T] = _scaled(config.out, base, T, lams=lams, seeds=config.control_seeds)
         if config.long_updates:
             found.duration[T] = _durations(config, base, T, lams)
     return found
 
 
-def _switched(variant: Variant, num_steps: int, *, lams: np.ndarray, seeds: int) -> History:
-    """λ = 0 until trained, then λ, then 0 again, each for as many updates as a cold start."""
+def _switched(config: Any, variant: Variant, num_steps: int, lams: np.ndarray) -> History:
+    """λ = 0 until trained, then λ, as many updates each as a cold start; then 0 for as many as the long training."""
     train = make_train(variant._replace(num_records=1))
-    updates = variant.num_updates
+    updates, seeds = variant.num_updates, config.control_seeds
+    updates_off = max(config.long_updates, updates)
 
     def lane(values, batch):
         batch = rr.Batch(*batch)
         key = jax.random.fold_in(jax.random.key(0), values["seed"])
-        state = train.init({"l2": 0.0, "gain": 1.0}, batch, key=key)
+        free = {"l2": 0.0 * values["lam"], "gain": 1.0}
 
-        def stage(state, lam):
-            hyper = {"l2": lam, "gain": 1.0}
+        def stage(state, hyper, updates):
             state, history = train.advance(state, hyper, batch, updates)
-            return state, history["train_loss"][-1]
+            return state, (history["train_loss"][-1], history["penalty_l2"][-1])
 
-        return jax.lax.scan(
-            stage, state, jnp.stack([0.0 * values["lam"], values["lam"], 0.0 * values["lam"]])
-        )[1]
+        state = train.init(free, batch, key=key)
+        state, before = stage(state, free, updates)
+        state, on = stage(state, free | {"l2": values["lam"]}, updates)
+        off = jax.lax.cond(  # a network that holds its bits at λ is not asked what it does without
+            on[0] < ALIVE, lambda _: on, lambda state: stage(state, free, updates_off)[1], state
+        )
+        return jnp.array([before, on, off])
 
-    grid = np.meshgrid(lams.astype(np.float32), np.arange(seeds, dtype=np.uint32), indexing="ij")
-    lanes = {"lam": grid[0].ravel(), "seed": grid[1].ravel()}
+    # neighbours on a core are λ of one seed: both cores get their share of the networks that die
+    grid = np.meshgrid(np.arange(seeds, dtype=np.uint32), lams.astype(np.float32), indexing="ij")
+    lanes = {"seed": grid[0].ravel(), "lam": grid[1].ravel()}
     batch = tuple(recall_batch(num_steps, num_bits=variant.num_bits)[:2])
-    loss = over_lanes(lane, lanes, batch, seconds=0.5).reshape(len(lams), seeds, 3)
+    found = over_lanes(lane, lanes, batch, seconds=0.5).reshape(seeds, len(lams), 3, 2)
+    return _history(lams, found[..., 0].swapaxes(0, 1), found[..., 1].swapaxes(0, 1), updates_off)
+
+
+def _history(lams: np.ndarray, loss: np.ndarray, squares: np.ndarray, updates_off: int) -> History:
+    """From data loss and ‖W‖² `[λ, seed, stage]`; the stages are 0, λ, 0."""
     alive = loss < ALIVE
     dead = alive[..., 0] & ~alive[..., 1]
-    revived = int((dead & alive[..., 2]).sum())
-    num = int(dead.sum())
-    high = float(proportion(np.array(revived), num)[1]) if num else 1.0
-    return History(fit_threshold(lams, alive[..., 1]), num, revived, high)
+    at_zero = squares[..., 1] < COLLAPSED
+
+    def returned(networks):
+        num, revived = int(networks.sum()), int((networks & alive[..., 2]).sum())
+        return Returned(num, revived, float(proportion(np.array(revived), num)[1]) if num else 1.0)
+
+    return History(
+        fit_threshold(lams, alive[..., 1]),
+        returned(dead),
+        returned(dead & at_zero),
+        returned(dead & ~at_zero),
+        updates_off,
+    )
 
 
 def _scaled(
@@ -188,30 +256,37 @@ def _scaled(
     )
 
 
-def _durations(
-    config: Any, variant: Variant, num_steps: int, lams: np.ndarray
-) -> dict[int, Threshold]:
-    """λ_cold read at several times of one long training."""
-    records = 16
-    longer = variant._replace(num_updates=config.long_updates, num_records=records)
+def _durations(config: Any, variant: Variant, num_steps: int, lams: np.ndarray) -> Duration:
+    """One long training, read at several times."""
+    longer = variant._replace(num_updates=config.long_updates, num_records=RECORDS)
     cold = cold_starts(
         config.out, longer, num_steps, gains=(GAIN,), lams=lams, seeds=config.control_seeds
     )
-    each = config.long_updates // records
-    history = np.nan_to_num(cold.history[:, 0], nan=np.inf)  # [λ, seed, record]
-    return {
-        each * (at + 1): fit_threshold(cold.lams, history[..., at] < ALIVE)
-        for at in (0, 1, 3, 7, 15)
-    }
+    return _duration(
+        cold.lams, cold.history[:, 0], config.long_updates // RECORDS, config.num_updates
+    )
 
 
-def interval(found: Threshold) -> str:
-    """A threshold with its interval: 0.12 [0.1, 0.15]; off the grid, only the bound."""
-    if found.value == 0:
-        return f"< {found.high:.3g}"
-    if not np.isfinite(found.value):
-        return f"> {found.low:.3g}"
-    return f"{found.value:.3g} [{found.low:.2g}, {found.high:.2g}]"
+def _duration(lams: np.ndarray, history: np.ndarray, each: int, updates: int) -> Duration:
+    """From data losses `[λ, seed, record]`, one every `each` updates; `at` is the last record not after `updates`."""
+    alive = np.nan_to_num(history, nan=np.inf) < ALIVE
+    records = alive.shape[-1]
+    first = int(np.clip(updates // each, 1, records)) - 1
+    before, after = alive[..., first], alive[..., -1]
+    lost = before & ~after
+    return Duration(
+        lam_cold={
+            each * (at + 1): fit_threshold(lams, alive[..., at])
+            for at in range(records)
+            if (at + 1) & at == 0  # 1, 2, 4, 8, … records
+        },
+        at=each * (first + 1),
+        until=each * records,
+        alive=int(before.sum()),
+        lost=int(lost.sum()),
+        gained=int((after & ~before).sum()),
+        lost_lams=[float(lams[at]) for at in np.nonzero(lost)[0]],
+    )
 
 
 def _pair(by_steps: dict[int, Threshold]) -> str:
@@ -224,20 +299,36 @@ def table(found: Controls) -> str:
         return "controls: none asked for"
     steps = list(next(iter(found.cold.values())))
     rows = [
-        (name, *(interval(by[T]) for T in steps), _ratio(by, steps), f"{found.edge[name]:.2f}")
+        (
+            name,
+            *(interval(by[T]) for T in steps),
+            interval(found.fall[name]) if name in found.fall else "–",
+            f"{found.edge[name]:.2f}",
+        )
         for name, by in found.cold.items()
     ]
     header = (
         f"cold start, g = {GAIN}",
         *(f"λ_cold, T = {T}" for T in steps),
-        "ratio",
+        f"T = {steps[-1]} over T = {steps[0]}",
         "largest loss alive",
     )
     lines = [text_table(header, rows), ""]
+    told = [
+        f"depth {depth} {interval(found.fall[name])}"
+        for depth, name in DEPTHS.items()
+        if name in found.fall
+    ]
+    if told:
+        lines.append(
+            f"λ_cold at T = {steps[-1]} over T = {steps[0]}: {', '.join(told)}; "
+            f"the law at depth 1: {law_fall(steps[0], steps[-1]):.2g}"
+        )
     for T, history in found.history.items():
         lines.append(
-            f"T = {T}: λ switched on after training destroys the memory at {interval(history.lam_on)}; off again, "
-            f"{history.revived} of {history.dead} come back (95 %: at most {history.revived_high:.1%})"
+            f"T = {T}: λ switched on after training destroys the memory at {interval(history.lam_on)}, in "
+            f"{history.dead.num} networks. Back after {history.updates_off} updates at λ = 0: of those at W = 0, "
+            f"{_share(history.collapsed)}; of the others, {_share(history.others)}"
         )
     for T, one in found.scaled.items():
         lines.append(
@@ -246,13 +337,25 @@ def table(found: Controls) -> str:
             f"{one.frobenius_free:.2f}) and scaled to that norm: ρ = {one.rho[1]:.3f}, bits {one.bits[1]:.2f}, "
             f"‖∂h_T/∂h_0‖ = {one.gradient[1]:.3g}"
         )
-    for T, by in found.duration.items():
-        told = "; ".join(f"{updates}: {interval(one)}" for updates, one in by.items())
-        lines.append(f"T = {T}: λ_cold by number of updates: {told}")
+    for T, one in found.duration.items():
+        told = "; ".join(f"{updates}: {interval(at)}" for updates, at in one.lam_cold.items())
+        lines.append(
+            f"T = {T}: λ_cold by number of updates: {told}. Of {one.alive} networks that hold their bits at {one.at} "
+            f"updates, {one.lost} have lost them at {one.until}"
+            + (f" (λ = {one.lost_lams[0]:.2g} to {one.lost_lams[-1]:.2g})" if one.lost else "")
+            + f"; {one.gained} have come to hold them"
+        )
     return "\n".join(lines)
 
 
-def _ratio(by: dict[int, Threshold], steps: list[int]) -> str:
-    first, last = by[steps[0]].value, by[steps[-1]].value
-    ratio = last / first if 0 < first < np.inf and 0 < last < np.inf else np.nan
-    return f"{ratio:.2f}" if np.isfinite(ratio) else "–"
+def law_fall(short: float, long: float) -> float:
+    """λ_cold ∝ T g^(T−2) at the long T over the short one, g that of the controls.
+
+    >>> round(law_fall(10, 40), 3)
+    0.17
+    """
+    return long / short * GAIN ** (long - short)
+
+
+def _share(of: Returned) -> str:
+    return f"{of.revived} of {of.num}" + (f" (95 %: at most {of.high:.1%})" if of.num else "")

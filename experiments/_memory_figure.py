@@ -8,13 +8,22 @@ import numpy as np
 
 import rnnreg as rr
 from experiments import _memory_theory as theory
+from experiments._memory_controls import EDGES, GAIN, law_fall
 from experiments._memory_predictors import NAMES
-from experiments._memory_statistics import Threshold
+from experiments._thresholds import Ratio, Threshold
 from rnnreg.plotting._style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, log_y
 
 DESTROYED = "0.1"  # λ_s
 FLOOR = 1e-9  # where a gradient of 0 is drawn
-GAIN_COLOURS = (SKY, BLUE, PURPLE, ORANGE, VERMILLION)
+GAIN_COLOURS = {0.7: SKY, 0.8: BLUE, 0.85: PURPLE, 0.9: ORANGE, 1.0: VERMILLION}
+
+
+def gain_colour(gain: float) -> Any:
+    """A gain has one colour in every figure, whichever others are there; unlisted gains have one of a scale."""
+    import matplotlib
+
+    gain = round(float(gain), 6)
+    return GAIN_COLOURS.get(gain) or matplotlib.colormaps["cividis"](min(gain / 2, 1.0))
 
 
 class Axes2:
@@ -74,14 +83,13 @@ def headline(config: Any, main: Any, law: Any, predictions: dict[str, Any], axes
         phase_diagram(ax, config, main, law, predictions)
         top = figure.add_subplot(grid[0, 1])
         bottom = figure.add_subplot(grid[1, 1], sharex=top)
-        gains = sorted({gain for _, gain in main.lam_cold})
-        cold_colour = GAIN_COLOURS[gains.index(config.shown_gain)]
+        cold_colour = gain_colour(config.shown_gain)
         _draw_axis(top, axes, "bits", cold_colour)
         _draw_axis(bottom, axes, "gradient", cold_colour)
-        top.set(ylabel="memory: bits in h_T", ylim=(-0.08, config.num_bits * 1.12))
+        top.set(ylabel="memory: bits in h$_T$", ylim=(-0.08, config.num_bits * 1.12))
         top.set_title(f"T = {config.shown_steps}, cold start g = {config.shown_gain:g}")
         top.tick_params(labelbottom=False)
-        bottom.set(ylabel="gradient: ‖∂h_T/∂h₀‖", xlabel="λ", ylim=(FLOOR / 4, 300))
+        bottom.set(ylabel="gradient: ‖∂h$_T$/∂h$_0$‖", xlabel="λ", ylim=(FLOOR / 4, 300))
         bottom.text(axes.cold_lams[0], FLOOR * 3, "0 (below 10⁻⁹)", fontsize=7, color="0.3")
         for panel in (top, bottom):
             for found, colour in (
@@ -100,7 +108,6 @@ def headline(config: Any, main: Any, law: Any, predictions: dict[str, Any], axes
 def phase_diagram(ax, config: Any, main: Any, law: Any, predictions: dict[str, Any]) -> None:
     """λ_cold by gain with the law, λ_c and λ_s with the linear theory; predicted points are open diamonds."""
     gains = sorted({gain for _, gain in main.lam_cold})
-    colours = dict(zip(gains, GAIN_COLOURS, strict=False))
     least = min([1e-3, *(f.low for f in main.lam_cold.values() if f.low > 0)]) / 3
     last = max(main.warm)
     fine = np.geomspace(min(main.warm) * 0.9, last * 1.1, 200)
@@ -115,8 +122,10 @@ def phase_diagram(ax, config: Any, main: Any, law: Any, predictions: dict[str, A
     )
     ax.fill_between(fine, *lines, color=GREEN, alpha=0.15, lw=0)
     steps = sorted(main.warm)
-    _points(ax, steps, [main.lam_s[t] for t in steps], DESTROYED, "s", "λ_s: destroyed above")
-    _points(ax, steps, [main.lam_c[t] for t in steps], GREEN, "D", "λ_c: not worth its cost above")
+    _points(ax, steps, [main.lam_s[t] for t in steps], DESTROYED, "s", "λ$_s$: destroyed above")
+    _points(
+        ax, steps, [main.lam_c[t] for t in steps], GREEN, "D", "λ$_c$: not worth its cost above"
+    )
     asked = {(p["T"], p["gain"]): p["predicted"] for p in predictions["cold"]}
     for gain in gains:
         steps = sorted(T for T, g in main.lam_cold if g == gain)
@@ -124,15 +133,21 @@ def phase_diagram(ax, config: Any, main: Any, law: Any, predictions: dict[str, A
             ax,
             steps,
             [main.lam_cold[t, gain] for t in steps],
-            colours[gain],
+            gain_colour(gain),
             "o",
-            f"λ_cold, g = {gain:g}",
+            f"λ$_{{cold}}$, g = {gain:g}",
         )
         if gain < 1:
-            ax.plot(fine, law(fine, gain), color=colours[gain], lw=1)
+            ax.plot(fine, law(fine, gain), color=gain_colour(gain), lw=1)
         ahead = [t for t in steps if (t, gain) in asked]
         ax.plot(
-            ahead, [asked[t, gain] for t in ahead], "D", mfc="none", mec=colours[gain], ms=8, mew=1
+            ahead,
+            [asked[t, gain] for t in ahead],
+            "D",
+            mfc="none",
+            mec=gain_colour(gain),
+            ms=8,
+            mew=1,
         )
     if asked:
         ax.plot(
@@ -145,35 +160,53 @@ def phase_diagram(ax, config: Any, main: Any, law: Any, predictions: dict[str, A
     ax.minorticks_off()
     ax.set(xlabel="steps T", ylabel="λ", ylim=(least, 60), xlim=(fine[0], fine[-1]))
     ax.set_title(
-        f"lines: λ_cold = {law.constant:.2g} T g$^{{T−2}}$; bands: linear theory", fontsize=8
+        f"lines: λ$_{{cold}}$ = {law.constant:.2g} T g$^{{T−2}}$; bands: linear theory", fontsize=8
     )
     ax.legend(fontsize=7, loc="lower left")
 
 
-def _points(ax, steps, found: list[Threshold], colour: str, marker: str, label: str) -> None:
-    """Thresholds with their intervals; where the grid bounds one from one side only, an arrow."""
-    inside = [(t, one) for t, one in zip(steps, found, strict=True) if 0 < one.value < np.inf]
-    if inside:
-        x = [t for t, _ in inside]
-        y = np.array([one.value for _, one in inside])
-        low = np.array([one.low if one.low > 0 else one.value / 2 for _, one in inside])
-        high = np.array([one.high if one.high < np.inf else 2 * one.value for _, one in inside])
-        ax.errorbar(
-            x,
-            y,
-            yerr=[y - low, high - y],
-            fmt=marker,
-            color=colour,
-            ms=4,
-            lw=1,
-            capsize=2,
-            label=label,
-        )
+def _points(ax, steps, found: list[Threshold], colour: Any, marker: str, label: str) -> None:
+    """Thresholds with their intervals against T."""
+    ax.plot([], [], marker, color=colour, ms=4, label=label)
     for t, one in zip(steps, found, strict=True):
-        if one.value == 0:
-            ax.plot([t], [one.high], "v", color=colour, ms=5)
-        elif one.value == np.inf:
-            ax.plot([t], [one.low], "^", color=colour, ms=5)
+        _with_interval(ax, t, one, colour, marker)
+
+
+def _with_interval(
+    ax,
+    place: float,
+    one: Threshold | Ratio,
+    colour: Any,
+    marker: str,
+    *,
+    across: bool = False,
+    limits: tuple[float, float] = (0.0, np.inf),
+) -> None:
+    """A value and its 95 % interval, up and down (or across); an arrow where it goes on beyond the grid or the axis.
+
+    Off the grid there is no value, only the bound: an arrow alone.
+    """
+    towards_zero, towards_infinity, cap = ("<", ">", "|") if across else ("v", "^", "_")
+
+    def draw(values, fmt, **options):
+        pair = (values, [place] * len(values))
+        ax.plot(*(pair if across else pair[::-1]), fmt, color=colour, clip_on=not across, **options)
+
+    if np.isnan(one.value):
+        return
+    if one.value == 0:
+        draw([max(one.high, limits[0])], towards_zero, ms=5)
+        return
+    if np.isinf(one.value):
+        draw([min(one.low, limits[1])], towards_infinity, ms=5)
+        return
+    low = max(one.low, limits[0]) or one.value / 3
+    high = min(one.high, limits[1])
+    high = high if np.isfinite(high) else 3 * one.value
+    draw([low, high], "-", lw=1)
+    draw([low], cap if low == one.low else towards_zero, ms=4, mew=1)
+    draw([high], cap if high == one.high else towards_infinity, ms=4, mew=1)
+    draw([one.value], marker, ms=4)
 
 
 def _draw_axis(ax, axes: Axes2, name: str, cold_colour: str) -> None:
@@ -199,7 +232,7 @@ def linear_diagram(diagram: Any, real: Any | None):
     import matplotlib.pyplot as plt
 
     with rr.plotting.style():
-        figure, ax = plt.subplots(figsize=(4.8, 3.4))
+        figure, ax = plt.subplots(figsize=(6.6, 3.4))
         steps = sorted(diagram.warm)
         fine = np.geomspace(steps[0], steps[-1], 100)
         for formula, colour in (
@@ -208,18 +241,18 @@ def linear_diagram(diagram: Any, real: Any | None):
         ):
             ax.plot(fine, [formula(t) for t in fine], color=colour)
             ax.plot(fine, [formula(t, pair=True) for t in fine], color=colour, ls="--")
-        _points(ax, steps, [diagram.lam_s[t] for t in steps], DESTROYED, "s", "λ_s")
-        _points(ax, steps, [diagram.lam_c[t] for t in steps], GREEN, "D", "λ_c")
+        _points(ax, steps, [diagram.lam_s[t] for t in steps], DESTROYED, "s", "λ$_s$")
+        _points(ax, steps, [diagram.lam_c[t] for t in steps], GREEN, "D", "λ$_c$")
         if real is not None:
             _points(
-                ax, steps, [real.lam_s[t] for t in steps], DESTROYED, "x", "λ_s, identity start"
+                ax, steps, [real.lam_s[t] for t in steps], DESTROYED, "x", "λ$_s$, identity start"
             )
-            _points(ax, steps, [real.lam_c[t] for t in steps], GREEN, "x", "λ_c, identity start")
+            _points(ax, steps, [real.lam_c[t] for t in steps], GREEN, "+", "λ$_c$, identity start")
         gains = sorted({gain for _, gain in diagram.lam_cold})
-        for gain, colour in zip(gains, GAIN_COLOURS, strict=False):
+        for gain in gains:
             own = sorted(T for T, g in diagram.lam_cold if g == gain)
             found = [diagram.lam_cold[t, gain] for t in own]
-            _points(ax, own, found, colour, "o", f"λ_cold, g = {gain:g}")
+            _points(ax, own, found, gain_colour(gain), "o", f"λ$_{{cold}}$, g = {gain:g}")
         ax.plot([], [], color="0.3", label="theory, one real eigenvalue")
         ax.plot([], [], color="0.3", ls="--", label="theory, a complex pair")
         ax.set_xscale("log")
@@ -228,78 +261,103 @@ def linear_diagram(diagram: Any, real: Any | None):
         ax.minorticks_off()
         ax.set(xlabel="steps T", ylabel="λ")
         ax.set_title("linear network", fontsize=8)
-        ax.legend(fontsize=7, loc="lower left")
+        figure.legend(fontsize=7, loc="outside right upper")
     return figure
 
 
 def slope_figure(slopes: dict[str, Any]):
-    """Measured slope against each predictor, one row a network."""
+    """Measured slope against each predictor, one row a network; what lies outside is drawn at the edge and counted."""
     import matplotlib.pyplot as plt
 
+    steps = np.unique(np.concatenate([table.num_steps for table in slopes.values()]))
+    colours = dict(zip(steps, CYCLE, strict=False))
     with rr.plotting.style():
         figure, axes = plt.subplots(
-            len(slopes), 4, figsize=(7.6, 2.1 * len(slopes) + 0.3), squeeze=False, sharey="row"
+            len(slopes), 4, figsize=(7.6, 2.2 * len(slopes) + 0.4), squeeze=False, sharey="row"
         )
         for row, (name, table) in zip(axes, slopes.items(), strict=True):
-            low, high = np.quantile(table.measured, [0.005, 0.995])
-            pad = 0.1 * (high - low) + 0.01
+            y_ends = limits_of(table.measured, 0.005)
             for ax, predictor in zip(row, NAMES, strict=True):
-                steps = np.unique(table.num_steps)
-                for colour, T in zip(CYCLE, steps, strict=False):
+                own = limits_of(table.predicted[predictor], 0.05)
+                x_ends = (min(own[0], y_ends[0]), max(own[1], y_ends[1]))
+                place = np.stack([table.predicted[predictor], table.measured])
+                low, high = np.transpose([x_ends, y_ends])[:, :, None]
+                beyond = ((place < low) | (place > high)).any(axis=0)
+                shown = np.clip(place, low, high)
+                for T in np.unique(table.num_steps):
+                    options = {"color": colours.get(T, "0.5"), "alpha": 0.6, "rasterized": True}
                     at = table.num_steps == T
-                    ax.plot(
-                        table.predicted[predictor][at],
-                        table.measured[at],
-                        ".",
-                        color=colour,
-                        ms=2,
-                        alpha=0.6,
-                        label=f"T = {T}",
-                        rasterized=True,
-                    )
-                ax.plot([low - pad, high + pad], [low - pad, high + pad], color="0.4", lw=0.8)
-                ax.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad))
+                    ax.plot(*shown[:, at & ~beyond], ".", ms=2, **options)
+                    if (at & beyond).any():
+                        outside = shown[:, at & beyond]
+                        ax.plot(*outside, "D", ms=4, mfc="none", mew=0.7, clip_on=False, **options)
+                ax.plot(y_ends, y_ends, color="0.4", lw=0.8)
+                ax.set(xlim=x_ends, ylim=y_ends)
                 found = table.scores[predictor]
-                ax.set_title(f"R² {found.r2:.2f}, bias {found.bias:+.3f}", fontsize=7)
+                title = f"R² {found.r2:.2f}, bias {found.bias:+.3f}"
+                title += (
+                    f"\n{beyond.sum()} of {len(table.measured)} beyond (◇)" if beyond.any() else ""
+                )
+                ax.set_title(title, fontsize=7)
                 ax.set_xlabel(predictor, fontsize=8)
-            row[0].set_ylabel(f"{name}: slope of ln‖∂h_T/∂h_t‖", fontsize=7)
-        axes[0, 0].legend(fontsize=6, markerscale=3, loc="upper left")
+            row[0].set_ylabel(f"{name}: slope of ln‖∂h$_T$/∂h$_t$‖", fontsize=7)
+        handles = [
+            plt.Line2D([], [], color=colours.get(T, "0.5"), marker=".", ls="none") for T in steps
+        ]
+        figure.legend(
+            handles, [f"T = {T}" for T in steps], loc="outside upper center", ncols=len(steps)
+        )
     return figure
 
 
+def limits_of(values: np.ndarray, tail: float) -> tuple[float, float]:
+    """An axis of all values but the two tails, with a margin."""
+    if not len(values):
+        return -1.0, 1.0
+    low, high = np.quantile(values, [tail, 1 - tail])
+    pad = 0.1 * (high - low) + 0.01
+    return float(low - pad), float(high + pad)
+
+
 def control_figure(controls: Any):
-    """λ_cold of every way to train, at the short and the long T."""
+    """λ_cold of every way to train at the short and the long T, and how far it falls from one to the other."""
     import matplotlib.pyplot as plt
 
+    names = list(controls.cold)
+    steps = list(controls.cold[names[0]])
+    limits = (EDGES[0] / 2, EDGES[1] * 2)
     with rr.plotting.style():
-        names = list(controls.cold)
-        figure, ax = plt.subplots(figsize=(6.4, 0.3 * len(names) + 1.2))
-        steps = list(controls.cold[names[0]])
-        for offset, T, colour, marker in zip(
-            (-0.12, 0.12), steps, (BLUE, VERMILLION), "os", strict=True
-        ):
+        figure, (left, right) = plt.subplots(
+            1,
+            2,
+            figsize=(7.6, 0.28 * len(names) + 1.5),
+            sharey=True,
+            gridspec_kw={"width_ratios": (1.3, 1)},
+        )
+        shifts = np.linspace(-0.15, 0.15, len(steps)) if len(steps) > 1 else [0.0]
+        for shift, T, colour, marker in zip(shifts, steps, (BLUE, VERMILLION), "os", strict=False):
+            left.plot([], [], marker, color=colour, label=f"T = {T}")
             for y, name in enumerate(names):
                 one = controls.cold[name][T]
-                label = f"T = {T}" if y == 0 else None
-                if one.value == 0:
-                    ax.plot([one.high], [y + offset], "<", color=colour, label=label)
-                elif one.value == np.inf:
-                    ax.plot([one.low], [y + offset], ">", color=colour, label=label)
-                else:
-                    ends = [[one.value - one.low], [min(one.high, 30) - one.value]]
-                    ax.errorbar(
-                        [one.value],
-                        [y + offset],
-                        xerr=ends,
-                        fmt=marker,
-                        color=colour,
-                        capsize=2,
-                        label=label,
-                    )
-        ax.set_xscale("log")
-        ax.set_yticks(range(len(names)), names)
-        ax.invert_yaxis()
-        ax.set(xlabel="λ_cold (95 %)")
-        ax.legend(fontsize=8, loc="best")
-        ax.grid(axis="x", lw=0.4, alpha=0.5)
+                _with_interval(left, y + shift, one, colour, marker, across=True, limits=limits)
+        left.set(xscale="log", xlim=limits)
+        left.set_xlabel("λ$_{cold}$ (data loss without memory = 1)")
+        left.set_yticks(range(len(names)), names)
+        left.set_ylim(len(names) - 0.5, -0.5)
+        for y, name in enumerate(names):
+            if name in controls.fall:
+                _with_interval(right, y, controls.fall[name], "0.1", "D", across=True)
+        right.set_xscale("log")
+        right.set_xlabel(f"λ$_{{cold}}$ at T = {steps[-1]} over T = {steps[0]}")
+        right.tick_params(labelleft=False)
+        law = law_fall(steps[0], steps[-1])
+        right.axvline(
+            law, color=gain_colour(GAIN), lw=1, zorder=0, label=f"T g$^{{T−2}}$, g = {GAIN}"
+        )
+        right.axvline(1, color="0.4", lw=1, ls=":", zorder=0, label="no fall")
+        for ax in (left, right):
+            ax.grid(axis="x", lw=0.4, alpha=0.5)
+        handles, labels = left.get_legend_handles_labels()
+        more, words = right.get_legend_handles_labels()
+        figure.legend(handles + more, labels + words, loc="outside upper center", ncols=4)
     return figure

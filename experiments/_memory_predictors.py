@@ -107,13 +107,13 @@ def compare(diagram: Any) -> Slopes:
             W = W.reshape(-1, *W.shape[len(shape) :])[alive]
             parts.append(np.stack(slopes_of(W, flat, diagram.activation)))
             steps.append(np.full(int(alive.sum()), T))
-    together = np.concatenate(parts, axis=1)
+    together = np.concatenate([np.zeros((len(NAMES) + 1, 0)), *parts], axis=1)
     measured, predicted = together[0], dict(zip(NAMES, together[1:], strict=True))
     fading = measured < -0.02
     return Slopes(
         measured,
         predicted,
-        np.concatenate(steps),
+        np.concatenate([np.zeros(0, int), *steps]),
         {name: score(measured, values) for name, values in predicted.items()},
         {name: score(measured[fading], values[fading]) for name, values in predicted.items()}
         if fading.sum() > 2

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import _memory_theory as theory
-from experiments._memory_controls import interval
 from experiments._memory_runs import cost_of
 from experiments._memory_statistics import Law
 from experiments._report import text_table
+from experiments._thresholds import interval
 
 
 def line(diagram: Any, num_steps: int) -> str:
@@ -28,9 +28,12 @@ def line(diagram: Any, num_steps: int) -> str:
 def law_lines(law: Law) -> str:
     """The fitted law in words."""
     a, b, d = law.free
+    free = (
+        f"{np.exp(a):.3f} T^{b:.2f} g^({d:.3f} (T−2))" if np.isfinite(d) else "too few thresholds"
+    )
     return (
         f"law: λ_cold = c T g^(T−2), c = {law.constant:.3f} [{law.low:.3f}, {law.high:.3f}] from {law.num} thresholds, "
-        f"scatter of ln λ {law.residual:.2f}\nfitted freely: {np.exp(a):.3f} T^{b:.2f} g^({d:.3f} (T−2))"
+        f"scatter of ln λ {law.residual:.2f}\nfitted freely: {free}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What the experiment on λ and memory shares: sweeps, what is measured on every lane, and thresholds with errors."""
+"""What the experiment on λ and memory shares: sweeps, what is measured on every lane, and the prediction of λ_c."""
 
 from __future__ import annotations
 
@@ -39,22 +39,6 @@ class Path(NamedTuple):
     horizon: np.ndarray
     censored: np.ndarray
     squares: np.ndarray
-
-
-class Threshold(NamedTuple):
-    """The λ at which something ends, over seeds.
-
-    Attributes:
-      value: geometric mean over seeds of the middle between the last λ with it and the next.
-      low: lower end of a 95 % interval, from the spread of ln λ over seeds and never narrower than the grid.
-      high: its upper end.
-      open_seeds: seeds that have it at every λ or at none, whose threshold is set to the grid's edge.
-    """
-
-    value: float
-    low: float
-    high: float
-    open_seeds: int
 
 
 class Prediction(NamedTuple):
@@ -168,32 +152,3 @@ def predict(pilot: Path, blind: float, remembers: np.ndarray) -> Prediction:
 def remembers(path: Path, blind: float) -> np.ndarray:
     """Data loss below a quarter of the blind guess's. (With one of two things remembered it is a half.)"""
     return path.test < blind / 4
-
-
-def threshold(lam: np.ndarray, alive: np.ndarray) -> Threshold:
-    """Where `alive [λ, seed]` ends, on a grid whose first λ may be 0; NaN with fewer than two seeds."""
-    if alive.shape[1] < 2:
-        return Threshold(np.nan, np.nan, np.nan, alive.shape[1])
-    positive = lam > 0
-    grid, alive = np.log(lam[positive]), alive[positive]
-    half_steps = np.diff(grid) / 2
-    ends, open_seeds = [], 0
-    for seed in alive.T:
-        last = np.flatnonzero(seed)
-        if len(last) == 0 or last[-1] == len(grid) - 1:
-            open_seeds += 1
-            ends.append(grid[0] if len(last) == 0 else grid[-1])
-        else:
-            ends.append(grid[last[-1]] + half_steps[last[-1]])
-    ends = np.array(ends)
-    from scipy.stats import t
-
-    error = ends.std(ddof=1) / np.sqrt(len(ends)) * t.ppf(0.975, len(ends) - 1)
-    half = max(float(error), float(half_steps.max()))
-    middle = float(ends.mean())
-    return Threshold(
-        value=float(np.exp(middle)),
-        low=float(np.exp(middle - half)),
-        high=float(np.exp(middle + half)),
-        open_seeds=open_seeds,
-    )

@@ -40,7 +40,11 @@ def memory_figure(config: Any, memory: dict[str, dict[str, Any]]) -> None:
                 reach(axes[2, column], path, color, int(title.split("T = ")[1].split(",")[0]))
                 band(axes[3, column], path.lam, path.rho, color)
                 end = found["thresholds"][kind]
-                axes[1, column].axvspan(end.low, end.high, color=color, alpha=0.12, linewidth=0)
+                if end.low > 0 or end.high < np.inf:
+                    span = np.clip(
+                        [end.low, end.high], path.lam[path.lam > 0].min(), path.lam.max()
+                    )
+                    axes[1, column].axvspan(*span, color=color, alpha=0.12, linewidth=0)
             for ax in axes[:, column]:
                 ax.axvline(
                     prediction.lambda_c, color="black", linestyle=":", label="predicted λ$_c$"

@@ -29,9 +29,10 @@ from experiments import _memory_predictors as predictors
 from experiments import _memory_report as report
 from experiments import _memory_theory as theory
 from experiments._memory_runs import Cold, Warm, cold_starts, warm_paths
-from experiments._memory_statistics import Law, Threshold, fit_law, fit_threshold
+from experiments._memory_statistics import Law, fit_law
 from experiments._memory_task import Measured, Variant, measure, network_of
 from experiments._report import claims_table, plain, write_json, write_summary
+from experiments._thresholds import Threshold, fit_threshold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +201,7 @@ class Diagram:
             and gain in self.config.fitted_gains
             and 0 < found.value < np.inf
         ]
-        return fit_law(*np.array(rows).T)
+        return fit_law(*np.array(rows).reshape(-1, 3).T)
 
 
 def main(config: Config) -> None:
@@ -276,8 +277,11 @@ def _predict(config: Config, diagram: Diagram, law: Law) -> dict[str, Any]:
     cold = [{"T": T, "gain": gain, "predicted": float(law(float(T), gain))} for T, gain in pairs]
     warm = []
     for name, found in (("lam_c", diagram.lam_c), ("lam_s", diagram.lam_s)):
-        logs = [np.log(found[T].value) for T in config.num_steps]
-        slope, intercept = np.polyfit(np.log(config.num_steps), logs, 1)
+        bounded = [T for T in config.num_steps if 0 < found[T].value < np.inf]
+        if len(bounded) < 2:
+            continue
+        logs = [np.log(found[T].value) for T in bounded]
+        slope, intercept = np.polyfit(np.log(bounded), logs, 1)
         for T in config.predicted_steps:
             value = float(np.exp(intercept + slope * np.log(T)))
             warm.append({"T": T, "threshold": name, "power": float(slope), "predicted": value})

@@ -24,6 +24,7 @@ from experiments import _vanishing as vanishing
 from experiments import _vanishing_figures as figures
 from experiments._intervals import proportion
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._thresholds import fit_threshold, interval
 
 HERE = "written down before the sweep"
 PASCANU = "Pascanu, Mikolov & Bengio 2013, section 3.1"
@@ -183,8 +184,8 @@ def memory_task(config: Config, name: str, key: Any) -> dict[str, dict[str, Any]
         alive = {k: vanishing.remembers(path, prediction.blind) for k, path in paths.items()}
         learnt = alive["cold"][0]  # λ switched on after training can only destroy what was there
         ends = {
-            "cold": vanishing.threshold(paths["cold"].lam, alive["cold"]),
-            "warm": vanishing.threshold(paths["warm"].lam, alive["warm"][:, learnt]),
+            "cold": fit_threshold(paths["cold"].lam, alive["cold"]),
+            "warm": fit_threshold(paths["warm"].lam, alive["warm"][:, learnt]),
         }
         title = title_of(name, place)
         found[title] = {
@@ -195,10 +196,9 @@ def memory_task(config: Config, name: str, key: Any) -> dict[str, dict[str, Any]
         }
         print(f"\n{title}: cold starts\n{memory_table(paths['cold'], prediction)}")
         for kind, end in ends.items():
-            print(
-                f"memory ends, {kind}: λ = {end.value:.3g} [{end.low:.3g}, {end.high:.3g}]", end=""
-            )
-            print(f"; {end.open_seeds} seeds have no end on the grid" if end.open_seeds else "")
+            print(f"memory ends, {kind}, at λ: {interval(end)}", end="")
+            beyond = end.below + end.above
+            print(f"; {beyond} seeds have no end on the grid" if beyond else "")
     return found
 
 
@@ -276,7 +276,7 @@ def memory_claims(memory) -> list[Claim]:
                 f"{title}: λ up to which it is learnt / λ up to which it survives, less the intervals",
                 source=HERE,
                 expected=1.0,
-                measured=order if np.isfinite(order) else None,
+                measured=order if 0 < order < np.inf else None,
             ),
         ]
         alive = vanishing.remembers(cold, prediction.blind)
@@ -304,7 +304,7 @@ def memory_claims(memory) -> list[Claim]:
 
 def factor_claim(claim: str, ratio: float, factor: float) -> Claim:
     """`ratio` lies between 1/factor and factor."""
-    known = np.isfinite(ratio)
+    known = 0 < ratio < np.inf  # both ends on the grid, and a prediction
     return Claim(
         claim=claim,
         source=HERE + ", (L₀ − L*)/min‖W‖² of the pilot",

@@ -1,6 +1,8 @@
 """The statistics and the measurements of the three thresholds of memory."""
 
 import doctest
+import itertools
+import warnings
 
 import jax
 import numpy as np
@@ -8,11 +10,15 @@ import pytest
 from scipy.stats import binomtest
 
 from experiments import _intervals as intervals
+from experiments import _memory_claims as claims
+from experiments import _memory_controls as controls
+from experiments import _memory_figure as figures
 from experiments import _memory_predictors as predictors
 from experiments import _memory_statistics as statistics
+from experiments import _thresholds as thresholds
 from experiments._intervals import proportion
 from experiments._memory_runs import cold_starts, warm_paths
-from experiments._memory_statistics import fit_law, fit_threshold
+from experiments._memory_statistics import fit_law
 from experiments._memory_task import (
     Variant,
     decoded_bits,
@@ -22,6 +28,8 @@ from experiments._memory_task import (
     network_of,
     recall_batch,
 )
+from experiments._report import claims_table
+from experiments._thresholds import Threshold, fit_threshold, ratio
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -31,6 +39,8 @@ SMALL = Variant(hidden_size=4, num_updates=60, num_records=2, learning_rate=0.02
 def test_docstrings_hold():
     assert doctest.testmod(statistics).failed == 0
     assert doctest.testmod(intervals).failed == 0
+    assert doctest.testmod(thresholds).failed == 0
+    assert doctest.testmod(controls).failed == 0
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.3, 0.8])
@@ -72,6 +82,56 @@ def test_seeds_that_come_alive_again_are_counted():
     lams = np.geomspace(0.1, 10, 5)
     alive = np.array([[1, 1], [0, 1], [1, 1], [0, 0], [0, 0]], bool)
     assert fit_threshold(lams, alive).unordered == 1
+
+
+def test_a_threshold_of_two_seeds_lies_between_the_last_with_and_the_first_without():
+    lam = np.array([0, 1e-3, 1e-2, 1e-1])  # λ = 0 is on no logarithmic axis, and left out
+    alive = np.array([[1, 1], [1, 1], [1, 1], [0, 0]], bool)
+    end = fit_threshold(lam, alive)
+    np.testing.assert_allclose(end.value, 10**-1.5, rtol=0.02)
+    assert end.low <= 1e-2 * 1.02  # no narrower than the grid
+    assert end.high >= 1e-1 * 0.98
+    assert end.below + end.above == 0
+    assert end == fit_threshold(lam[1:], alive[1:])
+
+
+def test_seeds_without_an_end_are_counted_and_one_seed_bounds_nothing():
+    lam = np.array([1e-3, 1e-2, 1e-1])
+    both = fit_threshold(lam, np.array([[1, 0], [1, 0], [1, 0]], bool))
+    assert (both.below, both.above) == (1, 1)
+    assert (both.low, both.high) == (0, np.inf)  # one below and one above the grid bound nothing
+    one = fit_threshold(lam, np.array([[1], [1], [0]], bool))
+    assert 1e-2 < one.value < 1e-1
+    assert (one.low, one.high) == (0, np.inf)
+    assert np.isnan(fit_threshold(lam, np.zeros((3, 0), bool)).value)
+
+
+def test_intervals_of_ratios_cover():
+    rng = np.random.default_rng(0)
+    lams, trials, inside = np.geomspace(1e-3, 1e1, 20), 60, 0
+    for _ in range(trials):
+        truth = rng.uniform(np.log(0.02), np.log(0.5), size=2)
+        two = [
+            fit_threshold(lams, np.log(lams)[:, None] < rng.logistic(at, 0.3, 6)) for at in truth
+        ]
+        found = ratio(two[0], two[1])
+        assert found.low <= found.value <= found.high
+        inside += found.low <= np.exp(truth[0] - truth[1]) <= found.high
+    assert binomtest(inside, trials, 0.95, alternative="less").pvalue > 0.01, inside / trials
+
+
+def test_ratios_of_thresholds_off_the_grid_are_bounds():
+    lams = np.geomspace(0.1, 10, 5)
+    dead, living = fit_threshold(lams, np.zeros((5, 4), bool)), fit_threshold(lams, np.ones((5, 4)))
+    middle = fit_threshold(lams, np.repeat((lams < 1.5)[:, None], 4, axis=1))
+    low = ratio(dead, middle)
+    assert (low.value, low.low, low.high) == (0, 0, pytest.approx(0.1 / middle.low))
+    high = ratio(middle, dead)
+    assert (high.value, high.high) == (np.inf, np.inf)
+    assert high.low == pytest.approx(middle.low / 0.1)
+    assert ratio(living, dead).low == pytest.approx(100)
+    assert np.isnan(ratio(dead, dead).value)
+    assert thresholds.interval(ratio(dead, dead)) == "–"
 
 
 def test_order_of_lambdas_does_not_matter():
@@ -207,9 +267,41 @@ def test_sweeps_are_read_back_and_paths_start_from_the_memory(tmp_path):
     assert len(list((tmp_path / "sweeps").glob("*.nc"))) == 2
 
 
+def test_networks_that_lost_their_bits_are_told_apart_by_their_weights():
+    lams = np.array([0.1, 1.0])
+    # λ × seed × stage (0, λ, 0): lives on; dead at W = 0; dead with weights, comes back; never learnt; dead, diverged
+    loss = np.array([[[0.1, 0.2, 0.2], [0.1, 1.0, 1.0], [0.1, 0.8, 0.1]]] * 2)
+    squares = np.array([[[3.0, 2.0, 2.0], [3.0, 1e-9, 1e-9], [3.0, 0.4, 3.0]]] * 2)
+    loss[1, 0], squares[1, 0] = [1.0, 1.0, 0.1], [1.0, 1e-9, 3.0]
+    loss[1, 1], squares[1, 1] = [0.1, np.nan, np.nan], [3.0, np.nan, np.nan]
+    found = controls._history(lams, loss, squares, 8000)
+    assert found.dead[:2] == (4, 2)
+    assert found.collapsed[:2] == (1, 0)
+    assert found.others[:2] == (3, 2)
+    assert found.collapsed.high == pytest.approx(binomtest(0, 1).proportion_ci(0.95).high)
+    assert found.others.high == pytest.approx(binomtest(2, 3).proportion_ci(0.95).high)
+    nothing = controls._history(lams, np.full((2, 3, 3), 0.1), squares, 8000)
+    assert nothing.collapsed == (0, 0, 1.0)
+
+
+def test_memories_that_longer_training_loses_and_gains_are_counted():
+    lams = np.array([0.1, 1.0])
+    history = np.ones((2, 2, 8))
+    history[0, 0, 1:] = 0.1  # learns and keeps
+    history[0, 1, 1:5] = 0.1  # learns and loses
+    history[1, 0, 6:] = 0.1  # learns late
+    history[1, 1, 2] = np.nan
+    found = controls._duration(lams, history, 10, 25)
+    assert (found.at, found.until) == (20, 80)
+    assert (found.alive, found.lost, found.gained) == (2, 1, 1)
+    assert found.lost_lams == [0.1]
+    assert list(found.lam_cold) == [10, 20, 40, 80]
+    assert controls._duration(lams, history, 100, 25).at == 100  # the first record there is
+
+
 @pytest.mark.slow
 def test_the_controls_run(tmp_path):
-    from experiments import _memory_controls as controls
+    from experiments._report import plain
     from experiments.memory_thresholds import Config
 
     config = Config(
@@ -220,26 +312,189 @@ def test_the_controls_run(tmp_path):
         control_steps=(2,),
         control_lambdas=3,
         control_seeds=2,
-        control_names=("tanh, Adam, all matrices",),
-        long_updates=64,
+        control_names=(controls.BASE,),
+        long_updates=128,
     )
     found = controls.run_all(config)
     (by_steps,) = found.cold.values()
     assert set(by_steps) == {2}
+    assert not found.fall  # there is one T
     for history in found.history.values():
-        assert history.revived == 0  # W = 0 has no gradient
-        assert history.dead > 0
+        assert history.collapsed.revived == 0  # W = 0 has no gradient
+        assert history.dead.num > 0
+        assert history.updates_off == 128
     for scaled in found.scaled.values():
         assert scaled.bits[0] > 0.5
-    assert list(found.duration[2]) == [4, 8, 16, 32, 64]
+    duration = found.duration[2]
+    assert list(duration.lam_cold) == [8, 16, 32, 64, 128]
+    assert (duration.at, duration.until) == (64, 128)
     assert "λ switched on after training" in controls.table(found)
+    assert plain(found)["history"]["2"]["collapsed"]["revived"] == 0
+
+
+def threshold_at(value, *, width=1.3):
+    return Threshold(value, value / width, value * width, 0.1, 6, 0, 0, 0)
+
+
+def some_controls():
+    below = Threshold(0.0, 0.0, 1e-3, np.nan, 6, 6, 0, 0)
+    open_below = threshold_at(0.5)._replace(low=0.0)
+    open_above = threshold_at(1.0)._replace(high=np.inf)
+    cold = {
+        controls.BASE: {10: threshold_at(0.6), 40: threshold_at(0.08)},
+        "depth 2": {10: open_below, 40: open_above},
+        "relu": {10: below, 40: threshold_at(np.inf)._replace(low=10.0)},
+    }
+    fall = {name: ratio(by[40], by[10]) for name, by in cold.items()}
+    dead, alive = controls.Returned(12, 1, 0.4), controls.Returned(0, 0, 1.0)
+    history = {
+        10: controls.History(threshold_at(1.0), dead, controls.Returned(11, 0, 0.3), dead, 8)
+    }
+    history[40] = controls.History(threshold_at(1.0), alive, alive, alive, 8)
+    scaled = {40: controls.Scaled(0.1, 1.0, 4.0, (0.0, 0.0), (1.0, 0.0), (1.1, 0.3))}
+    duration = {10: controls.Duration({8: threshold_at(1.0)}, 8, 16, 5, 2, 1, [0.1, 0.3])}
+    return controls.Controls(cold, fall, dict.fromkeys(cold, 0.25), history, scaled, duration)
+
+
+def test_controls_are_printed_with_their_intervals():
+    text = controls.table(some_controls())
+    assert "depth 1 0.133 [0.092, 0.19], depth 2 2 [" in text
+    assert "the law at depth 1: 0.17" in text
+    assert "of those at W = 0, 0 of 11 (95 %: at most 30.0%); of the others, 1 of 12" in text
+    assert "Of 5 networks that hold their bits at 8 updates, 2 have lost them at 16" in text
+    assert "(λ = 0.1 to 0.3); 1 have come to hold them" in text
+    assert "nan" not in text
+
+
+def test_what_no_control_could_test_is_untested():
+    from types import SimpleNamespace
+
+    config = SimpleNamespace(control_steps=(10, 40))
+    found = claims._control_claims(config, some_controls())
+    by = {claim.claim: claim for claim in found}
+    collapse = "λ off after a collapse to W = 0: networks that come back"
+    assert by[
+        f"T = 10: {collapse}"
+    ].holds  # of those not at W = 0 one came back, which no claim is about
+    assert by[f"T = 40: {collapse}"].holds is None
+    relu = next(claim for name, claim in by.items() if name.startswith("relu"))
+    sgd = next(claim for name, claim in by.items() if name.startswith("SGD"))
+    assert relu.holds is None  # both thresholds are off the grid
+    assert sgd.holds is None  # not run
+    scaled = next(claim for name, claim in by.items() if "scaled" in name)
+    assert scaled.holds is None  # the penalised networks hold no bits either
+    untested = [claim for claim in found if claim.holds is None]
+    assert all(claim.measured is None for claim in untested)
+    text = claims_table(found).splitlines()
+    assert sum(line.endswith("not measured") for line in text) == len(untested)
+
+
+def test_a_law_that_its_thresholds_do_not_determine_is_untested():
+    from types import SimpleNamespace
+
+    one_length = fit_law([10.0, 10.0], [0.8, 0.9], [0.1, 0.3])
+    assert np.isfinite(one_length.constant)
+    assert np.isnan(one_length.free).all()
+    nothing = fit_law(*np.zeros((3, 0)))
+    none = {"cold": [], "warm": []}
+    for law in (one_length, nothing):
+        found = claims._law_claims(SimpleNamespace(), law, none)
+        assert found[0].holds is None
+    assert found[1].holds is None
+
+
+def gain_diagram(gains):
+    from types import SimpleNamespace
+
+    both = {T: threshold_at(1.0) for T in (5, 10)}
+    return SimpleNamespace(
+        lam_cold={(T, gain): threshold_at(0.1 * gain) for T in (5, 10) for gain in gains},
+        lam_c=both,
+        lam_s=both,
+        warm=both,
+    )
+
+
+def test_a_gain_has_one_colour_in_every_figure(no_figures_left):
+    import matplotlib.pyplot as plt
+
+    def colours(ax):
+        handles, labels = ax.get_legend_handles_labels()
+        found = {label: handle.get_color() for handle, label in zip(handles, labels, strict=True)}
+        return {label: colour for label, colour in found.items() if "cold" in label}
+
+    law = fit_law([5.0, 10.0, 20.0], [0.7, 0.8, 0.9], [0.1, 0.1, 0.1])
+    drawn = []
+    for gains in ((0.7, 0.8, 0.85, 0.9, 1.0), (0.8, 0.9), (0.9, 0.95, 1.1)):
+        linear = figures.linear_diagram(gain_diagram(gains), None)
+        drawn.append(colours(linear.axes[0]))
+        ax = plt.figure().add_subplot()
+        figures.phase_diagram(ax, None, gain_diagram(gains), law, {"cold": [], "warm": []})
+        drawn.append(colours(ax))
+        assert len(drawn[-1]) == len(gains)
+    everywhere = {}
+    for one in drawn:
+        for label, colour in one.items():
+            assert everywhere.setdefault(label, colour) == colour
+    assert len(set(everywhere.values())) == len(everywhere) == 7
+
+
+def test_slopes_outside_the_axes_are_drawn_at_the_edge_and_counted(no_figures_left):
+    rng = np.random.default_rng(0)
+    measured = rng.normal(0, 0.05, 200)
+    predicted = dict.fromkeys(predictors.NAMES, measured + 0.01)
+    wild = predicted[predictors.NAMES[0]].copy()
+    wild[:3] = 5.0
+    predicted[predictors.NAMES[0]] = wild
+    scores = {name: statistics.score(measured, values) for name, values in predicted.items()}
+    table = predictors.Slopes(measured, predicted, np.repeat([5, 10], 100), scores, {})
+    empty = predictors.Slopes(
+        measured[:0],
+        dict.fromkeys(predicted, measured[:0]),
+        np.zeros(0, int),
+        {name: statistics.score(measured[:0], measured[:0]) for name in predicted},
+        {},
+    )
+    figure = figures.slope_figure({"tanh": table, "linear": empty})
+    first, second = figure.axes[:2]
+    low, high = first.get_xlim()
+    x = np.concatenate([line.get_xdata() for line in first.lines])
+    assert x.min() >= low
+    assert x.max() <= high
+    assert "of 200 beyond" in first.get_title()
+    bottom, top = first.get_ylim()
+    outside = int(first.get_title().split("\n")[1].split()[0])
+    assert outside == 3 + int(((measured[3:] < bottom) | (measured[3:] > top)).sum())
+    at_edge = [line for line in first.lines if line.get_marker() == "D"]
+    assert sum(len(line.get_xdata()) for line in at_edge) == outside
+    assert ("beyond" in second.get_title()) == bool(((measured < bottom) | (measured > top)).any())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a layout that collapses is a warning
+        figure.canvas.draw()
+
+
+def test_the_figure_of_the_controls_shows_bounds_as_arrows(no_figures_left):
+    figure = figures.control_figure(some_controls())
+    figure.canvas.draw()
+    left, right = figure.axes
+    markers = [line.get_marker() for line in left.lines]
+    assert markers.count("<") == 2  # relu at T = 10, and the open interval of depth 2
+    assert markers.count(">") == 2
+    for ax in (left, right):
+        low, high = ax.get_xlim()
+        assert low > 0
+        points = np.concatenate([np.asarray(line.get_xdata(), float) for line in ax.lines])
+        assert points.min() >= low
+        assert points.max() <= high
+    boxes = [label.get_window_extent() for label in left.get_yticklabels()]
+    assert all(a.y0 >= b.y1 or b.y0 >= a.y1 for a, b in itertools.pairwise(boxes))
+    assert min(box.x0 for box in boxes) >= 0
 
 
 def test_a_path_is_compared_with_the_theory_of_its_own_solution():
     from types import SimpleNamespace
 
     from experiments import _memory_theory as theory
-    from experiments._memory_claims import branch_ratios
 
     turn = np.array([[0.0, 1.1], [-1.1, 0.0]])  # a pair: ‖W‖² = 2ρ²
     line = np.array([[1.1, 0.0], [0.0, 0.0]])
@@ -260,5 +515,5 @@ def test_a_path_is_compared_with_the_theory_of_its_own_solution():
         objective=np.stack([np.where(worth, 0.5, 2.0)] * 2),
         params={"layer_0": {"W_hh": W}},
     )
-    switch, spinodal = branch_ratios(SimpleNamespace(warm={10: warm}))
+    switch, spinodal = claims.branch_ratios(SimpleNamespace(warm={10: warm}))
     np.testing.assert_allclose(np.concatenate([switch, spinodal]), 0, atol=0.01)

@@ -1,27 +1,10 @@
-"""The parts of the experiments on vanishing gradients that can be checked by hand: thresholds, intervals, the latch."""
+"""The parts of the experiments on vanishing gradients that can be checked by hand: intervals, the latch."""
 
 import numpy as np
 import pytest
 
 from experiments import _latch as latch
-from experiments import _vanishing as vanishing
 from experiments._intervals import proportion
-
-
-def test_threshold_lies_between_the_last_with_and_the_first_without():
-    lam = np.array([0, 1e-3, 1e-2, 1e-1])
-    alive = np.array([[1, 1], [1, 1], [1, 1], [0, 0]], bool)
-    end = vanishing.threshold(lam, alive)
-    np.testing.assert_allclose(end.value, 10**-1.5)
-    np.testing.assert_allclose([end.low, end.high], [1e-2, 1e-1])  # no narrower than the grid
-    assert end.open_seeds == 0
-
-
-def test_threshold_counts_seeds_without_an_end():
-    lam = np.array([1e-3, 1e-2, 1e-1])
-    alive = np.array([[1, 0], [1, 0], [1, 0]], bool)
-    assert vanishing.threshold(lam, alive).open_seeds == 2
-    assert np.isnan(vanishing.threshold(lam, alive[:, :1]).value)
 
 
 @pytest.mark.parametrize(
