@@ -315,8 +315,8 @@ def figure(config: Config, tasks, scores, criteria) -> None:
         )
         for ax, letter, title in (
             (left, "a", "loss of the best constant guess"),
-            (middle, "b", "lines: closed form; dots: best constant of each step"),
-            (right, "c", "multiplication: two criteria of being correct"),
+            (middle, "b", "lines: closed form; dots: measured"),
+            (right, "c", "multiplication: share correct"),
         ):
             ax.set_title(f"({letter}) {title}", loc="left")
         names = list(scores)
