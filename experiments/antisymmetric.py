@@ -17,6 +17,7 @@ import numpy as np
 
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from rnnreg.plotting._style import title_above
 
 EPSILON, OMEGA, GAMMA = 0.1, 2.0, 0.15
 STARTS = ((0.0, 0.5), (-0.5, -0.5), (0.5, -0.75))
@@ -107,7 +108,7 @@ def main(config: Config) -> None:
         )
     claims = _claims(config, multipliers, radii, threshold, last, exponents)
     print(claims_table(claims))
-    _figure(config, paths, ring, spectra, multipliers)
+    _figure(config, paths, ring, last, spectra, multipliers)
     summary = {
         "config": config,
         "multipliers": multipliers,
@@ -199,16 +200,20 @@ def _claims(config: Config, multipliers, radii, threshold, last, exponents) -> l
     ]
 
 
-def _figure(config: Config, paths, ring, spectra, multipliers) -> None:
+def _figure(config: Config, paths, ring, last, spectra, multipliers) -> None:
     import matplotlib.pyplot as plt
 
     with rr.plotting.style():
-        figure, axes = plt.subplots(2, 3, figsize=(10.8, 7.2))
+        figure, axes = plt.subplots(2, 3, figsize=(10.8, 7.4))
+        figure.suptitle(f"h ← h + .1 tanh(A h), {config.num_steps} steps; circles: starts")
         panels = axes.ravel()
-        for ax, (name, path) in zip(panels, paths.items(), strict=False):
-            _draw(ax, path, f"{name}, |1 + ελ| = {multipliers[name]:.4f}")
-        _draw(panels[4], ring, f"γ = .15, {config.long_steps} steps", linewidth=0.3, marker="")
+        for ax, (name, path), letter in zip(panels, paths.items(), "abcd", strict=False):
+            _draw(ax, path, f"({letter}) {name}, |1 + ελ| = {multipliers[name]:.4f}")
+        ends = f"radius {last.min():.2f} to {last.max():.2f}"
+        title = f"(e) γ = .15, {config.long_steps} steps: {ends}"
+        _draw(panels[4], ring, title, linewidth=0.3, marker="")
         rr.plotting.eigenvalue_cloud(spectra, ax=panels[5])
+        title_above(panels[5], "(f) eigenvalues 1 + ελ of a step at h = 0")
         rr.plotting.save(figure, config.out / "antisymmetric", close=True)
 
 
@@ -216,7 +221,7 @@ def _draw(ax, path, title: str, **look) -> None:
     for row, color in zip(path, ("#0072B2", "#D55E00", "#009E73"), strict=True):
         ax.plot(*row.T, color=color, **{"linewidth": 1.0, "marker": ".", "markersize": 2} | look)
         ax.plot(*row[0], "o", color=color, markersize=5, markerfacecolor="white")
-    ax.set_title(title)
+    ax.set_title(title, loc="left")
     ax.set_aspect("equal", adjustable="datalim")
     ax.set_xlabel("h$_1$")
     ax.set_ylabel("h$_2$")

@@ -20,6 +20,7 @@ import optax
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, write_summary
 from rnnreg.diagnostics import LossSurface
+from rnnreg.plotting._style import title_above
 
 PASCANU = "Pascanu, Mikolov & Bengio 2013"
 NUM_STEPS, START, TARGET = 50, 0.5, 0.7
@@ -202,7 +203,7 @@ def main(config: Config) -> None:
     }
     claims = _claims(exact, measured, nodes, steps, paths, config)
     print(claims_table(claims))
-    _draw(config, surfaces, line, paths, biases, tables)
+    _draw(config, exact, surfaces, line, paths, biases, tables)
     summary = {
         "config": config,
         "exact": exact,
@@ -280,25 +281,44 @@ def _from_edge(places: np.ndarray) -> np.ndarray:
     return np.abs(places[:, 1] - START + AT_HALF * places[:, 0]) / np.hypot(1, AT_HALF)
 
 
-def _draw(config, surfaces, line, paths, biases, tables) -> None:
+def _draw(config, exact, surfaces, line, paths, biases, tables) -> None:
     import matplotlib.pyplot as plt
 
     places = {name: path for name, (path, _) in paths.items()}
     labels = {"xlabel": "w", "ylabel": "b"}
+    titles = ("(a) E = (σ(x$_{50}$) − .7)² and two descents", "(b) the same, close to the edge")
     with rr.plotting.style():
-        figure, axes = plt.subplots(1, 3, figsize=(11.5, 3.3))
-        for ax, surface in zip(axes, surfaces, strict=False):
+        figure, axes = plt.subplots(1, 3, figsize=(12.4, 3.7))
+        for ax, surface, title in zip(axes, surfaces, titles, strict=False):
             rr.plotting.loss_surface(
                 surface, paths=places, floor=1e-4, contours=False, **labels, ax=ax
             )
-        rr.plotting.loss_surface(line, xlabel="b (w = 5)", floor=1e-7, ax=axes[2])
+            ends = np.array(ax.get_xlim())
+            ax.plot(ends, START - AT_HALF * ends, ":", color="black", linewidth=1)
+            ax.plot(*config.descent_from, "s", color="white", markeredgecolor="black", markersize=5)
+            ax.set_title(title + "\nsquare: start; circles: ends; dots: b = ½ − σ(½) w", loc="left")
+        ax = rr.plotting.loss_surface(line, xlabel="b", floor=1e-7, ax=axes[2])
+        norm = abs(exact["∂E/∂b"]) * np.hypot(1, AT_HALF)
+        ax.plot(START - 5 * AT_HALF, norm, "*", color="black", markersize=7)
+        ax.annotate(
+            f"exact at b = ½ − 5σ(½):\n‖∂E/∂(w, b)‖ = {norm:.1f}",
+            (START - 5 * AT_HALF, norm),
+            xytext=(10, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+        title_above(ax, "(c) along b at w = 5")
     rr.plotting.save(figure, config.out / "cliff", close=True)
 
     with rr.plotting.style():
         figure, ax = plt.subplots()
-        rr.plotting.bifurcation(biases, tables, xlabel="b", ylabel="fixed point x* (w = 5)", ax=ax)
+        nodes = np.log((0.7236 / 0.2764, 0.2764 / 0.7236))  # where w σ′(x) = 1
+        ax.plot((-2.6556, -2.3444), nodes, "k*", markersize=8, label="saddle-nodes, closed form")
         for b in (-2.6556, -2.3444):
             ax.axvline(b, color="0.6", linestyle=":", linewidth=1.0, zorder=0)
+        rr.plotting.bifurcation(biases, tables, xlabel="b", ylabel="fixed point x*", ax=ax)
+        title_above(ax, "fixed points of x ← 5 σ(x) + b")
     rr.plotting.save(figure, config.out / "bifurcation", close=True)
 
 

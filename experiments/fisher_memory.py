@@ -18,6 +18,7 @@ import numpy as np
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
 from rnnreg.diagnostics import FisherMemory
+from rnnreg.plotting._style import title_above
 
 GANGULI = "Ganguli, Huh & Sompolinsky 2008"
 KERG = "Kerg et al. 2019, Fig. 1, by the closed form"
@@ -200,17 +201,23 @@ def _draw(config, lines, kinds, along_input) -> None:
     first = {name: kind[0] for name, kind in kinds.items()}
     noisy = {"noise on every unit": lines[1.0]} if 1.0 in lines else {}
     panels = [
-        (f"delay lines, N = {config.size}", {f"α = {gain:g}": m for gain, m in lines.items()}),
-        (f"N = {config.normal_size}, ρ = {config.rho:g}", first),
-        ("delay line, α = 1", {**noisy, "noise along the input alone": along_input}),
+        (
+            f"(a) delay lines, N = {config.size}; dots: closed form",
+            {f"α = {gain:g}": m for gain, m in lines.items()},
+        ),
+        (f"(b) N = {config.normal_size}, ρ = {config.rho:g}, one draw of each", first),
+        ("(c) delay line, α = 1", {**noisy, "noise along the input alone": along_input}),
     ]
     with rr.plotting.style():
-        figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.4), sharey=True)
+        figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.7), sharey=True)
         for ax, (title, memories) in zip(axes, panels, strict=True):
             rr.plotting.fisher_memory(memories, floor=1e-3, ax=ax)
             ax.set_xlim(0, config.normal_size if memories is first else config.size)
-            ax.text(0.98, 0.88, title, ha="right", va="top", transform=ax.transAxes)
+            title_above(ax, title)
             ax.set_ylabel(ax.get_ylabel() if ax is axes[0] else "")
+        lags = np.arange(config.size)
+        for gain in lines:
+            axes[0].plot(lags, closed_form(gain, lags), "o", color="black", markersize=2.5)
     rr.plotting.save(figure, config.out / "fisher_memory", close=True)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from rnnreg.plotting._style import title_above, whole_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +104,7 @@ def main(config: Config) -> None:
             ],
         )
     )
-    claims = _claims(config, mean, limit, products, bounds)
+    claims = _claims(config, mean, se, limit, products, bounds)
     print(claims_table(claims))
     if config.preset != "full":
         print("The claims are about --preset full; this run is too small to test them.")
@@ -180,7 +181,7 @@ def _excess(products, bounds, name: str) -> float:
     return float((found.log_singular[..., 0] - bounds[name].log_bound * found.lags).max())
 
 
-def _claims(config: Config, mean, limit, products, bounds) -> list[Claim]:
+def _claims(config: Config, mean, se, limit, products, bounds) -> list[Claim]:
     claims = [
         Claim.close(
             f"‖W^{k}‖₂ / limit, mean of {config.power_nets} Gaussian matrices, N = {config.power_size}",
@@ -196,6 +197,12 @@ def _claims(config: Config, mean, limit, products, bounds) -> list[Claim]:
     unresolved = np.mean([found.unresolved[..., 0].mean() for found in products.values()])
     return [
         *claims,
+        Claim.at_most(
+            f"‖W^k‖₂, k = 4…{config.num_powers}: largest distance to the limit, in standard errors",
+            source="g^k √((k+1)^(k+1)/k^k), N → ∞",
+            expected=3.0,
+            measured=float((np.abs(mean - limit) / se)[3:].max()),
+        ),
         Claim.at_most(
             f"largest |σ − 1| of a linear orthogonal network, all lags up to {config.num_steps}",
             source="closed form",
@@ -230,10 +237,14 @@ def _figures(config: Config, mean, se, limit, products, bounds, sensitivity) -> 
             plot.jacobian_products(chosen, bounds={name: bounds[name] for name in chosen}, ax=ax)
         name = "tanh, 1.5 Gaussian"
         plot.jacobian_products(products[name], bounds=bounds[name], ax=of_one)
-        of_one.text(0.03, 0.05, name, transform=of_one.transAxes)
         plot.singular_value_histogram(products["tanh, orthogonal"], ax=isometry)
-        isometry.text(0.03, 0.9, "tanh, orthogonal", transform=isometry.transAxes)
         plot.parameter_sensitivity(sensitivity, ax=of_weights)
+        bands = f"mean of {config.rows} trajectories; bands: their range"
+        title_above(of_linear, f"(b) linear, N = {config.hidden_size}: {bands}")
+        title_above(of_tanh, f"(c) tanh: {bands}")
+        title_above(of_one, f"(d) {name}: every singular value")
+        title_above(isometry, "(e) tanh, orthogonal: isometry would be all at the dots")
+        title_above(of_weights, "(f) tanh, gain × orthogonal, N = 8")
         plot.save(figure, config.out / "gradient_norms", close=True)
 
 
@@ -244,7 +255,9 @@ def _draw_powers(ax, config: Config, mean, se, limit) -> None:
     ax.errorbar(k, mean, yerr=se, color="#0072B2", fmt="o", capsize=2, label=name)
     ax.axhline(1, color="0.35", linewidth=0.9, linestyle=":", label=r"$\rho^k$, N → ∞")
     ax.set_xlabel("power k")
-    ax.set_ylabel("‖W$^k$‖$_2$, Gaussian W, g = 1")
+    ax.set_ylabel("‖W$^k$‖$_2$")
+    ax.set_title(f"(a) powers of {config.power_nets} Gaussian W, g = 1", loc="left")
+    whole_steps(ax)
     ax.legend(loc="upper left")
 
 

@@ -153,7 +153,7 @@ def main(config: Config) -> None:
     print(claims_table(claims))
     if config.preset != "full":
         print("The claims are about --preset full.")
-    profile_figure(config, task, found)
+    profile_figure(config, task, found, paths)
     latch_figure(config, held)
     summary = {"config": config, "slopes": slopes, "profiles": found, "cell_paths": paths}
     write_summary(config.out, {**summary, "latch": held}, claims)
@@ -366,8 +366,8 @@ def latch_claims(held) -> list[Claim]:
     ]
 
 
-def profile_figure(config: Config, task, found) -> None:
-    """Whole loss and last step's loss, at the start and after training."""
+def profile_figure(config: Config, task, found, paths) -> None:
+    """Whole loss and last step's loss, at the start and after training; the forget gates alone beside the latter."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -388,6 +388,7 @@ def profile_figure(config: Config, task, found) -> None:
                     steps = task.num_steps - 1 - np.arange(curves.shape[1])
                     logs = np.log(np.where(curves > 0, curves, np.nan))
                     middle = np.nanmean(logs, axis=0)
+                    error = np.nanstd(logs, axis=0, ddof=1) / np.sqrt(len(logs))
                     axes[row, column].plot(
                         steps,
                         np.exp(middle),
@@ -397,28 +398,34 @@ def profile_figure(config: Config, task, found) -> None:
                     )
                     axes[row, column].fill_between(
                         steps,
-                        np.exp(np.nanmin(logs, axis=0)),
-                        np.exp(np.nanmax(logs, axis=0)),
+                        np.exp(middle - error),
+                        np.exp(middle + error),
                         color=color,
                         alpha=0.15,
                         linewidth=0,
                     )
-            axes[0, column].set_title(title)
+            axes[0, column].set_title(f"({'ab'[column]}) whole loss, {title}", loc="left")
+            axes[1, column].set_title(f"({'cd'[column]}) last step's loss, {title}", loc="left")
             axes[1, column].set_xlabel("step t")
         for ax in axes.flat:
             ax.set_yscale("log")
-            ax.axvspan(0, 9, color="0.92", linewidth=0)
-            ax.axvspan(task.num_steps - 10, task.num_steps - 1, color="0.92", linewidth=0)
+            for first in (0, task.num_steps - 10):
+                ax.axvspan(first, first + 9, color="0.92", linewidth=0, zorder=0)
+        for name, path in paths.items():
+            color = colors[name.partition(", slowest")[0]]
+            axes[1, 0].plot(task.num_steps - 1 - PATH_STEPS, path, "s", color=color, markersize=5)
         axes[0, 0].set_ylabel("‖∂C/∂h$_t$‖, whole loss")
         axes[1, 0].set_ylabel("‖∂L$_{last}$/∂h$_t$‖ over its last value")
-        axes[1, 0].set_ylim(bottom=1e-36)
+        axes[1, 0].set_ylim(1e-33, 10)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         fig.legend(
             handles,
             labels,
             loc="outside upper center",
             ncols=4,
-            title="mean of the seeds; bands: their range",
+            title=f"copy memory, T = {config.delay}: geometric mean of {config.seeds} seeds, bands ± 1 SE; "
+            "grey: symbols shown, recalled\n"
+            f"squares in (c): forget gates alone, {PATH_STEPS} steps (chrono: slowest unit)",
         )
         rr.plotting.save(fig, config.out / "profiles", close=True)
 
@@ -430,11 +437,11 @@ def latch_figure(config: Config, held) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from rnnreg.plotting._style import CYCLE
+    from rnnreg.plotting._style import CYCLE, legend_above, title_above
 
     path = held["paths"][LATCH_STEPS[-1]]
     with rr.plotting.style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.4))
+        fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7))
         w = np.linspace(0.4, 4.2, 300)
         left.plot(w, latch.margin(w), color=CYCLE[0], label="closed form")
         left.plot(held["w"], held["margin_measured"], "o", color=CYCLE[1], label="by halving")
@@ -442,25 +449,28 @@ def latch_figure(config: Config, held) -> None:
         left.set_xlabel("recurrent weight w")
         left.set_ylabel("margin: opposing input withstood")
         left.legend()
+        left.set_title("(a) h ← tanh(w h + u): a bit held against −u", loc="left")
 
         series = (
             (path.w, "weight w"),
             (path.margin, "margin"),
-            (path.shrink, "gradient's factor a step, w(1 − h*²)"),
+            (path.shrink, "gradient's factor a step"),
         )
         for place, (values, label) in enumerate(series):
             right.plot(path.lam, values, color=CYCLE[place], label=label)
         marks = (
             (path.lambda_c, "--", "λ$_c$"),
-            (path.lambda_s, ":", f"λ$_s$, T = {LATCH_STEPS[-1]}"),
+            (path.lambda_s, ":", "λ$_s$"),
         )
         for at, style, label in marks:
             right.axvline(at, color="0.4", linestyle=style)
             right.text(at, 0.6, label + " ", transform=right.get_xaxis_transform(), ha="right")
         right.set_xscale("log")
         right.set_xlabel("λ")
+        right.set_ylabel("w, margin, factor w(1 − h*²)")
         right.set_ylim(bottom=0)
-        right.legend()
+        legend_above(right)
+        title_above(right, f"(b) at the minimum of (1 − h$_T$)² + λw², T = {LATCH_STEPS[-1]}")
         rr.plotting.save(fig, config.out / "latch", close=True)
 
 

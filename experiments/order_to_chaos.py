@@ -18,6 +18,7 @@ import numpy as np
 
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from rnnreg.plotting._style import title_above
 
 MEAN_FIELD = {3.0: 0.31025, 5.0: 0.53243}  # computed beforehand, 20001-point grid
 
@@ -40,6 +41,8 @@ class Config:
     """N of the curves."""
     gains: tuple[float, ...] = (0.5, 0.7, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0)
     """g of the curves."""
+    spectrum_steps: int = 5000
+    """Steps of the one whole spectrum, of 100 units at g = 1.5."""
     seed: int = 0
     """Of all networks and starts."""
     out: Path = Path("results/order_to_chaos")
@@ -53,6 +56,7 @@ PRESETS = {
         "curve_nets": (6,),
         "curve_sizes": (100,),
         "gains": (0.5, 0.9, 1.0, 1.1, 1.3, 1.5, 2.0, 3.0, 5.0),
+        "spectrum_steps": 400,
     },
     "full": {},
 }
@@ -155,6 +159,7 @@ def main(config: Config) -> None:
             "entropy_rate": spectrum.entropy_rate[0],
             "largest": spectrum.exponents[0, 0],
             "standard_error": spectrum.standard_error[0, 0],
+            "share_unconverged": spectrum.unconverged[0].mean(),
         },
     }
     write_summary(config.out, summary, claims)
@@ -213,10 +218,10 @@ def _spectrum(config: Config, key):
     key_W, key_x = jax.random.split(key)
     W = 1.5 * jax.random.normal(key_W, (100, 100)) / 10
     start = jax.random.normal(key_x, (1, 100))
-    xs = jnp.zeros((1, config.num_steps, 0))
+    xs = jnp.zeros((1, config.spectrum_steps, 0))
     return jax.jit(
         lambda W, start: rr.diagnostics.lyapunov(
-            step, W, xs, state=start, discard=config.num_steps // 5
+            step, W, xs, state=start, discard=config.spectrum_steps // 5
         )
     )(W, start)
 
@@ -273,27 +278,36 @@ def _figures(config: Config, curve, fits, means, spectrum) -> None:
     import matplotlib.pyplot as plt
 
     with rr.plotting.style():
-        figure, axes = plt.subplots(1, 3, figsize=(12.6, 3.8))
+        figure, axes = plt.subplots(1, 3, figsize=(12.6, 4.0))
         _draw_curve(axes[0], config, curve)
         _draw_fits(axes[1], config, fits, means)
         rr.plotting.lyapunov_spectrum({"N = 100, g = 1.5": spectrum}, ax=axes[2])
+        title_above(axes[2], "(c) whole spectrum of one network, ± 1 SE")
         rr.plotting.save(figure, config.out / "order_to_chaos", close=True)
         figure, ax = plt.subplots()
         rr.plotting.lyapunov_trace(spectrum, num_exponents=4, ax=ax)
+        title_above(ax, "N = 100, g = 1.5; bars at the right: ± 1 SE")
         rr.plotting.save(figure, config.out / "convergence", close=True)
 
 
 def _draw_curve(ax, config: Config, curve) -> None:
-    fine = np.linspace(min(config.gains), max(config.gains), 46)
-    ax.plot(fine, [mean_field(g)[1] for g in fine], color="black", label="mean field, N → ∞")
-    for size, marker in zip(config.curve_sizes, "os", strict=False):
-        mean, se = np.array(list(curve[size].values())).T
-        name = f"N = {size}, mean ± 1 SE"
-        ax.errorbar(list(curve[size]), mean, yerr=se, fmt=marker, capsize=2, label=name)
-    ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
+    """The whole curve, and its crossing of 0 enlarged."""
+    fine = np.unique([*np.linspace(min(config.gains), max(config.gains), 181), 1.0])
+    close_up = ax.inset_axes((0.44, 0.1, 0.54, 0.4))
+    close_up.set(xlim=(0.87, 1.55), ylim=(-0.09, 0.09))
+    close_up.tick_params(labelsize=7)
+    for axes in (ax, close_up):
+        axes.plot(fine, [mean_field(g)[1] for g in fine], color="black", label="mean field, N → ∞")
+        for size, marker in zip(config.curve_sizes, "os", strict=False):
+            mean, se = np.array(list(curve[size].values())).T
+            name = f"N = {size}, mean ± 1 SE"
+            axes.errorbar(list(curve[size]), mean, yerr=se, fmt=marker, capsize=2, label=name)
+        axes.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
+    ax.indicate_inset_zoom(close_up)
     ax.set_xlabel("gain g")
     ax.set_ylabel("λ$_{max}$ (nats a step)")
-    ax.legend(loc="lower right")
+    ax.set_title("(a) x ← tanh(g W x): finite networks cross 0 later", loc="left")
+    ax.legend(loc="upper left")
 
 
 def _draw_fits(ax, config: Config, fits, means) -> None:
@@ -301,11 +315,14 @@ def _draw_fits(ax, config: Config, fits, means) -> None:
     for (g, fit), color in zip(fits.items(), ("#0072B2", "#D55E00"), strict=True):
         mean, se = np.array(list(means[g].values())).T
         at, theory = 1 / np.array(config.sizes, float), MEAN_FIELD[g]
-        ax.errorbar(at, mean - theory, yerr=se, color=color, fmt="o", capsize=2, label=f"g = {g:g}")
+        name = f"g = {g:g}: λ$_∞$ = {fit['limit']:.4f}, mean field {theory:.4f}"
+        ax.errorbar(at, mean - theory, yerr=se, color=color, fmt="o", capsize=2, label=name)
         ax.plot(inverse, fit["limit"] - theory - fit["c"] * inverse, color=color, linewidth=1)
     ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
+    ax.set_xticks([0, *(1 / np.array(config.sizes))], ["0", *(f"1/{N}" for N in config.sizes)])
     ax.set_xlabel("1/N")
     ax.set_ylabel("λ$_{max}$ − mean field (nats a step)")
+    ax.set_title("(b) lines: λ$_∞$ − c/N; dots: mean of the networks ± 1 SE", loc="left")
     ax.legend(loc="lower left")
 
 

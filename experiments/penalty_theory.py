@@ -251,9 +251,9 @@ def _draw_decay(ax, measured, colours) -> None:
         ax.plot(times, line, color=colour, label=f"λ = {lam:g}")
         ax.plot(times[shown], rho[shown], "o", color=colour)
     ax.set_yscale("log")
-    ax.set_ylim(1e-8, 4)
+    ax.set_ylim(1e-10, 4)
     ax.set(xlabel="update t", ylabel="ρ(W(t))")
-    ax.set_title("no data: lines ρ₀(1 − 2ηλ)ᵗ", fontsize=8)
+    ax.set_title("no data: dots descent, lines ρ₀(1 − 2ηλ)ᵗ", fontsize=8)
     ax.legend(fontsize=7, loc="lower left")
 
 
@@ -261,7 +261,7 @@ def _draw_ar(ax, measured, colours) -> None:
     lams = measured.ar_lams
     few = np.unique(np.linspace(0, len(lams) - 1, 25).astype(int))
     ax.plot(lams, measured.ar_theory, color=colours[0], label="âσ²/(σ² + λ)")
-    ax.plot(lams[few], measured.ar[few], "o", color=colours[0], label="trained W_hh")
+    ax.plot(lams[few], measured.ar[few], "o", color=colours[0], label="trained W$_{hh}$")
     ax.axhline(1, color="0.5", lw=0.8)
     ax.axvline(measured.ar_critical, color=colours[1], ls="--", label="λ = σ²(â − 1)")
     ax.set_xscale("log")
@@ -298,9 +298,9 @@ def _draw_thresholds(ax, config, measured, colours) -> None:
     ax.plot(fine, [theory.chain_spinodal(t) for t in fine], color=colours[1])
     ax.plot(fine, [theory.chain_switch(t) for t in fine], color=colours[2])
     ax.plot(fine[below], np.asarray(cold)[below], color=colours[0])
-    ax.plot(T, found.spinodal, "o", color=colours[1], label="λ_s: no longer a local optimum")
-    ax.plot(T, found.switch, "o", color=colours[2], label="λ_c: no longer the global one")
-    name = f"λ_cold: not found from w₀ = {config.start:g}"
+    ax.plot(T, found.spinodal, "o", color=colours[1], label="λ$_s$: no longer a local optimum")
+    ax.plot(T, found.switch, "o", color=colours[2], label="λ$_c$: no longer the global one")
+    name = f"λ$_{{cold}}$: not found from w₀ = {config.start:g}"
     ax.plot(T, found.cold, "o", color=colours[0], label=name)
     ax.set_xscale("log")
     ax.set_yscale("log")

@@ -4,15 +4,16 @@ Cooijmans et al. 2017, Fig. 1. (b) E tanh′(s z) at pre-activations N(0, s²), 
 h' = tanh(γ N(h W_hh) + γ N(x W_xh)), N normalising each unit over the rows of the batch: the gradient of a loss
 at the last step, against steps back, in float64; a row's gradient includes the paths through the statistics. The
 paper's figure (sequential MNIST, which is not at hand) has it vanish faster for larger γ. Whether it does
-depends on more than E tanh′, because N divides by the size of h, which falls with γ too. So three set-ups are
-measured:
+depends on more than E tanh′, because N divides by the size of h, which falls with γ too. So four set-ups are
+measured, and the paper's order is claimed of each; it holds in the first alone:
 
 - identity, silent: W_hh = I, as the paper starts from, inputs in the first steps only. Units settle at z = ±γ, and
   a step multiplies by 2γ/sinh(2γ), where a unit divides the batch into equal halves. It does not quite: the larger
   part has the smaller |z| and the larger slope, and the units of the most uneven parts come to carry the gradient,
   so the measured decay is slower, and the claim at the largest γ fails by that;
 - orthogonal, silent: a step multiplies the square by γ² E tanh′²(γz) / E tanh²(γz), at least 1 (mean field);
-- orthogonal, driven: with inputs at each step, by γ² E tanh′²(√2 γz) / E tanh²(√2 γz).
+- orthogonal, driven: with inputs at each step, by γ² E tanh′²(√2 γz) / E tanh²(√2 γz);
+- identity, driven: the paper's start with inputs at each step; units do not mix, and we have no prediction.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ PRESETS = {
     "full": {},
 }
 
-SETUPS = ("identity, silent", "orthogonal, silent", "orthogonal, driven")
+SETUPS = ("identity, silent", "orthogonal, silent", "orthogonal, driven", "identity, driven")
 
 
 def mean_slopes(scales: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -81,8 +82,10 @@ def mean_slopes(scales: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mean_field(setup: str, gammas: Any) -> np.ndarray:
-    """The predicted ln r per step."""
+    """The predicted ln r per step; NaN where there is no prediction."""
     gammas = np.asarray(gammas)
+    if setup == "identity, driven":
+        return np.full(gammas.shape, np.nan)
     if setup == "identity, silent":
         return np.log(2 * gammas / np.sinh(2 * gammas))
     slope, squared = mean_slopes(gammas * (np.sqrt(2) if setup.endswith("driven") else 1))
@@ -170,7 +173,7 @@ def main(config: Config) -> None:
     print(text_table(("γ", *[f"{setup}: ln r a step (predicted)" for setup in SETUPS]), rows))
     claims = _claims(config, slopes, squared, logs, rates)
     print(claims_table(claims))
-    _draw(config, logs)
+    _draw(config, logs, rates)
     summary = {
         "config": config,
         "scales": SCALES,
@@ -184,13 +187,23 @@ def main(config: Config) -> None:
 
 
 def _shown(setup: str, gamma: float, rates: np.ndarray) -> str:
-    return f"{rates.mean():.4f} ± {rates.std():.4f} ({mean_field(setup, gamma):.4f})"
+    """Mean over seeds ± its standard error, and the prediction."""
+    predicted = float(mean_field(setup, gamma))
+    shown = f"{predicted:.4f}" if np.isfinite(predicted) else "–"
+    return f"{rates.mean():.4f} ± {_standard_error(rates):.4f} ({shown})"
+
+
+def _standard_error(rates: np.ndarray) -> np.ndarray:
+    """Over seeds, the last axis."""
+    return rates.std(axis=-1, ddof=1) / np.sqrt(rates.shape[-1])
 
 
 def _claims(config, slopes, squared, logs, rates) -> list[Claim]:
     order = np.argsort(config.gammas)
     largest = config.gammas[order[-1]]
-    last = logs["identity, silent"][order, :, -1]
+    not_falling = {
+        setup: np.diff(values[order, :, -1], axis=0) >= 0 for setup, values in logs.items()
+    }
     claims = [
         Claim.close(
             f"E tanh′(s z) at s = {scale:g}",
@@ -208,11 +221,14 @@ def _claims(config, slopes, squared, logs, rates) -> list[Claim]:
             expected=5e-5,
             measured=float(np.abs(squared - MEAN_SQUARED_SLOPE).max()),
         ),
-        Claim.at_most(
-            f"identity, silent: neighbouring γ (each seed) whose r({config.num_lags}) does not fall",
-            source=f"{COOIJMANS}a",
-            expected=0,
-            measured=int((np.diff(last, axis=0) >= 0).sum()),
+        *(
+            Claim.at_most(
+                f"{setup}: neighbouring γ (each seed, {found.size} in all) whose r({config.num_lags}) does not fall",
+                source=f"{COOIJMANS}a",
+                expected=0,
+                measured=int(found.sum()),
+            )
+            for setup, found in not_falling.items()
         ),
         Claim.close(
             f"identity, silent, γ = {largest:g}: ln r a step",
@@ -231,34 +247,49 @@ def _claims(config, slopes, squared, logs, rates) -> list[Claim]:
                 np.abs(rates[setup].mean(axis=1) - mean_field(setup, config.gammas)).max()
             ),
         )
-        for setup in SETUPS[1:]
+        for setup in ("orthogonal, silent", "orthogonal, driven")
     ]
 
 
-def _draw(config, logs) -> None:
+def _draw(config, logs, rates) -> None:
     import matplotlib.pyplot as plt
     from matplotlib import colormaps
 
+    from rnnreg.plotting._style import CYCLE
+
     with rr.plotting.style():
-        figure, axes = plt.subplots(1, 4, figsize=(12.4, 3.1))
+        figure, axes = plt.subplots(2, 3, figsize=(10.8, 6.4))
+        profiles, (of_rates, of_slope) = axes.ravel()[:4], axes.ravel()[4:]
         shades = colormaps["viridis"](np.linspace(0, 0.9, len(config.gammas)))
-        for ax, setup in zip(axes, SETUPS, strict=False):
+        for ax, setup, letter in zip(profiles, SETUPS, "abcd", strict=True):
             for gamma, values, color in zip(config.gammas, logs[setup], shades, strict=True):
                 ax.plot(np.exp(values.mean(axis=0)), color=color, label=f"γ = {gamma:g}")
             ax.set_yscale("log")
             ax.set_xlabel("steps back ℓ")
-            ax.set_title(setup)
-        axes[0].set_ylabel("‖∂L/∂h$_{T−ℓ}$‖ / ‖∂L/∂h$_T$‖")
-        axes[0].legend(fontsize=7, ncols=2, handlelength=1.0, columnspacing=0.8)
+            ax.set_ylabel("r(ℓ) = ‖∂L/∂h$_{T−ℓ}$‖ / ‖∂L/∂h$_T$‖")
+            ax.set_title(f"({letter}) W$_{{hh}}$ {setup}: mean of {config.seeds} seeds", loc="left")
+        profiles[0].legend(fontsize=7, ncols=2, handlelength=1.0, columnspacing=0.8)
+
+        fine = np.linspace(0.02, max(config.gammas), 100)
+        for setup, color in zip(SETUPS, CYCLE, strict=False):
+            mean, error = rates[setup].mean(axis=1), _standard_error(rates[setup])
+            of_rates.errorbar(config.gammas, mean, yerr=error, fmt="o", color=color, label=setup)
+            of_rates.plot(fine, mean_field(setup, fine), color=color)
+        of_rates.set_xlabel("γ")
+        of_rates.set_ylabel("ln r a step (nats)")
+        of_rates.set_title("(e) dots: measured ± 1 SE; lines: predicted", loc="left")
+        of_rates.legend(loc="lower left", fontsize=7)
+
         scales = np.linspace(0, 3, 121)
         slope, square = mean_slopes(scales)
-        axes[3].plot(scales, slope, label="E tanh′")
-        axes[3].plot(scales, np.sqrt(square), "--", label="√E tanh′²")
-        axes[3].plot(SCALES[:-1], MEAN_SLOPE[:-1], "o", color="black", label="E tanh′, table")
-        axes[3].set_ylim(0, 1.05)
-        axes[3].set_xlabel("standard deviation s of the pre-activation")
-        axes[3].set_title("mean slope of tanh")
-        axes[3].legend()
+        of_slope.plot(scales, slope, label="E tanh′")
+        of_slope.plot(scales, np.sqrt(square), "--", label="√E tanh′²")
+        of_slope.plot(SCALES[:-1], MEAN_SLOPE[:-1], "o", color="black", label="E tanh′, table")
+        of_slope.set_ylim(0, 1.05)
+        of_slope.set_xlabel("standard deviation s of the pre-activation")
+        of_slope.set_ylabel("slope of tanh")
+        of_slope.set_title("(f) mean slope of tanh at N(0, s²)", loc="left")
+        of_slope.legend()
     rr.plotting.save(figure, config.out / "saturation_derivative", close=True)
 
 

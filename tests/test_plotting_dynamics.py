@@ -99,9 +99,16 @@ def test_lyapunov_flags_are_seen():
         assert {drawn.get_linestyle() for drawn in named} == {line}
         assert all(("unconverged" in text) == flagged for text in labels(ax))
     ax = rr.plotting.lyapunov_spectrum(
-        {"map": spectrum([0.4, -1.6, -np.inf], unconverged=False), "b": found}
+        {
+            "map": spectrum([0.4, -1.6, -np.inf], unconverged=False),
+            "b": spectrum([0.4, -1.6], unconverged=True),
+        }
     )
-    assert labels(ax)[0] == "map, dimension 1.25, 1 of 3 at −∞"
+    assert labels(ax) == [
+        "b, unconverged",
+        "map, Kaplan–Yorke dimension 1.25, 1 of 3 at −∞",
+        "b, Kaplan–Yorke dimension 1.25",
+    ]
 
 
 def test_the_first_wild_steps_do_not_set_the_scale():

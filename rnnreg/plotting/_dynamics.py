@@ -257,7 +257,7 @@ def lyapunov_spectrum(
     >>> W, xs = jnp.diag(jnp.array([2.0, 0.25])), jnp.zeros((1, 100, 0))
     >>> ax = lyapunov_spectrum(rr.diagnostics.lyapunov(step, W, xs, state=jnp.zeros((1, 2))))
     >>> ax.get_legend().get_texts()[0].get_text()
-    'dimension 1.5'
+    'Kaplan–Yorke dimension 1.5'
     >>> matplotlib.pyplot.close(ax.figure)
     """
     several = {"": spectra} if isinstance(spectra, Lyapunov) else dict(spectra)
@@ -270,7 +270,7 @@ def lyapunov_spectrum(
             values = np.where(np.isfinite(values), values, np.nan)
             dimension = float(spectrum.kaplan_yorke[row])
             parts = [label] if label else []
-            parts += [] if np.isnan(dimension) else [f"dimension {dimension:.3g}"]
+            parts += [] if np.isnan(dimension) else [f"Kaplan–Yorke dimension {dimension:.3g}"]
             parts += [f"{lost} of {len(values)} at −∞"] if lost else []
             errors = np.nan_to_num(np.asarray(spectrum.standard_error[row], np.float64))
             at = np.arange(1, len(values) + 1)
@@ -286,15 +286,17 @@ def lyapunov_spectrum(
                 label=name,
             )
             open_ = np.asarray(spectrum.unconverged[row])
-            ax.plot(
-                at[open_],
-                values[open_],
-                "o",
-                markersize=3,
-                color=color,
-                markerfacecolor="white",
-                zorder=5,
-            )
+            if open_.any():
+                ax.plot(
+                    at[open_],
+                    values[open_],
+                    "o",
+                    markersize=3,
+                    color=color,
+                    markerfacecolor="white",
+                    zorder=5,
+                    label=", ".join([*parts[: bool(label)], "unconverged"]),
+                )
         ax.set_xlabel("index i")
         ax.set_ylabel("Lyapunov exponent λ$_i$ (nats a step)")
         whole_steps(ax)

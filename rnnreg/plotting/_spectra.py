@@ -41,7 +41,7 @@ def eigenvalue_cloud(spectra: Spectrum | Mapping[str, Spectrum], *, ax: Axes | N
             values = np.ravel(spectrum.eigenvalues)
             values = values[np.isfinite(values)]
             size = 9 if len(values) < 1000 else 3
-            name = f"ρ = {np.nanmax(spectrum.rho):.3g}" if np.size(spectrum.rho) else "ρ = –"
+            name = f"ρ = {np.nanmax(spectrum.rho):.4g}" if np.size(spectrum.rho) else "ρ = –"
             ax.scatter(
                 values.real,
                 values.imag,

@@ -191,6 +191,17 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
             return
 
 
+def title_above(ax: Axes, text: str) -> None:
+    """A title over the legend of `legend_above`, which `ax.set_title` would write across."""
+    from matplotlib.font_manager import FontProperties
+
+    legend = ax.get_legend()
+    if legend is None:
+        raise ValueError("ax has no legend: give it its title by ax.set_title.")
+    legend.set_title(text, prop=FontProperties(size=9))
+    legend.set_alignment("left")
+
+
 def width_inches(ax: Axes) -> float:
     """Width of the axes, after the layout that the figure has so far."""
     return _size_inches(ax)[0]

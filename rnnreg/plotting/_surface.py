@@ -59,12 +59,16 @@ def loss_surface(
             raise ValueError("paths are drawn on a plane; this surface is a line (betas is None).")
         return _line(surface, xlabel, floor, ax)
     values = np.asarray(getattr(surface, show), dtype=np.float64)
+    from matplotlib.patheffects import withStroke
+
+    edge = [withStroke(linewidth=1.8, foreground="0.15")]  # without it white is lost on yellow
     with canvas(ax) as ax:
         _plane(ax, surface, values, show, floor, contours)
         for place, (name, path) in enumerate((paths or {}).items()):
             path = np.asarray(path, dtype=np.float64)
             color = ("#FF5CA8", "white", "#FFB000")[place % 3]  # seen on all of the map's colours
-            ax.plot(*path.T, color=color, marker=".", linewidth=0.8, markersize=2.5, label=name)
+            look = {"marker": ".", "linewidth": 1.2, "markersize": 3.5, "path_effects": edge}
+            ax.plot(*path.T, color=color, label=name, **look)
             ax.plot(*path[-1], color=color, marker="o", markersize=5, markeredgecolor="black")
         ax.set_xlim(*_ends(surface.alphas))
         ax.set_ylim(*_ends(surface.betas))
