@@ -17,9 +17,9 @@ class Threshold(NamedTuple):
       high: upper end; ∞ where the grid does not bound it.
       scale: s, the spread of ln λ* over seeds.
       num_seeds: n.
-      below: seeds that have nothing at the smallest λ.
-      above: seeds that still have it at the largest.
-      unordered: seeds whose losses do not come in one piece (alive again above a dead λ); they count by their number.
+      below: seeds whose threshold lies below the grid.
+      above: seeds whose threshold lies above it.
+      unordered: seeds whose losses do not come in one piece (alive again above a dead λ).
     """
 
     value: float
@@ -32,26 +32,38 @@ class Threshold(NamedTuple):
     unordered: int
 
 
-def brackets(lams: np.ndarray, alive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def brackets(
+    lams: np.ndarray, alive: np.ndarray, *, last: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """ln λ between which each seed's threshold lies, `[seed]` each, from `alive [λ, seed]` on positive, ascending λ.
 
-    A seed that is alive at k of the λ has its threshold between the k-th and the next.
+    A seed that is alive at k of the λ has its threshold between the k-th and the next; with `last`, one that is alive
+    at the k-th and never above.
 
     >>> low, high = brackets(np.array([1.0, np.e, np.e**2]), np.array([[1, 0], [1, 0], [0, 0]], bool))
     >>> low.tolist(), high.tolist()
     ([1.0, -inf], [2.0, 0.0])
     """
     edges = np.concatenate([[-np.inf], np.log(lams), [np.inf]])
-    counts = alive.sum(axis=0)
+    counts = _last_alive(alive) if last else alive.sum(axis=0)
     return edges[counts], edges[counts + 1]
 
 
-def fit_threshold(lams: np.ndarray, alive: np.ndarray) -> Threshold:
+def _last_alive(alive: np.ndarray) -> np.ndarray:
+    """The number of the last λ alive, counted from 1; 0 where there is none."""
+    from_above = np.argmax(alive[::-1], axis=0)
+    return np.where(alive.any(axis=0), len(alive) - from_above, 0)
+
+
+def fit_threshold(lams: np.ndarray, alive: np.ndarray, *, last: bool = False) -> Threshold:
     """Maximum likelihood of a logistic distribution of ln λ* over seeds, from `alive [λ, seed]`; λ = 0 is left out.
 
     λ of one seed share their start, so they are no independent trials: each seed is one observation, a bracket of ln λ,
     and P(alive at λ) = 1 / (1 + exp((ln λ − μ) / s)). The interval is the profile likelihood of μ, cut at
     (n/2) ln(1 + t²/(n − 1)) with Student's t, which is exact for normal data and fair for few seeds.
+
+    Seeds that are dead at some λ and alive at larger ones count by the number of λ alive; with `last`, by the last of
+    them, where what ends below has another cause than the penalty (training at a λ too small to keep it stable).
 
     >>> lams = np.geomspace(0.1, 10, 9)
     >>> alive = lams[:, None] < np.array([0.8, 1.0, 1.1, 1.3, 0.9, 1.2])
@@ -65,8 +77,8 @@ def fit_threshold(lams: np.ndarray, alive: np.ndarray) -> Threshold:
     lams, alive = np.asarray(lams, dtype=np.float64)[order], np.asarray(alive, dtype=bool)[order]
     if not alive.shape[1]:
         return Threshold(np.nan, 0.0, np.inf, np.nan, 0, 0, 0, 0)
-    low, high = brackets(lams, alive)
-    n, below, above = len(low), int((~alive[0]).sum()), int(alive[-1].sum())
+    low, high = brackets(lams, alive, last=last)
+    n, below, above = len(low), int(np.isneginf(low).sum()), int(np.isposinf(high).sum())
     counts = alive.sum(axis=0)
     unordered = int(sum(not alive[:count, seed].all() for seed, count in enumerate(counts)))
     logs = np.log(lams)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,29 +22,27 @@ def median_horizon(path: vanishing.Path) -> np.ndarray:
     )
 
 
-def memory_figure(config: Any, memory: dict[str, dict[str, Any]]) -> None:
-    """One column a task, cell and length; rows: losses, share that remembers, horizon, ρ."""
+def memory_figure(memory: dict[str, dict[str, Any]], path: Path) -> None:
+    """One column a cell and length; rows: losses, share that remembers, horizon, ρ."""
     plt = _pyplot()
     from rnnreg.plotting._style import CYCLE
 
     columns = len(memory)
     with rr.plotting.style():
         fig, axes = plt.subplots(
-            4, columns, figsize=(2.0 + 2.3 * columns, 9), squeeze=False, sharey="row"
+            4, columns, figsize=(1.2 + 1.75 * columns, 7.4), squeeze=False, sharey="row"
         )
         for column, (title, found) in enumerate(memory.items()):
             prediction = found["prediction"]
             for kind, color in zip(KINDS, CYCLE, strict=False):
-                path = found[kind]
-                band(axes[0, column], path.lam, path.test / prediction.blind, color, KINDS[kind])
-                share(axes[1, column], path, prediction, color, kind)
-                reach(axes[2, column], path, color, int(title.split("T = ")[1].split(",")[0]))
-                band(axes[3, column], path.lam, path.rho, color)
+                of = found[kind]
+                band(axes[0, column], of.lam, of.test / prediction.blind, color, KINDS[kind])
+                share(axes[1, column], of, prediction, color, kind)
+                reach(axes[2, column], of, color, int(title.split("T = ")[1].split(",")[0]))
+                band(axes[3, column], of.lam, of.rho, color)
                 end = found["thresholds"][kind]
                 if end.low > 0 or end.high < np.inf:
-                    span = np.clip(
-                        [end.low, end.high], path.lam[path.lam > 0].min(), path.lam.max()
-                    )
+                    span = np.clip([end.low, end.high], of.lam[of.lam > 0].min(), of.lam.max())
                     axes[1, column].axvspan(*span, color=color, alpha=0.12, linewidth=0)
             for ax in axes[:, column]:
                 ax.axvline(
@@ -64,7 +63,7 @@ def memory_figure(config: Any, memory: dict[str, dict[str, Any]]) -> None:
             axes[row, 0].set_ylabel(label)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         fig.legend(handles, labels, loc="outside upper center", ncols=3)
-        rr.plotting.save(fig, config.out / "memory", close=True)
+        rr.plotting.save(fig, path, close=True)
 
 
 def series_figure(config: Any, series: dict[str, vanishing.Path]) -> None:

@@ -109,7 +109,9 @@ def main(config: Config) -> None:
     print(claims_table(claims))
     if config.preset != "full":
         print("The claims are about --preset full; this run is too short to test them.")
-    figures.memory_figure(config, memory)
+    for name in config.tasks:
+        of_task = {title: found for title, found in memory.items() if title.startswith(name)}
+        figures.memory_figure(of_task, config.out / f"memory_{name.replace(' ', '_')}")
     figures.series_figure(config, series)
     summary = {
         "config": config,
@@ -184,8 +186,8 @@ def memory_task(config: Config, name: str, key: Any) -> dict[str, dict[str, Any]
         alive = {k: vanishing.remembers(path, prediction.blind) for k, path in paths.items()}
         learnt = alive["cold"][0]  # λ switched on after training can only destroy what was there
         ends = {
-            "cold": fit_threshold(paths["cold"].lam, alive["cold"]),
-            "warm": fit_threshold(paths["warm"].lam, alive["warm"][:, learnt]),
+            "cold": fit_threshold(paths["cold"].lam, alive["cold"], last=True),
+            "warm": fit_threshold(paths["warm"].lam, alive["warm"][:, learnt], last=True),
         }
         title = title_of(name, place)
         found[title] = {
@@ -198,7 +200,8 @@ def memory_task(config: Config, name: str, key: Any) -> dict[str, dict[str, Any]
         for kind, end in ends.items():
             print(f"memory ends, {kind}, at λ: {interval(end)}", end="")
             beyond = end.below + end.above
-            print(f"; {beyond} seeds have no end on the grid" if beyond else "")
+            print(f"; {beyond} seeds have no end on the grid" if beyond else "", end="")
+            print(f"; {end.unordered} are without it at smaller λ too" if end.unordered else "")
     return found
 
 

@@ -84,6 +84,19 @@ def test_seeds_that_come_alive_again_are_counted():
     assert fit_threshold(lams, alive).unordered == 1
 
 
+def test_seeds_alive_again_above_count_by_their_number_or_by_their_last():
+    lams = np.geomspace(1e-3, 1, 7)
+    alive = lams[:, None] < np.full(4, 0.2)  # five of seven λ
+    alive[1:3] = False  # all seeds lost it there, for another reason
+    by_number, by_last = fit_threshold(lams, alive), fit_threshold(lams, alive, last=True)
+    assert lams[2] < by_number.value < lams[3]
+    assert lams[4] < by_last.value < lams[5]
+    assert by_number.unordered == by_last.unordered == 4
+    alive[0] = False
+    assert fit_threshold(lams, alive, last=True).below == 0
+    assert fit_threshold(lams, np.zeros_like(alive), last=True).below == 4
+
+
 def test_a_threshold_of_two_seeds_lies_between_the_last_with_and_the_first_without():
     lam = np.array([0, 1e-3, 1e-2, 1e-1])  # λ = 0 is on no logarithmic axis, and left out
     alive = np.array([[1, 1], [1, 1], [1, 1], [0, 0]], bool)

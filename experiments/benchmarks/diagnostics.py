@@ -48,7 +48,7 @@ class Config:
     """Base values that the other options override."""
     cells: tuple[Literal["elman", "gru", "lstm"], ...] = ("elman", "gru", "lstm")
     """Cells."""
-    hidden: tuple[int, ...] = (16, 64, 128)
+    hidden: tuple[int, ...] = (16, 64)
     """Hidden sizes H."""
     time: int = 100
     """Steps T."""
@@ -62,7 +62,7 @@ class Config:
     """Updates between two records of a run that is tracked."""
     records: int = 2
     """Records of such a run."""
-    rounds: int = 21
+    rounds: int = 15
     """Pairs of calls."""
     json: Path = Path("results/benchmarks/diagnostics.json")
     """Where the numbers go, after each network."""
