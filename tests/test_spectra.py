@@ -114,6 +114,25 @@ def test_an_orthogonal_linear_network_reaches_its_bound():
     np.testing.assert_allclose([bounds.log_bound, bounds.log_rho], np.log(0.7), rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [1, 3, 8, 20])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        lambda z: 2 * jax.nn.relu(z),
+        lambda z: jnp.where(z > 0, 5 * z, z),
+        lambda z: jnp.where(z < 0, 5 * z, z),
+        lambda z: jnp.where(z > 100, 3 * z - 200, z),
+    ],
+)
+def test_an_activation_that_is_a_known_one_on_one_side_only_has_no_bound(activation, size):
+    cell = rr.cells.elman(size, activation=activation)
+    bounds = jacobian_bounds(cell, cell.init(KEY, 1))
+    assert bounds.slope is None
+    assert bounds.log_bound is None
+    twin = rr.cells.elman(size, activation=lambda z: jnp.tanh(z))
+    assert jacobian_bounds(twin, twin.init(KEY, 1)).slope == 1
+
+
 def test_where_no_bound_is_known():
     odd = rr.cells.elman(3, activation=jnp.sin)
     params = odd.init(KEY, 1)
