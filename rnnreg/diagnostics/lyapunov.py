@@ -27,9 +27,11 @@ class Lyapunov(NamedTuple):
       exponents: `[B, k]`, from large to small; −inf where a direction was lost.
       standard_error: `[B, k]`, by batch means; NaN for an exponent that is not finite, or from fewer than two counts.
       unconverged: `[B, k]`, True where the error, or the difference between the first and the second half of the
-        counted steps, exceeds the tolerance; also where the exponent or its error is NaN. An exponent of −inf is not.
+        counted steps, exceeds the tolerance; where the exponent or its error is NaN; and where a direction was lost to
+        rounding at any count, so that −inf stands for a number that is not known. A −inf from r_ii = 0 alone is exact.
       lost: `[B, k]`, the share of counts at which the direction was lost: a Jacobian that is singular (dead ReLU,
-        saturated units), or a contraction since the last QR that the dtype cannot resolve.
+        saturated units), or a contraction since the last QR that the dtype cannot resolve (a smaller `every`, or
+        float64, resolves more).
       kaplan_yorke: `[B]`, the Kaplan–Yorke dimension; NaN where too few exponents were asked for.
       entropy_rate: `[B]`, the sum of the positive exponents; NaN where too few exponents were asked for.
       trace: `[B, R, k]`, the evidence: the mean of the local exponents over the counts so far.
@@ -115,22 +117,22 @@ def lyapunov(
         growth = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
         lost = doubt >= 1
         logs = jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1, growth)))
-        return (state, frame), (logs / every, lost)
+        return (state, frame), (logs / every, lost, lost & (growth != 0))
 
     blocks = jax.tree.map(
         lambda leaf: leaf.reshape(num_steps // every, every, *leaf.shape[1:]), time_first(xs)
     )
-    _, (logs, lost) = jax.lax.scan(block, (start, frame), blocks)
-    logs, lost = (jnp.swapaxes(values[skipped:], 0, 1) for values in (logs, lost))  # [B, R, k]
-    order = jnp.argsort(-logs.mean(axis=1), axis=-1)
-    logs, lost = (jnp.take_along_axis(values, order[:, None], axis=-1) for values in (logs, lost))
+    _, found = jax.lax.scan(block, (start, frame), blocks)
+    found = [jnp.swapaxes(values[skipped:], 0, 1) for values in found]  # [B, R, k]
+    order = jnp.argsort(-found[0].mean(axis=1), axis=-1)[:, None]
+    logs, lost, rounded = (jnp.take_along_axis(values, order, axis=-1) for values in found)
     exponents = logs.mean(axis=1)
     error = _batch_error(logs, num_batches)
     counts = jnp.arange(1, logs.shape[1] + 1)
     return Lyapunov(
         exponents=exponents,
         standard_error=error,
-        unconverged=_unconverged(logs, exponents, error, tolerance),
+        unconverged=_unconverged(logs, exponents, error, tolerance) | rounded.any(axis=1),
         lost=lost.mean(axis=1, dtype=start.dtype),
         kaplan_yorke=_kaplan_yorke(exponents, dynamics.size),
         entropy_rate=_entropy_rate(exponents, dynamics.size),
