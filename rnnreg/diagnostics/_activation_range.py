@@ -17,7 +17,7 @@ _FAR = np.array([-1e8, 1e8])
 
 
 def activation_range(cell: Cell) -> tuple[float, float] | None:
-    """(low, high) of φ, ±∞ where it has no bound; None where the cell's output need not stay inside it, or is not known.
+    """(low, high) of φ, ±∞ where it has no bound; None where it is not known, or the output need not stay inside it.
 
     Elman: h = φ. GRU: h lies between φ and the last h, so long as the update gate is in [0, 1]. LSTM: h = o φ(c) with
     o in [0, 1], so 0 is in the range.

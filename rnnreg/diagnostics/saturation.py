@@ -166,8 +166,9 @@ def _bounds(name: str, cell: Cell | None, given: Bounds | Mapping[str, Bounds] |
         if found is None:
             what = "this function" if cell is None else f"the cell {cell.name!r}"
             raise ValueError(
-                f"the bounds of the activation in {what} are not known: give bounds=(low, high), None where there is no "
-                f"bound, such as (-1, 1) for tanh or (0, None) for a rectifier; or by layer, {{{name!r}: (low, high)}}."
+                f"the bounds of the activation in {what} are not known: give bounds=(low, high), None where there is "
+                "no bound, such as (-1, 1) for tanh or (0, None) for a rectifier; or by layer, "
+                f"{{{name!r}: (low, high)}}."
             )
         return found
     if len(bounds) != 2:
