@@ -206,3 +206,14 @@ def test_a_trained_flip_flop_has_eight_attractors_and_saddles_between_them():
     assert len(np.unique(bits, axis=0)) == 8  # one attractor for each setting of the bits
     # the border between the basins of two settings that differ in one bit: an edge of the cube
     assert ((table.num_unstable == 1) & ~table.slow).sum() >= 12
+
+
+def test_inside_jit_the_list_of_points_is_refused():
+    starts = jnp.array([[0.5]])
+    options = {"starts": starts, "num_descent": 2, "num_newton": 2}
+
+    def table(w):
+        return distinct_points(fixed_points(_independent, w, jnp.zeros(1), **options)).speed
+
+    with pytest.raises(ValueError, match=r"runs on the host, .* outside of jit and vmap"):
+        jax.jit(table)(2.0)

@@ -218,7 +218,7 @@ def distinct_points(
       margin: how near to 1 a modulus leaves the kind in doubt.
 
     Raises:
-      ValueError: a record with leading axes.
+      ValueError: a record with leading axes, or traced values.
 
     Source: Sussillo & Barak 2013.
 
@@ -228,6 +228,11 @@ def distinct_points(
     >>> table.kind, table.counts.tolist(), table.num_dropped
     (('stable',), [2], 1)
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in found[:4]):
+        raise ValueError(
+            "distinct_points runs on the host, since the number of points depends on values: give it the record that a "
+            "jitted or vmapped fixed_points returns, outside of jit and vmap, one search at a time."
+        )
     points = np.asarray(found.points)
     if points.ndim != 2:
         raise ValueError(

@@ -37,7 +37,7 @@ def jacobian_products(
       The axes.
 
     Raises:
-      ValueError: no products, or bounds under a label that no products have.
+      ValueError: no products, bounds under a label that no products have, or bounds of stacked parameters.
 
     >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
     >>> matplotlib.use("Agg")
@@ -56,6 +56,8 @@ def jacobian_products(
             f"bounds has {sorted(unknown)}, products has {list(several)}; give at least one JacobianProducts, and "
             "bounds under the same labels."
         )
+    if any(limit is not None and np.ndim(limit.sigma_max) for limit in limits.values()):
+        raise ValueError("bounds of stacked parameters cannot be drawn; give those of one network.")
     alone = len(several) == 1
     shown = num_singular if alone else 1
     with canvas(ax) as ax:
