@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg.cells import Cell
 from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of
+from rnnreg.diagnostics._trajectory import check_whole
 from rnnreg.network import Network
 
 Params = Any
@@ -68,7 +69,8 @@ def fixed_points(
       num_newton: damped Gauss–Newton steps; each solves an n × n system a start.
 
     Raises:
-      ValueError: x that is not a vector, or starts that do not fit the state.
+      ValueError: x that is not a vector, counts of steps that are not whole, or x, parameters or starts that do not
+        fit the system.
 
     Source: Sussillo & Barak 2013, "Opening the black box", Neural Computation 25.
 
@@ -80,6 +82,8 @@ def fixed_points(
     >>> table.kind, [f"{point:.3f}" for point in table.points[:, 0]]
     (('stable', 'stable', 'unstable'), ['-0.958', '0.958', '0.000'])
     """
+    check_whole(num_descent, "num_descent", least=0)
+    check_whole(num_newton, "num_newton", least=0)
     x = jnp.asarray(x)
     if x.ndim != 1:
         raise ValueError(

@@ -18,6 +18,7 @@ from rnnreg.diagnostics._frames import (
     starting_frame,
     time_first,
 )
+from rnnreg.diagnostics._trajectory import check_arrays, check_whole
 
 
 class Lyapunov(NamedTuple):
@@ -75,6 +76,8 @@ def lyapunov(
       system: a network, a cell, or `step(params, state, x) -> state` on rows.
       params: its parameters.
       xs: `[B, T, D]` inputs, a trajectory a row; for an autonomous system `jnp.zeros((B, T, 0))` or a constant input.
+        True steps only: there is no mask, and padding would count as steps. Cut rows of several lengths to the
+        shortest, `xs[:, :length]`, or measure those of one length at a time.
       state: the state before the first step; None is the system's own.
       num_exponents: k, how many leading exponents; None is all.
       every: steps between two QRs; T must be a multiple of it. More than 1 is faster, and resolves less.
@@ -88,8 +91,9 @@ def lyapunov(
       The spectrum, with its errors and its convergence.
 
     Raises:
-      ValueError: more exponents than state numbers, T that is not a multiple of `every`, nothing left to count, or
-        a step that does not return a state like the one it was given.
+      ValueError: more exponents than state numbers, T that is not a multiple of `every`, nothing left to count,
+        inputs, parameters or a state that do not fit the system, or a step that does not return a state like the one
+        it was given.
 
     Source: Benettin et al. 1980 (QR); Kaplan & Yorke 1979; Vogt et al. 2022, Engelken et al. 2023 (recurrent networks).
 
@@ -99,7 +103,11 @@ def lyapunov(
     >>> jnp.exp(spectrum.exponents).round(2).tolist(), jnp.exp(spectrum.entropy_rate).round(2).tolist()
     ([[2.0, 0.5]], [2.0])
     """
+    check_arrays(xs)
     num_steps = check_inputs(xs)
+    check_whole(num_batches, "num_batches", least=2)
+    if num_exponents is not None:
+        check_whole(num_exponents, "num_exponents")
     skipped = _blocks(num_steps, every, discard)
     dynamics = dynamics_of(system, params, xs, state=state)
     k = check_count(num_exponents, "num_exponents", dynamics.size)
@@ -143,10 +151,12 @@ def lyapunov(
 
 def _blocks(num_steps: int, every: int, discard: int | None) -> int:
     """How many blocks of `every` steps go by before counting begins."""
+    check_whole(every, "every")
     check_every(every, num_steps)
     discard = num_steps // 10 if discard is None else discard
+    check_whole(discard, "discard", least=0)
     skipped = -(-discard // every)
-    if discard < 0 or skipped >= num_steps // every:
+    if skipped >= num_steps // every:
         raise ValueError(
             f"discard must leave at least {every} of the T={num_steps} steps to count; got discard={discard}."
         )
@@ -155,8 +165,6 @@ def _blocks(num_steps: int, every: int, discard: int | None) -> int:
 
 def _batch_error(logs: Array, num_batches: int) -> Array:
     """Standard error of the mean over `[B, R, k]`, from the means of consecutive batches."""
-    if num_batches < 2:
-        raise ValueError(f"num_batches must be at least 2; got {num_batches}.")
     batches = min(num_batches, logs.shape[1])
     if batches < 2:
         return jnp.full((logs.shape[0], logs.shape[2]), jnp.nan, logs.dtype)

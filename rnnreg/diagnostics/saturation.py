@@ -14,7 +14,7 @@ from rnnreg.cells import Cell
 from rnnreg.diagnostics._activation_range import activation_range
 from rnnreg.diagnostics._dynamics import System
 from rnnreg.diagnostics._layer_states import cell_runs, network_runs, step_runs
-from rnnreg.diagnostics._trajectory import check_sequences
+from rnnreg.diagnostics._trajectory import check_sequences, check_whole
 from rnnreg.network import Network
 
 Params = dict[str, Any]
@@ -136,16 +136,23 @@ def saturation(
     >>> found.saturated_units.tolist(), found.linear_units.tolist(), found.bounds
     ([0.0, 0.0, 1.0], [1.0, 0.0, 0.0], (-1.0, 1.0))
     """
+    check_whole(num_bins, "num_bins")
+    _check_share(margin, "margin", 0.5)
+    _check_share(middle, "middle", 1.0)
+    if not isinstance(system, Network):
+        xs = check_sequences(xs)
+    first = jnp.shape(xs)[:2]
+    if mask is not None:
+        mask = jnp.asarray(mask)
+        if mask.shape != first:
+            raise ValueError(f"mask must be [B, T] = {first}; got {mask.shape}.")
+    true = jnp.ones(first, bool) if mask is None else mask > 0
     if isinstance(system, Network):
         runs = network_runs(system, params, xs, mask, state, gates)
     elif isinstance(system, Cell):
-        runs = cell_runs(system, params, check_sequences(xs), mask, state, gates)
+        runs = cell_runs(system, params, xs, mask, state, gates)
     else:
-        runs = step_runs(system, params, check_sequences(xs), mask, state, gates)
-    first = jnp.shape(xs)[:2]
-    true = jnp.ones(first, bool) if mask is None else jnp.asarray(mask) > 0
-    if true.shape != first:
-        raise ValueError(f"mask must be [B, T] = {first}; got {true.shape}.")
+        runs = step_runs(system, params, xs, mask, state, gates)
     runs = list(runs)
     if isinstance(bounds, Mapping) and not set(bounds) <= {run.name for run in runs}:
         raise ValueError(
@@ -156,6 +163,11 @@ def saturation(
         limits = _bounds(name, cell, bounds)
         found[name] = _measure(states, true, limits, margin, middle, num_bins, openings)
     return found
+
+
+def _check_share(value: Any, name: str, most: float) -> None:
+    if not isinstance(value, jax.core.Tracer) and not 0 <= value <= most:
+        raise ValueError(f"{name} must lie in 0 … {most}; got {value!r}.")
 
 
 def _bounds(name: str, cell: Cell | None, given: Bounds | Mapping[str, Bounds] | None) -> Bounds:
