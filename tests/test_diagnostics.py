@@ -249,7 +249,7 @@ def test_spectra_keep_leading_axes():
         np.testing.assert_allclose(measured[1, 4], expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
 @pytest.mark.parametrize("shape", [(5, 5), (3, 6), (6, 3)])
 def test_power_iteration_finds_the_largest_singular_value(shape, scale):
     rng = np.random.default_rng(5)

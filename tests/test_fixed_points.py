@@ -126,13 +126,31 @@ def test_a_line_of_fixed_points_does_not_break_the_search():
 def test_ends_that_are_not_finite_are_dropped():
     points = np.array([[0.0], [np.nan], [1.0]])
     speed = np.array([0.0, np.nan, 1.0])
-    found = FixedPoints(points, speed, speed, np.full((3, 1, 1), 0.5), {"h": (0, 1)})
+    found = FixedPoints(points, speed, speed, speed, np.full((3, 1, 1), 0.5), {"h": (0, 1)})
     table = distinct_points(found)
     assert table.points.tolist() == [[0.0]]
     assert table.num_dropped == 2
     nothing = distinct_points(found._replace(speed=np.ones(3)))
     assert nothing.points.shape == (0, 1)
     assert nothing.kind == ()
+
+
+def test_a_slow_stretch_is_no_slow_point():
+    def decay(params, state, x):
+        return params * state
+
+    options = {"starts": jnp.array([[5.0], [8.0]]), "num_descent": 0}
+    found = fixed_points(decay, 0.999, jnp.zeros(1), num_newton=0, **options)
+    assert (found.speed < 1e-4).all()
+    # the parabola of a linear map is exact: its minimum is at 0; of 1 − .999 float32 keeps four digits
+    np.testing.assert_allclose(found.distance, [5, 8], rtol=1e-3)
+    table = distinct_points(found)
+    assert len(table.points) == 0
+    assert table.num_dropped == 2
+    ended = distinct_points(fixed_points(decay, 0.999, jnp.zeros(1), num_newton=30, **options))
+    np.testing.assert_allclose(ended.points, [[0]], atol=1e-2)
+    hill = FixedPoints(*[np.array([value]) for value in ([0.0], 1e-5, 1e-4, np.inf, [[1.0]])], {})
+    assert distinct_points(hill).num_dropped == 1
 
 
 @pytest.mark.parametrize(
@@ -206,3 +224,14 @@ def test_a_trained_flip_flop_has_eight_attractors_and_saddles_between_them():
     assert len(np.unique(bits, axis=0)) == 8  # one attractor for each setting of the bits
     # the border between the basins of two settings that differ in one bit: an edge of the cube
     assert ((table.num_unstable == 1) & ~table.slow).sum() >= 12
+
+
+def test_inside_jit_the_list_of_points_is_refused():
+    starts = jnp.array([[0.5]])
+    options = {"starts": starts, "num_descent": 2, "num_newton": 2}
+
+    def table(w):
+        return distinct_points(fixed_points(_independent, w, jnp.zeros(1), **options)).speed
+
+    with pytest.raises(ValueError, match=r"runs on the host, .* outside of jit and vmap"):
+        jax.jit(table)(2.0)

@@ -171,6 +171,32 @@ def test_dead_directions_are_minus_infinity_and_counted():
     assert not np.isnan(found.kaplan_yorke).any()
 
 
+@pytest.mark.float32_only
+@pytest.mark.parametrize(("small", "every"), [(0.1, 10), (1e-8, 1)])
+def test_a_direction_lost_to_rounding_is_flagged(small, every):
+    W = jnp.diag(jnp.array([1.0, small]))
+    found = spectrum(linear_step, W, np.ones((1, 2)), 100, every=every)
+    assert found.exponents[0, 1] == -np.inf  # ln small, which float32 does not resolve
+    assert found.unconverged.tolist() == [[False, True]]
+    dead = spectrum(linear_step, jnp.diag(jnp.array([1.0, 0.0])), np.ones((1, 2)), 100)
+    assert dead.exponents[0, 1] == -np.inf
+    assert dead.unconverged.tolist() == [[False, False]]
+
+
+@pytest.mark.float32_only
+def test_one_lost_step_in_many_is_flagged():
+    xs = jnp.zeros((1, 1000, 1)).at[0, 500].set(jnp.log(1e-8))
+    second = jnp.array([0.0, 1.0])  # it halves at each step, and once falls by 10⁻⁸
+
+    def step(params, state, x):
+        return state * jnp.exp(second * (x - jnp.log(2.0)))
+
+    found = jax.jit(lambda: lyapunov(step, None, xs, state=jnp.ones((1, 2))))()
+    np.testing.assert_allclose(found.exponents, [[0, -np.inf]], **tolerance())
+    np.testing.assert_allclose(found.lost, [[0, 1 / 900]], **tolerance())
+    assert found.unconverged.tolist() == [[False, True]]
+
+
 # ---- systems, transformations ---------------------------------------------------------------------
 
 

@@ -111,6 +111,26 @@ def test_lyapunov_flags_are_seen():
     ]
 
 
+def test_exponents_lost_to_rounding_are_told_from_minus_infinity():
+    found = spectrum([0.4, -np.inf, -np.inf], unconverged=False)
+    found = found._replace(unconverged=np.array([[False, True, False]]))
+    ax = rr.plotting.lyapunov_spectrum(found)
+    words = labels(ax)[0].split()  # the legend breaks long lines
+    assert " ".join(words).endswith("1.25, 1 of 3 at −∞, 1 of 3 lost to rounding")
+    assert found.unconverged.tolist() == [[False, True, False]]
+
+
+def test_a_standard_error_that_is_not_known_has_no_bar():
+    found = spectrum([0.4, -1.6], unconverged=True)
+    found = found._replace(standard_error=np.array([[np.nan, 0.01]]))
+    bars = rr.plotting.lyapunov_spectrum(found).containers[0].lines[2][0].get_segments()
+    drawn = [np.isfinite(bar).all() and len(bar) == 2 for bar in bars]
+    assert drawn == [False, True]
+    containers = rr.plotting.lyapunov_trace(found).containers
+    assert len(containers) == 1
+    np.testing.assert_allclose(containers[0].lines[2][0].get_segments()[0][:, 1], [-1.61, -1.59])
+
+
 def test_the_first_wild_steps_do_not_set_the_scale():
     trace = np.full((100, 1), 0.5)
     trace[0] = 100.0

@@ -10,6 +10,7 @@ from conftest import SEED, tolerance
 
 import rnnreg as rr
 from rnnreg.diagnostics import saturation
+from rnnreg.diagnostics._activation_range import activation_range
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
@@ -155,7 +156,9 @@ def test_layers_cells_and_steps_are_named_and_agree():
     by_cell = jax.jit(lambda: saturation(cell, own, XS, mask=RIGHT))()["cell"]
     step = rr.recurrence.cell_step(cell)
     start = cell.initial_state(B, XS.dtype)
-    by_step = jax.jit(lambda: saturation(step, own, XS, mask=RIGHT, state=start))()
+    bounds = {"h": (-1, 1), "c": (None, None)}
+    by_step = _jitted(step, own, XS, mask=RIGHT, state=start, bounds=bounds)
+    assert [by_step[name].bounds for name in bounds] == [(-1, 1), (-np.inf, np.inf)]
     assert set(by_step) == {"h", "c"}
     for other in (by_cell, by_step["h"]):
         np.testing.assert_allclose(other.saturated_steps, by_net.saturated_steps, **tolerance())
@@ -175,7 +178,9 @@ def test_a_step_says_its_own_gates():
         return {"leak": jax.nn.sigmoid(x)}
 
     found = jax.jit(
-        lambda: saturation(leaky, None, XS, state=jnp.zeros((B, D)), gates=gates, mask=RIGHT)
+        lambda: saturation(
+            leaky, None, XS, state=jnp.zeros((B, D)), gates=gates, mask=RIGHT, bounds=(-1, 1)
+        )
     )()
     true = RIGHT > 0
     expected = _sigma(np.asarray(XS, np.float64))[true].mean()
@@ -206,30 +211,106 @@ def test_a_flipping_unit_is_saturated_but_not_dead():
         return jnp.where(x > 0, 1.0, -1.0) * jnp.ones_like(state)
 
     xs = jnp.array([[[1.0], [-1.0]]])
-    found = _jitted(flip, None, xs, state=jnp.zeros((1, 1)))["state"]
+    options = {"state": jnp.zeros((1, 1)), "bounds": (-1, 1)}
+    found = _jitted(flip, None, xs, **options)["state"]
     assert float(found.saturated) == 1
     assert not found.dead_units[0]
-    held = _jitted(flip, None, jnp.abs(xs), state=jnp.zeros((1, 1)))["state"]
+    held = _jitted(flip, None, jnp.abs(xs), **options)["state"]
     assert bool(held.dead_units[0])
 
 
-@pytest.mark.parametrize(
-    ("activation", "bounds"),
-    [
-        (jax.nn.sigmoid, (0.0, 1.0)),
-        (jax.nn.identity, (-np.inf, np.inf)),
-        (jax.nn.relu, (0.0, np.inf)),
-    ],
-)
-def test_bounds_are_those_of_the_activation(activation, bounds):
+RANGES = {
+    "tanh": (jnp.tanh, (-1, 1)),
+    "sigmoid": (jax.nn.sigmoid, (0, 1)),
+    "identity": (jax.nn.identity, (-np.inf, np.inf)),
+    "relu": (jax.nn.relu, (0, np.inf)),
+    "relu6": (jax.nn.relu6, (0, 6)),
+    "sine": (jnp.sin, (-1, 1)),
+    "softsign": (jax.nn.soft_sign, (-1, 1)),
+    "elu": (jax.nn.elu, (-1, np.inf)),
+    "leaky": (jax.nn.leaky_relu, (-np.inf, np.inf)),
+    "silu": (jax.nn.silu, (-0.27846, np.inf)),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_bounds_are_those_of_the_activation(name):
+    activation, bounds = RANGES[name]
     cell = rr.cells.elman(2, activation=activation)
     params = cell.init(KEY, D)
     found = jax.jit(lambda: saturation(cell, params, XS))()["cell"]
-    assert found.bounds == bounds
-    if bounds == (-np.inf, np.inf):
+    np.testing.assert_allclose(found.bounds, bounds, atol=1e-3)
+    if name in ("tanh", "sigmoid", "identity", "relu", "relu6"):
+        assert found.bounds == bounds
+    if name == "identity":
         assert float(found.linear) == 1
         assert float(found.saturated) == 0
     np.testing.assert_allclose(found.histogram.sum(axis=1), 1, **tolerance())
+    for gated in (rr.cells.gru, rr.cells.lstm):
+        low, high = activation_range(gated(2, activation=activation))
+        assert (low, high) == (min(found.bounds[0], 0), max(found.bounds[1], 0))
+    before = rr.cells.gru(2, activation=activation, reset="before", recurrent_bias=False)
+    assert activation_range(before) == found.bounds
+
+
+def test_a_rectified_gru_is_not_saturated_at_1():
+    cell = rr.cells.gru(2, activation=jax.nn.relu)
+    params = jax.tree.map(lambda leaf: 2.5 * leaf + 0.1, cell.init(KEY, D))
+    found = jax.jit(lambda: saturation(cell, params, XS))()["cell"]
+    assert found.bounds == (0, np.inf)
+    _, states = rr.recurrence.unroll(cell, params, jnp.swapaxes(XS, 0, 1), cell.initial_state(B))
+    np.testing.assert_allclose(found.saturated, (states.h <= 0).mean(), **tolerance())
+
+
+def test_bounds_that_are_not_known_are_asked_for():
+    def walk(params, state, x):
+        return jax.nn.relu(state + x)
+
+    start, xs = jnp.ones((B, D)), jnp.abs(XS)
+    with pytest.raises(ValueError, match=r"in this function are not known: give bounds=\(low"):
+        saturation(walk, None, xs, state=start)
+    known = _jitted(walk, None, xs, state=start, bounds=(0, None))["state"]
+    assert float(known.saturated) == float(known.dead) == 0
+    custom = rr.cells.from_step(
+        lambda params, state, x: rr.cells.HiddenState(h=3 * jnp.tanh(state.h + x)),
+        init=lambda key, input_size, dtype: {},
+        hidden_size=D,
+    )
+    net = rr.network([custom, rr.cells.gru(2)], None)
+    params = net.init(KEY, D)
+    with pytest.raises(ValueError, match=r"in the cell 'custom' .* or by layer, {'layer_0'"):
+        saturation(net, params, XS)
+    found = _jitted(net, params, XS, bounds={"layer_0": (-3, 3)})
+    assert [record.bounds for record in found.values()] == [(-3, 3), (-1, 1)]
+    with pytest.raises(ValueError, match=r"expected some of \['layer_0', 'layer_1'\]"):
+        saturation(net, params, XS, bounds={"layer_7": (-3, 3)})
+    squeezed = rr.cells.gru(2, gate_activation=jnp.tanh)  # its update is no weighted mean
+    with pytest.raises(ValueError, match="in the cell 'gru' are not known"):
+        saturation(squeezed, squeezed.init(KEY, D), XS)
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.relu])
+def test_states_that_are_not_finite_give_nan(activation):
+    net = rr.network([rr.cells.elman(2, activation=activation), rr.cells.gru(2)], None)
+    params = net.init(KEY, D)
+    params["layer_0"]["b_h"] = jnp.array([0.1, jnp.nan])
+    found = _jitted(net, params, XS, mask=RIGHT)
+    for record in found.values():
+        for share in (record.saturated, record.linear, record.dead, record.participation):
+            assert np.isnan(share)
+        assert np.isnan(record.histogram).all()
+        assert np.isnan(record.saturated_steps).all()
+        assert not record.dead_units.any()
+    gate = found["layer_1"].gates["update"]
+    assert np.isnan([gate.mean, gate.open, gate.closed]).all()
+    fine = _jitted(net, net.init(KEY, D), XS.at[1, 4].set(jnp.nan), mask=RIGHT)  # padding
+    assert np.isfinite(fine["layer_0"].saturated)
+    held = jnp.array([[[1.0], [jnp.inf], [1.0]]])
+    spike = _jitted(lambda p, s, x: x, None, held, state=jnp.zeros((1, 1)), bounds=(None, None))[
+        "state"
+    ]
+    assert np.isnan(spike.histogram).all(axis=1).tolist() == [False, True, False]
+    assert np.isnan(spike.linear)
 
 
 @pytest.mark.parametrize(("rank", "size"), [(1, 4), (4, 4)])
@@ -240,11 +321,12 @@ def test_participation_counts_directions(rank, size):
         return x @ params
 
     xs = jax.random.normal(KEY, (50, 40, rank))
-    found = _jitted(step, basis, xs, state=jnp.zeros((50, size)))["state"]
+    options = {"state": jnp.zeros((50, size)), "bounds": (None, None)}
+    found = _jitted(step, basis, xs, **options)["state"]
     np.testing.assert_allclose(found.participation, rank, rtol=0.02)  # 2000 draws
-    tiny = _jitted(step, 1e-15 * basis, xs, state=jnp.zeros((50, size)))["state"]
+    tiny = _jitted(step, 1e-15 * basis, xs, **options)["state"]
     np.testing.assert_allclose(tiny.participation, found.participation, **tolerance(loosen=10))
-    still = _jitted(step, 0 * basis, xs, state=jnp.zeros((50, size)))["state"]
+    still = _jitted(step, 0 * basis, xs, **options)["state"]
     assert np.isnan(still.participation)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -47,12 +47,14 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
       state: the state before the first step; None is the system's own, which a function does not have.
 
     Raises:
-      ValueError: a bidirectional network, a function without a state, or a step that changes the shapes, the dtypes
-        or the structure of its state.
+      ValueError: a bidirectional network, inputs, parameters or a state that do not fit the system, a function without
+        a state, or a step that changes the shapes, the dtypes or the structure of its state.
     """
-    first = jax.tree.map(lambda leaf: leaf[:, 0], xs)
+    first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, 0], xs)
     advance, given = _stepped(system, params, first, state)
-    leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, given))
+    _check_rows(given, first)
+    given = jax.tree.map(jnp.asarray, given)
+    leaves, structure = jax.tree.flatten(given)
     _check_step(advance, given, first)
     shapes = [leaf.shape[1:] for leaf in leaves]
     ends = [0]
@@ -93,12 +95,11 @@ def _stepped(
             raise ValueError(
                 "a bidirectional network has no state that goes forwards alone, so no dynamics; give one of its cells."
             )
-        if state is None:
-            state = start_state(net, params, first[:, None])
+        state = network_start(net, params, first[:, None], state)
         return lambda state, x: net.apply(params, x[:, None], state=state).final_state, state
     if isinstance(system, Cell):
         step = cell_step(system)
-        given = system.initial_state(len(first), first.dtype) if state is None else state
+        given = cell_start(system, params, first[:, None], state)
         return lambda state, x: step(params, state, x), given
     if not callable(system):
         raise ValueError(
@@ -109,6 +110,77 @@ def _stepped(
             "a step function has no initial state of its own: give state, a tree of [B, …] arrays."
         )
     return lambda state, x: system(params, state, x), state
+
+
+def network_start(net: Network, params: Any, xs: Any, state: Any) -> Any:
+    """What a network starts from on xs `[B, T, …]`; raises where its parameters or a given state do not fit."""
+    if not isinstance(params, Mapping) or "layer_0" not in params:
+        held = list(params) if isinstance(params, Mapping) else type(params).__name__
+        raise ValueError(
+            f"params of a network have an entry for each layer, such as layer_0; got {held}. Of a lone cell give the "
+            "cell, and not the network."
+        )
+    if state is None:
+        return start_state(net, params, xs)
+    own = jax.eval_shape(lambda: start_state(net, params, xs))
+    _check_like(state, own, "a network is what final_state of its output holds, by layer")
+    return state
+
+
+def cell_start(cell: Cell, params: Any, xs: Any, state: Any) -> Any:
+    """What a cell starts from on xs `[B, T, D]`; raises where inputs, parameters or a given state do not fit."""
+    if isinstance(params, Mapping) and "layer_0" in params:
+        raise ValueError(
+            f"params are those of a network, with {list(params)}, and the system is a cell; give params['layer_0'], "
+            "or the network."
+        )
+    if not isinstance(xs, jax.Array) or not jnp.issubdtype(xs.dtype, jnp.floating):
+        raise ValueError(
+            f"xs of a cell must be [B, T, D] real numbers; got {jax.tree.map(jnp.result_type, xs)}. For tokens give a "
+            "network with an embedding."
+        )
+    W_xh = params.get("W_xh") if isinstance(params, Mapping) else None
+    if W_xh is not None and (xs.ndim != 3 or jnp.shape(W_xh)[-2:-1] != xs.shape[-1:]):
+        raise ValueError(
+            f"the cell was made for {jnp.shape(W_xh)[-2]} input features; each step of xs has shape "
+            f"{xs.shape[2:]}."
+        )
+    if state is None:
+        return cell.initial_state(len(xs), xs.dtype)
+    own = jax.eval_shape(lambda: cell.initial_state(len(xs), xs.dtype))
+    _check_like(state, own, f"the cell {cell.name!r} is a record")
+    return state
+
+
+def _check_like(state: Any, own: Any, what: str) -> None:
+    """Raises where a given state has not the structure, or not the shapes, of the system's own."""
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (own, state)]
+    if shapes[0] != shapes[1] or jax.tree.structure(own) != jax.tree.structure(state):
+        raise ValueError(
+            f"the state of {what}, with a row for each of xs: {shapes[0]} (shapes); got {shapes[1]}."
+        )
+
+
+def _check_rows(state: Any, first: Any) -> None:
+    """Raises where a state is not made of real arrays with a row for each sequence."""
+    rows = {len(leaf) for leaf in jax.tree.leaves(first)}
+    if len(rows) != 1:
+        raise ValueError(f"all of xs must have the same number of rows B; got {sorted(rows)}.")
+    rows = rows.pop()
+    if not jax.tree.leaves(state):
+        raise ValueError("the state is empty, so there is nothing to differentiate.")
+    for path, leaf in leaf_paths(state).items():
+        name = f"state/{path}" if path else "state"
+        if jnp.ndim(leaf) < 1 or jnp.shape(leaf)[0] != rows:
+            raise ValueError(
+                f"the state must hold arrays [B, …] with a row for each of the {rows} in xs; {name} has shape "
+                f"{jnp.shape(leaf)}."
+            )
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(
+                f"the state must be real numbers, which can be differentiated; {name} is "
+                f"{jnp.result_type(leaf)}. Carry a count as a float or as an input, and a complex number as two reals."
+            )
 
 
 def place_of(dynamics: Dynamics, field: str | None) -> slice:

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.cells import Cell, Weights
-from rnnreg.diagnostics._dynamics import dynamics_of
+from rnnreg.diagnostics._dynamics import cell_start, dynamics_of, network_start
 from rnnreg.diagnostics._trajectory import before, states_along
-from rnnreg.network import start_state
 from rnnreg.recurrence import unroll
 from rnnreg.recurrence._scan import affine
 
@@ -33,9 +32,9 @@ class Run(NamedTuple):
 
 def network_runs(net, params, xs, mask, state, gates) -> Iterator[Run]:
     """Each pass over each layer, with the inputs and the states that its gates saw."""
+    inputs = xs = jnp.asarray(xs)
+    start = network_start(net, params, xs, state)
     out = net.apply(params, xs, mask=mask, state=state)
-    start = start_state(net, params, xs) if state is None else state
-    inputs = jnp.asarray(xs)
     if "embedding" in params:
         inputs = jnp.asarray(params["embedding"]["W_embed"])[inputs]
     for index, entry in enumerate(net.layers):
@@ -61,8 +60,8 @@ def network_runs(net, params, xs, mask, state, gates) -> Iterator[Run]:
 
 
 def cell_runs(cell, params, xs, mask, state, gates) -> Iterator[Run]:
-    begin = cell.initial_state(len(xs), xs.dtype) if state is None else state
-    time_mask = None if mask is None else jnp.swapaxes(jnp.asarray(mask), 0, 1)
+    begin = cell_start(cell, params, xs, state)
+    time_mask = None if mask is None else jnp.swapaxes(mask, 0, 1)
     _, states = unroll(cell, params, jnp.swapaxes(xs, 0, 1), begin, mask=time_mask)
     states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), states)
     yield Run("cell", cell, states.h, _gates_along(cell, params, xs, states, begin, False, gates))

@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg.cells import Cell
 from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of
+from rnnreg.diagnostics._trajectory import check_whole
 from rnnreg.network import Network
 
 Params = Any
@@ -23,7 +24,8 @@ class FixedPoints(NamedTuple):
     Attributes:
       points: `[S, n]`, all that is carried in one vector (the order is `places`).
       speed: `[S]`, q = ½‖F(h) − h‖² there.
-      slope: `[S]`, ‖∂q/∂h‖: small beside a q that is not, it marks a slow point (a minimum of the speed).
+      slope: `[S]`, ‖∂q/∂h‖, 0 at a minimum of the speed.
+      distance: `[S]`, the slope over the curvature of q along it: how far the minimum lies, ∞ where q curves down.
       jacobians: `[S, n, n]`, ∂F_i/∂h_j.
       places: by the name of a field, such as "layer_0/h", its `(begin, end)` among the n.
     """
@@ -31,6 +33,7 @@ class FixedPoints(NamedTuple):
     points: Array
     speed: Array
     slope: Array
+    distance: Array
     jacobians: Array
     places: dict[str, tuple[int, int]]
 
@@ -66,7 +69,8 @@ def fixed_points(
       num_newton: damped Gauss–Newton steps; each solves an n × n system a start.
 
     Raises:
-      ValueError: x that is not a vector, or starts that do not fit the state.
+      ValueError: x that is not a vector, counts of steps that are not whole, or x, parameters or starts that do not
+        fit the system.
 
     Source: Sussillo & Barak 2013, "Opening the black box", Neural Computation 25.
 
@@ -78,6 +82,8 @@ def fixed_points(
     >>> table.kind, [f"{point:.3f}" for point in table.points[:, 0]]
     (('stable', 'stable', 'unstable'), ['-0.958', '0.958', '0.000'])
     """
+    check_whole(num_descent, "num_descent", least=0)
+    check_whole(num_newton, "num_newton", least=0)
     x = jnp.asarray(x)
     if x.ndim != 1:
         raise ValueError(
@@ -97,9 +103,22 @@ def fixed_points(
     points = jax.vmap(search)(start)
     identity = jnp.eye(dynamics.size, dtype=points.dtype)
     jacobians = jax.vmap(lambda state: jax.jacfwd(residual)(state) + identity)(points)
-    slope = jnp.linalg.norm(jax.vmap(jax.grad(speed))(points), axis=-1)
+    slope, distance = jax.vmap(lambda state: _to_minimum(speed, state))(points)
     places = {name: (place.start, place.stop) for name, place in dynamics.places.items()}
-    return FixedPoints(points, jax.vmap(speed)(points), slope, jacobians, places)
+    return FixedPoints(points, jax.vmap(speed)(points), slope, distance, jacobians, places)
+
+
+def _to_minimum(speed, state: Array) -> tuple[Array, Array]:
+    """‖∂q/∂h‖, and how far along it the parabola through q here has its minimum."""
+    gradient = jax.grad(speed)(state)
+    largest = jnp.max(jnp.abs(gradient))
+    scaled = gradient / jnp.where(largest > 0, largest, 1)  # squares do not underflow
+    length = jnp.linalg.norm(scaled)
+    along = scaled / jnp.where(length > 0, length, 1)
+    curvature = along @ jax.jvp(jax.grad(speed), (state,), (along,))[1]
+    slope = length * largest
+    distance = jnp.where(curvature > 0, slope / jnp.where(curvature > 0, curvature, 1), jnp.inf)
+    return slope, jnp.where(slope == 0, 0, distance)
 
 
 def _start(system: System, params: Params, x: Array, starts: Any) -> tuple[Dynamics, Array]:
@@ -181,7 +200,7 @@ class DistinctPoints(NamedTuple):
       slow: `[P]` booleans: q above that of a fixed point, so a slow point.
       marginal: `[P]` booleans: the modulus nearest to 1 is within the margin of it, so the kind is in doubt.
       counts: `[P]`, how many starts ended there.
-      num_dropped: starts that ended nowhere near a fixed or slow point.
+      num_dropped: starts that ended nowhere near a fixed or slow point; more steps of the search may help them.
     """
 
     points: np.ndarray
@@ -205,7 +224,9 @@ def distinct_points(
 ) -> DistinctPoints:
     """The different points among the ends of a search, with their stability, computed on the host.
 
-    Two ends are one point where no component differs by more than the radius; the slower one of them is kept.
+    Two ends are one point where no component differs by more than the radius; the slower one of them is kept. An end
+    that moves slowly, but farther than the radius from the minimum of q (`distance`), is no slow point: it is only on
+    its way, and is dropped.
 
     How to read it: a stable point is a memory that is held; a saddle with one unstable direction stands on the border
     between the basins of two. A point with one start to its name suggests that there are more to find.
@@ -214,20 +235,25 @@ def distinct_points(
       found: from `fixed_points`, of one input (index the record if it was vmapped).
       radius: the distance, in units of the state, within which ends count as one point.
       fixed_below: q below which a point is fixed; None is the rounding of its dtype, n · (100 eps)².
-      slow_below: q below which a point that is not fixed is slow; the others are dropped.
+      slow_below: q below which a minimum of q that is not fixed is slow; all else is dropped.
       margin: how near to 1 a modulus leaves the kind in doubt.
 
     Raises:
-      ValueError: a record with leading axes.
+      ValueError: a record with leading axes, or traced values.
 
     Source: Sussillo & Barak 2013.
 
     >>> found = FixedPoints(np.array([[0.0], [1e-4], [5.0]]), np.array([0.0, 1e-20, 1.0]), np.zeros(3),
-    ...     np.array([[[0.5]], [[0.5]], [[2.0]]]), {"state": (0, 1)})
+    ...     np.zeros(3), np.array([[[0.5]], [[0.5]], [[2.0]]]), {"state": (0, 1)})
     >>> table = distinct_points(found)
     >>> table.kind, table.counts.tolist(), table.num_dropped
     (('stable',), [2], 1)
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in found[:5]):
+        raise ValueError(
+            "distinct_points runs on the host, since the number of points depends on values: give it the record that a "
+            "jitted or vmapped fixed_points returns, outside of jit and vmap, one search at a time."
+        )
     points = np.asarray(found.points)
     if points.ndim != 2:
         raise ValueError(
@@ -238,7 +264,8 @@ def distinct_points(
     still = rounding if fixed_below is None else fixed_below
     speed = np.asarray(found.speed, dtype=np.float64)
     limit = max(slow_below, still)
-    usable = np.isfinite(points).all(axis=1) & (speed <= limit)
+    minimum = (speed <= still) | (np.asarray(found.distance) <= radius)
+    usable = np.isfinite(points).all(axis=1) & (speed <= limit) & minimum
     chosen, counts = _groups(points.astype(np.float64), speed, usable, radius)
 
     jacobians = np.asarray(found.jacobians, dtype=np.float64)[chosen]

@@ -18,7 +18,7 @@ from rnnreg.diagnostics._frames import (
     pulled,
     starting_frame,
 )
-from rnnreg.diagnostics._trajectory import backwards
+from rnnreg.diagnostics._trajectory import backwards, check_arrays, check_whole
 
 
 class JacobianProducts(NamedTuple):
@@ -67,7 +67,9 @@ def jacobian_products(
     Args:
       system: a network, a cell, or `step(params, state, x) -> state` on rows.
       params: its parameters.
-      xs: `[B, T, D]` inputs, a trajectory a row; `jnp.zeros((B, T, 0))` for an autonomous step.
+      xs: `[B, T, D]` inputs, a trajectory a row; `jnp.zeros((B, T, 0))` for an autonomous step. True steps only:
+        there is no mask, and padding would count as steps. Cut rows of several lengths to the shortest,
+        `xs[:, :length]`, or measure those of one length at a time.
       state: the state before the first step; None is the system's own.
       field: the part of the state to look at, at both ends, such as "layer_0/h"; None is everything carried. What
         passes between the two times by way of other parts counts.
@@ -81,8 +83,9 @@ def jacobian_products(
       The singular values at each lag.
 
     Raises:
-      ValueError: an unknown field, more singular values than state numbers, T that is not a multiple of `every`, or a
-        step that does not return a state like the one it was given.
+      ValueError: an unknown field, more singular values than state numbers, T that is not a multiple of `every`,
+        inputs, parameters or a state that do not fit the system, or a step that does not return a state like the one
+        it was given.
 
     Source: Pascanu, Mikolov & Bengio 2013; Pennington, Schoenholz & Ganguli 2017 (dynamical isometry); Stewart 1997
     (graded products).
@@ -93,6 +96,10 @@ def jacobian_products(
     >>> [round(float(log / jnp.log(2))) for log in products.log_singular[0, -1]]  # 2⁻³⁰⁰ is no float32 number
     [0, -300]
     """
+    check_arrays(xs)
+    check_whole(every, "every")
+    if num_singular is not None:
+        check_whole(num_singular, "num_singular")
     check_every(every, check_inputs(xs))
     dynamics = dynamics_of(system, params, xs, state=state)
     place = place_of(dynamics, field)

@@ -18,6 +18,7 @@ from rnnreg.diagnostics._frames import (
     starting_frame,
     time_first,
 )
+from rnnreg.diagnostics._trajectory import check_arrays, check_whole
 
 
 class Lyapunov(NamedTuple):
@@ -27,9 +28,11 @@ class Lyapunov(NamedTuple):
       exponents: `[B, k]`, from large to small; −inf where a direction was lost.
       standard_error: `[B, k]`, by batch means; NaN for an exponent that is not finite, or from fewer than two counts.
       unconverged: `[B, k]`, True where the error, or the difference between the first and the second half of the
-        counted steps, exceeds the tolerance; also where the exponent or its error is NaN. An exponent of −inf is not.
+        counted steps, exceeds the tolerance; where the exponent or its error is NaN; and where a direction was lost to
+        rounding at any count, so that −inf stands for a number that is not known. A −inf from r_ii = 0 alone is exact.
       lost: `[B, k]`, the share of counts at which the direction was lost: a Jacobian that is singular (dead ReLU,
-        saturated units), or a contraction since the last QR that the dtype cannot resolve.
+        saturated units), or a contraction since the last QR that the dtype cannot resolve (a smaller `every`, or
+        float64, resolves more).
       kaplan_yorke: `[B]`, the Kaplan–Yorke dimension; NaN where too few exponents were asked for.
       entropy_rate: `[B]`, the sum of the positive exponents; NaN where too few exponents were asked for.
       trace: `[B, R, k]`, the evidence: the mean of the local exponents over the counts so far.
@@ -73,6 +76,8 @@ def lyapunov(
       system: a network, a cell, or `step(params, state, x) -> state` on rows.
       params: its parameters.
       xs: `[B, T, D]` inputs, a trajectory a row; for an autonomous system `jnp.zeros((B, T, 0))` or a constant input.
+        True steps only: there is no mask, and padding would count as steps. Cut rows of several lengths to the
+        shortest, `xs[:, :length]`, or measure those of one length at a time.
       state: the state before the first step; None is the system's own.
       num_exponents: k, how many leading exponents; None is all.
       every: steps between two QRs; T must be a multiple of it. More than 1 is faster, and resolves less.
@@ -86,8 +91,9 @@ def lyapunov(
       The spectrum, with its errors and its convergence.
 
     Raises:
-      ValueError: more exponents than state numbers, T that is not a multiple of `every`, nothing left to count, or
-        a step that does not return a state like the one it was given.
+      ValueError: more exponents than state numbers, T that is not a multiple of `every`, nothing left to count,
+        inputs, parameters or a state that do not fit the system, or a step that does not return a state like the one
+        it was given.
 
     Source: Benettin et al. 1980 (QR); Kaplan & Yorke 1979; Vogt et al. 2022, Engelken et al. 2023 (recurrent networks).
 
@@ -97,7 +103,11 @@ def lyapunov(
     >>> jnp.exp(spectrum.exponents).round(2).tolist(), jnp.exp(spectrum.entropy_rate).round(2).tolist()
     ([[2.0, 0.5]], [2.0])
     """
+    check_arrays(xs)
     num_steps = check_inputs(xs)
+    check_whole(num_batches, "num_batches", least=2)
+    if num_exponents is not None:
+        check_whole(num_exponents, "num_exponents")
     skipped = _blocks(num_steps, every, discard)
     dynamics = dynamics_of(system, params, xs, state=state)
     k = check_count(num_exponents, "num_exponents", dynamics.size)
@@ -115,22 +125,22 @@ def lyapunov(
         growth = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
         lost = doubt >= 1
         logs = jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1, growth)))
-        return (state, frame), (logs / every, lost)
+        return (state, frame), (logs / every, lost, lost & (growth != 0))
 
     blocks = jax.tree.map(
         lambda leaf: leaf.reshape(num_steps // every, every, *leaf.shape[1:]), time_first(xs)
     )
-    _, (logs, lost) = jax.lax.scan(block, (start, frame), blocks)
-    logs, lost = (jnp.swapaxes(values[skipped:], 0, 1) for values in (logs, lost))  # [B, R, k]
-    order = jnp.argsort(-logs.mean(axis=1), axis=-1)
-    logs, lost = (jnp.take_along_axis(values, order[:, None], axis=-1) for values in (logs, lost))
+    _, found = jax.lax.scan(block, (start, frame), blocks)
+    found = [jnp.swapaxes(values[skipped:], 0, 1) for values in found]  # [B, R, k]
+    order = jnp.argsort(-found[0].mean(axis=1), axis=-1)[:, None]
+    logs, lost, rounded = (jnp.take_along_axis(values, order, axis=-1) for values in found)
     exponents = logs.mean(axis=1)
     error = _batch_error(logs, num_batches)
     counts = jnp.arange(1, logs.shape[1] + 1)
     return Lyapunov(
         exponents=exponents,
         standard_error=error,
-        unconverged=_unconverged(logs, exponents, error, tolerance),
+        unconverged=_unconverged(logs, exponents, error, tolerance) | rounded.any(axis=1),
         lost=lost.mean(axis=1, dtype=start.dtype),
         kaplan_yorke=_kaplan_yorke(exponents, dynamics.size),
         entropy_rate=_entropy_rate(exponents, dynamics.size),
@@ -141,10 +151,12 @@ def lyapunov(
 
 def _blocks(num_steps: int, every: int, discard: int | None) -> int:
     """How many blocks of `every` steps go by before counting begins."""
+    check_whole(every, "every")
     check_every(every, num_steps)
     discard = num_steps // 10 if discard is None else discard
+    check_whole(discard, "discard", least=0)
     skipped = -(-discard // every)
-    if discard < 0 or skipped >= num_steps // every:
+    if skipped >= num_steps // every:
         raise ValueError(
             f"discard must leave at least {every} of the T={num_steps} steps to count; got discard={discard}."
         )
@@ -153,8 +165,6 @@ def _blocks(num_steps: int, every: int, discard: int | None) -> int:
 
 def _batch_error(logs: Array, num_batches: int) -> Array:
     """Standard error of the mean over `[B, R, k]`, from the means of consecutive batches."""
-    if num_batches < 2:
-        raise ValueError(f"num_batches must be at least 2; got {num_batches}.")
     batches = min(num_batches, logs.shape[1])
     if batches < 2:
         return jnp.full((logs.shape[0], logs.shape[2]), jnp.nan, logs.dtype)

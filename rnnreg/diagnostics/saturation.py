@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,12 +11,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.cells import Cell
+from rnnreg.diagnostics._activation_range import activation_range
 from rnnreg.diagnostics._dynamics import System
 from rnnreg.diagnostics._layer_states import cell_runs, network_runs, step_runs
-from rnnreg.diagnostics._trajectory import check_sequences
+from rnnreg.diagnostics._trajectory import check_sequences, check_whole
 from rnnreg.network import Network
 
 Params = dict[str, Any]
+Bounds = tuple[float | None, float | None]
 
 
 class GateOpening(NamedTuple):
@@ -40,7 +42,7 @@ class GateOpening(NamedTuple):
 
 
 class Saturation(NamedTuple):
-    """The states h of one layer along a batch; all over true steps.
+    """The states h of one layer along a batch; all over true steps, and NaN where a state they count is not finite.
 
     Attributes:
       bounds: `(low, high)` of the activation, ±inf where it has none.
@@ -50,7 +52,7 @@ class Saturation(NamedTuple):
       dead: share of units that never leave the margin of one and the same bound.
       saturated_units: `[H]`, the share of steps at which each unit is saturated.
       linear_units: `[H]`, at which it is linear; 1 for a unit that never bends.
-      dead_units: `[H]` booleans.
+      dead_units: `[H]` booleans; False where a state is not finite.
       saturated_steps: `[T]`, the share of units and examples that are saturated at each step; NaN where no
         example has it.
       histogram: `[T, N]`, the share of units and examples in each bin at each step; 0 where no example has it.
@@ -82,7 +84,7 @@ def saturation(
     *,
     mask: Array | None = None,
     state: Any = None,
-    bounds: tuple[float | None, float | None] | None = None,
+    bounds: Bounds | Mapping[str, Bounds] | None = None,
     margin: float = 0.05,
     middle: float = 0.3,
     num_bins: int = 40,
@@ -107,8 +109,8 @@ def saturation(
       xs: `[B, T, D]`, or `[B, T]` tokens for a network that embeds them.
       mask: `[B, T]`, 1 where a step counts.
       state: the state before the first step; a function needs it.
-      bounds: `(low, high)` of the activation, None for no bound; by default found by trying (elman, irnn), and
-        ±1 for everything else, which suits GRU and LSTM.
+      bounds: `(low, high)` of the activation, None for no bound, for all layers or in a dict by the layer's name;
+        by default found by trying the cells of `rr.cells`. A cell or function of yours needs them.
       margin: see above.
       middle: see above.
       num_bins: N.
@@ -120,7 +122,8 @@ def saturation(
       function.
 
     Raises:
-      ValueError: bounds in the wrong order, or a mask that does not fit.
+      ValueError: bounds that are not known, in the wrong order, or of a layer that is not there; a mask or a state
+        that does not fit; a margin outside 0 … ½, or a middle outside 0 … 1.
 
     Source: Glorot & Bengio 2010 (saturation through layers); Karpathy, Johnson & Li 2015 (gates open and closed,
       0.9 and 0.1); Gao & Ganguli 2015 (participation ratio).
@@ -133,48 +136,66 @@ def saturation(
     >>> found.saturated_units.tolist(), found.linear_units.tolist(), found.bounds
     ([0.0, 0.0, 1.0], [1.0, 0.0, 0.0], (-1.0, 1.0))
     """
+    check_whole(num_bins, "num_bins")
+    _check_share(margin, "margin", 0.5)
+    _check_share(middle, "middle", 1.0)
+    if not isinstance(system, Network):
+        xs = check_sequences(xs)
+    first = jnp.shape(xs)[:2]
+    if mask is not None:
+        mask = jnp.asarray(mask)
+        if mask.shape != first:
+            raise ValueError(f"mask must be [B, T] = {first}; got {mask.shape}.")
+    true = jnp.ones(first, bool) if mask is None else mask > 0
     if isinstance(system, Network):
         runs = network_runs(system, params, xs, mask, state, gates)
     elif isinstance(system, Cell):
-        runs = cell_runs(system, params, check_sequences(xs), mask, state, gates)
+        runs = cell_runs(system, params, xs, mask, state, gates)
     else:
-        runs = step_runs(system, params, check_sequences(xs), mask, state, gates)
-    first = jnp.shape(xs)[:2]
-    true = jnp.ones(first, bool) if mask is None else jnp.asarray(mask) > 0
-    if true.shape != first:
-        raise ValueError(f"mask must be [B, T] = {first}; got {true.shape}.")
+        runs = step_runs(system, params, xs, mask, state, gates)
+    runs = list(runs)
+    if isinstance(bounds, Mapping) and not set(bounds) <= {run.name for run in runs}:
+        raise ValueError(
+            f"bounds has {list(bounds)}; expected some of {[run.name for run in runs]}."
+        )
     found = {}
     for name, cell, states, openings in runs:
-        limits = _bounds(cell, bounds)
+        limits = _bounds(name, cell, bounds)
         found[name] = _measure(states, true, limits, margin, middle, num_bins, openings)
     return found
 
 
-def _bounds(
-    cell: Cell | None, bounds: tuple[float | None, float | None] | None
-) -> tuple[float, float]:
-    """(low, high), infinite where there is no bound."""
-    if bounds is not None:
-        low = -float("inf") if bounds[0] is None else float(bounds[0])
-        high = float("inf") if bounds[1] is None else float(bounds[1])
-        if not low < high:
-            raise ValueError(f"bounds must be (low, high) with low < high; got {bounds}.")
-        return low, high
-    if cell is None or cell.name not in ("elman", "irnn") or cell.derivative is None:
-        return -1.0, 1.0
-    with (
-        jax.ensure_compile_time_eval()
-    ):  # φ far out on both sides, also while the caller is being traced
-        far = jnp.array([[-1e4], [1e4]])
-        state = cell.initial_state(2)
-        low, high = cell.derivative.record(state, far, jnp.zeros_like(far))[0].h[:, 0].tolist()
-    return (low if low > -1e3 else -float("inf")), (high if high < 1e3 else float("inf"))
+def _check_share(value: Any, name: str, most: float) -> None:
+    if not isinstance(value, jax.core.Tracer) and not 0 <= value <= most:
+        raise ValueError(f"{name} must lie in 0 … {most}; got {value!r}.")
+
+
+def _bounds(name: str, cell: Cell | None, given: Bounds | Mapping[str, Bounds] | None) -> Bounds:
+    """(low, high) of a layer, infinite where there is no bound."""
+    bounds = given.get(name) if isinstance(given, Mapping) else given
+    if bounds is None:
+        found = None if cell is None else activation_range(cell)
+        if found is None:
+            what = "this function" if cell is None else f"the cell {cell.name!r}"
+            raise ValueError(
+                f"the bounds of the activation in {what} are not known: give bounds=(low, high), None where there is "
+                "no bound, such as (-1, 1) for tanh or (0, None) for a rectifier; or by layer, "
+                f"{{{name!r}: (low, high)}}."
+            )
+        return found
+    if len(bounds) != 2:
+        raise ValueError(f"bounds must be (low, high); got {bounds!r}.")
+    low = -math.inf if bounds[0] is None else float(bounds[0])
+    high = math.inf if bounds[1] is None else float(bounds[1])
+    if not low < high:
+        raise ValueError(f"bounds must be (low, high) with low < high; got {bounds}.")
+    return low, high
 
 
 def _measure(states, true, bounds, margin, middle, num_bins, gates) -> Saturation:
     """The numbers of one layer, from states `[B, T, H]`."""
     dtype = jnp.promote_types(states.dtype, jnp.float32)
-    states = states.astype(dtype)
+    states = jnp.where(jnp.isfinite(states), states.astype(dtype), jnp.nan)
     low, high = bounds
     bounded = math.isfinite(low) and math.isfinite(high)
     span = (high - low) if bounded else 0.0
@@ -186,18 +207,17 @@ def _measure(states, true, bounds, margin, middle, num_bins, gates) -> Saturatio
     full = at_low | at_high
 
     def share(what, axis):
-        return _mean(what.astype(dtype), true, axis)
+        return _mean(_known(what, states), true, axis)
 
-    never_leaves = jnp.stack(
-        [_mean(side.astype(dtype), true, (0, 1)) for side in (at_low, at_high)]
-    )
+    saturated = share(full, None)
+    never_leaves = jnp.stack([share(side, (0, 1)) for side in (at_low, at_high)])
     dead_units = (never_leaves == 1).any(axis=0)
     edges = _edges(states, true, bounds, num_bins)
     return Saturation(
         bounds=(low, high),
-        saturated=share(full, None),
+        saturated=saturated,
         linear=share(linear, None),
-        dead=jnp.mean(dead_units.astype(dtype)),
+        dead=jnp.where(jnp.isnan(saturated), jnp.nan, jnp.mean(dead_units.astype(dtype))),
         saturated_units=share(full, (0, 1)),
         linear_units=share(linear, (0, 1)),
         dead_units=dead_units,
@@ -207,6 +227,11 @@ def _measure(states, true, bounds, margin, middle, num_bins, gates) -> Saturatio
         participation=_participation(states, true),
         gates={name: _opening(value.astype(dtype), true) for name, value in gates.items()},
     )
+
+
+def _known(what: Array, values: Array) -> Array:
+    """1 where something holds of a value, 0 where it does not, NaN where the value is."""
+    return jnp.where(jnp.isnan(values), jnp.nan, what.astype(values.dtype))
 
 
 def _mean(values: Array, true: Array, axis: Any) -> Array:
@@ -236,7 +261,8 @@ def _histogram(states: Array, true: Array, edges: Array) -> Array:
         weight = jnp.broadcast_to(counted[:, None], values.shape).astype(values.dtype)
         place = jnp.clip(jnp.searchsorted(edges, values, side="right") - 1, 0, num_bins - 1)
         counts = jnp.zeros(num_bins, values.dtype).at[place.ravel()].add(weight.ravel())
-        return counts / jnp.maximum(jnp.sum(weight), 1)
+        missing = jnp.any(jnp.isnan(values) & counted[:, None])
+        return jnp.where(missing, jnp.nan, counts / jnp.maximum(jnp.sum(weight), 1))
 
     return jax.vmap(at_step, in_axes=1)(states, true)
 
@@ -258,7 +284,7 @@ def _participation(states: Array, true: Array) -> Array:
 
 
 def _opening(values: Array, true: Array) -> GateOpening:
-    open_, closed = (values > 0.9).astype(values.dtype), (values < 0.1).astype(values.dtype)
+    open_, closed = _known(values > 0.9, values), _known(values < 0.1, values)
     return GateOpening(
         mean=_mean(values, true, None),
         open=_mean(open_, true, None),

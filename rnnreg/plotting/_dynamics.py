@@ -37,7 +37,7 @@ def jacobian_products(
       The axes.
 
     Raises:
-      ValueError: no products, or bounds under a label that no products have.
+      ValueError: no products, bounds under a label that no products have, or bounds of stacked parameters.
 
     >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
     >>> matplotlib.use("Agg")
@@ -56,6 +56,8 @@ def jacobian_products(
             f"bounds has {sorted(unknown)}, products has {list(several)}; give at least one JacobianProducts, and "
             "bounds under the same labels."
         )
+    if any(limit is not None and np.ndim(limit.sigma_max) for limit in limits.values()):
+        raise ValueError("bounds of stacked parameters cannot be drawn; give those of one network.")
     alone = len(several) == 1
     shown = num_singular if alone else 1
     with canvas(ax) as ax:
@@ -181,7 +183,7 @@ def lyapunov_trace(
 ) -> Axes:
     """Running means of the exponents against counted steps: the convergence, with the final value ± 1 SE at the right.
 
-    An exponent that is flagged as unconverged is dashed.
+    An exponent that is flagged as unconverged is dashed; one without a standard error has no bar.
 
     Args:
       spectrum: from `rr.diagnostics.lyapunov`.
@@ -216,10 +218,11 @@ def lyapunov_trace(
                 linewidth=1.1,
                 label=name,
             )
-            error = np.nan_to_num(np.asarray(spectrum.standard_error[row, i]))
-            ax.errorbar(
-                steps[-1:], curve[-1:], yerr=[error], color=color, capsize=2, elinewidth=0.9
-            )
+            error = float(spectrum.standard_error[row, i])
+            if np.isfinite(error):
+                ax.errorbar(
+                    steps[-1:], curve[-1:], yerr=[error], color=color, capsize=2, elinewidth=0.9
+                )
         ax.set_xscale("log")
         ax.set_ylim(*_settled_limits(trace[:, :num_exponents]))
         ax.set_xlabel("counted steps")
@@ -242,6 +245,9 @@ def lyapunov_spectrum(
     spectra: Lyapunov | Mapping[str, Lyapunov], *, row: int = 0, ax: Axes | None = None
 ) -> Axes:
     """The exponents from large to small, ± 1 SE, hollow where unconverged; the label gives the Kaplan–Yorke dimension.
+
+    An exponent without a standard error has no bar. Those at −∞ are counted in the label: apart from them those that
+    are not known, because their direction was lost to rounding.
 
     Args:
       spectra: one, or several by label, from `rr.diagnostics.lyapunov`.
@@ -266,13 +272,16 @@ def lyapunov_spectrum(
         for place, (label, spectrum) in enumerate(several.items()):
             color = CYCLE[place % len(CYCLE)]
             values = np.asarray(spectrum.exponents[row], np.float64)
-            lost = int((values == -np.inf).sum())
+            open_ = np.asarray(spectrum.unconverged[row])
+            dead = int(((values == -np.inf) & ~open_).sum())
+            lost = int(((values == -np.inf) & open_).sum())
             values = np.where(np.isfinite(values), values, np.nan)
             dimension = float(spectrum.kaplan_yorke[row])
             parts = [label] if label else []
             parts += [] if np.isnan(dimension) else [f"Kaplan–Yorke dimension {dimension:.3g}"]
-            parts += [f"{lost} of {len(values)} at −∞"] if lost else []
-            errors = np.nan_to_num(np.asarray(spectrum.standard_error[row], np.float64))
+            parts += [f"{dead} of {len(values)} at −∞"] if dead else []
+            parts += [f"{lost} of {len(values)} lost to rounding"] if lost else []
+            errors = np.asarray(spectrum.standard_error[row], np.float64)
             at = np.arange(1, len(values) + 1)
             name = ", ".join(parts) or None
             ax.errorbar(
@@ -285,7 +294,7 @@ def lyapunov_spectrum(
                 linewidth=0.8,
                 label=name,
             )
-            open_ = np.asarray(spectrum.unconverged[row])
+            open_ = open_ & np.isfinite(values)
             if open_.any():
                 ax.plot(
                     at[open_],

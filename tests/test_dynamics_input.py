@@ -1,0 +1,162 @@
+"""What the diagnostics of dynamics refuse, and say how to mend, before anything is compiled."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import SEED
+
+import rnnreg as rr
+from rnnreg.diagnostics import (
+    fixed_points,
+    jacobian_products,
+    lyapunov,
+    saturation,
+    step_jacobians,
+    step_spectra,
+)
+
+KEY = jax.random.key(SEED)
+CELL = rr.cells.gru(3)
+PARAMS = CELL.init(KEY, 2)
+NET = rr.network([CELL], 1)
+NET_PARAMS = NET.init(KEY, 2)
+XS = jnp.ones((4, 6, 2))
+
+
+def shrink(params, state, x):
+    return jax.tree.map(lambda leaf: leaf * 1, state)
+
+
+def _saturation(*arguments, **options):
+    return saturation(*arguments, bounds=(-1, 1), **options)
+
+
+ALL = {
+    "jacobian_products": jacobian_products,
+    "lyapunov": lyapunov,
+    "step_jacobians": step_jacobians,
+    "step_spectra": step_spectra,
+    "saturation": _saturation,
+}
+
+# by what is wrong: the arguments, the options, and what is said
+BAD = {
+    "width for a cell": (CELL, PARAMS, jnp.ones((4, 6, 5)), {}, "made for 2 input features"),
+    "width for a network": (NET, NET_PARAMS, jnp.ones((4, 6, 5)), {}, "made for 2 input features"),
+    "tokens for a cell": (CELL, PARAMS, jnp.ones((4, 6, 2), int), {}, "real numbers"),
+    "a network's params": (CELL, NET_PARAMS, XS, {}, r"give params\['layer_0'\], or the network"),
+    "a cell's params": (NET, PARAMS, XS, {}, "have an entry for each layer, such as layer_0; got"),
+    "a bare state": (
+        NET,
+        NET_PARAMS,
+        XS,
+        {"state": CELL.initial_state(4)},
+        r"the state of a network is .* {'layer_0': HiddenState\(h=\(4, 3\)\)}",
+    ),
+    "an array for a cell": (
+        CELL,
+        PARAMS,
+        XS,
+        {"state": jnp.zeros((4, 3))},
+        "state of the cell 'gru' is",
+    ),
+    "a state of other units": (
+        CELL,
+        PARAMS,
+        XS,
+        {"state": rr.cells.HiddenState(jnp.zeros((4, 2)))},
+        "state of the cell 'gru' is",
+    ),
+    "a state of other rows, network": (
+        NET,
+        NET_PARAMS,
+        XS,
+        {"state": {"layer_0": CELL.initial_state(2)}},
+        "a row for each of xs",
+    ),
+    "a state of other rows, step": (
+        shrink,
+        None,
+        XS,
+        {"state": jnp.ones((2, 3))},
+        "row for each of the 4",
+    ),
+    "a state of one row, step": (
+        shrink,
+        None,
+        XS,
+        {"state": jnp.ones((1, 3))},
+        "row for each of the 4",
+    ),
+    "a scalar state": (shrink, None, XS, {"state": 0.5}, r"state has shape \(\)"),
+    "a count in the state": (
+        shrink,
+        None,
+        XS,
+        {"state": {"h": jnp.ones((4, 2)), "n": jnp.zeros((4, 1), int)}},
+        "state/n is int.* Carry a count as a float",
+    ),
+    "no state": (shrink, None, XS, {"state": {}}, "the state is empty"),
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("case", BAD)
+def test_what_does_not_fit_the_system_is_named(case, name):
+    system, params, xs, options, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        ALL[name](system, params, xs, **options)
+
+
+@pytest.mark.parametrize("name", set(ALL) - {"saturation"})
+def test_lists_of_numbers_are_no_inputs(name):
+    with pytest.raises(ValueError, match=r"give jnp\.asarray\(xs\)"):
+        ALL[name](CELL, PARAMS, XS.tolist())
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (lyapunov, {"every": 1.5}, "every must be at least 1, a whole number; got 1.5"),
+        (lyapunov, {"every": True}, "every must be at least 1"),
+        (lyapunov, {"num_exponents": 1.5}, "num_exponents must be at least 1"),
+        (lyapunov, {"num_batches": 2.0}, "num_batches must be at least 2, a whole number"),
+        (lyapunov, {"discard": 0.5}, "discard must be at least 0, a whole number"),
+        (lyapunov, {"discard": -1}, "discard must be at least 0"),
+        (jacobian_products, {"every": 1.5}, "every must be at least 1"),
+        (jacobian_products, {"num_singular": 2.0}, "num_singular must be at least 1"),
+        (saturation, {"margin": -1}, "margin must lie in 0 … 0.5; got -1"),
+        (saturation, {"margin": float("nan")}, "margin must lie in 0 … 0.5"),
+        (saturation, {"middle": 5.0}, "middle must lie in 0 … 1"),
+        (saturation, {"num_bins": 0}, "num_bins must be at least 1"),
+        (saturation, {"num_bins": 2.5}, "num_bins must be at least 1"),
+    ],
+)
+def test_counts_and_shares_out_of_range_are_named(function, options, message):
+    with pytest.raises(ValueError, match=message):
+        function(CELL, PARAMS, XS, **options)
+
+
+@pytest.mark.parametrize("count", [-1, 2.5])
+@pytest.mark.parametrize("name", ["num_newton", "num_descent"])
+def test_a_search_takes_whole_numbers_of_steps(name, count):
+    with pytest.raises(ValueError, match=f"{name} must be at least 0, a whole number; got {count}"):
+        fixed_points(CELL, PARAMS, jnp.ones(2), starts=jnp.ones((2, 3)), **{name: count})
+
+
+@pytest.mark.parametrize("system", ["cell", "network"])
+def test_a_search_at_an_input_of_other_width_is_refused(system):
+    given = {"cell": (CELL, PARAMS), "network": (NET, NET_PARAMS)}[system]
+    with pytest.raises(ValueError, match="made for 2 input features"):
+        fixed_points(*given, jnp.ones(5), starts=jnp.ones((2, 3)))
+
+
+def test_arrays_of_numpy_are_taken_without_a_warning():
+    xs = np.ones((2, 4, 2))  # float64
+    found = lyapunov(CELL, PARAMS, xs)
+    np.testing.assert_allclose(found.exponents, lyapunov(CELL, PARAMS, jnp.asarray(xs)).exponents)
+    mask = [[1, 1, 1, 0], [1, 1, 0, 0]]
+    listed = saturation(NET, NET_PARAMS, xs, mask=mask)["layer_0"]
+    array = saturation(NET, NET_PARAMS, xs, mask=jnp.asarray(mask))["layer_0"]
+    assert float(listed.participation) == float(array.participation)
