@@ -180,6 +180,31 @@ def test_ridge_takes_recall_away_and_a_dead_state_has_none():
     np.testing.assert_array_equal(curve(lambda params, state, x: 0 * state, 0.0), [0, 0])
 
 
+@pytest.mark.parametrize("num_rows", [10, 400])
+def test_more_rows_lose_no_direction_of_the_states(num_rows):
+    def faint_line(params, state, x):  # the last unit is 0.6¹⁹ = 6e-5 of the first
+        return jnp.concatenate([x, 0.6 * state[:, :-1]], axis=1)
+
+    xs = jax.random.normal(KEY, (num_rows, 100, 1))
+    options = {"key": KEY, "num_lags": 25, "num_surrogates": 5, "state": jnp.zeros((num_rows, 20))}
+    memory = jax.jit(lambda: memory_curve(faint_line, None, xs, **options))()
+    # float32 knows the faintest direction to 2e-3; each of the five unseen lags has sd √40/M
+    np.testing.assert_allclose(memory.r_squared[:20], 1, atol=1e-4)
+    np.testing.assert_allclose(memory.capacity, 20, atol=5 * np.sqrt(5 * 40) / memory.num_rows)
+    assert int(memory.num_dropped) == 0
+
+
+def test_directions_that_rounding_makes_are_dropped_and_counted():
+    def copies(params, state, x):  # two units say the same, the third is a millionth of a millionth
+        return jnp.stack([x[:, 0], 3 * x[:, 0], 1e-12 * state[:, 0]], axis=1)
+
+    options = {"key": KEY, "num_lags": 2, "state": jnp.zeros((6, 3))}
+    memory = jax.jit(lambda: memory_curve(copies, None, INPUTS, **options))()
+    exact = memory.recall.dtype == jnp.float64  # where 1e-12 is more than rounding
+    assert int(memory.num_dropped) == (1 if exact else 2)
+    np.testing.assert_allclose(memory.recall, [1, 1 if exact else 0], atol=1e-2)
+
+
 def test_surrogates_depend_on_the_key_and_nothing_else_does():
     one, two = _recall_of_a_line(KEY), _recall_of_a_line(jax.random.key(1))
     np.testing.assert_array_equal(one.r_squared, two.r_squared)

@@ -25,6 +25,8 @@ class MemoryCurve(NamedTuple):
       baseline: `[K]`, the mean R² of the surrogates.
       surrogates: `[S, K]`, R² of inputs that the states have not seen, the evidence behind the baseline.
       num_rows: how many (sequence, step) pairs were fitted.
+      num_dropped: how many directions of the states were left out of the fit, as no larger than what rounding makes
+        (n·eps of the largest). What they hold is not counted; float64 resolves more of them.
     """
 
     lags: Array
@@ -34,6 +36,7 @@ class MemoryCurve(NamedTuple):
     baseline: Array
     surrogates: Array
     num_rows: int
+    num_dropped: Array
 
 
 def memory_curve(
@@ -106,7 +109,7 @@ def memory_curve(
             f"sequences of {num_steps} steps, less the first {first}. Give longer or more sequences."
         )
     states = states_along(dynamics, xs)[:, first:].reshape(num_rows, -1)
-    basis, kept = _basis(states, ridge)
+    basis, kept, num_dropped = _basis(states, ridge)
     inputs = xs[..., channel]
     pasts = jnp.stack([inputs[:, first - k : num_steps - k] for k in range(num_lags)], axis=-1)
 
@@ -129,20 +132,30 @@ def memory_curve(
     baseline = jnp.mean(surrogates, axis=0)
     recall = (r_squared - baseline) / jnp.maximum(1 - baseline, jnp.finfo(xs.dtype).eps)
     return MemoryCurve(
-        jnp.arange(num_lags), recall, recall.sum(), r_squared, baseline, surrogates, num_rows
+        jnp.arange(num_lags),
+        recall,
+        recall.sum(),
+        r_squared,
+        baseline,
+        surrogates,
+        num_rows,
+        num_dropped,
     )
 
 
-def _basis(states: Array, ridge: float) -> tuple[Array, Array]:
-    """Orthonormal directions `[M, n]` of the centred states, and how much of each a ridge fit explains, `[n]`."""
+def _basis(states: Array, ridge: float) -> tuple[Array, Array, Array]:
+    """Orthonormal directions `[M, n]` of the centred states, how much of each a ridge fit explains, `[n]`, and how
+    many are none: no larger than the rounding of the states, which does not grow with M.
+    """
     centred = states - jnp.mean(states, axis=0, keepdims=True)
-    basis, scales, _ = jnp.linalg.svd(centred, full_matrices=False)
+    rows, factor = jnp.linalg.qr(centred)
+    turn, scales, _ = jnp.linalg.svd(factor)
     largest = scales[0]
-    real = scales > largest * max(states.shape) * jnp.finfo(states.dtype).eps
+    real = scales > largest * len(scales) * jnp.finfo(states.dtype).eps
     shrink = jnp.square(scales / jnp.where(largest > 0, largest, 1))
     shrink = jnp.where(real, shrink / jnp.where(real, shrink + ridge, 1), 0)
     # |y|² − |y − ŷ|² of a fit that shrinks each direction by f is Σ c² f (2 − f)
-    return basis, shrink * (2 - shrink)
+    return rows @ turn, shrink * (2 - shrink), jnp.sum(~real)
 
 
 class SufficientWindow(NamedTuple):
