@@ -211,19 +211,44 @@ def test_surrogates_depend_on_the_key_and_nothing_else_does():
     assert (np.asarray(one.surrogates) != np.asarray(two.surrogates)).any()
 
 
+@pytest.mark.parametrize(("num_rows", "num_steps"), [(1, 345), (2, 345), (4, 200)])
+def test_surrogates_are_inputs_that_the_states_have_not_seen(num_rows, num_steps):
+    size = 100  # more than a quarter of the steps
+    xs = jax.random.normal(KEY, (num_rows, num_steps, 1))
+    options = {"key": KEY, "num_lags": 10, "state": jnp.zeros((num_rows, size))}
+    memory = jax.jit(lambda: memory_curve(_line, None, xs, **options))()
+    # shifts that are near each other share most of their terms, so a mean of 20 is no better than one
+    chance, spread = size / memory.num_rows, np.sqrt(2 * size) / memory.num_rows
+    np.testing.assert_allclose(memory.baseline, chance, atol=3 * spread)
+    assert float(memory.surrogates.max()) < chance + 6 * spread
+    np.testing.assert_allclose(memory.recall, 1, **tolerance())
+
+
+def test_no_surrogate_of_a_short_sequence_is_the_sequence_itself():
+    xs = jax.random.normal(KEY, (8, 1, 1))
+    memory = memory_curve(_line, None, xs, key=KEY, num_lags=1, state=jnp.zeros((8, 1)))
+    np.testing.assert_allclose(memory.recall, 1, **tolerance())
+    assert float(memory.surrogates.max()) < 0.9
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"channel": 2}, "xs has 2 channels, counted from 0; got channel=2"),
         ({"num_lags": 0}, "must be at least 1"),
         ({"washout": 199}, "6 pairs of state and input are too few to fit 5 state variables"),
+        (
+            {"xs": INPUTS[:1, :20]},
+            "one sequence of 18 steps is too short for surrogates .* 24 steps",
+        ),
         ({"xs": jnp.zeros((3, 4))}, r"xs must be \[B, T, D\] real numbers"),
     ],
 )
 def test_memory_curve_names_what_does_not_fit(options, message):
     options = {"xs": INPUTS, "num_lags": 3} | options
+    xs = options.pop("xs")
     with pytest.raises(ValueError, match=message):
-        memory_curve(_line, None, options.pop("xs"), key=KEY, state=jnp.zeros((6, 5)), **options)
+        memory_curve(_line, None, xs, key=KEY, state=jnp.zeros((len(xs), 5)), **options)
 
 
 # ---- sufficient window ----------------------------------------------------------------------------
