@@ -91,13 +91,39 @@ def test_a_network_without_a_stationary_state_is_flagged(W):
     assert not bool(_fisher(jnp.asarray(W), jnp.ones(3)).converged)
 
 
+TURN = np.array([[0.8, -0.6], [0.6, 0.8]])
+
+
+@pytest.mark.parametrize(
+    ("W", "noise"),
+    [
+        (np.diag([0.5, 0.3]), np.diag([1.0, 0.0])),  # the second unit is without noise
+        (TURN.T @ np.diag([0.5, 0.3]) @ TURN, TURN.T @ np.diag([1.0, 0.0]) @ TURN),
+        (np.diag([0.5, 0.3]), -np.eye(2)),
+        (np.diag([0.5, 0.3]), np.diag([1.0, np.nan])),
+    ],
+)
+def test_noise_that_leaves_a_state_without_noise_is_flagged(W, noise):
+    assert not bool(_fisher(jnp.asarray(W), jnp.ones(2), jnp.asarray(noise)).converged)
+
+
+def test_whole_numbers_are_a_network_too():
+    memory = fisher_memory(np.eye(4, k=1, dtype=int), [1, 0, 0, 0], num_lags=5)
+    np.testing.assert_allclose(memory.curve, [1, 1 / 2, 1 / 3, 1 / 4, 0], **tolerance())
+    assert memory.curve.dtype == jnp.zeros(0).dtype
+
+
 @pytest.mark.parametrize(
     ("W", "v", "options", "message"),
     [
         (np.ones((3, 6)), np.ones(3), {}, "W must be a square matrix"),
         (np.ones((3, 3)), np.ones(2), {}, r"v must be \[3\]"),
         (np.ones((3, 3)), np.ones(3), {"noise": np.ones(3)}, r"noise \[3, 3\]"),
-        (np.ones((3, 3)), np.ones(3), {"num_lags": 0}, "num_lags must be at least 1; got 0"),
+        (np.ones((3, 3)), np.ones(3), {"num_lags": 0}, "whole numbers of at least 1; got 0 and 40"),
+        (np.ones((3, 3)), np.ones(3), {"num_lags": 2.5}, "at least 1; got 2.5 and 40"),
+        (np.ones((3, 3)), np.ones(3), {"num_doublings": -1}, "at least 1; got 3 and -1"),
+        (1j * np.ones((3, 3)), np.ones(3), {}, "W, v and noise must be real"),
+        (np.ones((3, 3)), 1j * np.ones(3), {}, "W, v and noise must be real"),
     ],
 )
 def test_fisher_memory_names_what_does_not_fit(W, v, options, message):
