@@ -82,6 +82,65 @@ def test_a_cliff_shows_in_the_norm_of_the_gradient():
     np.testing.assert_allclose(line.slopes[:, 0], line.gradient_norm, **tolerance())
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_gradient_of_a_loss_of_any_scale_has_a_norm(scale):
+    scale = jnp.asarray(scale)
+    line = loss_surface(
+        lambda p: scale * jnp.sum(p["w"]),
+        {"w": jnp.zeros(4)},
+        {"w": jnp.ones(4)},
+        alphas=jnp.zeros(1),
+    )
+    np.testing.assert_allclose(line.gradient_norm / scale, [2], **tolerance())
+
+
+def test_an_infinite_gradient_is_infinite_and_leaves_the_other_slope_alone():
+    def wall(params):  # e^α overflows, in float64 too
+        return jnp.exp(params["w"][0]) + 3 * params["w"][1]
+
+    params = {"w": jnp.zeros(2)}
+    pair = [coordinate_direction(params, "w", index=(place,)) for place in (0, 1)]
+    plane = loss_surface(wall, params, pair, alphas=jnp.array([0.0, 1e3]), betas=jnp.zeros(1))
+    np.testing.assert_allclose(plane.gradient_norm[:, 0], [np.sqrt(10), np.inf], **tolerance())
+    np.testing.assert_allclose(plane.slopes[:, 0], [[1, 3], [np.inf, 3]], **tolerance())
+
+
+def test_a_direction_of_faint_weights_is_as_faint():
+    params = {"W_hh": jnp.full((4, 3), 1e-25)}
+    found = random_direction(params, key=KEY)["W_hh"] * 1e25
+    np.testing.assert_allclose(jnp.linalg.norm(found, axis=0), [2, 2, 2], **tolerance())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"alphas": 0.5}, r"alphas must be one list of numbers, at least one; got shape \(\)"),
+        ({"alphas": jnp.ones((2, 2))}, r"got shape \(2, 2\)"),
+        ({"alphas": []}, r"got shape \(0,\)"),
+        ({"chunk": 0}, "chunk must be a whole number of at least 1; got 0"),
+        ({"chunk": 2.5}, "chunk must be a whole number of at least 1; got 2.5"),
+        ({"params": {"w": jnp.ones(2, int)}}, "params must be a tree of real numbers"),
+    ],
+)
+def test_grids_and_chunks_that_do_not_fit_are_named(options, message):
+    given = {"params": {"w": jnp.ones(2)}, "alphas": [0.0, 1.0]} | options
+    with pytest.raises(ValueError, match=message):
+        loss_surface(
+            lambda p: jnp.sum(p["w"] ** 2), given.pop("params"), {"w": jnp.ones(2)}, **given
+        )
+
+
+def test_a_batch_that_does_not_fit_is_named():
+    net = rr.network([rr.cells.elman(2)], 1)
+    xs, ys = jnp.zeros((2, 3, 1)), jnp.zeros((2, 3, 1))
+    for batch, message in (
+        (rr.Batch(xs, ys[:1]), "batch.ys must have as many rows as xs: 2; got 1"),
+        (rr.Batch(xs, ys, [[1, 1, 1]] * 2), "batch.mask must be a NumPy or JAX array; got list"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            data_loss_of(net, rr.losses.squared_error("sum"), batch)
+
+
 @pytest.mark.parametrize(
     ("directions", "betas", "message"),
     [
@@ -123,6 +182,7 @@ def test_a_coordinate_is_one_entry_of_one_leaf():
         ("W_hh", (), "path 'W_hh' names no leaf"),
         ("layer_0/W_hh", (), "index must name one entry"),
         ("layer_0/W_hh", (2, 0), "index must name one entry"),
+        ("layer_0/W_hh", (1.0, 0), "index must name one entry"),
     ):
         with pytest.raises(ValueError, match=message):
             coordinate_direction(params, path, index=index)
@@ -189,9 +249,42 @@ def test_an_invariant_subspace_is_left_for_a_fresh_direction(scales):
     np.testing.assert_allclose(found.directions @ found.directions.T, np.eye(2), **tolerance())
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+def test_the_scale_of_a_loss_is_that_of_its_eigenvalues(scale):
+    curvatures, factor = jnp.array([1.0, 5.0, -2.0]), jnp.asarray(0.5 * scale)
+    found = jax.jit(
+        lambda: hessian_directions(
+            lambda w: factor * jnp.sum(curvatures * w**2), jnp.zeros(3), key=KEY, num_iterations=3
+        )
+    )()
+    np.testing.assert_allclose(found.ritz_values / scale, [-2, 1, 5], **tolerance())
+    np.testing.assert_allclose(jnp.abs(found.directions), np.eye(3)[[1, 0]], **tolerance())
+    np.testing.assert_allclose(found.residuals / scale, 0, **tolerance())
+    early = jax.jit(
+        lambda: hessian_directions(
+            lambda w: factor * jnp.sum(curvatures * w**2), jnp.zeros(3), key=KEY, num_iterations=2
+        )
+    )()
+    assert float(early.residuals[1]) / scale > 0.1
+
+
+def test_a_small_network_is_iterated_as_far_as_it_goes():
+    found = hessian_directions(lambda w: jnp.sum(w**2), jnp.ones(4), key=KEY)
+    assert len(found.ritz_values) == 4
+    loss_of, params = _problem()
+    large = jax.eval_shape(
+        lambda: hessian_directions(
+            lambda p: loss_of(p[0]) + jnp.sum(p[1] ** 2), (params, jnp.ones(30)), key=KEY
+        )
+    )
+    assert large.ritz_values.shape == (40,)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"num_iterations": 3.5}, "must hold; got 2, 3.5 and 4"),
+        ({"num_directions": True}, "must hold; got True, 4 and 4"),
         ({"num_iterations": 5}, "number of parameters must hold; got 2, 5 and 4"),
         ({"num_iterations": 1}, "must hold; got 2, 1 and 4"),
         ({"num_iterations": 3, "which": "top"}, "which must be one of"),

@@ -91,13 +91,39 @@ def test_a_network_without_a_stationary_state_is_flagged(W):
     assert not bool(_fisher(jnp.asarray(W), jnp.ones(3)).converged)
 
 
+TURN = np.array([[0.8, -0.6], [0.6, 0.8]])
+
+
+@pytest.mark.parametrize(
+    ("W", "noise"),
+    [
+        (np.diag([0.5, 0.3]), np.diag([1.0, 0.0])),  # the second unit is without noise
+        (TURN.T @ np.diag([0.5, 0.3]) @ TURN, TURN.T @ np.diag([1.0, 0.0]) @ TURN),
+        (np.diag([0.5, 0.3]), -np.eye(2)),
+        (np.diag([0.5, 0.3]), np.diag([1.0, np.nan])),
+    ],
+)
+def test_noise_that_leaves_a_state_without_noise_is_flagged(W, noise):
+    assert not bool(_fisher(jnp.asarray(W), jnp.ones(2), jnp.asarray(noise)).converged)
+
+
+def test_whole_numbers_are_a_network_too():
+    memory = fisher_memory(np.eye(4, k=1, dtype=int), [1, 0, 0, 0], num_lags=5)
+    np.testing.assert_allclose(memory.curve, [1, 1 / 2, 1 / 3, 1 / 4, 0], **tolerance())
+    assert memory.curve.dtype == jnp.zeros(0).dtype
+
+
 @pytest.mark.parametrize(
     ("W", "v", "options", "message"),
     [
         (np.ones((3, 6)), np.ones(3), {}, "W must be a square matrix"),
         (np.ones((3, 3)), np.ones(2), {}, r"v must be \[3\]"),
         (np.ones((3, 3)), np.ones(3), {"noise": np.ones(3)}, r"noise \[3, 3\]"),
-        (np.ones((3, 3)), np.ones(3), {"num_lags": 0}, "num_lags must be at least 1; got 0"),
+        (np.ones((3, 3)), np.ones(3), {"num_lags": 0}, "whole numbers of at least 1; got 0 and 40"),
+        (np.ones((3, 3)), np.ones(3), {"num_lags": 2.5}, "at least 1; got 2.5 and 40"),
+        (np.ones((3, 3)), np.ones(3), {"num_doublings": -1}, "at least 1; got 3 and -1"),
+        (1j * np.ones((3, 3)), np.ones(3), {}, "W, v and noise must be real"),
+        (np.ones((3, 3)), 1j * np.ones(3), {}, "W, v and noise must be real"),
     ],
 )
 def test_fisher_memory_names_what_does_not_fit(W, v, options, message):
@@ -180,10 +206,55 @@ def test_ridge_takes_recall_away_and_a_dead_state_has_none():
     np.testing.assert_array_equal(curve(lambda params, state, x: 0 * state, 0.0), [0, 0])
 
 
+@pytest.mark.parametrize("num_rows", [10, 400])
+def test_more_rows_lose_no_direction_of_the_states(num_rows):
+    def faint_line(params, state, x):  # the last unit is 0.6¹⁹ = 6e-5 of the first
+        return jnp.concatenate([x, 0.6 * state[:, :-1]], axis=1)
+
+    xs = jax.random.normal(KEY, (num_rows, 100, 1))
+    options = {"key": KEY, "num_lags": 25, "num_surrogates": 5, "state": jnp.zeros((num_rows, 20))}
+    memory = jax.jit(lambda: memory_curve(faint_line, None, xs, **options))()
+    # float32 knows the faintest direction to 2e-3; each of the five unseen lags has sd √40/M
+    np.testing.assert_allclose(memory.r_squared[:20], 1, atol=1e-4)
+    np.testing.assert_allclose(memory.capacity, 20, atol=5 * np.sqrt(5 * 40) / memory.num_rows)
+    assert int(memory.num_dropped) == 0
+
+
+def test_directions_that_rounding_makes_are_dropped_and_counted():
+    def copies(params, state, x):  # two units say the same, the third is a millionth of a millionth
+        return jnp.stack([x[:, 0], 3 * x[:, 0], 1e-12 * state[:, 0]], axis=1)
+
+    options = {"key": KEY, "num_lags": 2, "state": jnp.zeros((6, 3))}
+    memory = jax.jit(lambda: memory_curve(copies, None, INPUTS, **options))()
+    exact = memory.recall.dtype == jnp.float64  # where 1e-12 is more than rounding
+    assert int(memory.num_dropped) == (1 if exact else 2)
+    np.testing.assert_allclose(memory.recall, [1, 1 if exact else 0], atol=1e-2)
+
+
 def test_surrogates_depend_on_the_key_and_nothing_else_does():
     one, two = _recall_of_a_line(KEY), _recall_of_a_line(jax.random.key(1))
     np.testing.assert_array_equal(one.r_squared, two.r_squared)
     assert (np.asarray(one.surrogates) != np.asarray(two.surrogates)).any()
+
+
+@pytest.mark.parametrize(("num_rows", "num_steps"), [(1, 345), (2, 345), (4, 200)])
+def test_surrogates_are_inputs_that_the_states_have_not_seen(num_rows, num_steps):
+    size = 100  # more than a quarter of the steps
+    xs = jax.random.normal(KEY, (num_rows, num_steps, 1))
+    options = {"key": KEY, "num_lags": 10, "state": jnp.zeros((num_rows, size))}
+    memory = jax.jit(lambda: memory_curve(_line, None, xs, **options))()
+    # shifts that are near each other share most of their terms, so a mean of 20 is no better than one
+    chance, spread = size / memory.num_rows, np.sqrt(2 * size) / memory.num_rows
+    np.testing.assert_allclose(memory.baseline, chance, atol=3 * spread)
+    assert float(memory.surrogates.max()) < chance + 6 * spread
+    np.testing.assert_allclose(memory.recall, 1, **tolerance())
+
+
+def test_no_surrogate_of_a_short_sequence_is_the_sequence_itself():
+    xs = jax.random.normal(KEY, (8, 1, 1))
+    memory = memory_curve(_line, None, xs, key=KEY, num_lags=1, state=jnp.zeros((8, 1)))
+    np.testing.assert_allclose(memory.recall, 1, **tolerance())
+    assert float(memory.surrogates.max()) < 0.9
 
 
 @pytest.mark.parametrize(
@@ -192,13 +263,18 @@ def test_surrogates_depend_on_the_key_and_nothing_else_does():
         ({"channel": 2}, "xs has 2 channels, counted from 0; got channel=2"),
         ({"num_lags": 0}, "must be at least 1"),
         ({"washout": 199}, "6 pairs of state and input are too few to fit 5 state variables"),
+        (
+            {"xs": INPUTS[:1, :20]},
+            "one sequence of 18 steps is too short for surrogates .* 24 steps",
+        ),
         ({"xs": jnp.zeros((3, 4))}, r"xs must be \[B, T, D\] real numbers"),
     ],
 )
 def test_memory_curve_names_what_does_not_fit(options, message):
     options = {"xs": INPUTS, "num_lags": 3} | options
+    xs = options.pop("xs")
     with pytest.raises(ValueError, match=message):
-        memory_curve(_line, None, options.pop("xs"), key=KEY, state=jnp.zeros((6, 5)), **options)
+        memory_curve(_line, None, xs, key=KEY, state=jnp.zeros((len(xs), 5)), **options)
 
 
 # ---- sufficient window ----------------------------------------------------------------------------

@@ -30,7 +30,8 @@ def make_fisher(converged=True):
 def make_curve():
     recall = np.exp(-LAGS / 4)
     surrogates = 0.02 + 0.01 * RNG.normal(size=(9, 20))
-    return MemoryCurve(LAGS, recall, recall.sum(), recall, surrogates.mean(axis=0), surrogates, 200)
+    baseline = surrogates.mean(axis=0)
+    return MemoryCurve(LAGS, recall, recall.sum(), recall, baseline, surrogates, 200, 0)
 
 
 def make_window(whole=16):

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import is_count
+
 
 class FisherMemory(NamedTuple):
     """Fisher information of a noisy linear state about inputs of the past.
@@ -20,8 +22,9 @@ class FisherMemory(NamedTuple):
         noise of variance 1 on every unit, and its leading eigenvector is the direction that is remembered best.
       covariance: `[n, n]`, C, the stationary covariance of the noise in the state.
       residual: what one more doubling of the sum would add to C, relative to C.
-      converged: whether that is at rounding level. False means that no stationary C was found (ρ(W) ≥ 1, or too
-        near 1), and nothing above can be used.
+      converged: whether that is at rounding level and C is positive definite beyond rounding. False means that no
+        such C was found (ρ(W) ≥ 1, or too near 1; a direction of the state that no noise reaches), and nothing
+        above can be used.
     """
 
     lags: Array
@@ -57,7 +60,8 @@ def fisher_memory(
         from 1.
 
     Raises:
-      ValueError: W that is not square, v or noise of another size, or num_lags below 1.
+      ValueError: W that is not square, v or noise of another size, complex numbers, or num_lags or num_doublings
+        that are not whole numbers of at least 1.
 
     Source: Ganguli, Huh & Sompolinsky 2008, "Memory traces in dynamical systems".
 
@@ -72,13 +76,22 @@ def fisher_memory(
             f"W must be a square matrix [n, n]; got shape {W.shape}. Of a gated cell give one block."
         )
     size = W.shape[0]
-    noise = jnp.eye(size, dtype=W.dtype) if noise is None else jnp.asarray(noise, W.dtype)
+    noise = jnp.eye(size) if noise is None else jnp.asarray(noise)
+    if any(jnp.iscomplexobj(given) for given in (W, v, noise)):
+        raise ValueError(
+            f"W, v and noise must be real; got {W.dtype}, {v.dtype} and {noise.dtype}."
+        )
     if v.shape != (size,) or noise.shape != (size, size):
         raise ValueError(
             f"W is [{size}, {size}], so v must be [{size}] and noise [{size}, {size}]; got {v.shape} and {noise.shape}."
         )
-    if num_lags < 1:
-        raise ValueError(f"num_lags must be at least 1; got {num_lags}.")
+    if not is_count(num_lags) or not is_count(num_doublings):
+        raise ValueError(
+            "num_lags and num_doublings must be whole numbers of at least 1; got "
+            f"{num_lags!r} and {num_doublings!r}."
+        )
+    dtype = W.dtype if jnp.issubdtype(W.dtype, jnp.floating) else jnp.zeros(0).dtype
+    W, v, noise = (given.astype(dtype) for given in (W, v, noise))
 
     covariance, residual = _stationary(W, noise, num_doublings)
     factor = jnp.linalg.cholesky(covariance)
@@ -89,9 +102,13 @@ def fisher_memory(
     def lag(row, _):
         return row @ W, row
 
-    _, impulses = jax.lax.scan(lag, v.astype(W.dtype), length=num_lags)
+    _, impulses = jax.lax.scan(lag, v, length=num_lags)
     inverse = jax.scipy.linalg.cho_solve((factor, True), jnp.eye(size, dtype=W.dtype))
     spatial, _ = _stationary(W.T, inverse, num_doublings)
+    eps = jnp.finfo(W.dtype).eps
+    # what a unit adds to the units before it, beside the rounding of its variance; NaN where C is not definite
+    own = jnp.square(jnp.diagonal(factor)) / jnp.diagonal(covariance)
+    definite = (own > 10 * size * eps).all() & jnp.isfinite(spatial).all()
     return FisherMemory(
         lags=jnp.arange(num_lags),
         curve=jnp.sum(jnp.square(whitened(impulses)), axis=0),
@@ -99,7 +116,7 @@ def fisher_memory(
         spatial=spatial,
         covariance=covariance,
         residual=residual,
-        converged=residual < 10 * jnp.finfo(W.dtype).eps,  # of NaN, False
+        converged=(residual < 10 * eps) & definite,  # of NaN, False
     )
 
 

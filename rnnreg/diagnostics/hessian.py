@@ -8,7 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.flatten_util import ravel_pytree
+
+from rnnreg._checks import is_count
+from rnnreg.diagnostics._norms import safe_norm
+from rnnreg.diagnostics.loss_surface import flat_params
 
 Params = Any
 
@@ -39,7 +42,7 @@ def hessian_directions(
     *,
     key: Array,
     num_directions: int = 2,
-    num_iterations: int = 40,
+    num_iterations: int | None = None,
     which: str = "largest",
 ) -> HessianDirections:
     """The directions in which the loss curves most, by Lanczos on Hessian–vector products.
@@ -57,11 +60,13 @@ def hessian_directions(
       params: where.
       key: for the vector to start from.
       num_directions: k.
-      num_iterations: m, the number of products, at most the number of parameters.
+      num_iterations: m, the number of products, at most the number of parameters; None is 40, or all of them where
+        there are fewer.
       which: "largest", "smallest" or "magnitude".
 
     Raises:
-      ValueError: m beyond the number of parameters, k beyond m, or an unknown `which`.
+      ValueError: m beyond the number of parameters, k beyond m, numbers that are not whole, parameters that are not
+        real, or an unknown `which`.
 
     Source: Lanczos 1950; Golub & Van Loan, Matrix Computations (full reorthogonalisation).
 
@@ -71,12 +76,15 @@ def hessian_directions(
     >>> found.eigenvalues.round(3).tolist(), jnp.abs(found.directions[0]).round(3).tolist()
     ([5.0, 1.0], [0.0, 1.0, 0.0])
     """
-    centre, unravel = ravel_pytree(params)
+    centre, unravel = flat_params(params)
     size = centre.size
-    if not 1 <= num_directions <= num_iterations <= size:
+    if num_iterations is None:
+        num_iterations = min(40, size)
+    counts = is_count(num_directions) and is_count(num_iterations)
+    if not counts or not num_directions <= num_iterations <= size:
         raise ValueError(
-            "1 ≤ num_directions ≤ num_iterations ≤ number of parameters must hold; got "
-            f"{num_directions}, {num_iterations} and {size}."
+            "in whole numbers 1 ≤ num_directions ≤ num_iterations ≤ number of parameters must hold; got "
+            f"{num_directions!r}, {num_iterations!r} and {size}."
         )
     orders = {
         "largest": lambda values: -values,
@@ -94,7 +102,10 @@ def hessian_directions(
 
     basis, diagonal, off_diagonal = _lanczos(product, key, size, num_iterations, centre.dtype)
     tridiagonal = jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
-    ritz_values, vectors = jnp.linalg.eigh(tridiagonal)
+    largest = jnp.max(jnp.abs(tridiagonal))
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # squares stay in range
+    ritz_values, vectors = jnp.linalg.eigh(tridiagonal / scale)
+    ritz_values = scale * ritz_values
     chosen = jnp.argsort(orders[which](ritz_values))[:num_directions]
     directions = vectors[:, chosen].T @ basis
     eigenvalues = ritz_values[chosen]
@@ -102,7 +113,7 @@ def hessian_directions(
     return HessianDirections(
         eigenvalues,
         jax.vmap(unravel)(directions),
-        jnp.linalg.norm(errors, axis=1),
+        safe_norm(errors),
         ritz_values,
         diagonal,
         off_diagonal,
@@ -128,12 +139,12 @@ def _lanczos(
         image = product(vector)
         along = vector @ image
         rest = orthogonal_to(basis, image)
-        beside = jnp.linalg.norm(rest)
+        beside = safe_norm(rest)
         # nothing is left where an invariant subspace is complete: go on from a vector outside it
-        spent = beside <= 10 * size**0.5 * jnp.finfo(dtype).eps * jnp.linalg.norm(image)
+        spent = beside <= 10 * size**0.5 * jnp.finfo(dtype).eps * safe_norm(image)
         fresh = jax.random.normal(jax.random.fold_in(key_fresh, index), (size,), dtype)
         rest = jnp.where(spent, orthogonal_to(basis, fresh), rest)
-        length = jnp.linalg.norm(rest)
+        length = safe_norm(rest)
         following = rest / jnp.where(length > 0, length, 1)
         return (basis, following), (along, jnp.where(spent, 0, beside))
 

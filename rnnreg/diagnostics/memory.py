@@ -23,8 +23,10 @@ class MemoryCurve(NamedTuple):
       capacity: Σ_k recall(k), in inputs.
       r_squared: `[K]`, R² of u_{t−k} on h_t, as fitted.
       baseline: `[K]`, the mean R² of the surrogates.
-      surrogates: `[S, K]`, R² of inputs that the states have not seen, the evidence behind the baseline.
+      surrogates: `[S, K]`, R² of inputs that do not drive the state, the evidence behind the baseline.
       num_rows: how many (sequence, step) pairs were fitted.
+      num_dropped: how many directions of the states were left out of the fit, as no larger than what rounding makes
+        (n·eps of the largest). What they hold is not counted; float64 resolves more of them.
     """
 
     lags: Array
@@ -34,6 +36,7 @@ class MemoryCurve(NamedTuple):
     baseline: Array
     surrogates: Array
     num_rows: int
+    num_dropped: Array
 
 
 def memory_curve(
@@ -52,8 +55,10 @@ def memory_curve(
     """R²(k) of the input u_{t−k} as a linear function of the state h_t, less what a fit to unrelated inputs gets.
 
     The fit is on the pairs it is scored on, so R² of pure noise is about n / num_rows, not 0. The baseline measures
-    that: the same fit to inputs of other sequences and of other times (rows and time rolled by random numbers),
-    which keeps the inputs' own correlations in time.
+    that: the same fit to inputs that do not drive the state, with their own correlations in time. They are those of
+    another sequence, shifted in time at random, so the sequences must be independent of each other (windows of one
+    series are not). Of a single sequence they are its own inputs from at least n + K steps before or after them,
+    which takes 3 (n + K) steps; what a state holds from further back than that counts as chance.
 
     How to read it: with independent inputs the capacity is at most n, the number of state variables, reached by a
     linear delay line; a nonlinear network spends part of it on products of inputs, which this does not count.
@@ -75,8 +80,8 @@ def memory_curve(
       state: the state before the first step; a function needs it.
 
     Raises:
-      ValueError: xs that are not [B, T, D], a channel that they lack, num_lags below 1, or fewer rows than twice
-        the size of the state.
+      ValueError: xs that are not [B, T, D], a channel that they lack, num_lags below 1, fewer rows than twice the
+        size of the state, or a single sequence that is too short for surrogates.
 
     Source: Jaeger 2002, "Short term memory in echo state networks", GMD report 152; the correction is
       that of an adjusted R², with the surrogates' mean in place of its expectation.
@@ -105,8 +110,14 @@ def memory_curve(
             f"{num_rows} pairs of state and input are too few to fit {dynamics.size} state variables: {xs.shape[0]} "
             f"sequences of {num_steps} steps, less the first {first}. Give longer or more sequences."
         )
+    used, apart = num_steps - first, dynamics.size + num_lags
+    if len(xs) == 1 and used < 3 * apart:
+        raise ValueError(
+            f"one sequence of {used} steps is too short for surrogates that the state has not seen: {dynamics.size} "
+            f"state variables and {num_lags} lags take {3 * apart} steps. Give several sequences, or a longer one."
+        )
     states = states_along(dynamics, xs)[:, first:].reshape(num_rows, -1)
-    basis, kept = _basis(states, ridge)
+    basis, kept, num_dropped = _basis(states, ridge)
     inputs = xs[..., channel]
     pasts = jnp.stack([inputs[:, first - k : num_steps - k] for k in range(num_lags)], axis=-1)
 
@@ -119,9 +130,12 @@ def memory_curve(
 
     def surrogate(key):
         key_row, key_time = jax.random.split(key)
-        used = pasts.shape[1]
-        rows = jax.random.randint(key_row, (), 0, pasts.shape[0])
-        times = jax.random.randint(key_time, (), used // 4, max(used - used // 4, used // 4 + 1))
+        if len(xs) > 1:
+            rows = jax.random.randint(key_row, (), 1, len(xs))
+            times = jax.random.randint(key_time, (), 0, used)
+        else:  # either side of the seam: lags beyond n + K, or inputs still to come
+            rows = 0
+            times = jax.random.randint(key_time, (), apart, used - num_lags + 1)
         return fit(jnp.roll(jnp.roll(pasts, rows, axis=0), times, axis=1))
 
     r_squared = fit(pasts)
@@ -129,20 +143,30 @@ def memory_curve(
     baseline = jnp.mean(surrogates, axis=0)
     recall = (r_squared - baseline) / jnp.maximum(1 - baseline, jnp.finfo(xs.dtype).eps)
     return MemoryCurve(
-        jnp.arange(num_lags), recall, recall.sum(), r_squared, baseline, surrogates, num_rows
+        jnp.arange(num_lags),
+        recall,
+        recall.sum(),
+        r_squared,
+        baseline,
+        surrogates,
+        num_rows,
+        num_dropped,
     )
 
 
-def _basis(states: Array, ridge: float) -> tuple[Array, Array]:
-    """Orthonormal directions `[M, n]` of the centred states, and how much of each a ridge fit explains, `[n]`."""
+def _basis(states: Array, ridge: float) -> tuple[Array, Array, Array]:
+    """Orthonormal directions `[M, n]` of the centred states, how much of each a ridge fit explains, `[n]`, and how
+    many are none: no larger than the rounding of the states, which does not grow with M.
+    """
     centred = states - jnp.mean(states, axis=0, keepdims=True)
-    basis, scales, _ = jnp.linalg.svd(centred, full_matrices=False)
+    rows, factor = jnp.linalg.qr(centred)
+    turn, scales, _ = jnp.linalg.svd(factor)
     largest = scales[0]
-    real = scales > largest * max(states.shape) * jnp.finfo(states.dtype).eps
+    real = scales > largest * len(scales) * jnp.finfo(states.dtype).eps
     shrink = jnp.square(scales / jnp.where(largest > 0, largest, 1))
     shrink = jnp.where(real, shrink / jnp.where(real, shrink + ridge, 1), 0)
     # |y|² − |y − ŷ|² of a fit that shrinks each direction by f is Σ c² f (2 − f)
-    return basis, shrink * (2 - shrink)
+    return rows @ turn, shrink * (2 - shrink), jnp.sum(~real)
 
 
 class SufficientWindow(NamedTuple):

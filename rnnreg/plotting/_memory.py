@@ -77,7 +77,7 @@ def memory_curve(
     >>> import matplotlib
     >>> matplotlib.use("Agg")
     >>> recall = np.array([1.0, 0.5])
-    >>> ax = memory_curve(MemoryCurve(np.arange(2), recall, 1.5, recall, 0 * recall, np.zeros((3, 2)), 9))
+    >>> ax = memory_curve(MemoryCurve(np.arange(2), recall, 1.5, recall, 0 * recall, np.zeros((3, 2)), 9, 0))
     >>> ax.lines[0].get_label()
     'capacity 1.50'
     >>> matplotlib.pyplot.close(ax.figure)
