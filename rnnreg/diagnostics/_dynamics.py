@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -114,8 +114,8 @@ def _stepped(
 
 def network_start(net: Network, params: Any, xs: Any, state: Any) -> Any:
     """What a network starts from on xs `[B, T, …]`; raises where its parameters or a given state do not fit."""
-    if not isinstance(params, Mapping) or "layer_0" not in params:
-        held = list(params) if isinstance(params, Mapping) else type(params).__name__
+    if not isinstance(params, dict) or "layer_0" not in params:
+        held = list(params) if isinstance(params, dict) else type(params).__name__
         raise ValueError(
             f"params of a network have an entry for each layer, such as layer_0; got {held}. Of a lone cell give the "
             "cell, and not the network."
@@ -129,7 +129,7 @@ def network_start(net: Network, params: Any, xs: Any, state: Any) -> Any:
 
 def cell_start(cell: Cell, params: Any, xs: Any, state: Any) -> Any:
     """What a cell starts from on xs `[B, T, D]`; raises where inputs, parameters or a given state do not fit."""
-    if isinstance(params, Mapping) and "layer_0" in params:
+    if isinstance(params, dict) and "layer_0" in params:
         raise ValueError(
             f"params are those of a network, with {list(params)}, and the system is a cell; give params['layer_0'], "
             "or the network."
@@ -139,7 +139,7 @@ def cell_start(cell: Cell, params: Any, xs: Any, state: Any) -> Any:
             f"xs of a cell must be [B, T, D] real numbers; got {jax.tree.map(jnp.result_type, xs)}. For tokens give a "
             "network with an embedding."
         )
-    W_xh = params.get("W_xh") if isinstance(params, Mapping) else None
+    W_xh = params.get("W_xh") if isinstance(params, dict) else None
     if W_xh is not None and (xs.ndim != 3 or jnp.shape(W_xh)[-2:-1] != xs.shape[-1:]):
         raise ValueError(
             f"the cell was made for {jnp.shape(W_xh)[-2]} input features; each step of xs has shape "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,7 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     cell, weights = _only_cell(system, params)
     if cell is None or cell.weights is None:
         return JacobianBounds(None, None, None, None, None)
-    W_hh = _recurrent_matrix(cell, weights)
+    W_hh = _recurrent_matrix(cell, cell.weights, weights)
     if W_hh.shape[-2] != W_hh.shape[-1]:
         return JacobianBounds(None, None, None, None, None)
     spectrum = matrix_spectrum(W_hh)
@@ -79,7 +80,7 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     return JacobianBounds(*(value if value is None else float(value) for value in found))
 
 
-def _recurrent_matrix(cell: Cell, params: Any) -> Any:
+def _recurrent_matrix(cell: Cell, weights: Callable[[Any], Any], params: Any) -> Any:
     """The effective W_hh `[..., H, G·H]`, leading axes those of the parameters."""
     alone = leaf_paths(jax.eval_shape(lambda: cell.init(jax.random.key(0), 1)))
     given = leaf_paths(params)
@@ -92,7 +93,6 @@ def _recurrent_matrix(cell: Cell, params: Any) -> Any:
     if len(axes) > 1 or min(axes) < 0:
         shapes = {path: jnp.shape(given[path]) for path in alone}
         raise ValueError(f"params must all have the same leading axes; got shapes {shapes}.")
-    weights = cell.weights
     for _ in range(axes.pop()):
         weights = jax.vmap(weights)
     return weights(params)[1]
