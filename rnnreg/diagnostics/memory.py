@@ -99,7 +99,7 @@ def memory_curve(
     if _are_tokens(system, xs):
         raise ValueError(
             f"memory_curve recalls real inputs [B, T, D]; got whole numbers of shape {xs.shape}, as a network "
-            "with an embedding takes. Give its first cell with the embedded tokens as xs, or a network of one-hot inputs."
+            "with an embedding takes. Give its first cell with the embedded tokens as xs, or one of one-hot inputs."
         )
     xs = check_sequences(xs)
     num_steps = xs.shape[1]
@@ -276,8 +276,9 @@ def sufficient_window(
 
 def _lengths(windows: Any, num_steps: int) -> list[int]:
     """The lengths to try, rising; raises where one is not a whole number in 1 … T."""
-    given = np.asarray(windows) if isinstance(windows, Array) else windows
-    given = list(given) if isinstance(given, Iterable) else [None]
+    if isinstance(windows, Array):
+        windows = np.asarray(windows)
+    given: list[Any] = list(windows) if isinstance(windows, Iterable) else []
     if not given or not all(is_count(one) and one <= num_steps for one in given):
         raise ValueError(
             f"windows must be whole numbers in 1 … {num_steps}, the steps of xs; got {windows!r}."
