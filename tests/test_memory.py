@@ -261,7 +261,12 @@ def test_no_surrogate_of_a_short_sequence_is_the_sequence_itself():
     ("options", "message"),
     [
         ({"channel": 2}, "xs has 2 channels, counted from 0; got channel=2"),
-        ({"num_lags": 0}, "must be at least 1"),
+        ({"channel": 0.5}, "got channel=0.5"),
+        ({"num_lags": 0}, "must be whole numbers of at least 1, .* got 0, 20, 0 and 0.0"),
+        ({"num_lags": 2.5}, "got 2.5, 20, 0 and 0.0"),
+        ({"num_surrogates": True}, "got 3, True, 0 and 0.0"),
+        ({"washout": 1.5}, "got 3, 20, 1.5 and 0.0"),
+        ({"ridge": float("nan")}, "got 3, 20, 0 and nan"),
         ({"washout": 199}, "6 pairs of state and input are too few to fit 5 state variables"),
         (
             {"xs": INPUTS[:1, :20]},
@@ -314,6 +319,28 @@ def test_a_truncated_run_is_the_network_on_the_last_inputs(cell):
         np.testing.assert_allclose(record.deviation[place], expected, **tolerance())
 
 
+def test_a_network_of_tokens_has_a_window_and_no_linear_recall():
+    net = rr.network([rr.cells.elman(3)], 2, embedding=(5, 4))
+    params, tokens = net.init(KEY), np.arange(36).reshape(4, 9) % 5
+    windows = jnp.array([3, 9])
+    record = sufficient_window(net, params, tokens, tolerance=0.01, windows=windows)
+    apart = net.apply(params, tokens[:, -3:]).outputs - net.apply(params, tokens).outputs[:, -3:]
+    expected = [jnp.linalg.norm(apart[:, -1], axis=1), jnp.zeros(4)]
+    np.testing.assert_allclose(record.deviation, expected, **tolerance())
+    with pytest.raises(ValueError, match=r"recalls real inputs .* whole numbers of shape \(4, 9\)"):
+        memory_curve(net, params, tokens, key=KEY, num_lags=2)
+    real = rr.network([rr.cells.elman(3)], 2)
+    with pytest.raises(ValueError, match=r"xs must be \[B, T, D\] real numbers"):
+        sufficient_window(real, real.init(KEY, 1), tokens, tolerance=0.01)
+
+
+def test_inputs_may_be_lists():
+    xs = INPUTS[:2, :4].tolist()
+    record = sufficient_window(_line, None, xs, tolerance=0.1, state=jnp.zeros((2, 2)))
+    assert record.window.tolist() == [2, 2]
+    assert memory_curve(_line, None, xs, key=KEY, num_lags=1, state=jnp.zeros((2, 2))).num_rows == 8
+
+
 def test_a_window_that_fits_by_chance_is_not_taken():
     def rotation(params, state, x):  # by 90 degrees a step: every fourth window deviates by nothing
         return jnp.stack([-state[:, 1], state[:, 0]], axis=1) + 0 * x
@@ -329,8 +356,15 @@ def test_a_window_that_fits_by_chance_is_not_taken():
     ("options", "message"),
     [
         ({"tolerance": 0.0}, "tolerance must be positive; got 0.0"),
-        ({"windows": [0, 2]}, "windows must lie in 1 … 9"),
-        ({"windows": [10]}, "windows must lie in 1 … 9"),
+        ({"tolerance": float("nan")}, "tolerance must be positive; got nan"),
+        ({"windows": [0, 2]}, "windows must be whole numbers in 1 … 9"),
+        ({"windows": [10]}, "windows must be whole numbers in 1 … 9"),
+        (
+            {"windows": [1.7]},
+            r"windows must be whole numbers in 1 … 9, the steps of xs; got \[1.7\]",
+        ),
+        ({"windows": []}, "windows must be whole numbers in 1 … 9"),
+        ({"windows": 4}, "windows must be whole numbers in 1 … 9, the steps of xs; got 4"),
     ],
 )
 def test_sufficient_window_names_what_does_not_fit(options, message):

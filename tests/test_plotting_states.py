@@ -123,6 +123,25 @@ def test_a_window_that_no_length_serves_is_said():
     assert ax.lines[1].get_label() == "tolerance: no window tried serves all"
 
 
+def test_sequences_without_an_output_are_counted_and_not_drawn():
+    found = make_window()
+    found.deviation[:, 1] = np.nan
+    ax = plotting.sufficient_window(found, tolerance=0.1)
+    assert ax.lines[0].get_label() == "median (1 of 4 not finite)"
+    assert np.isfinite(ax.lines[0].get_ydata()).all()
+    none = found._replace(deviation=np.full((6, 4), np.nan))
+    ax = plotting.sufficient_window(none, tolerance=0.1)
+    ax.figure.canvas.draw()
+    assert ax.get_ylim()[0] < 0.1 < ax.get_ylim()[1]
+
+
+def test_recall_below_zero_is_seen_and_dropped_directions_are_counted():
+    curve = make_curve()._replace(recall=np.linspace(1, -0.4, 20), num_dropped=2)
+    ax = plotting.memory_curve(curve)
+    assert ax.get_ylim()[0] < -0.4
+    assert ax.lines[0].get_label().endswith("(2 directions dropped)")
+
+
 def test_a_flat_surface_can_be_drawn():
     ax = plotting.loss_surface(make_plane(flat=True))
     assert ax.get_xlim() == (-1, 1)
@@ -139,6 +158,20 @@ def test_slow_points_are_open_and_kinds_are_counted():
     [
         (lambda: plotting.loss_surface(make_plane(), show="norm"), "show must be"),
         (lambda: plotting.loss_surface(make_line(), paths={"a": [(0, 0)]}), "drawn on a plane"),
+        (
+            lambda: plotting.loss_surface(make_plane()._replace(loss=-np.ones((7, 7)))),
+            "nothing to draw: the colours are logarithmic, and no loss is positive",
+        ),
+        (
+            lambda: plotting.loss_surface(make_plane()._replace(loss=np.ones((1, 7)))),
+            "at least two alphas and two betas",
+        ),
+        (
+            lambda: plotting.hessian_spectrum(
+                HessianDirections([np.nan], None, [np.nan], np.full(3, np.nan), None, None)
+            ),
+            "nothing to draw: the eigenvalues are not finite",
+        ),
         (lambda: plotting.fixed_points(make_points(0)), "nothing to draw"),
         (lambda: plotting.bifurcation([0.0], []), "one entry a value; got 0 for 1"),
         (lambda: plotting.gate_openings(make_saturation(gates=False)), "no gates to draw"),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.diagnostics._dynamics import System, dynamics_of
 from rnnreg.diagnostics._trajectory import check_sequences, states_along
 from rnnreg.network import Network
@@ -69,7 +71,7 @@ def memory_curve(
     Args:
       system: a network, a cell, or a function `step(params, state, x)` on rows.
       params: its parameters.
-      xs: `[B, T, D]`, the inputs that drive it, best independent in time; every step counts.
+      xs: `[B, T, D]`, the inputs that drive it, best independent in time; every step counts, padding too.
       key: for the surrogates.
       num_lags: K.
       channel: which of the D inputs to recall.
@@ -80,8 +82,8 @@ def memory_curve(
       state: the state before the first step; a function needs it.
 
     Raises:
-      ValueError: xs that are not [B, T, D], a channel that they lack, num_lags below 1, fewer rows than twice the
-        size of the state, or a single sequence that is too short for surrogates.
+      ValueError: xs that are not [B, T, D], a channel that they lack, counts that are not whole or too small, fewer
+        rows than twice the size of the state, or a single sequence that is too short for surrogates.
 
     Source: Jaeger 2002, "Short term memory in echo state networks", GMD report 152; the correction is
       that of an adjusted R², with the surrogates' mean in place of its expectation.
@@ -93,14 +95,21 @@ def memory_curve(
     >>> memory.recall.round(1).tolist()[:3], round(float(memory.capacity))
     ([1.0, 1.0, 1.0], 3)
     """
+    xs = jnp.asarray(xs)
+    if _are_tokens(system, xs):
+        raise ValueError(
+            f"memory_curve recalls real inputs [B, T, D]; got whole numbers of shape {xs.shape}, as a network "
+            "with an embedding takes. Give its first cell with the embedded tokens as xs, or one of one-hot inputs."
+        )
     xs = check_sequences(xs)
     num_steps = xs.shape[1]
-    if not 0 <= channel < xs.shape[2]:
-        raise ValueError(f"xs has {xs.shape[2]} channels, counted from 0; got channel={channel}.")
-    if num_lags < 1 or num_surrogates < 1 or washout < 0 or ridge < 0:
+    if not is_count(channel, least=0) or channel >= xs.shape[2]:
+        raise ValueError(f"xs has {xs.shape[2]} channels, counted from 0; got channel={channel!r}.")
+    counts = is_count(num_lags) and is_count(num_surrogates) and is_count(washout, least=0)
+    if not counts or not ridge >= 0:
         raise ValueError(
-            "num_lags and num_surrogates must be at least 1, washout and ridge at least 0; got "
-            f"{num_lags}, {num_surrogates}, {washout} and {ridge}."
+            "num_lags and num_surrogates must be whole numbers of at least 1, washout one of at least 0, and ridge at "
+            f"least 0; got {num_lags!r}, {num_surrogates!r}, {washout!r} and {ridge!r}."
         )
     dynamics = dynamics_of(system, params, xs, state=state)
     first = max(washout, num_lags - 1)
@@ -173,10 +182,10 @@ class SufficientWindow(NamedTuple):
     """How far the outputs are from what they would be after the last k inputs alone.
 
     Attributes:
-      windows: `[K]`, the lengths k that were tried, rising.
+      windows: `[K]`, the lengths k that were tried, rising, each once.
       deviation: `[K, B]`, ‖y⁽ᵏ⁾ − y‖₂ at the last step, y⁽ᵏ⁾ from the initial state through the last k inputs.
       window: `[B]`, the smallest k tried from which on the deviation stays at most the tolerance; −1 where not
-        even the longest one suffices.
+        even the longest one suffices, and where an output is NaN.
       whole: the smallest k that serves every sequence; −1 where there is none.
     """
 
@@ -205,7 +214,7 @@ def sufficient_window(
     Args:
       system: a network, a cell, or a function `step(params, state, x)` on rows.
       params: its parameters.
-      xs: `[B, T, D]`; every step counts.
+      xs: `[B, T, D]`, or `[B, T]` tokens for a network with an embedding; every step counts, padding too.
       tolerance: the largest deviation that is allowed, in the units of what is read.
       windows: lengths to try, each from 1 to T; None is 1, 2, 4, … below T. All run side by side: K ·
         max(windows) · B steps.
@@ -214,7 +223,8 @@ def sufficient_window(
       state: the state before the first step, from which the truncated ones start too; a function needs it.
 
     Raises:
-      ValueError: xs that are not [B, T, D], a window outside 1 … T, or a tolerance that is not positive.
+      ValueError: xs that are neither, windows that are not whole numbers in 1 … T, or a tolerance that is not
+        positive.
 
     Source: Miller & Hardt 2019, "Stable recurrent models", whose theorem this looks at for one network and data.
 
@@ -224,16 +234,15 @@ def sufficient_window(
     >>> found.windows.tolist(), found.window.tolist()  # 2 · 0.5⁸ = 0.0078
     ([1, 2, 4, 8, 16, 32], [8])
     """
-    xs = check_sequences(xs)
-    num_rows, num_steps, _ = xs.shape
-    if tolerance <= 0:
+    xs = jnp.asarray(xs)
+    xs = xs if _are_tokens(system, xs) else check_sequences(xs)
+    num_rows, num_steps = xs.shape[:2]
+    if not tolerance > 0:
         raise ValueError(f"tolerance must be positive; got {tolerance}.")
     if windows is None:
         windows = [2**power for power in range(max(num_steps - 1, 1).bit_length())]
         windows = [window for window in windows if window < num_steps] or [num_steps]
-    lengths = sorted({int(window) for window in windows})
-    if not lengths or lengths[0] < 1 or lengths[-1] > num_steps:
-        raise ValueError(f"windows must lie in 1 … {num_steps}, the steps of xs; got {windows!r}.")
+    lengths = _lengths(windows, num_steps)
     dynamics = dynamics_of(system, params, xs, state=state)
     read = read or _readout(system, params)
 
@@ -248,7 +257,7 @@ def sufficient_window(
 
     def step(states, inputs):
         time, x = inputs
-        new = dynamics.step(states, jnp.tile(x, (count, 1)))
+        new = dynamics.step(states, jnp.tile(x, (count, *[1] * (x.ndim - 1))))
         begun = jnp.repeat(time >= begins, num_rows)
         return jnp.where(begun[:, None], new, states), None
 
@@ -263,6 +272,23 @@ def sufficient_window(
     return SufficientWindow(
         tried, deviation, _first(tried, stays), _first(tried, stays.all(axis=1))
     )
+
+
+def _lengths(windows: Any, num_steps: int) -> list[int]:
+    """The lengths to try, rising; raises where one is not a whole number in 1 … T."""
+    if isinstance(windows, Array):
+        windows = np.asarray(windows)
+    given: list[Any] = list(windows) if isinstance(windows, Iterable) else []
+    if not given or not all(is_count(one) and one <= num_steps for one in given):
+        raise ValueError(
+            f"windows must be whole numbers in 1 … {num_steps}, the steps of xs; got {windows!r}."
+        )
+    return sorted({int(one) for one in given})
+
+
+def _are_tokens(system: System, xs: Array) -> bool:
+    """Whether xs are what a network with an embedding takes; the network itself says where it has none."""
+    return isinstance(system, Network) and xs.ndim == 2 and jnp.issubdtype(xs.dtype, jnp.integer)
 
 
 def _first(tried: Array, stays: Array) -> Array:

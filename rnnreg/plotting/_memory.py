@@ -67,6 +67,8 @@ def memory_curve(
 ) -> Axes:
     """Recall of the input k steps back, with the capacity in the legend; grey is what surrogates get (± 2 sd).
 
+    The legend says how many directions of the states were left out of a fit, where some were.
+
     Args:
       curves: from `rr.diagnostics.memory_curve`, one or several by name.
       ax: where to draw.
@@ -84,19 +86,23 @@ def memory_curve(
     """
     several = {"": curves} if isinstance(curves, MemoryCurve) else dict(curves)
     with canvas(ax) as ax:
-        spread = 0.0
+        spread, lowest = 0.0, 0.0
         for place, (name, curve) in enumerate(several.items()):
             label = f"{name + ', ' if name else ''}capacity {float(curve.capacity):.2f}"
+            dropped = int(curve.num_dropped)
+            label += f" ({dropped} direction{'s'[: dropped > 1]} dropped)" if dropped else ""
+            recall = np.asarray(curve.recall, dtype=np.float64)
+            lowest = min(lowest, recall[np.isfinite(recall)].min(initial=0.0))
             style = ("-", "--", "-.", ":")[place % 4]
             color = CYCLE[place % len(CYCLE)]
-            ax.plot(curve.lags, curve.recall, color=color, linestyle=style, label=label)
+            ax.plot(curve.lags, recall, color=color, linestyle=style, label=label)
             surrogates = np.asarray(curve.surrogates, dtype=np.float64)
             unseen = (surrogates - surrogates.mean(axis=0)) / np.maximum(
                 1 - surrogates.mean(axis=0), 1e-12
             )
             spread = max(spread, 2 * float(unseen.std()))
         ax.axhspan(-spread, spread, color="0.85", zorder=0, linewidth=0)
-        ax.set_ylim(min(-0.05, -1.2 * spread), 1.05)
+        ax.set_ylim(min(-0.05, -1.2 * spread, 1.1 * lowest), 1.05)
         ax.set_xlabel("steps back k")
         ax.set_ylabel("recall of u$_{t−k}$ (R², corrected)")
         whole_steps(ax)
@@ -108,6 +114,8 @@ def sufficient_window(
     found: SufficientWindow, *, tolerance: float | None = None, ax: Axes | None = None
 ) -> Axes:
     """How far the output is from that of the whole history, against the length of the window: median and extremes.
+
+    Sequences whose output is not finite are left out, and counted in the legend.
 
     Args:
       found: from `rr.diagnostics.sufficient_window`.
@@ -127,8 +135,12 @@ def sufficient_window(
     """
     deviation = np.asarray(found.deviation, dtype=np.float64)
     windows = np.asarray(found.windows)
+    finite = np.isfinite(deviation).all(axis=0)
+    label = "median" if finite.all() else f"median ({(~finite).sum()} of {finite.size} not finite)"
+    deviation = deviation[:, finite]
     with canvas(ax) as ax:
-        ax.plot(windows, np.median(deviation, axis=1), color=BLUE, marker="o", label="median")
+        median = np.median(deviation, axis=1) if finite.any() else np.full(len(windows), np.nan)
+        ax.plot(windows, median, color=BLUE, marker="o", label=label)
         if deviation.shape[1] > 1:
             low, high = deviation.min(axis=1), deviation.max(axis=1)
             smallest = deviation[deviation > 0].min(initial=1.0)
@@ -141,6 +153,9 @@ def sufficient_window(
             ax.axhline(tolerance, color="0.3", linestyle=":", label=f"tolerance: {said}")
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.set_xlim(windows.min() / 1.2, windows.max() * 1.2)
+        if not finite.any() and tolerance is not None:
+            ax.set_ylim(tolerance / 10, tolerance * 10)
         log_y(ax)
         ax.set_xlabel("window (last steps kept)")
         ax.set_ylabel("‖y$^{(k)}$ − y‖ at the last step")

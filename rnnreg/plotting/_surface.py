@@ -41,7 +41,7 @@ def loss_surface(
       The axes; the colour bar of a plane is an axes of its own beside them.
 
     Raises:
-      ValueError: an unknown `show`, or paths on a line.
+      ValueError: an unknown `show`, paths on a line, or a plane of a single row or without a positive value.
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
@@ -59,6 +59,14 @@ def loss_surface(
             raise ValueError("paths are drawn on a plane; this surface is a line (betas is None).")
         return _line(surface, xlabel, floor, ax)
     values = np.asarray(getattr(surface, show), dtype=np.float64)
+    if min(values.shape) < 2:
+        raise ValueError(
+            f"a plane needs at least two alphas and two betas; got {values.shape}. Give betas=None for a line."
+        )
+    if not (np.isfinite(values) & (values > 0)).any():
+        raise ValueError(
+            f"nothing to draw: the colours are logarithmic, and no {show} is positive and finite."
+        )
     from matplotlib.patheffects import withStroke
 
     edge = [withStroke(linewidth=1.8, foreground="0.15")]  # without it white is lost on yellow
@@ -88,8 +96,8 @@ def _plane(
     from matplotlib.colors import LogNorm
 
     positive = values[np.isfinite(values) & (values > 0)]
-    highest = positive.max() if positive.size else 1.0
-    lowest = max(positive.min() if positive.size else 0.1, highest * floor)
+    highest = positive.max()
+    lowest = max(positive.min(), highest * floor)
     if not lowest < highest:
         lowest = highest / 10
     alphas, betas = np.asarray(surface.alphas), np.asarray(surface.betas)
@@ -139,6 +147,9 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
     Returns:
       The axes.
 
+    Raises:
+      ValueError: eigenvalues that are not finite.
+
     >>> import matplotlib
     >>> matplotlib.use("Agg")
     >>> found = HessianDirections([2.0], None, [0.1], np.array([-1.0, 0.5, 2.0]), None, None)
@@ -149,6 +160,10 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
     """
     ritz = np.sort(np.asarray(found.ritz_values, dtype=np.float64))[::-1]
     eigenvalues = np.asarray(found.eigenvalues, dtype=np.float64)
+    if not np.isfinite(ritz).all():
+        raise ValueError(
+            "nothing to draw: the eigenvalues are not finite, and so neither is the Hessian there."
+        )
     places = 1 + np.argmin(np.abs(ritz[None] - eigenvalues[:, None]), axis=1)
     with canvas(ax) as ax:
         ranks = np.arange(1, len(ritz) + 1)
