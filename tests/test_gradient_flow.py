@@ -224,6 +224,50 @@ def test_the_whole_loss_sums_over_all_later_steps():
     )
 
 
+def _by_two_layers(net, params, num_steps):
+    """ln ‖∂L/∂h‖ of the last output by lag, of a linear network whose upper layer is 0.1 times a rotation."""
+    above, below = np.asarray(params["readout"]["W_hy"], np.float64)[:, 0], np.zeros(3)
+    rotation = np.asarray(params["layer_1"]["W_hh"], np.float64) / 0.1
+    enters = np.asarray(params["layer_1"]["W_xh"], np.float64)
+    logs = np.empty((2, num_steps))
+    for lag in range(num_steps):
+        below = below + enters @ above * 0.1**lag
+        logs[:, lag] = np.log([np.linalg.norm(below), np.linalg.norm(above)])
+        logs[1, lag] += lag * np.log(0.1)
+        above = rotation @ above
+    return logs
+
+
+def test_a_layer_that_forgets_is_measured_above_one_that_keeps():
+    linear = {"activation": jax.nn.identity}
+    cells = [
+        rr.cells.elman(3, **linear, recurrent_init="identity"),
+        rr.cells.elman(3, **linear, recurrent_init=rr.cells.orthogonal(0.1)),
+    ]
+    net = rr.network(cells, 1, readout="last")
+    params = net.init(KEY, 1)
+    batch = rr.Batch(jnp.ones((2, 400, 1)), 9 * jnp.ones((2, 1)))  # 0.1^399 is no float64 either
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    below, above = _by_two_layers(net, params, 400)
+    close = {"rtol": 1e-5, "atol": 400 * tolerance()["atol"]}
+    np.testing.assert_allclose(flow.log_ratio["layer_1"], above - above[0], **close)
+    np.testing.assert_allclose(flow.log_ratio["layer_0"], below - below[0], **close)
+    assert (np.asarray(flow.vanished["layer_1"]) == 0).all()
+    rate = decay_rate(flow.log_norms["layer_1"]).rate
+    assert float(rate) == pytest.approx(np.log(0.1), abs=1e-5)
+
+
+def test_what_is_put_around_apply_is_differentiated():
+    net, params = _made("two layers")
+    doubled = net._replace(apply=lambda params, xs, **options: net.apply(params, 2 * xs, **options))
+    flow = jax.jit(lambda: gradient_flow(doubled, LOSS, params, _batch()))()
+    expected = jax.jit(lambda: _by_autodiff(doubled, params, _batch(), -1))()
+    for layer, norms in expected.items():
+        np.testing.assert_allclose(flow.norms[layer], norms[:, ::-1], **tolerance(loosen=3))
+    with pytest.raises(ValueError, match="one step at a time"):
+        gradient_flow(doubled, LOSS, params, _batch(), wrt="state")
+
+
 def test_one_program_serves_parameters_under_vmap():
     net, params = _made("gru")
     batch = _batch(mask=MASK)

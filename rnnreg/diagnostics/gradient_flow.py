@@ -9,13 +9,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.data import Batch
-from rnnreg.diagnostics._backward import (
-    goes_forwards,
-    log_state_gradients,
-    safe_norm,
-    seeds_of,
-    steps_of,
-)
+from rnnreg.diagnostics._backward import goes_by_layer, log_state_gradients, seeds_of
+from rnnreg.diagnostics._norms import safe_norm
 from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.objective import zero_perturbations
@@ -67,7 +62,7 @@ def gradient_flow(
     follow every path through the network. With `step=None` the loss of the whole sequence is
     differentiated instead, which mixes all τ: late steps then carry fewer terms than early ones.
 
-    The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, example
+    The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, layer by layer and example
     by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A bidirectional
     network, one with `truncate`, and one whose cell carries whole numbers beside real ones has no single way back;
     there plain autodiff is used, with the range of the dtype.
@@ -118,10 +113,11 @@ def gradient_flow(
 
         return jax.vmap(own_loss)(outputs, jnp.asarray(batch.ys), loss_mask).sum()
 
-    if goes_forwards(net):
-        steps, outputs = steps_of(net, params, batch)
-        seeds = seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
-        log_norms = log_state_gradients(net, params, steps, seeds, whole_state=wrt == "state")
+    def seeds_from(outputs):
+        return seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
+
+    if goes_by_layer(net):
+        log_norms = log_state_gradients(net, params, batch, seeds_from, whole_state=wrt == "state")
     else:
         log_norms = _log_norms_by_autodiff(net, summed_loss, params, batch)
     lags = jnp.arange(num_steps)
@@ -162,7 +158,7 @@ def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
         raise ValueError(f"step must be -1, None, or lie in 0 … {num_steps - 1}; got {step}.")
     if wrt not in ("h", "state"):
         raise ValueError(f"wrt must be 'h' or 'state' (all that a layer carries); got {wrt!r}.")
-    if wrt == "state" and not goes_forwards(net):
+    if wrt == "state" and not goes_by_layer(net):
         raise ValueError(
             "wrt='state' goes back one step at a time, which a bidirectional network, or one with truncate, does not "
             "allow; use wrt='h'."

@@ -13,10 +13,10 @@ from rnnreg.diagnostics._backward import (
     Steps,
     goes_forwards,
     one_step,
-    safe_norm,
     seeds_of,
     steps_of,
 )
+from rnnreg.diagnostics._norms import safe_norm
 from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.penalties import leaf_paths, with_leaves
@@ -112,7 +112,7 @@ def path_lengths(
     num_lags = most if max_lag is None else max_lag + 1
     if net.readout == "last":
         batch = _end_together(batch)
-    steps, outputs = steps_of(net, params, batch)
+    steps, outputs, _ = steps_of(net, params, batch)
     seeds = jax.grad(lambda outputs: loss(outputs, batch.ys, batch.mask, batch.weights))(outputs)
 
     def pullback_of(step):
