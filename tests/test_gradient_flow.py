@@ -359,6 +359,49 @@ def test_a_horizon_is_the_last_crossing():
     assert found.longest.tolist() == [4, 4, 1, 4, -1, 4]
 
 
+INF, NAN = np.inf, np.nan
+
+
+@pytest.mark.parametrize(
+    ("curves", "lag", "censored", "vanished"),
+    [
+        ([[0, -0.1, -0.2, -INF, -INF]] * 3, 2, False, 1),  # all die, as with `truncate`
+        ([[0, -INF, -INF]] * 2, 0, False, 1),
+        ([[0, -0.1, -0.2, -INF, -INF], [0, -0.1, -0.2, NAN, NAN]], 2, False, 0.5),
+        ([[0, -0.1, -INF, -INF], [0, -0.1, -0.2, -0.3]], NAN, True, 0.5),  # the others live on
+        ([[0, -0.1, -INF, -INF], [0, -0.5, -1.0, -2.0]], 2, False, 0.5),
+        ([[-INF, -1, -2, -3], [0, -0.5, -1, -2]], 2, False, 0),  # no r without a first gradient
+        ([[-INF, -1, -2, -3]] * 2, NAN, False, NAN),
+        ([[-INF, -INF, -INF]] * 2, NAN, False, NAN),
+        ([[NAN, NAN, NAN]], NAN, False, NAN),
+        ([[INF, 1, -2]], NAN, False, NAN),  # overflowed: no r either
+        ([[0, 10, INF, INF]], NAN, True, 0),
+        ([[0, INF, -2, -3]], 2, False, 0),
+    ],
+)
+def test_the_horizon_of_curves_that_end_in_nothing(curves, lag, censored, vanished):
+    reach = horizon(jnp.asarray(curves, float))
+    np.testing.assert_allclose(reach.lag, lag, **tolerance())
+    assert bool(reach.censored) == censored
+    np.testing.assert_allclose(reach.vanished, vanished, **tolerance())
+    if len({str(curve) for curve in curves}) == 1:  # the mean curve is that of each
+        np.testing.assert_allclose(reach.lags, len(curves) * [lag], **tolerance())
+        assert reach.censored_each.tolist() == len(curves) * [censored]
+
+
+@pytest.mark.parametrize(("options", "gain", "lag"), [({"truncate": 2}, 0.9, 0), ({}, 0.0, 0)])
+def test_a_network_whose_gradients_die_is_not_called_longer(options, gain, lag):
+    """Five steps in segments of two end in one of a single step; without W_hh no step reaches another."""
+    cell = rr.cells.elman(3, recurrent_init=rr.cells.orthogonal(gain))
+    net = rr.network([cell], 2, readout="last", **options)
+    params = net.init(KEY, D)
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, _batch("last")))()
+    reach = horizon(flow.log_norms["layer_0"], threshold=1e-3)
+    assert float(reach.lag) == lag
+    assert not bool(reach.censored)
+    assert float(reach.vanished) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -62,10 +62,10 @@ def gradient_flow(
     follow every path through the network. With `step=None` the loss of the whole sequence is
     differentiated instead, which mixes all τ: late steps then carry fewer terms than early ones.
 
-    The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, layer by layer and example
-    by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A bidirectional
-    network, one with `truncate`, and one whose cell carries whole numbers beside real ones has no single way back;
-    there plain autodiff is used, with the range of the dtype.
+    The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, layer by
+    layer and example by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A
+    bidirectional network, one with `truncate`, one whose cell carries whole numbers beside real ones, and one whose
+    `apply` was replaced has no single way back; there plain autodiff is used, with the range of the dtype.
 
     How to read it: a straight line on a logarithmic axis is an exponential rate, ln r(ℓ) ≈ −ℓ/ξ; a slope
     of 0 keeps the gradient, a negative one makes it vanish (`decay_rate` fits it, `horizon` says how far the
