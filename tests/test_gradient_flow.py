@@ -291,14 +291,71 @@ def test_one_program_serves_parameters_under_vmap():
     ("name", "options", "wrt", "message"),
     [
         ("elman", {}, "c", "wrt must be 'h' or 'state'"),
-        ("two ways", {}, "state", "one step at a time"),
-        ("elman", {"truncate": 2}, "state", "one step at a time"),
+        ("two ways", {}, "state", "one step at a time.*bidirectional layer"),
+        ("elman", {"truncate": 2}, "state", "one step at a time.*truncate=2"),
+        ("own state", {}, "state", "one step at a time.*'custom' holds whole numbers"),
     ],
 )
 def test_impossible_gradients_are_named(name, options, wrt, message):
     net, params = _made(name, **options)
     with pytest.raises(ValueError, match=message):
         gradient_flow(net, LOSS, params, _batch(), wrt=wrt)
+
+
+@pytest.mark.parametrize("net", [rr.cells.elman(3), lambda params, state, x: state])
+def test_a_cell_is_told_how_to_become_a_network(net):
+    with pytest.raises(ValueError, match=r"takes a network.*rr.network\(\[cell\].*from_step"):
+        gradient_flow(net, LOSS, {}, _batch())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"xs": [[[1.0, 2.0]]]}, r"batch\.xs must be a NumPy or JAX array; got list"),
+        ({"mask": [[1.0] * T] * B}, r"batch\.mask must be a NumPy or JAX array; got list"),
+        ({"weights": [1.0] * B}, r"batch\.weights must be a NumPy or JAX array; got list"),
+        ({"ys": jnp.zeros((2, T, 2))}, "as many rows as xs: 3; got 2"),
+        ({"mask": jnp.ones((B, T + 1))}, r"batch\.mask must be \[N, T\]"),
+    ],
+)
+def test_batches_that_do_not_fit_are_named(change, message):
+    net, params = _made("elman")
+    with pytest.raises(ValueError, match=message):
+        gradient_flow(net, LOSS, params, _batch()._replace(**change))
+
+
+@pytest.mark.parametrize("step", [2.5, True, jnp.array([1, 2]), "last", T])
+def test_steps_that_are_no_count_are_named(step):
+    net, params = _made("elman")
+    with pytest.raises(ValueError, match="step must be -1, None, or lie in 0 … 4"):
+        gradient_flow(net, LOSS, params, _batch(), step=step)
+
+
+def test_gradients_that_are_not_finite_are_counted_and_left_out():
+    net, params = _made("elman")
+    batch = _batch()
+    flow_of = jax.jit(lambda batch: gradient_flow(net, LOSS, params, batch))
+    broken = flow_of(batch._replace(xs=batch.xs.at[1, 2].set(jnp.nan)))
+    assert np.asarray(broken.not_finite["layer_0"]) == pytest.approx(1 / 3)
+    assert (np.asarray(broken.vanished["layer_0"]) == 0).all()
+    others = flow_of(batch._replace(weights=jnp.array([1.0, 0.0, 1.0])))
+    assert (np.asarray(others.not_finite["layer_0"]) == 0).all()
+    np.testing.assert_allclose(broken.ratio["layer_0"], others.ratio["layer_0"], **tolerance())
+
+
+def test_gradients_that_overflow_are_infinite_where_plain_autodiff_is_used():
+    linear = rr.cells.elman(3, activation=jax.nn.identity, recurrent_init=rr.cells.identity(1e3))
+    net = rr.network([rr.layer(linear, bidirectional=True)], 1)
+    params = net.init(KEY, 1)
+    batch = rr.Batch(jnp.zeros((2, 120, 1)), jnp.ones((2, 120, 1)))
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    logs = np.asarray(flow.log_norms["layer_0"]["forward"])
+    first = int(np.isfinite(logs[0]).sum())
+    assert 10 < first < 119
+    assert np.isposinf(logs[:, first]).all()  # then 0 · ∞ = NaN
+    np.testing.assert_array_equal(flow.not_finite["layer_0"]["forward"], np.arange(120) >= first)
+    assert np.isfinite(flow.log_ratio["layer_0"]["forward"][:first]).all()
+    assert bool(horizon(logs).censored)
 
 
 def test_strict_dtypes_and_ranks_are_kept():
@@ -409,7 +466,12 @@ def test_a_network_whose_gradients_die_is_not_called_longer(options, gain, lag):
         (lambda: horizon(jnp.zeros(3)), r"must be \[..., B, T\]"),
         (lambda: decay_rate(jnp.zeros((1, 3)), first=2), "needs two lags between 0 and 2"),
         (lambda: decay_rate(jnp.zeros((1, 3)), last=3), "needs two lags between 0 and 2"),
+        (lambda: decay_rate(jnp.zeros((1, 3)), first=0.5), "needs two lags.*got first=0.5"),
+        (lambda: decay_rate(jnp.zeros((1, 3)), last=True), "needs two lags.*last=True"),
+        (lambda: decay_rate({"layer_0": jnp.zeros((1, 3))}), "those of one layer; got all of"),
+        (lambda: horizon(jnp.zeros((1, 0))), r"must be \[..., B, T\]"),
         (lambda: horizon(jnp.zeros((1, 3)), threshold=1.0), "between 0 and 1; got 1.0"),
+        (lambda: horizon(jnp.zeros((1, 3)), threshold="0.5"), "between 0 and 1; got '0.5'"),
     ],
 )
 def test_impossible_summaries_are_named(call, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
-from rnnreg.data import Batch
+from rnnreg.data import Batch, check_batch
 from rnnreg.diagnostics._norms import safe_norm, unit, wide
 from rnnreg.network import Network, network, start_state
 
@@ -31,20 +32,40 @@ class Steps(NamedTuple):
     keeps: Array | None
 
 
-def goes_forwards(net: Network) -> bool:
-    """Whether the network is one map of states that is iterated, so that its gradient can go back step by step."""
-    if net.recurrence.truncate is not None or any(entry.bidirectional for entry in net.layers):
-        return False
-    states = [
-        jax.eval_shape(lambda e=entry: e.cell.initial_state(1, jnp.float32)) for entry in net.layers
-    ]
-    return all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(states))
+def check_network(net: Any, name: str) -> None:
+    """Raises where what a diagnostic was given is no network."""
+    if not isinstance(net, Network):
+        raise ValueError(
+            f"{name} takes a network, as its loss reads outputs; got {type(net).__name__}. Make one of a cell with "
+            "rr.network([cell], output_size), and a cell of a step function with rr.cells.from_step."
+        )
 
 
-def goes_by_layer(net: Network) -> bool:
-    """Whether the way back is known layer by layer too: it is not where `apply` is not that of `rr.network`."""
-    own = getattr(net.apply, "__module__", None) == network.__module__
-    return own and goes_forwards(net)
+def check_rows(batch: Any) -> None:
+    """Raises where a batch is none, or its parts do not fit together; values are not looked at."""
+    jax.eval_shape(functools.partial(check_batch, name="batch"), batch)
+
+
+def why_not_forwards(net: Network) -> str | None:
+    """Why a network is not one map of states that is iterated, so that its gradient goes back step by step; or None."""
+    if any(entry.bidirectional for entry in net.layers):
+        return "a bidirectional layer reads the sequence from both ends"
+    if net.recurrence.truncate is not None:
+        return f"truncate={net.recurrence.truncate} cuts the gradient between steps"
+    for entry in net.layers:
+        state = jax.eval_shape(lambda e=entry: e.cell.initial_state(1, jnp.float32))
+        if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)):
+            return f"the state of the cell {entry.cell.name!r} holds whole numbers, which have no gradient"
+    return None
+
+
+def why_not_by_layer(net: Network) -> str | None:
+    """Why its gradient cannot go back layer by layer within each step; or None."""
+    if getattr(net.apply, "__module__", None) != network.__module__:
+        return (
+            "its apply is not that of rr.network, so that its layers may be put together otherwise"
+        )
+    return why_not_forwards(net)
 
 
 def steps_of(net: Network, params: Params, batch: Batch) -> tuple[Steps, Array, Any]:
@@ -171,12 +192,11 @@ def log_state_gradients(
         for one in passes
     )
     _, norms = jax.lax.scan(body, first, (kept, seeds), reverse=True)
-    norms = iter(norms)
-    by_layer = [tuple(next(norms).T for _ in range(entry.repeat)) for entry in net.layers]
-    return {
-        f"layer_{index}": found if len(found) > 1 else found[0]
-        for index, found in enumerate(by_layer)
-    }
+    rest, by_layer = [leaf.T for leaf in norms], {}
+    for index, entry in enumerate(net.layers):
+        own, rest = rest[: entry.repeat], rest[entry.repeat :]
+        by_layer[f"layer_{index}"] = tuple(own) if entry.repeat > 1 else own[0]
+    return by_layer
 
 
 class _Pass(NamedTuple):
@@ -224,11 +244,12 @@ def _pullback(one: _Pass, step: Steps) -> Callable[[Any], Any]:
     """From cotangents of a step's state and output to those of the state before it, of h, and of x above the lowest."""
     zeros = {"layer_0": jnp.zeros_like(step.before["layer_0"].h)}
 
-    def run(before, added, *xs):
-        xs = xs[0] if xs else step.xs
+    def run(before, added, xs):
         return one_step(one.net, one.params, step._replace(before=before, xs=xs), added)
 
-    return jax.vjp(run, step.before, zeros, *([] if one.lowest else [step.xs]))[1]
+    if one.lowest:
+        return jax.vjp(lambda before, added: run(before, added, step.xs), step.before, zeros)[1]
+    return jax.vjp(run, step.before, zeros, step.xs)[1]
 
 
 def _with_other_fields(at_h: Any, after: Any) -> Any:

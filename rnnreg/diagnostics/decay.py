@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+
+from rnnreg._checks import is_count
 
 
 class DecayRate(NamedTuple):
@@ -77,9 +81,9 @@ def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> De
     log_norms = _checked(log_norms)
     num_steps = log_norms.shape[-1]
     end = num_steps - 1 if last is None else last
-    if not 0 <= first < end < num_steps:
+    if not all(is_count(lag, least=0) for lag in (first, end)) or not first < end < num_steps:
         raise ValueError(
-            f"a slope needs two lags between 0 and {num_steps - 1}; got first={first}, last={end}."
+            f"a slope needs two lags between 0 and {num_steps - 1}; got first={first!r}, last={end!r}."
         )
     lags = jnp.arange(num_steps, dtype=log_norms.dtype)
     lags = jnp.broadcast_to(lags, log_norms.shape)
@@ -120,8 +124,8 @@ def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
     ([2.5, nan], [False, True], 4.88)
     """
     log_norms = _checked(log_norms)
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must lie between 0 and 1; got {threshold}.")
+    if not isinstance(threshold, Real) or not 0 < threshold < 1:
+        raise ValueError(f"threshold must be a number between 0 and 1; got {threshold!r}.")
     start = log_norms[..., :1]
     log_ratios = log_norms - jnp.where(jnp.isfinite(start), start, jnp.nan)
     level = math.log(threshold)
@@ -170,9 +174,13 @@ def _mean_and_error(values: Array) -> tuple[Array, Array]:
 
 
 def _checked(log_norms: Any) -> Array:
+    if isinstance(log_norms, Mapping):
+        raise ValueError(
+            f"log_norms must be those of one layer; got all of {list(log_norms)}. Take flow.log_norms['layer_0']."
+        )
     log_norms = jnp.asarray(log_norms)
-    if log_norms.ndim < 2:
+    if log_norms.ndim < 2 or log_norms.shape[-1] == 0:
         raise ValueError(
             f"log_norms must be [..., B, T], such as flow.log_norms['layer_0']; got shape {log_norms.shape}."
         )
-    return log_norms
+    return log_norms.astype(jnp.promote_types(log_norms.dtype, jnp.float32))
