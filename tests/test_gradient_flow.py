@@ -224,6 +224,50 @@ def test_the_whole_loss_sums_over_all_later_steps():
     )
 
 
+def _by_two_layers(net, params, num_steps):
+    """ln ‖∂L/∂h‖ of the last output by lag, of a linear network whose upper layer is 0.1 times a rotation."""
+    above, below = np.asarray(params["readout"]["W_hy"], np.float64)[:, 0], np.zeros(3)
+    rotation = np.asarray(params["layer_1"]["W_hh"], np.float64) / 0.1
+    enters = np.asarray(params["layer_1"]["W_xh"], np.float64)
+    logs = np.empty((2, num_steps))
+    for lag in range(num_steps):
+        below = below + enters @ above * 0.1**lag
+        logs[:, lag] = np.log([np.linalg.norm(below), np.linalg.norm(above)])
+        logs[1, lag] += lag * np.log(0.1)
+        above = rotation @ above
+    return logs
+
+
+def test_a_layer_that_forgets_is_measured_above_one_that_keeps():
+    linear = {"activation": jax.nn.identity}
+    cells = [
+        rr.cells.elman(3, **linear, recurrent_init="identity"),
+        rr.cells.elman(3, **linear, recurrent_init=rr.cells.orthogonal(0.1)),
+    ]
+    net = rr.network(cells, 1, readout="last")
+    params = net.init(KEY, 1)
+    batch = rr.Batch(jnp.ones((2, 400, 1)), 9 * jnp.ones((2, 1)))  # 0.1^399 is no float64 either
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    below, above = _by_two_layers(net, params, 400)
+    close = {"rtol": 1e-5, "atol": 400 * tolerance()["atol"]}
+    np.testing.assert_allclose(flow.log_ratio["layer_1"], above - above[0], **close)
+    np.testing.assert_allclose(flow.log_ratio["layer_0"], below - below[0], **close)
+    assert (np.asarray(flow.vanished["layer_1"]) == 0).all()
+    rate = decay_rate(flow.log_norms["layer_1"]).rate
+    assert float(rate) == pytest.approx(np.log(0.1), abs=1e-5)
+
+
+def test_what_is_put_around_apply_is_differentiated():
+    net, params = _made("two layers")
+    doubled = net._replace(apply=lambda params, xs, **options: net.apply(params, 2 * xs, **options))
+    flow = jax.jit(lambda: gradient_flow(doubled, LOSS, params, _batch()))()
+    expected = jax.jit(lambda: _by_autodiff(doubled, params, _batch(), -1))()
+    for layer, norms in expected.items():
+        np.testing.assert_allclose(flow.norms[layer], norms[:, ::-1], **tolerance(loosen=3))
+    with pytest.raises(ValueError, match="one step at a time"):
+        gradient_flow(doubled, LOSS, params, _batch(), wrt="state")
+
+
 def test_one_program_serves_parameters_under_vmap():
     net, params = _made("gru")
     batch = _batch(mask=MASK)
@@ -247,14 +291,71 @@ def test_one_program_serves_parameters_under_vmap():
     ("name", "options", "wrt", "message"),
     [
         ("elman", {}, "c", "wrt must be 'h' or 'state'"),
-        ("two ways", {}, "state", "one step at a time"),
-        ("elman", {"truncate": 2}, "state", "one step at a time"),
+        ("two ways", {}, "state", "one step at a time.*bidirectional layer"),
+        ("elman", {"truncate": 2}, "state", "one step at a time.*truncate=2"),
+        ("own state", {}, "state", "one step at a time.*'custom' holds whole numbers"),
     ],
 )
 def test_impossible_gradients_are_named(name, options, wrt, message):
     net, params = _made(name, **options)
     with pytest.raises(ValueError, match=message):
         gradient_flow(net, LOSS, params, _batch(), wrt=wrt)
+
+
+@pytest.mark.parametrize("net", [rr.cells.elman(3), lambda params, state, x: state])
+def test_a_cell_is_told_how_to_become_a_network(net):
+    with pytest.raises(ValueError, match=r"takes a network.*rr.network\(\[cell\].*from_step"):
+        gradient_flow(net, LOSS, {}, _batch())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"xs": [[[1.0, 2.0]]]}, r"batch\.xs must be a NumPy or JAX array; got list"),
+        ({"mask": [[1.0] * T] * B}, r"batch\.mask must be a NumPy or JAX array; got list"),
+        ({"weights": [1.0] * B}, r"batch\.weights must be a NumPy or JAX array; got list"),
+        ({"ys": jnp.zeros((2, T, 2))}, "as many rows as xs: 3; got 2"),
+        ({"mask": jnp.ones((B, T + 1))}, r"batch\.mask must be \[N, T\]"),
+    ],
+)
+def test_batches_that_do_not_fit_are_named(change, message):
+    net, params = _made("elman")
+    with pytest.raises(ValueError, match=message):
+        gradient_flow(net, LOSS, params, _batch()._replace(**change))
+
+
+@pytest.mark.parametrize("step", [2.5, True, jnp.array([1, 2]), "last", T])
+def test_steps_that_are_no_count_are_named(step):
+    net, params = _made("elman")
+    with pytest.raises(ValueError, match="step must be -1, None, or lie in 0 … 4"):
+        gradient_flow(net, LOSS, params, _batch(), step=step)
+
+
+def test_gradients_that_are_not_finite_are_counted_and_left_out():
+    net, params = _made("elman")
+    batch = _batch()
+    flow_of = jax.jit(lambda batch: gradient_flow(net, LOSS, params, batch))
+    broken = flow_of(batch._replace(xs=batch.xs.at[1, 2].set(jnp.nan)))
+    assert np.asarray(broken.not_finite["layer_0"]) == pytest.approx(1 / 3)
+    assert (np.asarray(broken.vanished["layer_0"]) == 0).all()
+    others = flow_of(batch._replace(weights=jnp.array([1.0, 0.0, 1.0])))
+    assert (np.asarray(others.not_finite["layer_0"]) == 0).all()
+    np.testing.assert_allclose(broken.ratio["layer_0"], others.ratio["layer_0"], **tolerance())
+
+
+def test_gradients_that_overflow_are_infinite_where_plain_autodiff_is_used():
+    linear = rr.cells.elman(3, activation=jax.nn.identity, recurrent_init=rr.cells.identity(1e3))
+    net = rr.network([rr.layer(linear, bidirectional=True)], 1)
+    params = net.init(KEY, 1)
+    batch = rr.Batch(jnp.zeros((2, 120, 1)), jnp.ones((2, 120, 1)))
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch))()
+    logs = np.asarray(flow.log_norms["layer_0"]["forward"])
+    first = int(np.isfinite(logs[0]).sum())
+    assert 10 < first < 119
+    assert np.isposinf(logs[:, first]).all()  # then 0 · ∞ = NaN
+    np.testing.assert_array_equal(flow.not_finite["layer_0"]["forward"], np.arange(120) >= first)
+    assert np.isfinite(flow.log_ratio["layer_0"]["forward"][:first]).all()
+    assert bool(horizon(logs).censored)
 
 
 def test_strict_dtypes_and_ranks_are_kept():
@@ -315,6 +416,49 @@ def test_a_horizon_is_the_last_crossing():
     assert found.longest.tolist() == [4, 4, 1, 4, -1, 4]
 
 
+INF, NAN = np.inf, np.nan
+
+
+@pytest.mark.parametrize(
+    ("curves", "lag", "censored", "vanished"),
+    [
+        ([[0, -0.1, -0.2, -INF, -INF]] * 3, 2, False, 1),  # all die, as with `truncate`
+        ([[0, -INF, -INF]] * 2, 0, False, 1),
+        ([[0, -0.1, -0.2, -INF, -INF], [0, -0.1, -0.2, NAN, NAN]], 2, False, 0.5),
+        ([[0, -0.1, -INF, -INF], [0, -0.1, -0.2, -0.3]], NAN, True, 0.5),  # the others live on
+        ([[0, -0.1, -INF, -INF], [0, -0.5, -1.0, -2.0]], 2, False, 0.5),
+        ([[-INF, -1, -2, -3], [0, -0.5, -1, -2]], 2, False, 0),  # no r without a first gradient
+        ([[-INF, -1, -2, -3]] * 2, NAN, False, NAN),
+        ([[-INF, -INF, -INF]] * 2, NAN, False, NAN),
+        ([[NAN, NAN, NAN]], NAN, False, NAN),
+        ([[INF, 1, -2]], NAN, False, NAN),  # overflowed: no r either
+        ([[0, 10, INF, INF]], NAN, True, 0),
+        ([[0, INF, -2, -3]], 2, False, 0),
+    ],
+)
+def test_the_horizon_of_curves_that_end_in_nothing(curves, lag, censored, vanished):
+    reach = horizon(jnp.asarray(curves, float))
+    np.testing.assert_allclose(reach.lag, lag, **tolerance())
+    assert bool(reach.censored) == censored
+    np.testing.assert_allclose(reach.vanished, vanished, **tolerance())
+    if len({str(curve) for curve in curves}) == 1:  # the mean curve is that of each
+        np.testing.assert_allclose(reach.lags, len(curves) * [lag], **tolerance())
+        assert reach.censored_each.tolist() == len(curves) * [censored]
+
+
+@pytest.mark.parametrize(("options", "gain", "lag"), [({"truncate": 2}, 0.9, 0), ({}, 0.0, 0)])
+def test_a_network_whose_gradients_die_is_not_called_longer(options, gain, lag):
+    """Five steps in segments of two end in one of a single step; without W_hh no step reaches another."""
+    cell = rr.cells.elman(3, recurrent_init=rr.cells.orthogonal(gain))
+    net = rr.network([cell], 2, readout="last", **options)
+    params = net.init(KEY, D)
+    flow = jax.jit(lambda: gradient_flow(net, LOSS, params, _batch("last")))()
+    reach = horizon(flow.log_norms["layer_0"], threshold=1e-3)
+    assert float(reach.lag) == lag
+    assert not bool(reach.censored)
+    assert float(reach.vanished) == 1
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -322,7 +466,12 @@ def test_a_horizon_is_the_last_crossing():
         (lambda: horizon(jnp.zeros(3)), r"must be \[..., B, T\]"),
         (lambda: decay_rate(jnp.zeros((1, 3)), first=2), "needs two lags between 0 and 2"),
         (lambda: decay_rate(jnp.zeros((1, 3)), last=3), "needs two lags between 0 and 2"),
+        (lambda: decay_rate(jnp.zeros((1, 3)), first=0.5), "needs two lags.*got first=0.5"),
+        (lambda: decay_rate(jnp.zeros((1, 3)), last=True), "needs two lags.*last=True"),
+        (lambda: decay_rate({"layer_0": jnp.zeros((1, 3))}), "those of one layer; got all of"),
+        (lambda: horizon(jnp.zeros((1, 0))), r"must be \[..., B, T\]"),
         (lambda: horizon(jnp.zeros((1, 3)), threshold=1.0), "between 0 and 1; got 1.0"),
+        (lambda: horizon(jnp.zeros((1, 3)), threshold="0.5"), "between 0 and 1; got '0.5'"),
     ],
 )
 def test_impossible_summaries_are_named(call, message):

@@ -1,11 +1,13 @@
 """The split of a weight gradient by lag: against weights of their own at each step, and against autodiff."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SEED, tolerance
-from test_gradient_flow import leaky
+from test_gradient_flow import counting, leaky
 
 import rnnreg as rr
 from rnnreg.diagnostics import gradient_signal, path_lengths
@@ -167,9 +169,12 @@ def test_signal_and_noise_across_batches():
 @pytest.mark.parametrize(
     ("options", "arguments", "message"),
     [
-        ({"truncate": 2}, {}, "one way back through time"),
+        ({"truncate": 2}, {}, "one way back through time.*truncate=2"),
         ({}, {"path": "layer_3/W_hh"}, "'layer_3/W_hh' is not in the parameters"),
         ({}, {"max_lag": 5}, "max_lag must lie in 0 … 4, or be None; got 5"),
+        ({}, {"max_lag": 2.0}, "max_lag must lie in 0 … 4, or be None; got 2.0"),
+        ({}, {"max_lag": True}, "max_lag must lie in 0 … 4, or be None; got True"),
+        ({"initial_state": "learned"}, {"path": "layer_0/initial/h"}, "learned start, .* no parts"),
     ],
 )
 def test_what_cannot_be_split_is_named(options, arguments, message):
@@ -179,7 +184,23 @@ def test_what_cannot_be_split_is_named(options, arguments, message):
         path_lengths(net, LOSS, net.init(KEY, D), batch, **arguments)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+def test_a_state_of_whole_numbers_has_no_one_way_back():
+    net = rr.network([counting()], 2)
+    _, _, batch, _ = _case("elman", "all")
+    with pytest.raises(ValueError, match="'custom' holds whole numbers"):
+        path_lengths(net, LOSS, net.init(KEY, D), batch)
+
+
+def test_cells_and_batches_that_do_not_fit_are_named():
+    net, params, batch, _ = _case("elman", "all")
+    for measure in (path_lengths, functools.partial(gradient_signal, num_batches=3)):
+        with pytest.raises(ValueError, match=r"takes a network.*rr.network\(\[cell\]"):
+            measure(rr.cells.elman(3), LOSS, params, batch)
+        with pytest.raises(ValueError, match=r"batch\.mask must be a NumPy or JAX array; got list"):
+            measure(net, LOSS, params, batch._replace(mask=[[1.0] * T] * B))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3.0, True])
 def test_batches_must_divide_the_rows(count):
     net, params, batch, _ = _case("elman", "all")
     with pytest.raises(ValueError, match=f"divide the 3 rows; got {count}"):

@@ -82,6 +82,16 @@ def test_tracks_that_cannot_be_recorded_are_refused(track, message):
         rr.sweep(make(NET, track=track), grid, sine(), key=KEY, dry_run=True)
 
 
-def test_no_rows_are_refused():
-    with pytest.raises(ValueError, match="num_rows must be at least 1; got 0"):
-        track_gradient_flow(LOSS, num_rows=0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_rows": 0}, "num_rows must be a count of at least 1; got 0"),
+        ({"num_rows": 2.0}, "num_rows must be a count of at least 1; got 2.0"),
+        ({"step": -2}, "step must be -1, None, or lie in 0 … T − 1; got -2"),
+        ({"step": 1.5}, "step must be -1, None, or lie in 0 … T − 1; got 1.5"),
+        ({"wrt": "x"}, "wrt must be 'h' or 'state'"),
+    ],
+)
+def test_flows_that_no_network_has_are_refused_before_training(options, message):
+    with pytest.raises(ValueError, match=message):
+        track_gradient_flow(LOSS, **options)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
-from rnnreg.data import Batch
-from rnnreg.network import Network, start_state
+from rnnreg.data import Batch, check_batch
+from rnnreg.diagnostics._norms import safe_norm, unit, wide
+from rnnreg.network import Network, network, start_state
 
 Params = dict[str, Any]
 
@@ -31,28 +32,52 @@ class Steps(NamedTuple):
     keeps: Array | None
 
 
-def goes_forwards(net: Network) -> bool:
-    """Whether the network is one map of states that is iterated, so that its gradient can go back step by step."""
-    if net.recurrence.truncate is not None or any(entry.bidirectional for entry in net.layers):
-        return False
-    states = [
-        jax.eval_shape(lambda e=entry: e.cell.initial_state(1, jnp.float32)) for entry in net.layers
-    ]
-    return all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(states))
+def check_network(net: Any, name: str) -> None:
+    """Raises where what a diagnostic was given is no network."""
+    if not isinstance(net, Network):
+        raise ValueError(
+            f"{name} takes a network, as its loss reads outputs; got {type(net).__name__}. Make one of a cell with "
+            "rr.network([cell], output_size), and a cell of a step function with rr.cells.from_step."
+        )
 
 
-def steps_of(net: Network, params: Params, batch: Batch) -> tuple[Steps, Array]:
-    """Every step of the network on a batch, and its outputs."""
+def check_rows(batch: Any) -> None:
+    """Raises where a batch is none, or its parts do not fit together; values are not looked at."""
+    jax.eval_shape(functools.partial(check_batch, name="batch"), batch)
+
+
+def why_not_forwards(net: Network) -> str | None:
+    """Why a network is not one map of states that is iterated, so that its gradient goes back step by step; or None."""
+    if any(entry.bidirectional for entry in net.layers):
+        return "a bidirectional layer reads the sequence from both ends"
+    if net.recurrence.truncate is not None:
+        return f"truncate={net.recurrence.truncate} cuts the gradient between steps"
+    for entry in net.layers:
+        state = jax.eval_shape(lambda e=entry: e.cell.initial_state(1, jnp.float32))
+        if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)):
+            return f"the state of the cell {entry.cell.name!r} holds whole numbers, which have no gradient"
+    return None
+
+
+def why_not_by_layer(net: Network) -> str | None:
+    """Why its gradient cannot go back layer by layer within each step; or None."""
+    if getattr(net.apply, "__module__", None) != network.__module__:
+        return (
+            "its apply is not that of rr.network, so that its layers may be put together otherwise"
+        )
+    return why_not_forwards(net)
+
+
+def steps_of(net: Network, params: Params, batch: Batch) -> tuple[Steps, Array, Any]:
+    """Every step of the network on a batch, its outputs, and the states after each step, time first."""
     xs = jnp.asarray(batch.xs)
     out = net.apply(params, xs, mask=batch.mask)
     start = start_state(net, params, xs)
 
-    def before(first, states):
-        return jnp.concatenate([first[None], jnp.swapaxes(states, 0, 1)[:-1]])
-
+    states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), out.states)
+    before = jax.tree.map(lambda one, all: jnp.concatenate([one[None], all[:-1]]), start, states)
     keeps = None if batch.mask is None else jnp.swapaxes(jnp.asarray(batch.mask), 0, 1)
-    steps = Steps(jax.tree.map(before, start, out.states), jnp.swapaxes(xs, 0, 1), keeps)
-    return steps, out.outputs
+    return Steps(before, jnp.swapaxes(xs, 0, 1), keeps), out.outputs, states
 
 
 def one_step(net: Network, params: Params, step: Steps, added: Any = None) -> tuple[Any, Array]:
@@ -112,59 +137,119 @@ def seeds_of(net: Network, gradients: Array, num_steps: int) -> Array:
 
 
 def log_state_gradients(
-    net: Network, params: Params, steps: Steps, seeds: Array, *, whole_state: bool
+    net: Network,
+    params: Params,
+    batch: Batch,
+    seeds_from: Callable[[Array], Array],
+    *,
+    whole_state: bool,
 ) -> Any:
     """ln ‖∂L/∂h_t‖ of every example, by layer `[B, T]`; −∞ where the gradient is exactly 0.
 
-    The recursion δ_{t−1} = (δ_t + ∂L/∂y_t) J_t carries a δ whose largest element is 1, and the logarithm of its
-    length, example by example: nothing under- or overflows, whatever the number of steps.
+    The recursion δ_{t−1} = (δ_t + ∂L/∂y_t) J_t carries a δ of each layer whose largest element is 1, and the
+    logarithm of its length, example by example: nothing under- or overflows, whatever the number of steps, and
+    however far apart the layers are. Within a step it goes down layer by layer, as those below do not enter above.
 
     Args:
-      net: a network that goes forwards.
+      net: a network that goes by layer.
       params: its parameters.
-      steps: of `steps_of`.
-      seeds: `[T, B, O]`, ∂L/∂y_t.
+      batch: B examples.
+      seeds_from: ∂L/∂y_t `[T, B, O]` from the outputs.
       whole_state: take the norm over all that a layer carries (an LSTM's h and c), not over h alone.
     """
-    zeros = jax.tree.map(
-        lambda state: jnp.zeros_like(state.h[0]), steps.before, is_leaf=lambda s: hasattr(s, "h")
+    steps, outputs, states = steps_of(net, params, batch)
+    passes = _passes_of(net, params, steps, states)
+    seeds = seeds_from(outputs)
+    kept, pullbacks_at = linearised(
+        lambda steps: [_pullback(one, step) for one, step in zip(passes, steps, strict=True)],
+        [one.steps for one in passes],
     )
 
-    def pullback_of(step):
-        def run(before, added):
-            return one_step(net, params, step._replace(before=before), added)
-
-        return jax.vjp(run, step.before, zeros)[1]
-
-    kept, pullback_at = linearised(pullback_of, steps)
-
     def body(carry, inputs):
-        # ∂L/∂state after this step, from later losses: e^log_after · after
-        after, log_after = carry
+        # ∂L/∂state after this step, from later losses: of each pass e^log_after · after
         at, seed = inputs
-        seed, log_seed = _unit(seed)
-        log_scale = jnp.maximum(log_after, log_seed)
-        log_scale = jnp.where(jnp.isfinite(log_scale), log_scale, 0)  # there is no gradient yet
-        after = _times(after, jnp.exp(log_after - log_scale))
-        before, at_h = pullback_at(at)((after, _times(seed, jnp.exp(log_seed - log_scale))))
-        found = _with_other_fields(at_h, after) if whole_state else at_h
-        norms = jax.tree.map(lambda leaf: log_scale + jnp.log(safe_norm(leaf)), found)
-        before, log_before = _unit(before)
-        return (before, log_scale + log_before), norms
+        above, log_above = jax.vmap(unit)(seed)
+        found = []
+        for pullback, (after, log_after) in zip(pullbacks_at(at)[::-1], carry[::-1], strict=True):
+            log_scale = jnp.maximum(log_after, log_above)
+            log_scale = jnp.where(log_scale == -jnp.inf, 0, log_scale)  # there is no gradient yet
+            after = _times(after, jnp.exp(log_after - log_scale))
+            above = _times(above, jnp.exp(log_above - log_scale))
+            before, at_h, *below = pullback((after, above))
+            counted = _with_other_fields(at_h, after) if whole_state else at_h
+            norms = log_scale + jnp.log(safe_norm(counted["layer_0"]))
+            before, log_before = jax.vmap(unit)(before)
+            found.insert(0, ((before, log_scale + log_before), norms))
+            if below:
+                above, log_below = jax.vmap(unit)(below[0])
+                log_above = log_scale + log_below
+        carry, norms = zip(*found, strict=True)
+        return carry, norms
 
-    first = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), steps.before)
-    log_first = jnp.full(seeds.shape[1], -jnp.inf, _wide(seeds.dtype))
-    _, norms = jax.lax.scan(body, (first, log_first), (kept, seeds), reverse=True)
-    return jax.tree.map(lambda leaf: leaf.T, norms)
+    log_first = jnp.full(seeds.shape[1], -jnp.inf, wide(seeds.dtype))
+    first = tuple(
+        (jax.tree.map(lambda leaf: jnp.zeros_like(leaf[0]), one.steps.before), log_first)
+        for one in passes
+    )
+    _, norms = jax.lax.scan(body, first, (kept, seeds), reverse=True)
+    rest, by_layer = [leaf.T for leaf in norms], {}
+    for index, entry in enumerate(net.layers):
+        own, rest = rest[: entry.repeat], rest[entry.repeat :]
+        by_layer[f"layer_{index}"] = tuple(own) if entry.repeat > 1 else own[0]
+    return by_layer
 
 
-def safe_norm(values: Array, axis: int = -1) -> Array:
-    """‖·‖₂ along an axis, scaled by the largest element so that squares do not underflow; at least float32."""
-    values = values.astype(_wide(values.dtype))
-    largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
-    scale = jnp.where(largest > 0, largest, 1)
-    norm = jnp.sqrt(jnp.sum(jnp.square(values / scale), axis=axis))
-    return norm * jnp.squeeze(largest, axis)
+class _Pass(NamedTuple):
+    """One application of one layer.
+
+    Attributes:
+      net: a network of this layer alone; the last has the readout, and the first the embedding.
+      params: its parameters.
+      steps: its steps; above the first, `xs` are the h of the pass below.
+      lowest: whether it is the first.
+    """
+
+    net: Network
+    params: Params
+    steps: Steps
+    lowest: bool
+
+
+def _passes_of(net: Network, params: Params, steps: Steps, states: Any) -> list[_Pass]:
+    """The passes of a network from input to output, as many of a layer as it is repeated."""
+    how = {"backend": net.recurrence.backend, "precision": net.recurrence.precision}
+    shared = {name: params[name] for name in ("embedding", "readout") if name in params}
+    table = params["embedding"]["W_embed"].shape if "embedding" in params else None
+    xs, passes = steps.xs, []
+    for index, entry in enumerate(net.layers):
+        name = f"layer_{index}"
+        before, after = steps.before[name], states[name]
+        pairs = [(before, after)] if entry.repeat == 1 else zip(before, after, strict=True)
+        for application, (before, after) in enumerate(pairs):
+            last = index == len(net.layers) - 1 and application == entry.repeat - 1
+            lowest = not passes
+            alone = network(
+                [entry.cell],
+                net.output_size if last else None,
+                embedding=table if lowest else None,
+                **how,
+            )
+            own = Steps({"layer_0": before}, xs, steps.keeps)
+            passes.append(_Pass(alone, shared | {"layer_0": params[name]}, own, lowest))
+            xs = after.h
+    return passes
+
+
+def _pullback(one: _Pass, step: Steps) -> Callable[[Any], Any]:
+    """From cotangents of a step's state and output to those of the state before it, of h, and of x above the lowest."""
+    zeros = {"layer_0": jnp.zeros_like(step.before["layer_0"].h)}
+
+    def run(before, added, xs):
+        return one_step(one.net, one.params, step._replace(before=before, xs=xs), added)
+
+    if one.lowest:
+        return jax.vjp(lambda before, added: run(before, added, step.xs), step.before, zeros)[1]
+    return jax.vjp(run, step.before, zeros, step.xs)[1]
 
 
 def _with_other_fields(at_h: Any, after: Any) -> Any:
@@ -178,13 +263,6 @@ def _with_other_fields(at_h: Any, after: Any) -> Any:
     return jax.tree.map(joined, at_h, after)
 
 
-def _unit(tree: Any) -> tuple[Any, Array]:
-    """Each row of the leaves `[B, …]` divided by its largest |element| over all of them, and that one's logarithm."""
-    rows = [jnp.abs(leaf).reshape(len(leaf), -1).max(axis=1) for leaf in jax.tree.leaves(tree)]
-    largest = functools.reduce(jnp.maximum, [row.astype(_wide(row.dtype)) for row in rows])
-    return _times(tree, 1 / jnp.where(largest > 0, largest, 1)), jnp.log(largest)
-
-
 def _times(tree: Any, factor: Array) -> Any:
     """Every leaf `[B, …]` times the factor of its row."""
 
@@ -192,7 +270,3 @@ def _times(tree: Any, factor: Array) -> Any:
         return leaf * factor.astype(leaf.dtype).reshape(-1, *[1] * (leaf.ndim - 1))
 
     return jax.tree.map(times, tree)
-
-
-def _wide(dtype: Any) -> Any:
-    return jnp.promote_types(dtype, jnp.float32)

@@ -10,6 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnnreg._checks import is_count
+from rnnreg.diagnostics._norms import safe_norm
+
 
 def starting_frame(size: int, columns: int, dtype: Any, *, key: Array | None = None) -> Array:
     """`[size, columns]` orthonormal columns in general position: drawn from `key`, or always the same without one.
@@ -44,16 +47,9 @@ def orthonormalised(frame: Array) -> tuple[Array, Array, Array]:
     """
     Q, R = jnp.linalg.qr(frame)
     diagonal = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
-    rounding = (jnp.finfo(frame.dtype).eps * _frobenius(R))[..., None]
+    rounding = (jnp.finfo(frame.dtype).eps * safe_norm(R, axis=(-2, -1)))[..., None]
     doubt = rounding / jnp.where(diagonal == 0, 1, diagonal)
     return Q, R, jnp.where(diagonal == 0, jnp.inf, doubt)
-
-
-def _frobenius(R: Array) -> Array:
-    """‖R‖_F over the last two axes, without under- or overflow of the squares."""
-    largest = jnp.max(jnp.abs(R), axis=(-2, -1), keepdims=True)
-    scale = jnp.where(largest > 0, largest, 1)
-    return jnp.sqrt(jnp.sum(jnp.square(R / scale), axis=(-2, -1))) * scale[..., 0, 0]
 
 
 def time_first(xs: Any) -> Any:
@@ -74,9 +70,9 @@ def check_inputs(xs: Any) -> int:
 
 def check_every(every: int, num_steps: int) -> None:
     """Raises where steps do not come in blocks of `every`."""
-    if every < 1 or num_steps % every:
+    if not is_count(every) or num_steps % every:
         raise ValueError(
-            f"every must divide the number of steps; got every={every} and T={num_steps}. Cut xs, or change every."
+            f"every must divide the number of steps; got every={every!r} and T={num_steps}. Cut xs, or change every."
         )
 
 
@@ -84,8 +80,8 @@ def check_count(count: int | None, name: str, most: int) -> int:
     """How many are wanted, all for None; raises outside 1 … most."""
     if count is None:
         return most
-    if not 1 <= count <= most:
+    if not is_count(count) or count > most:
         raise ValueError(
-            f"{name} must lie in 1 … {most}, the number of state numbers; got {count}."
+            f"{name} must lie in 1 … {most}, the number of state numbers; got {count!r}."
         )
     return count

@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg.diagnostics._frames import orthonormalised
+from rnnreg.diagnostics._norms import safe_norm
 
 _SWEEPS = 15  # a preconditioned Jacobi iteration needs 2 to 6
 
@@ -78,10 +79,8 @@ def log_singular_values(graded: Graded) -> tuple[Array, Array]:
 
 def _normalised(rows: Array) -> tuple[Array, Array]:
     """Rows of length 1, and the lengths that they had."""
-    largest = jnp.max(jnp.abs(rows), axis=-1, keepdims=True)
-    scaled = rows / jnp.where(largest > 0, largest, 1)
-    norms = jnp.sqrt(jnp.sum(jnp.square(scaled), axis=-1, keepdims=True))
-    return scaled / jnp.where(norms > 0, norms, 1), (norms * largest)[..., 0]
+    norms = safe_norm(rows)
+    return rows / jnp.where(norms > 0, norms, 1)[..., None], norms
 
 
 def _rotate(graded: Graded) -> tuple[Array, Array]:

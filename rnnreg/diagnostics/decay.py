@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
+
+from rnnreg._checks import is_count
 
 
 class DecayRate(NamedTuple):
@@ -31,12 +35,16 @@ class Horizon(NamedTuple):
     """The lag from which on r(ℓ) stays below a threshold.
 
     Attributes:
-      lag: `[…]`, of the mean curve of each run, between two lags by interpolation of ln r; NaN where censored.
+      lag: `[…]`, of the mean curve of each run, between two lags by interpolation of ln r; NaN where censored. Where
+        r drops to exactly 0 it is the last lag before that.
       censored: `[…]`, whether that curve is still above the threshold at its last lag, so that the horizon is
         only known to be longer.
-      lags: `[…, B]`, the same of each sequence.
+      lags: `[…, B]`, the same of each sequence; NaN too where the gradient at lag 0 is 0 or not finite, so that
+        there is no r.
       censored_each: `[…, B]`.
-      longest: `[…, B]`, the last lag that each sequence has, which a censored horizon exceeds.
+      longest: `[…, B]`, the last lag that each sequence has, which a censored horizon exceeds; −1 without any.
+      vanished: `[…]`, the share of sequences whose gradient is exactly 0 at their last lag. The mean curve goes on
+        without them, and falls to 0 only where all are.
     """
 
     lag: Array
@@ -44,6 +52,7 @@ class Horizon(NamedTuple):
     lags: Array
     censored_each: Array
     longest: Array
+    vanished: Array | None = None
 
 
 def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> DecayRate:
@@ -72,9 +81,9 @@ def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> De
     log_norms = _checked(log_norms)
     num_steps = log_norms.shape[-1]
     end = num_steps - 1 if last is None else last
-    if not 0 <= first < end < num_steps:
+    if not all(is_count(lag, least=0) for lag in (first, end)) or not first < end < num_steps:
         raise ValueError(
-            f"a slope needs two lags between 0 and {num_steps - 1}; got first={first}, last={end}."
+            f"a slope needs two lags between 0 and {num_steps - 1}; got first={first!r}, last={end!r}."
         )
     lags = jnp.arange(num_steps, dtype=log_norms.dtype)
     lags = jnp.broadcast_to(lags, log_norms.shape)
@@ -100,7 +109,8 @@ def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
     How to read it: beyond the horizon a step has less than `threshold` of the gradient that the last step has; 1/e
     is the time constant of an exponential, 1e-3 the reach for practical purposes. A curve that has not fallen by
     the end of the sequence is censored: its horizon is longer than the sequence, and no number stands in for it.
-    Do not average over the rest; give the median, or the share that is censored.
+    Do not average over the rest; give the median, or the share that is censored. Where part of the sequences vanish
+    altogether (`vanished`) the mean curve is that of the others: look at `lags` then.
 
     Args:
       log_norms: `[…, B, T]`, ln of the norms by lag, from `gradient_flow(…).log_norms[layer]`.
@@ -114,14 +124,24 @@ def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
     ([2.5, nan], [False, True], 4.88)
     """
     log_norms = _checked(log_norms)
-    if not 0 < threshold < 1:
-        raise ValueError(f"threshold must lie between 0 and 1; got {threshold}.")
-    log_ratios = log_norms - log_norms[..., :1]  # NaN where the first gradient is 0
+    if not isinstance(threshold, Real) or not 0 < threshold < 1:
+        raise ValueError(f"threshold must be a number between 0 and 1; got {threshold!r}.")
+    start = log_norms[..., :1]
+    log_ratios = log_norms - jnp.where(jnp.isfinite(start), start, jnp.nan)
     level = math.log(threshold)
     lags, censored_each, longest = _last_crossing(log_ratios, level)
-    alive = jnp.where(jnp.isfinite(log_ratios), log_ratios, jnp.nan)
-    lag, censored, _ = _last_crossing(jnp.nanmean(alive, axis=-2), level)
-    return Horizon(lag, censored, lags, censored_each, longest)
+    lag, censored, _ = _last_crossing(_mean_curve(log_ratios), level)
+    last = jnp.take_along_axis(log_ratios, jnp.maximum(longest, 0)[..., None], axis=-1)[..., 0]
+    dead = jnp.where(longest < 0, jnp.nan, jnp.isneginf(last).astype(log_ratios.dtype))
+    return Horizon(lag, censored, lags, censored_each, longest, jnp.nanmean(dead, axis=-1))
+
+
+def _mean_curve(log_ratios: Array) -> Array:
+    """The mean over sequences of what is not −∞ `[…, B, T] → […, T]`; −∞ where a lag has nothing else."""
+    dead = jnp.isneginf(log_ratios)
+    mean = jnp.nanmean(jnp.where(dead, jnp.nan, log_ratios), axis=-2)
+    none = jnp.all(dead | jnp.isnan(log_ratios), axis=-2) & jnp.any(dead, axis=-2)
+    return jnp.where(none, -jnp.inf, mean)
 
 
 def _last_crossing(curves: Array, level: float) -> tuple[Array, Array, Array]:
@@ -138,7 +158,9 @@ def _last_crossing(curves: Array, level: float) -> tuple[Array, Array, Array]:
         places = jnp.clip(places, 0, num_steps - 1)[..., None]
         return jnp.take_along_axis(curves, places, axis=-1)[..., 0]
 
-    share = (at(above) - level) / (at(above) - at(below))
+    high, low = at(above), at(below)
+    share = (high - level) / (high - low)  # 0 where r is exactly 0 from here on
+    share = jnp.where(jnp.isposinf(high), 1, share)
     crossing = above + share * (below - above)
     return jnp.where(censored | (above < 0), jnp.nan, crossing), censored, longest
 
@@ -152,9 +174,13 @@ def _mean_and_error(values: Array) -> tuple[Array, Array]:
 
 
 def _checked(log_norms: Any) -> Array:
+    if isinstance(log_norms, Mapping):
+        raise ValueError(
+            f"log_norms must be those of one layer; got all of {list(log_norms)}. Take flow.log_norms['layer_0']."
+        )
     log_norms = jnp.asarray(log_norms)
-    if log_norms.ndim < 2:
+    if log_norms.ndim < 2 or log_norms.shape[-1] == 0:
         raise ValueError(
             f"log_norms must be [..., B, T], such as flow.log_norms['layer_0']; got shape {log_norms.shape}."
         )
-    return log_norms
+    return log_norms.astype(jnp.promote_types(log_norms.dtype, jnp.float32))

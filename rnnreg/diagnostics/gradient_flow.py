@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.data import Batch
 from rnnreg.diagnostics._backward import (
-    goes_forwards,
+    check_network,
+    check_rows,
     log_state_gradients,
-    safe_norm,
     seeds_of,
-    steps_of,
+    why_not_by_layer,
 )
+from rnnreg.diagnostics._norms import safe_norm
 from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.objective import zero_perturbations
@@ -29,7 +31,8 @@ class GradientFlow(NamedTuple):
     Attributes:
       lags: `[T]`, ℓ = 0 … T−1, steps back from τ.
       ratio: by layer, `[T]`, the geometric mean over examples of ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖; 1 at ℓ = 0.
-        Examples that have no step τ−ℓ, or whose gradient there is exactly 0, are left out; NaN where none is left.
+        Examples that have no step τ−ℓ are left out, and so are those that `vanished` and `not_finite` count; NaN
+        where none is left.
       vanished: by layer, `[T]`, the share of examples whose gradient is exactly 0 there (dead ReLU paths).
       norms: by layer, `[B, T]`, the evidence: ‖∂L_τ/∂h_{τ−ℓ}‖ of each example's own loss, NaN where it has no
         such step.
@@ -40,6 +43,7 @@ class GradientFlow(NamedTuple):
         read them.
       whole_loss: whether L_τ is the loss of the whole sequence (`step=None`), which mixes all τ, and not that of
         one step.
+      not_finite: by layer, `[T]`, the share of examples whose gradient there is NaN or has overflowed.
     """
 
     lags: Array
@@ -50,6 +54,7 @@ class GradientFlow(NamedTuple):
     log_ratio_se: Any = None
     log_norms: Any = None
     whole_loss: Any = None
+    not_finite: Any = None
 
 
 def gradient_flow(
@@ -67,10 +72,10 @@ def gradient_flow(
     follow every path through the network. With `step=None` the loss of the whole sequence is
     differentiated instead, which mixes all τ: late steps then carry fewer terms than early ones.
 
-    The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, example
-    by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A bidirectional
-    network, one with `truncate`, and one whose cell carries whole numbers beside real ones has no single way back;
-    there plain autodiff is used, with the range of the dtype.
+    The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, layer by
+    layer and example by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A
+    bidirectional network, one with `truncate`, one whose cell carries whole numbers beside real ones, and one whose
+    `apply` was replaced has no single way back; there plain autodiff is used, with the range of the dtype.
 
     How to read it: a straight line on a logarithmic axis is an exponential rate, ln r(ℓ) ≈ −ℓ/ξ; a slope
     of 0 keeps the gradient, a negative one makes it vanish (`decay_rate` fits it, `horizon` says how far the
@@ -87,8 +92,9 @@ def gradient_flow(
       wrt: "h", or "state": all that a layer carries from a step to the next, such as an LSTM's (h, c).
 
     Raises:
-      ValueError: a step other than −1 or None with `readout="last"`, or one outside the sequence; another `wrt`, or
-        "state" for a network without a single way back.
+      ValueError: no network, a batch whose parts do not fit together, a step other than −1 or None with
+        `readout="last"`, or one outside the sequence; another `wrt`, or "state" for a network without a single way
+        back.
 
     Source: Pascanu, Mikolov & Bengio 2013; Arjovsky, Shah & Bengio 2016, Fig. 4.
 
@@ -100,6 +106,8 @@ def gradient_flow(
     >>> gradient_flow(net, rr.losses.squared_error(), params, batch).ratio["layer_0"].round(4).tolist()
     [1.0, 0.5, 0.25, 0.125]
     """
+    check_network(net, "gradient_flow")
+    check_rows(batch)
     num_steps = batch.xs.shape[1]
     _check(net, step, wrt, num_steps)
     true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
@@ -118,10 +126,11 @@ def gradient_flow(
 
         return jax.vmap(own_loss)(outputs, jnp.asarray(batch.ys), loss_mask).sum()
 
-    if goes_forwards(net):
-        steps, outputs = steps_of(net, params, batch)
-        seeds = seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
-        log_norms = log_state_gradients(net, params, steps, seeds, whole_state=wrt == "state")
+    def seeds_from(outputs):
+        return seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
+
+    if why_not_by_layer(net) is None:
+        log_norms = log_state_gradients(net, params, batch, seeds_from, whole_state=wrt == "state")
     else:
         log_norms = _log_norms_by_autodiff(net, summed_loss, params, batch)
     lags = jnp.arange(num_steps)
@@ -132,40 +141,57 @@ def gradient_flow(
     at_real = jnp.take_along_axis(true, jnp.maximum(steps_back, 0), axis=1)
     there = (steps_back >= 0) & at_real & counted[:, None]
 
-    def by_lag(log_norms):
-        at_lag = jnp.take_along_axis(log_norms, jnp.maximum(steps_back, 0), axis=1)
-        return jnp.where(there, at_lag, jnp.nan)
-
     def mapped(function):
         return jax.tree.map(function, log_norms)
 
-    log_norms = mapped(by_lag)
+    def share_of(test):
+        """The share of examples that pass, of those that have such a step."""
+        count = jnp.sum(there, axis=0)
+
+        def share(logs):
+            found = jnp.sum(test(logs) & there, axis=0).astype(logs.dtype)
+            return jnp.where(count > 0, found / jnp.maximum(count, 1).astype(logs.dtype), jnp.nan)
+
+        return mapped(share)
+
+    log_norms = mapped(lambda logs: jnp.take_along_axis(logs, jnp.maximum(steps_back, 0), axis=1))
+    vanished = share_of(jnp.isneginf)
+    not_finite = share_of(lambda logs: jnp.isnan(logs) | jnp.isposinf(logs))
+    log_norms = mapped(lambda logs: jnp.where(there, logs, jnp.nan))
     log_ratio = mapped(lambda logs: jnp.nanmean(_log_ratios(logs), axis=0))
     return GradientFlow(
         lags=lags,
         ratio=jax.tree.map(jnp.exp, log_ratio),
-        vanished=mapped(_vanished),
+        vanished=vanished,
         norms=mapped(jnp.exp),
         log_ratio=log_ratio,
         log_ratio_se=mapped(_standard_error),
         log_norms=log_norms,
         whole_loss=jnp.asarray(step is None),
+        not_finite=not_finite,
     )
 
 
+def check_options(step: int | None, wrt: str, num_steps: int | None = None) -> None:
+    """Raises where there is no such step of a sequence (of any length without one), or no such `wrt`."""
+    last = "T − 1" if num_steps is None else num_steps - 1
+    found = step is None or is_count(step, least=-1)
+    if not found or (num_steps is not None and step is not None and step >= num_steps):
+        raise ValueError(f"step must be -1, None, or lie in 0 … {last}; got {step!r}.")
+    if wrt not in ("h", "state"):
+        raise ValueError(f"wrt must be 'h' or 'state' (all that a layer carries); got {wrt!r}.")
+
+
 def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
+    check_options(step, wrt, num_steps)
     if net.readout == "last" and step not in (-1, None):
         raise ValueError(
             f"a network with readout='last' has its loss at the last true step only; got step={step}."
         )
-    if step is not None and not -1 <= step < num_steps:
-        raise ValueError(f"step must be -1, None, or lie in 0 … {num_steps - 1}; got {step}.")
-    if wrt not in ("h", "state"):
-        raise ValueError(f"wrt must be 'h' or 'state' (all that a layer carries); got {wrt!r}.")
-    if wrt == "state" and not goes_forwards(net):
+    reason = why_not_by_layer(net)
+    if wrt == "state" and reason is not None:
         raise ValueError(
-            "wrt='state' goes back one step at a time, which a bidirectional network, or one with truncate, does not "
-            "allow; use wrt='h'."
+            f"wrt='state' goes back one step at a time, which this network does not allow: {reason}. Use wrt='h'."
         )
 
 
@@ -185,12 +211,6 @@ def _log_ratios(logs: Array) -> Array:
     """ln r of each example; NaN where there is no such step, or no gradient there."""
     logs = jnp.where(jnp.isfinite(logs), logs, jnp.nan)
     return logs - logs[:, :1]
-
-
-def _vanished(logs: Array) -> Array:
-    return jnp.nanmean(
-        jnp.where(jnp.isnan(logs), logs, jnp.isneginf(logs).astype(logs.dtype)), axis=0
-    )
 
 
 def _standard_error(logs: Array) -> Array:

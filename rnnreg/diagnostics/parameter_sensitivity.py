@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of, place_of
 from rnnreg.diagnostics._frames import check_every, check_inputs
+from rnnreg.diagnostics._norms import safe_norm, unit
 from rnnreg.diagnostics._trajectory import backwards
 from rnnreg.penalties import leaf_paths, with_leaves
 
@@ -20,7 +21,7 @@ class ParameterSensitivity(NamedTuple):
     Attributes:
       lags: `[R]`, ℓ = 0, every, … T, steps back from the last state.
       log_parameters: `[B, R]`, ln ‖∂h_T/∂W‖_F where W is moved in the last ℓ steps alone; at ℓ = T it is the whole
-        derivative. −inf at ℓ = 0.
+        derivative, and a learned start, which enters before the first step, is part of it there. −inf at ℓ = 0.
       log_state: `[B, R]`, ln ‖∂h_T/∂h_{T−ℓ}‖_F.
     """
 
@@ -54,7 +55,7 @@ def parameter_sensitivity(
       state: the state before the first step; None is the system's own.
       field: the part of the state to look at, such as "layer_0/h"; None is everything carried.
       weights: the leaves to differentiate by, as a path ("layer_0/W_hh") or the last part of one ("W_hh", in every
-        layer); None is all parameters.
+        layer); None is all parameters, a learned start among them where `state` is None.
       every: steps between two results; T must be a multiple of it.
 
     Raises:
@@ -84,10 +85,13 @@ def parameter_sensitivity(
     def block(carry, at):
         carry, _ = jax.lax.scan(back, carry, at)
         ends, scale, sums, sum_scale = carry
-        states_too = scale + jnp.log(_norms([ends[:, :, place]]))
-        return carry, (sum_scale + jnp.log(_norms(list(sums.values()))), states_too)
+        states_too = scale + _log_norms([ends[:, :, place]])
+        return carry, (sum_scale + _log_norms(list(sums.values())), states_too)
 
-    _, (parameters, of_state) = jax.lax.scan(block, start, backwards(dynamics, xs, every))
+    carry, (parameters, of_state) = jax.lax.scan(block, start, backwards(dynamics, xs, every))
+    if state is None and any("initial" in path.split("/") for path in chosen):
+        whole = jax.vmap(_start_added(_pull_of_the_start(system, params, chosen, xs)))(carry)
+        parameters = parameters.at[-1].set(whole[1] + _log_norms(list(whole[0].values())))
     first = jnp.full((1, rows), -jnp.inf, dtype)
     size = jnp.full((1, rows), 0.5 * jnp.log(jnp.asarray(len(ends), dtype)), dtype)
     return ParameterSensitivity(
@@ -130,32 +134,50 @@ def _pull_of_a_row(system: System, params: Any, chosen: dict[str, Array], dynami
     return pull
 
 
+def _pull_of_the_start(system: System, params: Any, chosen: dict[str, Array], xs: Any):
+    """`pull(cotangent [m, n]) -> weights' [m, …]` of the system's own state before the first step."""
+    one = jax.tree.map(lambda leaf: leaf[:1], xs)
+
+    def start(leaves):
+        return dynamics_of(system, with_leaves(params, leaves), one).start[0]
+
+    _, transposed = jax.vjp(start, chosen)
+    return jax.vmap(lambda cotangent: transposed(cotangent)[0])
+
+
 def _one_step_back(pull):
     """One step of one row: both derivatives with a logarithmic scale each."""
 
     def back(carry, state, x):
         ends, scale, sums, sum_scale = carry
         added, ends = pull(state, x, ends)
-        top = jnp.maximum(scale, sum_scale)
-        top = jnp.where(jnp.isfinite(top), top, 0)
-        before, now = jnp.exp(sum_scale - top), jnp.exp(scale - top)
-        sums = jax.tree.map(lambda old, new: before * old + now * new, sums, added)
-        ends, grown = _rescaled(ends)
-        sums, sums_grown = _rescaled(sums)
-        return ends, scale + grown, sums, top + sums_grown
+        sums, sum_scale = _sum(sums, sum_scale, added, scale)
+        ends, grown = unit(ends)
+        return ends, scale + grown, sums, sum_scale
 
     return back
 
 
-def _rescaled(tree: Any) -> tuple[Any, Array]:
-    """The tree divided by its largest element, and the logarithm of that; −inf for zeros."""
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]))
-    scale = jnp.where(largest > 0, largest, 1)
-    return jax.tree.map(lambda leaf: leaf / scale, tree), jnp.log(largest)
+def _start_added(pull):
+    """What the sums and their scale are with the part of the start, once all steps are behind."""
+
+    def added(carry):
+        ends, scale, sums, sum_scale = carry
+        return _sum(sums, sum_scale, pull(ends), scale)
+
+    return added
 
 
-def _norms(leaves: list[Array]) -> Array:
-    """Frobenius norm of all leaves `[B, …]` together, row by row."""
-    return jnp.sqrt(
-        sum(jnp.sum(jnp.square(leaf), axis=tuple(range(1, leaf.ndim))) for leaf in leaves)
-    )
+def _sum(sums: Any, sum_scale: Array, added: Any, scale: Array) -> tuple[Any, Array]:
+    """e^sum_scale · sums + e^scale · added, as such a pair."""
+    top = jnp.maximum(scale, sum_scale)
+    top = jnp.where(top == -jnp.inf, 0, top)
+    before, now = jnp.exp(sum_scale - top), jnp.exp(scale - top)
+    sums, grown = unit(jax.tree.map(lambda old, new: before * old + now * new, sums, added))
+    return sums, top + grown
+
+
+def _log_norms(leaves: list[Array]) -> Array:
+    """ln of the Frobenius norm of all leaves `[B, …]` together, row by row."""
+    norms = [safe_norm(leaf.reshape(len(leaf), -1)) for leaf in leaves]
+    return jnp.log(safe_norm(jnp.stack(norms, axis=-1)))

@@ -8,15 +8,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.data import Batch
 from rnnreg.diagnostics._backward import (
     Steps,
-    goes_forwards,
+    check_network,
+    check_rows,
     one_step,
-    safe_norm,
     seeds_of,
     steps_of,
+    why_not_forwards,
 )
+from rnnreg.diagnostics._norms import safe_norm
 from rnnreg.losses import Loss
 from rnnreg.network import Network
 from rnnreg.penalties import leaf_paths, with_leaves
@@ -95,7 +98,8 @@ def path_lengths(
       max_lag: K − 1; None is T − 1, and at most 49 with a readout at each step.
 
     Raises:
-      ValueError: a network without a single way back, an unknown path, or a lag outside the sequence.
+      ValueError: no network or one without a single way back, a batch whose parts do not fit together, an unknown path
+        or that of a learned start, which enters once and not at every step, or a lag outside the sequence.
 
     Source: the sum over paths of Pascanu, Mikolov & Bengio 2013, equations 3–5, sorted by length.
 
@@ -106,13 +110,15 @@ def path_lengths(
     >>> parts.gradients.shape, round(float(parts.shares.sum() + parts.rest_share), 4)
     ((4, 2, 2), 1.0)
     """
+    check_network(net, "path_lengths")
+    check_rows(batch)
     num_steps = batch.xs.shape[1]
     _check(net, params, path, max_lag, num_steps)
     most = num_steps if net.readout == "last" else min(num_steps, _MOST_LAGS)
     num_lags = most if max_lag is None else max_lag + 1
     if net.readout == "last":
         batch = _end_together(batch)
-    steps, outputs = steps_of(net, params, batch)
+    steps, outputs, _ = steps_of(net, params, batch)
     seeds = jax.grad(lambda outputs: loss(outputs, batch.ys, batch.mask, batch.weights))(outputs)
 
     def pullback_of(step):
@@ -176,10 +182,12 @@ def gradient_signal(
     >>> signal.cosine.round(3).tolist()  # equal batches; no state before the first step
     [1.0, 1.0, nan]
     """
+    check_network(net, "gradient_signal")
+    check_rows(batch)
     num_rows = batch.xs.shape[0]
-    if num_batches < 2 or num_rows % num_batches:
+    if not is_count(num_batches, least=2) or num_rows % num_batches:
         raise ValueError(
-            f"num_batches must be at least 2 and divide the {num_rows} rows; got {num_batches}."
+            f"num_batches must be at least 2 and divide the {num_rows} rows; got {num_batches!r}."
         )
     batches = jax.tree.map(
         lambda leaf: jnp.asarray(leaf).reshape(num_batches, -1, *jnp.shape(leaf)[1:]), batch
@@ -210,15 +218,20 @@ def gradient_signal(
 
 
 def _check(net: Network, params: Params, path: str, max_lag: int | None, num_steps: int) -> None:
-    if not goes_forwards(net):
+    reason = why_not_forwards(net)
+    if reason is not None:
         raise ValueError(
-            "path lengths follow one way back through time, which a bidirectional network, or one with truncate, does "
-            "not have."
+            f"path lengths follow one way back through time, which this network does not have: {reason}."
         )
     if path not in leaf_paths(params):
         raise ValueError(f"path {path!r} is not in the parameters: {list(leaf_paths(params))}.")
-    if max_lag is not None and not 0 <= max_lag < num_steps:
-        raise ValueError(f"max_lag must lie in 0 … {num_steps - 1}, or be None; got {max_lag}.")
+    if "initial" in path.split("/"):
+        raise ValueError(
+            f"{path!r} is a learned start, which enters once, before the first step, and not at every step: it has no "
+            "parts by lag."
+        )
+    if max_lag is not None and not (is_count(max_lag, least=0) and max_lag < num_steps):
+        raise ValueError(f"max_lag must lie in 0 … {num_steps - 1}, or be None; got {max_lag!r}.")
 
 
 def _split_last(pullback_of: Any, steps: Steps, seeds: Array, num_lags: int) -> Array:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnnreg._checks import is_count
 from rnnreg.data import take_rows
-from rnnreg.diagnostics.gradient_flow import gradient_flow
+from rnnreg.diagnostics.gradient_flow import check_options, gradient_flow
 from rnnreg.losses import Loss
 
 
@@ -45,7 +46,7 @@ def track_gradient_flow(
       wrt: "h" or "state", as in `gradient_flow`.
 
     Raises:
-      ValueError: `num_rows` below 1.
+      ValueError: `num_rows` that is no count, or a `step` or `wrt` that no network has.
 
     >>> import jax, optax, rnnreg as rr
     >>> net, loss = rr.network([rr.cells.gru(4)], 1, readout="last"), rr.losses.squared_error()
@@ -56,8 +57,9 @@ def track_gradient_flow(
     >>> run.history["flow/layer_0"].shape
     (3, 5)
     """
-    if num_rows < 1:
-        raise ValueError(f"num_rows must be at least 1; got {num_rows}.")
+    if not is_count(num_rows):
+        raise ValueError(f"num_rows must be a count of at least 1; got {num_rows!r}.")
+    check_options(step, wrt)
 
     def log_ratio(net: Any, params: Any, batch: Any) -> dict[str, Array]:
         count = batch.xs.shape[0]
