@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SEED, tolerance
-from small_dynamics import linear_step, orthogonal, systems, tanh_step
+from conftest import tolerance
+from small_dynamics import KEY, autodiff_jacobians, linear_step, orthogonal, systems, tanh_step
 
 import rnnreg as rr
 from rnnreg.diagnostics import (
@@ -18,8 +18,6 @@ from rnnreg.diagnostics import (
 )
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
-
-KEY = jax.random.key(SEED)
 
 
 # ---- matrices -------------------------------------------------------------------------------------
@@ -58,15 +56,9 @@ def test_matrices_without_eigenvalues_are_refused():
 
 @pytest.mark.parametrize("name", systems())
 def test_step_jacobians_are_those_of_jax(name):
-    system, params, xs, start, flat_step = systems()[name](KEY)
+    system, params, xs, *_ = systems()[name](KEY)
     found = jax.jit(lambda: step_jacobians(system, params, xs))()
-    state = start
-    for t in range(xs.shape[1]):
-        for row in range(len(xs)):
-            J = jax.jacobian(lambda h, x: flat_step(params, h[None], x[None])[0])
-            expected = J(state[row], xs[row, t])
-            np.testing.assert_allclose(found[row, t], expected, **tolerance(loosen=3))
-        state = flat_step(params, state, xs[:, t])
+    np.testing.assert_allclose(found, autodiff_jacobians(name), **tolerance(loosen=3))
     spectrum = step_spectra(system, params, xs)
     expected = np.linalg.eigvals(np.asarray(found, np.float64))
     np.testing.assert_allclose(spectrum.rho, np.abs(expected).max(axis=-1), **tolerance(loosen=3))
@@ -74,8 +66,9 @@ def test_step_jacobians_are_those_of_jax(name):
 
 def test_a_field_of_the_state():
     system, params, xs, *_ = systems()["network"](KEY)
-    whole = step_jacobians(system, params, xs)
-    part = step_jacobians(system, params, xs, field="layer_1/h")
+    whole, part = jax.jit(
+        lambda: [step_jacobians(system, params, xs, field=field) for field in (None, "layer_1/h")]
+    )()
     np.testing.assert_allclose(part, whole[:, :, 3:, 3:], **tolerance())
     with pytest.raises(ValueError, match="field 'c' is not in the state"):
         step_jacobians(system, params, xs, field="c")
