@@ -60,9 +60,13 @@ def pytest_report_header():
     )
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     x64 = jax.config.jax_enable_x64
     for item in items:
+        quick = "compile_quickly" in getattr(item, "fixturenames", ())
+        if quick and not item.get_closest_marker("bitwise"):
+            item.add_marker(pytest.mark.unoptimised)
         if x64 and item.get_closest_marker("float32_only"):
             item.add_marker(pytest.mark.skip(reason="about float32; float64 is on"))
         if not x64 and item.get_closest_marker("float64_only"):

@@ -1,10 +1,15 @@
 """Small systems that the tests of dynamics share: maps on rows, and cells and networks as maps of flat states."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from conftest import SEED
 
 import rnnreg as rr
+
+KEY = jax.random.key(SEED)
 
 
 def linear_step(W, state, x):
@@ -71,3 +76,20 @@ def systems():
         "gru before": _cell(rr.cells.gru(3, reset="before")),
         "network": _network,
     }
+
+
+@functools.cache
+def autodiff_jacobians(name):
+    """[B, T, n, n] ∂h_{t+1}/∂h_t of a system drawn with KEY, by `jax.jacobian` step by step."""
+    _, params, xs, start, flat_step = systems()[name](KEY)
+
+    def step(h, x):
+        def advance(h):
+            return flat_step(params, h[None], x[None])[0]
+
+        return advance(h), jax.jacobian(advance)(h)
+
+    def row(h, xs):
+        return jax.lax.scan(step, h, xs)[1]
+
+    return np.asarray(jax.jit(jax.vmap(row))(start, xs), np.float64)

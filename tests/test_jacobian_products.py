@@ -6,43 +6,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SEED, tolerance
-from small_dynamics import linear_step, orthogonal, systems, tanh_step
+from conftest import tolerance
+from small_dynamics import KEY, autodiff_jacobians, linear_step, orthogonal, systems, tanh_step
 
 import rnnreg as rr
 from rnnreg.diagnostics import jacobian_products, parameter_sensitivity
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
-KEY = jax.random.key(SEED)
-
 
 def autonomous(steps, rows=1):
     return jnp.zeros((rows, steps, 0))
 
 
+@functools.partial(
+    jax.jit, static_argnums=(0, 3), static_argnames=("every", "num_singular", "small_ones")
+)
+def _products(step, params, start, steps, **options):
+    xs = autonomous(steps, len(start))
+    return jacobian_products(step, params, xs, state=start, **options)
+
+
 def products(step, params, start, steps, **options):
-    start = jnp.asarray(start, float)
-    run = jax.jit(
-        lambda params, start: jacobian_products(
-            step, params, autonomous(steps, len(start)), state=start, **options
-        )
-    )
-    return run(params, start)
+    return _products(step, params, jnp.asarray(start, float), steps, **options)
 
 
 @functools.cache
 def jacobians(name):
     """[B, T+1, n, n] ∂h_T/∂h_{T−ℓ} in float64, from the step Jacobians of one of the systems."""
-    _, params, xs, start, flat_step = systems()[name](KEY)
     all_rows = []
-    for row in range(len(xs)):
-        state, steps = start[row], []
-        for x in xs[row]:
-            J = jax.jacobian(lambda h, x=x: flat_step(params, h[None], x[None])[0])(state)
-            steps.append(np.asarray(J, np.float64))
-            state = flat_step(params, state[None], x[None])[0]
-        P = [np.eye(len(state))]
+    for steps in autodiff_jacobians(name):
+        P = [np.eye(steps.shape[-1])]
         for J in steps[::-1]:
             P.append(P[-1] @ J)
         all_rows.append(P)
@@ -108,6 +102,7 @@ def test_an_orthogonal_map_keeps_all_singular_values_at_1(small_ones):
     np.testing.assert_allclose(scaled.log_norm, expected, **tolerance())
 
 
+@pytest.mark.bitwise
 def test_ten_thousand_steps_neither_under_nor_overflow():
     W = jnp.asarray(1.8 * np.random.default_rng(5).normal(size=(6, 6)) / np.sqrt(6))
     found = products(tanh_step, W, 0.1 * np.ones((1, 6)), 10_000, every=100)
@@ -211,9 +206,9 @@ def test_lanes_of_parameters_are_measured_as_alone():
     params = jax.vmap(lambda key: cell.init(key, 2))(jax.random.split(KEY, 3))
     xs = jax.random.normal(KEY, (2, 5, 2), params["W_xh"].dtype)
     together = jax.jit(jax.vmap(lambda params: jacobian_products(cell, params, xs)))(params)
+    by_itself = jax.jit(lambda params: jacobian_products(cell, params, xs))
     for lane in range(3):
-        one = jax.tree.map(lambda leaf: leaf[lane], params)
-        alone = jax.jit(lambda params: jacobian_products(cell, params, xs))(one)
+        alone = by_itself(jax.tree.map(lambda leaf: leaf[lane], params))
         np.testing.assert_allclose(
             together.log_singular[lane], alone.log_singular, **tolerance("float32", loosen=10)
         )
@@ -236,9 +231,9 @@ def test_sensitivity_is_that_of_jax_jacobian(name, field):
             state = rr.recurrence.cell_step(system)(params, state, x[None])
         return jnp.concatenate(state, axis=1) if field is None else getattr(state, field)
 
+    jacobian = jax.jit(jax.jacobian(last), static_argnums=1)
     for row in range(2):
-        J = jax.jacobian(last)(params, row)
-        leaves = rr.penalties.leaf_paths(J)
+        leaves = rr.penalties.leaf_paths(jacobian(params, row))
         squares = [np.square(leaf).sum() for path, leaf in leaves.items() if path.endswith("W_hh")]
         assert len(squares) == (2 if name == "network" else 1)
         np.testing.assert_allclose(

@@ -1,32 +1,33 @@
 """Lyapunov spectra against closed forms, determinants and maps of the literature."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SEED, tolerance
-from small_dynamics import linear_step, orthogonal, systems, tanh_step
+from conftest import tolerance
+from small_dynamics import KEY, autodiff_jacobians, linear_step, orthogonal, systems, tanh_step
 
 import rnnreg as rr
 from rnnreg.diagnostics import lyapunov
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
-KEY = jax.random.key(SEED)
-
 
 def autonomous(steps, rows=1):
     return jnp.zeros((rows, steps, 0))
 
 
+@functools.partial(
+    jax.jit, static_argnums=(0, 3), static_argnames=("discard", "every", "num_exponents")
+)
+def _spectrum(step, params, start, steps, **options):
+    return lyapunov(step, params, autonomous(steps, len(start)), state=start, **options)
+
+
 def spectrum(step, params, start, steps, **options):
-    start = jnp.asarray(start, float)
-    run = jax.jit(
-        lambda params, start: lyapunov(
-            step, params, autonomous(steps, len(start)), state=start, **options
-        )
-    )
-    return run(params, start)
+    return _spectrum(step, params, jnp.asarray(start, float), steps, **options)
 
 
 # ---- closed forms ---------------------------------------------------------------------------------
@@ -67,12 +68,17 @@ def test_the_sum_is_the_mean_log_determinant():
     W = jnp.asarray(W)
     xs = 0.3 * jax.random.normal(KEY, (2, 60, 5))
     found = jax.jit(lambda: lyapunov(tanh_step, W, xs, state=0.1 * jnp.ones((2, 5)), discard=20))()
+
+    @jax.jit
+    def advance(h, x):
+        return tanh_step(W, h[None], x[None])[0]
+
+    jacobian = jax.jit(jax.jacobian(advance))
     for row in range(2):
         state, logs = 0.1 * jnp.ones(5), []
-        for x in xs[row]:
-            J = jax.jacobian(lambda h, x=x: tanh_step(W, h[None], x[None])[0])(state)
-            logs.append(np.linalg.slogdet(np.asarray(J, np.float64))[1])
-            state = tanh_step(W, state[None], x[None])[0]
+        for x in np.asarray(xs[row]):
+            logs.append(np.linalg.slogdet(np.asarray(jacobian(state, x), np.float64))[1])
+            state = advance(state, x)
         np.testing.assert_allclose(
             found.exponents[row].sum(), np.mean(logs[20:]), **tolerance(loosen=10)
         )
@@ -147,7 +153,9 @@ def test_an_unconverged_spectrum_is_flagged():
     drifting = jnp.linspace(0.0, 1.0, 100)[
         None, :, None
     ]  # every step stretches more than the one before
-    drift = lyapunov(lambda p, h, x: h * jnp.exp(x), 0.0, drifting, state=jnp.zeros((1, 1)))
+    drift = jax.jit(
+        lambda xs: lyapunov(lambda p, h, x: h * jnp.exp(x), 0.0, xs, state=jnp.zeros((1, 1)))
+    )(drifting)
     assert drift.unconverged.all()
     settled = spectrum(linear_step, orthogonal(2), np.zeros((1, 2)), 200)
     assert not settled.unconverged.any()
@@ -202,17 +210,15 @@ def test_one_lost_step_in_many_is_flagged():
 
 @pytest.mark.parametrize("name", systems())
 def test_every_system_agrees_with_a_qr_of_its_jacobians(name):
-    system, params, xs, start, flat_step = systems()[name](KEY)
+    system, params, xs, start, _ = systems()[name](KEY)
     found = jax.jit(lambda params, xs: lyapunov(system, params, xs, discard=0))(params, xs)
     size = start.shape[-1]
     total = np.zeros((len(xs), size))
-    for row in range(len(xs)):
-        state, frame = start[row], np.eye(size)
-        for x in xs[row]:
-            J = jax.jacobian(lambda h, x=x: flat_step(params, h[None], x[None])[0])(state)
-            frame, R = np.linalg.qr(np.asarray(J, np.float64) @ frame)
+    for row, steps in enumerate(autodiff_jacobians(name)):
+        frame = np.eye(size)
+        for J in steps:
+            frame, R = np.linalg.qr(J @ frame)
             total[row] += np.log(np.abs(np.diag(R)))
-            state = flat_step(params, state[None], x[None])[0]
     # frames differ, so only the volume of the whole frame is the same after few steps
     np.testing.assert_allclose(
         found.exponents.sum(axis=-1), total.sum(axis=-1) / xs.shape[1], **tolerance(loosen=20)
@@ -235,8 +241,9 @@ def test_lanes_of_parameters_are_measured_as_alone():
     params = jax.vmap(lambda key: cell.init(key, 2))(jax.random.split(KEY, 3))
     xs = jax.random.normal(KEY, (2, 20, 2), params["W_xh"].dtype)
     together = jax.jit(jax.vmap(lambda params: lyapunov(cell, params, xs)))(params)
+    by_itself = jax.jit(lambda params: lyapunov(cell, params, xs))
     for lane in range(3):
-        alone = lyapunov(cell, jax.tree.map(lambda leaf: leaf[lane], params), xs)
+        alone = by_itself(jax.tree.map(lambda leaf: leaf[lane], params))
         np.testing.assert_allclose(
             together.exponents[lane], alone.exponents, **tolerance("float32")
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import SEED, tolerance
 from small import make, sine
-from small_dynamics import linear_step, orthogonal, systems, tanh_step
+from small_dynamics import KEY, autodiff_jacobians, linear_step, orthogonal, systems, tanh_step
 
 import rnnreg as rr
 from rnnreg.diagnostics import (
@@ -23,8 +23,6 @@ from rnnreg.diagnostics import (
 
 spectra_module = importlib.import_module("rnnreg.diagnostics.spectra")
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
-
-KEY = jax.random.key(SEED)
 
 
 # ---- matrices -------------------------------------------------------------------------------------
@@ -145,15 +143,9 @@ def test_the_spectral_radius_is_tracked_in_training_and_mapped_over_a_sweep(plan
 
 @pytest.mark.parametrize("name", systems())
 def test_step_jacobians_are_those_of_jax(name):
-    system, params, xs, start, flat_step = systems()[name](KEY)
+    system, params, xs, *_ = systems()[name](KEY)
     found = jax.jit(lambda: step_jacobians(system, params, xs))()
-    state = start
-    for t in range(xs.shape[1]):
-        for row in range(len(xs)):
-            J = jax.jacobian(lambda h, x: flat_step(params, h[None], x[None])[0])
-            expected = J(state[row], xs[row, t])
-            np.testing.assert_allclose(found[row, t], expected, **tolerance(loosen=3))
-        state = flat_step(params, state, xs[:, t])
+    np.testing.assert_allclose(found, autodiff_jacobians(name), **tolerance(loosen=3))
     spectrum = step_spectra(system, params, xs)
     expected = np.linalg.eigvals(np.asarray(found, np.float64))
     np.testing.assert_allclose(spectrum.rho, np.abs(expected).max(axis=-1), **tolerance(loosen=3))
@@ -167,8 +159,9 @@ def test_step_spectra_inside_jit():
 
 def test_a_field_of_the_state():
     system, params, xs, *_ = systems()["network"](KEY)
-    whole = step_jacobians(system, params, xs)
-    part = step_jacobians(system, params, xs, field="layer_1/h")
+    whole, part = jax.jit(
+        lambda: [step_jacobians(system, params, xs, field=field) for field in (None, "layer_1/h")]
+    )()
     np.testing.assert_allclose(part, whole[:, :, 3:, 3:], **tolerance())
     with pytest.raises(ValueError, match="field 'c' is not in the state"):
         step_jacobians(system, params, xs, field="c")

@@ -23,6 +23,7 @@ TRACK = {
 }
 
 
+@pytest.mark.bitwise
 def test_tracking_changes_no_update_and_is_what_a_call_afterwards_gives():
     batch = sine().train
     options = {"num_epochs": 4, "record_every": 2, "batch_size": 8}
