@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SEED, tolerance
+from conftest import tolerance
 from small import make, sine
 from small_dynamics import KEY, autodiff_jacobians, linear_step, orthogonal, systems, tanh_step
 
