@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was given, where it was asked for, and nothing is left behind."""
 
 import dataclasses
+import warnings
 
 import figure_contract
 import matplotlib.pyplot as plt
@@ -9,7 +10,7 @@ import pytest
 import xarray as xr
 
 from rnnreg import plotting
-from rnnreg.diagnostics import GradientFlow
+from rnnreg.diagnostics import GradientFlow, horizon
 from rnnreg.selection import Choice, one_standard_error
 from rnnreg.sweep import SweepResult
 
@@ -240,6 +241,99 @@ def test_gradient_flow_colours_by_lambda_with_zero_in_black():
         "λ = 0.01 (chosen)",
         "λ = 0",
     ]
+
+
+def _measured(logs):
+    """The flow of log norms `[B, T]`."""
+    logs = np.asarray(logs, float)
+    left = np.where(np.isfinite(logs), logs, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log_ratio = np.nanmean(left - left[:, :1], axis=0)
+    return GradientFlow(
+        np.arange(logs.shape[1]),
+        {"layer_0": np.exp(log_ratio)},
+        {"layer_0": np.isneginf(logs).mean(axis=0)},
+        {"layer_0": np.exp(logs)},
+        {"layer_0": log_ratio},
+        {"layer_0": np.full(logs.shape[1], np.nan)},
+        {"layer_0": logs},
+        np.asarray(False),
+        {"layer_0": np.isposinf(logs).mean(axis=0)},
+    )
+
+
+INF = np.inf
+ALIVE = -0.5 * np.arange(6.0)
+
+
+@pytest.mark.parametrize(
+    ("logs", "marker", "place", "text"),
+    [
+        ([ALIVE, [0, -1, -2, -INF, -INF, -INF]], "x", 3, "up to 50 % of gradients exactly 0"),
+        ([[0, -1, -INF, -INF, -INF, -INF]] * 2, "x", 1, "up to 100 % of gradients exactly 0"),
+        ([[0, *[-INF] * 5]] * 2, "x", 0, "up to 100 % of gradients exactly 0"),
+        ([ALIVE, [0, 9, INF, INF, INF, INF]], "+", 2, "up to 50 % of gradients not finite"),
+    ],
+)
+def test_gradient_flow_says_which_gradients_are_left_out(logs, marker, place, text):
+    flow = _measured(logs)
+    for given in ({}, {"lams": [0.1]}):
+        ax = plotting.gradient_flow(flow, **given)
+        (mark,) = (line for line in ax.lines if line.get_marker() == marker)
+        assert mark.get_xdata().tolist() == [place]
+        np.testing.assert_allclose(mark.get_ydata(), flow.ratio["layer_0"][place])
+        printed = [entry.get_text().replace("\n", " ") for entry in ax.get_legend().get_texts()]
+        assert any(text in entry for entry in printed)
+    whole = plotting.gradient_flow(_measured([ALIVE] * 2))
+    assert not [line for line in whole.lines if line.get_marker() in ("x", "+")]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(-INF, "every gradient is exactly 0"), (INF, "no gradient is finite")]
+)
+def test_a_dead_flow_says_so(value, text):
+    ax = plotting.gradient_flow(_measured(np.full((2, 6), value)))
+    assert [found.get_text() for found in ax.texts] == [text]
+    figure_contract.fits(
+        lambda ax: plotting.gradient_flow(_measured(np.full((2, 6), value)), ax=ax), (2.4, 2.2)
+    )
+
+
+def test_the_rate_of_a_flow_is_drawn():
+    flow = _measured([-0.5 * np.arange(9), -0.7 * np.arange(9)])
+    ax = plotting.gradient_flow(flow, fit=True)
+    (line,) = (line for line in ax.lines if line.get_linestyle() == ":")
+    np.testing.assert_allclose(line.get_ydata(), np.exp(-0.6 * np.arange(9)), rtol=1e-5)
+    assert line.get_label() == "rate -0.6 ± 0.1 a step"
+    bent = _measured([[0, -2, -2, -3, -4, -5, -6, -7, -8]])
+    ax = plotting.gradient_flow([bent] * 2, lams=[0.0, 0.1], fit=(2, 8))
+    for line in (line for line in ax.lines if line.get_linestyle() == ":"):
+        assert line.get_xdata().tolist() == [2, 3, 4, 5, 6, 7, 8]
+        np.testing.assert_allclose(line.get_ydata(), np.exp(-np.arange(2.0, 9)), rtol=1e-5)
+        assert line.get_label() == "rate -1 a step"
+    with pytest.raises(ValueError, match="a fit needs log norms"):
+        plotting.gradient_flow(make_flow(0.5), fit=True)
+    with pytest.raises(ValueError, match="two lags between 0 and 8"):
+        plotting.gradient_flow(flow, fit=(3, 9))
+    with pytest.raises(ValueError, match="fit must be True, False or two lags"):
+        plotting.gradient_flow(flow, fit=3)
+
+
+def test_horizons_leave_out_runs_without_one():
+    logs = -np.array([0.5, 0.5, 1.0, 1.0])[:, None, None] * np.arange(8) * np.ones((2, 1, 1, 1))
+    logs[0, 0] = -INF  # no gradient at lag 0
+    logs[1] = -INF
+    ax = plotting.horizons([0.1, 1.0], horizon(logs))
+    median = next(line for line in ax.lines if line.get_label().startswith("horizon"))
+    assert median.get_label() == "horizon (5 of 8 runs without one left out)"
+    np.testing.assert_allclose(median.get_ydata(), [1, np.nan])
+    assert ax.get_ylim()[1] > 7
+    dead = plotting.horizons([0.1, 1.0], horizon(np.full((2, 3, 1, 4), -INF)))
+    assert dead.get_ylim()[1] > 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dead.figure.canvas.draw()
 
 
 def test_gradient_flow_ends_at_the_floor_and_says_what_is_missing():

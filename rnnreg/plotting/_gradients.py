@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rnnreg.diagnostics import GradientFlow, GradientSignal, PathLengths
+from rnnreg.diagnostics import GradientFlow, GradientSignal, PathLengths, decay_rate
 from rnnreg.penalties import leaf_paths
 from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_colors
 from rnnreg.plotting._style import (
@@ -39,6 +39,7 @@ def gradient_flow(
     chosen: float | None = None,
     floor: float = 1e-8,
     band: bool = True,
+    fit: bool | tuple[int, int] = False,
     ax: Axes | None = None,
 ) -> Axes:
     """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ on a logarithmic axis against steps back ℓ.
@@ -46,6 +47,9 @@ def gradient_flow(
     A straight line is an exponential rate. With `lams` the colour says λ, and λ = 0 is black and dashed. The label
     of the axis says whether the loss is that of one step or of the whole sequence. The band is one standard error of
     ln r to either side: over examples, or over runs where a flow has them in front (as `jax.vmap` over seeds gives).
+
+    A curve is that of the examples whose gradient is neither exactly 0 nor infinite. Where the first of the others
+    leaves it stands a × (exactly 0) or a + (not finite), and the legend says what share they come to.
 
     Args:
       flows: one, or several, from `rr.diagnostics.gradient_flow`.
@@ -56,14 +60,15 @@ def gradient_flow(
       chosen: the λ to draw thick and to name.
       floor: where the axis ends; a smaller r is not shown.
       band: draw the standard error.
+      fit: draw the rate of `rr.diagnostics.decay_rate` as a dotted line: between two lags `(first, last)`, or over all.
       ax: where to draw.
 
     Returns:
       The axes.
 
     Raises:
-      ValueError: no flow, a number of λ or labels that differs from that of the flows, an unknown layer, or flows
-        of one step's loss beside flows of the whole loss.
+      ValueError: no flow, a number of λ or labels that differs from that of the flows, an unknown layer, flows of one
+        step's loss beside flows of the whole loss, or a fit of a flow without log norms or between no two lags.
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
@@ -96,46 +101,70 @@ def gradient_flow(
     curves = [found[layer or layers[0]] for found in by_layer]
     if len(several) == 1 and layer is None and len(layers) > 1 and lams is None:
         curves, labels = list(by_layer[0].values()), layers
+    fits = [] if fit is False else [_fit(curve, fit) for curve in curves]
     with canvas(ax) as ax:
         ax.set_yscale("log", nonpositive="mask")
         colors: Sequence[Any] = [CYCLE[place % len(CYCLE)] for place in range(len(curves))]
         if lams is not None:
             colors, _ = lambda_colors(lams)
-            draw_by_lambda(ax, lams, [curve[:2] for curve in curves], chosen=chosen)
+            lines = [(curve.lags, curve.ratio) for curve in curves]
+            draw_by_lambda(ax, lams, lines, chosen=chosen)
         else:
-            for place, (lags, ratio, *_) in enumerate(curves):
+            for place, curve in enumerate(curves):
                 name = None if labels is None else labels[place]
-                ax.plot(lags, ratio, color=colors[place], label=name)
-            legend_above(ax)
-        for color, (lags, _, low, high) in zip(colors, curves, strict=True):
-            if band and np.isfinite(low).any():
-                ax.fill_between(lags, low, high, color=color, alpha=0.2, linewidth=0)
-        values = np.concatenate([curve[1] for curve in curves])
+                ax.plot(curve.lags, curve.ratio, color=colors[place], label=name)
+        for color, curve in zip(colors, curves, strict=True):
+            if band and np.isfinite(curve.low).any():
+                edges = curve.lags, curve.low, curve.high
+                ax.fill_between(*edges, color=color, alpha=0.2, linewidth=0)
+        for color, (lags, line, name) in zip(colors, fits, strict=False):
+            named = name if len(fits) <= 4 else f"_{name}"
+            ax.plot(lags, line, ":", color=color, linewidth=1.8, label=named, zorder=3.5)
+        _mark_left_out(ax, curves, colors)
+        legend_above(ax)
+        values = np.concatenate([curve.ratio for curve in curves])
         values = values[np.isfinite(values) & (values > 0)]
         if values.size:
             lowest, highest = max(values.min(), floor), max(values.max(), floor)
             ax.set_ylim(lowest / 1.5, highest * 1.5)
+        else:
+            ax.set_xlim(-0.5, max(curve.lags[-1] for curve in curves) + 0.5)
+            ax.text(0.5, 0.5, _why_empty(curves), transform=ax.transAxes, ha="center", va="center")
         ax.set_xlabel("steps back ℓ")
         ax.set_ylabel(_WHOLE if True in kinds else _ONE_STEP)
         whole_steps(ax)
     return ax
 
 
-def _curves(flow: GradientFlow) -> dict[str, tuple[np.ndarray, ...]]:
-    """Lags, r(ℓ) and the edges of its band, by the path of the layer; tied and bidirectional layers have several."""
+class _Curve(NamedTuple):
+    """r(ℓ) of one layer, the edges of its band, the shares that it leaves out, and what a fit needs (or None)."""
+
+    lags: np.ndarray
+    ratio: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    vanished: np.ndarray
+    not_finite: np.ndarray
+    log_norms: np.ndarray | None
+
+
+def _curves(flow: GradientFlow) -> dict[str, _Curve]:
+    """The curve of each layer by its path; tied and bidirectional layers have several."""
 
     def by_path(tree):
+        tree = {} if tree is None else tree
         return {path: np.asarray(leaf, np.float64) for path, leaf in leaf_paths(tree).items()}
 
     lags = np.asarray(flow.lags)
     lags = lags.reshape(-1, lags.shape[-1])[0]
-    if flow.log_ratio is None:
-        return {
-            path: (lags, ratio, *[_none(ratio)] * 2) for path, ratio in by_path(flow.ratio).items()
-        }
-    errors = by_path(flow.log_ratio_se)
+    shares = by_path(flow.vanished), by_path(flow.not_finite)
+    norms, errors = by_path(flow.log_norms), by_path(flow.log_ratio_se)
+    measured = flow.log_ratio is not None
     found = {}
-    for path, logs in by_path(flow.log_ratio).items():
+    for path, logs in by_path(flow.log_ratio if measured else flow.ratio).items():
+        if not measured:
+            with np.errstate(divide="ignore"):
+                logs = np.log(logs)
         error = errors.get(path, _none(logs))
         if logs.ndim > 1:
             logs = logs.reshape(-1, logs.shape[-1])
@@ -143,9 +172,65 @@ def _curves(flow: GradientFlow) -> dict[str, tuple[np.ndarray, ...]]:
                 logs.std(axis=0, ddof=1) / np.sqrt(len(logs)) if len(logs) > 1 else _none(logs[0])
             )
             logs = logs.mean(axis=0)
+        vanished, not_finite = (_mean_share(share.get(path), len(lags)) for share in shares)
         with np.errstate(over="ignore"):
-            found[path] = (lags, np.exp(logs), np.exp(logs - error), np.exp(logs + error))
+            low, high = np.exp(logs - error), np.exp(logs + error)
+            ratio = np.exp(logs)
+        found[path] = _Curve(lags, ratio, low, high, vanished, not_finite, norms.get(path))
     return found
+
+
+def _mean_share(share: np.ndarray | None, num_lags: int) -> np.ndarray:
+    """A share by lag, over runs where there are several; 0 where it is not known."""
+    if share is None:
+        return np.zeros(num_lags)
+    return np.nan_to_num(share.reshape(-1, num_lags)).mean(axis=0)
+
+
+def _fit(curve: _Curve, fit: bool | tuple[int, int]) -> tuple[np.ndarray, np.ndarray, str]:
+    """Lags, the line of a rate through the middle of the curve between them, and the rate in words."""
+    if curve.log_norms is None:
+        raise ValueError(
+            "a fit needs log norms: give flows as rr.diagnostics.gradient_flow returns them."
+        )
+    if fit is not True and not (isinstance(fit, tuple) and len(fit) == 2):
+        raise ValueError(f"fit must be True, False or two lags (first, last); got {fit!r}.")
+    first, last = (0, len(curve.lags) - 1) if fit is True else fit
+    found = decay_rate(curve.log_norms, first=first, last=last)
+    rate, se = float(found.rate), float(found.se)
+    lags, logs = curve.lags[first : last + 1], np.log(curve.ratio[first : last + 1])
+    there = np.isfinite(logs)
+    line = rate * lags + (np.mean(logs[there] - rate * lags[there]) if there.any() else np.nan)
+    error = f" ± {se:.2g}" if np.isfinite(se) else ""
+    with np.errstate(over="ignore"):
+        return lags, np.exp(line), f"rate {rate:.3g}{error} a step"
+
+
+def _mark_left_out(ax: Axes, curves: Sequence[_Curve], colors: Sequence[Any]) -> None:
+    """Where gradients begin to be left out of a curve, and in the legend how many are at most."""
+    for kind, marker, what in (("vanished", "x", "exactly 0"), ("not_finite", "+", "not finite")):
+        shares = [getattr(curve, kind) for curve in curves]
+        most = max((share.max() for share in shares), default=0)
+        label = f"from here on up to {100 * most:.3g} % of gradients {what}"
+        for curve, share, color in zip(curves, shares, colors, strict=True):
+            places = np.flatnonzero(share > 0)
+            if not places.size:
+                continue
+            shown = np.flatnonzero(np.isfinite(curve.ratio[: places[0] + 1]))
+            if shown.size:
+                at = shown[-1:]
+                (mark,) = ax.plot(curve.lags[at], curve.ratio[at], marker, color=color, label=label)
+                mark.set(markersize=6, markeredgewidth=1.5, zorder=4)
+                label = f"_{label}"
+
+
+def _why_empty(curves: Sequence[_Curve]) -> str:
+    """What an axes without a curve says."""
+    if all((curve.vanished == 1).any() for curve in curves):
+        return "every gradient is exactly 0"
+    if all((curve.not_finite == 1).any() for curve in curves):
+        return "no gradient is finite"
+    return "no gradient to show"
 
 
 def _none(values: np.ndarray) -> np.ndarray:

@@ -20,7 +20,8 @@ def horizons(
     """The horizon of each run against λ, and its median; a censored one is an open triangle at the last lag.
 
     A median stands only where it is a number: where at least half of the runs fell below the threshold it counts a
-    censored run as longer than all others, and elsewhere there is none.
+    censored run as longer than all others, and elsewhere there is none. Runs without a horizon, as their gradient at
+    lag 0 is 0 or not finite, are left out, and the label says how many.
 
     Args:
       lams: `[n]` λ ≥ 0, in any order.
@@ -51,14 +52,22 @@ def horizons(
             f"one horizon a λ in front: got {lams.shape} λ and horizons of shape {lags.shape}."
         )
     lags, censored = lags.reshape(len(lams), -1), censored.reshape(len(lams), -1)
-    last = np.asarray(reach.longest, np.float64).max()
-    middle = np.median(np.where(censored, np.inf, lags), axis=1)
-    middle = np.where(np.isfinite(middle), middle, np.nan)
+    last = max(np.asarray(reach.longest, np.float64).max(), 1)
+    counted = np.where(censored, np.inf, lags)
+    none = np.isnan(counted)
+    middle = [
+        np.median(row[~gone]) for row, gone in zip(counted, none, strict=True) if not gone.all()
+    ]
+    medians = np.full(len(lams), np.nan)
+    medians[~none.all(axis=1)] = middle
+    medians = np.where(np.isfinite(medians), medians, np.nan)
+    if none.any():
+        label = f"{label} ({none.sum()} of {none.size} runs without one left out)"
     with canvas(ax) as ax:
         x = lambda_axis(ax, lams)
         places = np.broadcast_to(x[:, None], lags.shape)
         ax.plot(places.ravel(), lags.ravel(), ".", color=color, alpha=0.5, markersize=5)
-        gapped, median = with_gap(lams, x, middle)
+        gapped, median = with_gap(lams, x, medians)
         ax.plot(gapped, median, color=color, marker="o", label=label)
         if censored.any():
             ends = np.full(int(censored.sum()), last)
