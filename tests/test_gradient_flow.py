@@ -10,7 +10,7 @@ import pytest
 from conftest import SEED, tolerance
 
 import rnnreg as rr
-from rnnreg.diagnostics import decay_rate, gradient_flow, horizon
+from rnnreg.diagnostics import GradientFlow, decay_rate, gradient_flow, horizon
 from rnnreg.objective import zero_perturbations
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
@@ -459,6 +459,11 @@ def test_a_network_whose_gradients_die_is_not_called_longer(options, gain, lag):
     assert float(reach.vanished) == 1
 
 
+def _record():
+    logs = {"layer_0": jnp.zeros((1, 3))}
+    return GradientFlow(jnp.arange(3), {}, {}, {}, log_norms=logs)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -469,6 +474,8 @@ def test_a_network_whose_gradients_die_is_not_called_longer(options, gain, lag):
         (lambda: decay_rate(jnp.zeros((1, 3)), first=0.5), "needs two lags.*got first=0.5"),
         (lambda: decay_rate(jnp.zeros((1, 3)), last=True), "needs two lags.*last=True"),
         (lambda: decay_rate({"layer_0": jnp.zeros((1, 3))}), "those of one layer; got all of"),
+        (lambda: decay_rate(_record()), r"got all of \['layer_0'\]"),
+        (lambda: horizon(_record()), r"got all of \['layer_0'\]"),
         (lambda: horizon(jnp.zeros((1, 0))), r"must be \[..., B, T\]"),
         (lambda: horizon(jnp.zeros((1, 3)), threshold=1.0), "between 0 and 1; got 1.0"),
         (lambda: horizon(jnp.zeros((1, 3)), threshold="0.5"), "between 0 and 1; got '0.5'"),

@@ -18,6 +18,7 @@ PACKAGE = Path(rnnreg.__file__).parent
 
 # Each room imports only rooms above it.
 ROOMS = [
+    "_checks",
     "runtime",
     "data",
     "cells",

@@ -173,6 +173,7 @@ def test_slow_points_are_open_and_kinds_are_counted():
             "nothing to draw: the eigenvalues are not finite",
         ),
         (lambda: plotting.fixed_points(make_points(0)), "nothing to draw"),
+        (lambda: plotting.fixed_points(make_points(1)._asdict()), "of distinct points; got dict"),
         (lambda: plotting.bifurcation([0.0], []), "one entry a value; got 0 for 1"),
         (lambda: plotting.gate_openings(make_saturation(gates=False)), "no gates to draw"),
     ],

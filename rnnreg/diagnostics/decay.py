@@ -174,6 +174,9 @@ def _mean_and_error(values: Array) -> tuple[Array, Array]:
 
 
 def _checked(log_norms: Any) -> Array:
+    log_norms = getattr(
+        log_norms, "log_norms", log_norms
+    )  # of a whole record, to say which layers it has
     if isinstance(log_norms, Mapping):
         raise ValueError(
             f"log_norms must be those of one layer; got all of {list(log_norms)}. Take flow.log_norms['layer_0']."

@@ -34,7 +34,7 @@ def fixed_points(
       The axes.
 
     Raises:
-      ValueError: no point, and no states either.
+      ValueError: another record, or no point and no states either.
 
     >>> import matplotlib
     >>> matplotlib.use("Agg")
@@ -46,6 +46,10 @@ def fixed_points(
     (2, 2)
     >>> matplotlib.pyplot.close(ax.figure)
     """
+    if not isinstance(table, DistinctPoints):
+        raise ValueError(
+            f"the figure is of distinct points; got {type(table).__name__}. Give it rr.diagnostics.distinct_points(found)."
+        )
     points = np.asarray(table.points, dtype=np.float64)
     paths = None if states is None else np.asarray(states, dtype=np.float64)
     cloud = points if paths is None else paths.reshape(-1, paths.shape[-1])
