@@ -48,7 +48,8 @@ def fixed_points(
     """
     if not isinstance(table, DistinctPoints):
         raise ValueError(
-            f"the figure is of distinct points; got {type(table).__name__}. Give it rr.diagnostics.distinct_points(found)."
+            f"the figure is of distinct points; got {type(table).__name__}. Give it "
+            "rr.diagnostics.distinct_points(found)."
         )
     points = np.asarray(table.points, dtype=np.float64)
     paths = None if states is None else np.asarray(states, dtype=np.float64)
