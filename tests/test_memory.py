@@ -214,9 +214,9 @@ def test_more_rows_lose_no_direction_of_the_states(num_rows):
     xs = jax.random.normal(KEY, (num_rows, 100, 1))
     options = {"key": KEY, "num_lags": 25, "num_surrogates": 5, "state": jnp.zeros((num_rows, 20))}
     memory = jax.jit(lambda: memory_curve(faint_line, None, xs, **options))()
-    # float32 knows the faintest direction to 2e-3; each of the five unseen lags has sd √40/M
     np.testing.assert_allclose(memory.r_squared[:20], 1, atol=1e-4)
-    np.testing.assert_allclose(memory.capacity, 20, atol=5 * np.sqrt(5 * 40) / memory.num_rows)
+    # R² of an unseen lag has sd √40/M; the five share most of their terms, so their sum has up to 5 of that
+    np.testing.assert_allclose(memory.capacity, 20, atol=4 * 5 * np.sqrt(40) / memory.num_rows)
     assert int(memory.num_dropped) == 0
 
 
