@@ -161,10 +161,9 @@ def _curves(flow: GradientFlow) -> dict[str, _Curve]:
     norms, errors = by_path(flow.log_norms), by_path(flow.log_ratio_se)
     measured = flow.log_ratio is not None
     found = {}
-    for path, logs in by_path(flow.log_ratio if measured else flow.ratio).items():
-        if not measured:
-            with np.errstate(divide="ignore"):
-                logs = np.log(logs)
+    for path, given in by_path(flow.log_ratio if measured else flow.ratio).items():
+        with np.errstate(divide="ignore"):
+            logs = given if measured else np.log(given)
         error = errors.get(path, _none(logs))
         if logs.ndim > 1:
             logs = logs.reshape(-1, logs.shape[-1])
@@ -175,7 +174,7 @@ def _curves(flow: GradientFlow) -> dict[str, _Curve]:
         vanished, not_finite = (_mean_share(share.get(path), len(lags)) for share in shares)
         with np.errstate(over="ignore"):
             low, high = np.exp(logs - error), np.exp(logs + error)
-            ratio = np.exp(logs)
+            ratio = np.exp(logs) if measured or given.ndim > 1 else given  # to the last digit
         found[path] = _Curve(lags, ratio, low, high, vanished, not_finite, norms.get(path))
     return found
 
