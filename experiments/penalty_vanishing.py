@@ -99,9 +99,8 @@ def main(config: Config) -> None:
     rr.use_all_cores()
     rr.compilation_cache()
     key = jax.random.key(0)
-    memory: dict[str, dict[str, Any]] = {}
-    for name in config.tasks:
-        memory |= memory_task(config, name, key)
+    by_task = {name: memory_task(config, name, key) for name in config.tasks}
+    memory = {title: found for task in by_task.values() for title, found in task.items()}
     series = {"sunspots": sunspots(config, key), "Lorenz": lorenz(config, key)}
     for name, path in series.items():
         print(f"\n{name}\n{series_table(path)}")
@@ -109,9 +108,8 @@ def main(config: Config) -> None:
     print(claims_table(claims))
     if config.preset != "full":
         print("The claims are about --preset full; this run is too short to test them.")
-    for name in config.tasks:
-        of_task = {title: found for title, found in memory.items() if title.startswith(name)}
-        figures.memory_figure(of_task, config.out / f"memory_{name.replace(' ', '_')}")
+    for name, found in by_task.items():
+        figures.memory_figure(found, config.out / f"memory_{name.replace(' ', '_')}")
     figures.series_figure(config, series)
     summary = {
         "config": config,

@@ -14,3 +14,9 @@ def is_count(value: Any, *, least: int = 1) -> bool:
     [True, True, False, False, False, False, False]
     """
     return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def check_whole(value: Any, name: str, *, least: int = 1) -> None:
+    """Raises where a number is not a whole one of at least `least`."""
+    if not is_count(value, least=least):
+        raise ValueError(f"{name} must be at least {least}, a whole number; got {value!r}.")

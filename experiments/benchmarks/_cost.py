@@ -191,6 +191,18 @@ def entries(name: str, values: np.ndarray, *, scale: float = 1.0) -> dict[str, f
     return {name: found.median, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
+def shown(
+    row: Mapping[str, Any], name: str, *, form: str = ".2f", unit: str = ""
+) -> tuple[str, str]:
+    """What `entries` put in a row, as text: the median, and the quartiles.
+
+    >>> shown({"ratio": 6.0, "ratio_low": 4.0, "ratio_high": 8.0}, "ratio", form="+.1f", unit=" %")
+    ('+6.0 %', '+4.0 to +8.0 %')
+    """
+    median, low, high = (format(row[key], form) for key in (name, f"{name}_low", f"{name}_high"))
+    return median + unit, f"{low} to {high}{unit}"
+
+
 # ---- what is written ------------------------------------------------------------------------------
 
 

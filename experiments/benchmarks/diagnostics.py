@@ -27,6 +27,7 @@ from experiments.benchmarks._cost import (
     compile_call,
     compile_updates,
     entries,
+    shown,
     write,
 )
 from experiments.benchmarks._measure import quartiles
@@ -213,8 +214,7 @@ def table(costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any
             row["diagnostic"],
             f"{row['milliseconds']:.3f}",
             f"{row['milliseconds_step']:.3f}",
-            f"{row['steps']:.2f}",
-            f"{row['steps_low']:.2f} to {row['steps_high']:.2f}",
+            *shown(row, "steps"),
         )
         for row in costs
     ]
@@ -223,8 +223,7 @@ def table(costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any
             row["cell"],
             str(row["hidden"]),
             str(row["updates_between_records"]),
-            f"{row['percent']:+.1f} %",
-            f"{row['percent_low']:+.1f} to {row['percent_high']:+.1f} %",
+            *shown(row, "percent", form="+.1f", unit=" %"),
         )
         for row in tracked
     ]

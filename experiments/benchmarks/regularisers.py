@@ -27,6 +27,7 @@ from experiments.benchmarks._cost import (
     beside,
     compile_updates,
     entries,
+    shown,
     write,
 )
 from experiments.benchmarks._measure import quartiles
@@ -206,8 +207,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             row["regulariser"],
             f"{row['milliseconds']:.3f}",
             f"{row['milliseconds_without']:.3f}",
-            f"{row['percent']:+.1f} %",
-            f"{row['percent_low']:+.1f} to {row['percent_high']:+.1f} %",
+            *shown(row, "percent", form="+.1f", unit=" %"),
         )
         for row in rows
     ]

@@ -33,18 +33,11 @@ def activation_range(cell: Cell) -> tuple[float, float] | None:
     if near is None or far is None or np.isnan(near).all():
         return None
     low, high = float(np.nanmin(near)), float(np.nanmax(near))
-    room = 0.01 * (high - low)
-    low = (
-        -math.inf
-        if np.nanmin(far, initial=low) < low - room
-        else float(np.nanmin(far, initial=low))
-    )
-    high = (
-        math.inf
-        if np.nanmax(far, initial=high) > high + room
-        else float(np.nanmax(far, initial=high))
-    )
-    return (low, high) if low < high else None
+    least, most = float(np.nanmin(far, initial=low)), float(np.nanmax(far, initial=high))
+    room = 0.01 * (high - low)  # what goes on growing far out has no bound
+    least = -math.inf if least < low - room else least
+    most = math.inf if most > high + room else most
+    return (least, most) if least < most else None
 
 
 def _elman(cell: Cell, points: np.ndarray) -> np.ndarray:

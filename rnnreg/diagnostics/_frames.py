@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_whole, is_count
 from rnnreg.diagnostics._norms import safe_norm
 
 
@@ -80,7 +80,8 @@ def check_count(count: int | None, name: str, most: int) -> int:
     """How many are wanted, all for None; raises outside 1 … most."""
     if count is None:
         return most
-    if not is_count(count) or count > most:
+    check_whole(count, name)
+    if count > most:
         raise ValueError(
             f"{name} must lie in 1 … {most}, the number of state numbers; got {count!r}."
         )

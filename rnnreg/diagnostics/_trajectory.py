@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
 from rnnreg.diagnostics._dynamics import Dynamics
 from rnnreg.diagnostics._frames import time_first
 
@@ -36,12 +35,6 @@ def backwards(dynamics: Dynamics, xs: Any, every: int) -> tuple[Array, Any]:
         lambda leaf: leaf[::-1].reshape(len(leaf) // every, every, *leaf.shape[1:]),
         (time_first(states), time_first(xs)),
     )
-
-
-def check_whole(value: Any, name: str, *, least: int = 1) -> None:
-    """Raises where a number is not a whole one of at least `least`."""
-    if not is_count(value, least=least):
-        raise ValueError(f"{name} must be at least {least}, a whole number; got {value!r}.")
 
 
 def check_arrays(xs: Any) -> None:

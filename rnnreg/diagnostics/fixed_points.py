@@ -10,9 +10,9 @@ import numpy as np
 import optax
 from jax import Array
 
+from rnnreg._checks import check_whole
 from rnnreg.cells import Cell
 from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of
-from rnnreg.diagnostics._trajectory import check_whole
 from rnnreg.network import Network
 
 Params = Any

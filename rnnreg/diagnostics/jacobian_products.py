@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_whole
 from rnnreg.diagnostics import _graded as graded
 from rnnreg.diagnostics._dynamics import Dynamics, System, dynamics_of, place_of
 from rnnreg.diagnostics._frames import (
@@ -18,7 +19,7 @@ from rnnreg.diagnostics._frames import (
     pulled,
     starting_frame,
 )
-from rnnreg.diagnostics._trajectory import backwards, check_arrays, check_whole
+from rnnreg.diagnostics._trajectory import backwards, check_arrays
 
 
 class JacobianProducts(NamedTuple):
@@ -98,8 +99,6 @@ def jacobian_products(
     """
     check_arrays(xs)
     check_whole(every, "every")
-    if num_singular is not None:
-        check_whole(num_singular, "num_singular")
     check_every(every, check_inputs(xs))
     dynamics = dynamics_of(system, params, xs, state=state)
     place = place_of(dynamics, field)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_whole
 from rnnreg.diagnostics._dynamics import System, dynamics_of
 from rnnreg.diagnostics._frames import (
     check_count,
@@ -18,7 +19,7 @@ from rnnreg.diagnostics._frames import (
     starting_frame,
     time_first,
 )
-from rnnreg.diagnostics._trajectory import check_arrays, check_whole
+from rnnreg.diagnostics._trajectory import check_arrays
 
 
 class Lyapunov(NamedTuple):
@@ -106,8 +107,6 @@ def lyapunov(
     check_arrays(xs)
     num_steps = check_inputs(xs)
     check_whole(num_batches, "num_batches", least=2)
-    if num_exponents is not None:
-        check_whole(num_exponents, "num_exponents")
     skipped = _blocks(num_steps, every, discard)
     dynamics = dynamics_of(system, params, xs, state=state)
     k = check_count(num_exponents, "num_exponents", dynamics.size)

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_whole
 from rnnreg.cells import Cell
 from rnnreg.diagnostics._activation_range import activation_range
 from rnnreg.diagnostics._dynamics import System
 from rnnreg.diagnostics._layer_states import cell_runs, network_runs, step_runs
-from rnnreg.diagnostics._trajectory import check_sequences, check_whole
+from rnnreg.diagnostics._trajectory import check_sequences
 from rnnreg.network import Network
 
 Params = dict[str, Any]

@@ -7,12 +7,8 @@ from rnnreg.plotting._dynamics import (
     lyapunov_trace,
     parameter_sensitivity,
 )
-from rnnreg.plotting._gradients import (
-    gradient_flow,
-    gradient_heat_map,
-    gradient_signal,
-    path_lengths,
-)
+from rnnreg.plotting._gradient_flow import gradient_flow
+from rnnreg.plotting._gradients import gradient_heat_map, gradient_signal, path_lengths
 from rnnreg.plotting._horizons import horizons
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window

@@ -1,0 +1,230 @@
+"""Gradients on their way back through time: curves by layer or by λ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from rnnreg.diagnostics import GradientFlow, decay_rate
+from rnnreg.penalties import leaf_paths
+from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_colors
+from rnnreg.plotting._style import (
+    CYCLE,
+    canvas,
+    legend_above,
+    whole_steps,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_ONE_STEP = "‖∂L$_τ$/∂h$_{τ−ℓ}$‖ / ‖∂L$_τ$/∂h$_τ$‖"
+_WHOLE = "‖∂L/∂h$_{T−ℓ}$‖ / ‖∂L/∂h$_T$‖, whole loss"
+
+
+def gradient_flow(
+    flows: GradientFlow | Sequence[GradientFlow],
+    *,
+    lams: Any = None,
+    labels: Sequence[str] | None = None,
+    layer: str | None = None,
+    chosen: float | None = None,
+    floor: float = 1e-8,
+    band: bool = True,
+    fit: bool | tuple[int, int] = False,
+    ax: Axes | None = None,
+) -> Axes:
+    """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ on a logarithmic axis against steps back ℓ.
+
+    A straight line is an exponential rate. With `lams` the colour says λ, and λ = 0 is black and dashed. The label
+    of the axis says whether the loss is that of one step or of the whole sequence. The band is one standard error of
+    ln r to either side: over examples, or over runs where a flow has them in front (as `jax.vmap` over seeds gives).
+
+    A curve is that of the examples whose gradient is neither exactly 0 nor infinite. Where the first of the others
+    leaves it stands a × (exactly 0) or a + (not finite), and the legend says what share they come to.
+
+    Args:
+      flows: one, or several, from `rr.diagnostics.gradient_flow`.
+      lams: `[n]`, the λ of each.
+      labels: `[n]` names, in place of `lams`.
+      layer: such as "layer_0" or "layer_0/forward"; needed only where several flows have several layers (of
+        a single flow all are drawn).
+      chosen: the λ to draw thick and to name.
+      floor: where the axis ends; a smaller r is not shown.
+      band: draw the standard error.
+      fit: draw the rate of `rr.diagnostics.decay_rate` as a dotted line: between two lags `(first, last)`, or over all.
+      ax: where to draw.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ValueError: no flow, a number of λ or labels that differs from that of the flows, an unknown layer, flows of one
+        step's loss beside flows of the whole loss, or a fit of a flow without log norms or between no two lags.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> flow = GradientFlow(np.arange(4), {"layer_0": 0.5 ** np.arange(4)}, {}, {})
+    >>> ax = gradient_flow(flow)
+    >>> ax.get_yscale(), ax.lines[0].get_ydata().round(6).tolist()
+    ('log', [1.0, 0.5, 0.25, 0.125])
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    several = [flows] if isinstance(flows, GradientFlow) else list(flows)
+    if not several:
+        raise ValueError("flows is empty; give at least one GradientFlow.")
+    for name, given in (("lams", lams), ("labels", labels)):
+        if given is not None and len(given) != len(several):
+            raise ValueError(
+                f"{name} needs one entry a flow; got {len(given)} for {len(several)} flows."
+            )
+    kinds = {flow.whole_loss is not None and bool(np.all(flow.whole_loss)) for flow in several}
+    if len(kinds) > 1:
+        raise ValueError(
+            "flows of the loss at one step cannot be drawn beside flows of the whole loss (step=None): they measure "
+            "different things. Use two axes."
+        )
+    by_layer = [_curves(flow) for flow in several]
+    layers = list(by_layer[0])
+    if layer is not None and layer not in layers:
+        raise ValueError(f"layer {layer!r} is not in the flow, which has {layers}.")
+    if layer is None and len(layers) > 1 and len(several) > 1:
+        raise ValueError(f"several flows with several layers: give layer, one of {layers}.")
+    curves = [found[layer or layers[0]] for found in by_layer]
+    if len(several) == 1 and layer is None and len(layers) > 1 and lams is None:
+        curves, labels = list(by_layer[0].values()), layers
+    fits = [] if fit is False else [_fit(curve, fit) for curve in curves]
+    with canvas(ax) as ax:
+        ax.set_yscale("log", nonpositive="mask")
+        colors: Sequence[Any] = [CYCLE[place % len(CYCLE)] for place in range(len(curves))]
+        if lams is not None:
+            colors, _ = lambda_colors(lams)
+            lines = [(curve.lags, curve.ratio) for curve in curves]
+            draw_by_lambda(ax, lams, lines, chosen=chosen)
+        else:
+            for place, curve in enumerate(curves):
+                name = None if labels is None else labels[place]
+                ax.plot(curve.lags, curve.ratio, color=colors[place], label=name)
+        for color, curve in zip(colors, curves, strict=True):
+            if band and np.isfinite(curve.low).any():
+                edges = curve.lags, curve.low, curve.high
+                ax.fill_between(*edges, color=color, alpha=0.2, linewidth=0)
+        for color, (lags, line, name) in zip(colors, fits, strict=False):
+            named = name if len(fits) <= 4 else f"_{name}"
+            ax.plot(lags, line, ":", color=color, linewidth=1.8, label=named, zorder=3.5)
+        _mark_left_out(ax, curves, colors)
+        legend_above(ax)
+        values = np.concatenate([curve.ratio for curve in curves])
+        values = values[np.isfinite(values) & (values > 0)]
+        if values.size:
+            lowest, highest = max(values.min(), floor), max(values.max(), floor)
+            ax.set_ylim(lowest / 1.5, highest * 1.5)
+        else:
+            ax.set_xlim(-0.5, max(curve.lags[-1] for curve in curves) + 0.5)
+            ax.text(0.5, 0.5, _why_empty(curves), transform=ax.transAxes, ha="center", va="center")
+        ax.set_xlabel("steps back ℓ")
+        ax.set_ylabel(_WHOLE if True in kinds else _ONE_STEP)
+        whole_steps(ax)
+    return ax
+
+
+class _Curve(NamedTuple):
+    """r(ℓ) of one layer, the edges of its band, the shares that it leaves out, and what a fit needs (or None)."""
+
+    lags: np.ndarray
+    ratio: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    vanished: np.ndarray
+    not_finite: np.ndarray
+    log_norms: np.ndarray | None
+
+
+def _curves(flow: GradientFlow) -> dict[str, _Curve]:
+    """The curve of each layer by its path; tied and bidirectional layers have several."""
+
+    def by_path(tree):
+        tree = {} if tree is None else tree
+        return {path: np.asarray(leaf, np.float64) for path, leaf in leaf_paths(tree).items()}
+
+    lags = np.asarray(flow.lags)
+    lags = lags.reshape(-1, lags.shape[-1])[0]
+    shares = by_path(flow.vanished), by_path(flow.not_finite)
+    norms, errors = by_path(flow.log_norms), by_path(flow.log_ratio_se)
+    measured = flow.log_ratio is not None
+    found = {}
+    for path, given in by_path(flow.log_ratio if measured else flow.ratio).items():
+        with np.errstate(divide="ignore"):
+            logs = given if measured else np.log(given)
+        error = errors.get(path, _none(logs))
+        if logs.ndim > 1:
+            logs = logs.reshape(-1, logs.shape[-1])
+            error = (
+                logs.std(axis=0, ddof=1) / np.sqrt(len(logs)) if len(logs) > 1 else _none(logs[0])
+            )
+            logs = logs.mean(axis=0)
+        vanished, not_finite = (_mean_share(share.get(path), len(lags)) for share in shares)
+        with np.errstate(over="ignore"):
+            low, high = np.exp(logs - error), np.exp(logs + error)
+            ratio = np.exp(logs) if measured or given.ndim > 1 else given  # to the last digit
+        found[path] = _Curve(lags, ratio, low, high, vanished, not_finite, norms.get(path))
+    return found
+
+
+def _mean_share(share: np.ndarray | None, num_lags: int) -> np.ndarray:
+    """A share by lag, over runs where there are several; 0 where it is not known."""
+    if share is None:
+        return np.zeros(num_lags)
+    return np.nan_to_num(share.reshape(-1, num_lags)).mean(axis=0)
+
+
+def _fit(curve: _Curve, fit: bool | tuple[int, int]) -> tuple[np.ndarray, np.ndarray, str]:
+    """Lags, the line of a rate through the middle of the curve between them, and the rate in words."""
+    if curve.log_norms is None:
+        raise ValueError(
+            "a fit needs log norms: give flows as rr.diagnostics.gradient_flow returns them."
+        )
+    if fit is not True and not (isinstance(fit, tuple) and len(fit) == 2):
+        raise ValueError(f"fit must be True, False or two lags (first, last); got {fit!r}.")
+    first, last = (0, len(curve.lags) - 1) if fit is True else fit
+    found = decay_rate(curve.log_norms, first=first, last=last)
+    rate, se = float(found.rate), float(found.se)
+    lags, logs = curve.lags[first : last + 1], np.log(curve.ratio[first : last + 1])
+    there = np.isfinite(logs)
+    line = rate * lags + (np.mean(logs[there] - rate * lags[there]) if there.any() else np.nan)
+    error = f" ± {se:.2g}" if np.isfinite(se) else ""
+    with np.errstate(over="ignore"):
+        return lags, np.exp(line), f"rate {rate:.3g}{error} a step"
+
+
+def _mark_left_out(ax: Axes, curves: Sequence[_Curve], colors: Sequence[Any]) -> None:
+    """Where gradients begin to be left out of a curve, and in the legend how many are at most."""
+    for kind, marker, what in (("vanished", "x", "exactly 0"), ("not_finite", "+", "not finite")):
+        shares = [getattr(curve, kind) for curve in curves]
+        most = max((share.max() for share in shares), default=0)
+        label = f"from here on up to {100 * most:.3g} % of gradients {what}"
+        for curve, share, color in zip(curves, shares, colors, strict=True):
+            places = np.flatnonzero(share > 0)
+            if not places.size:
+                continue
+            shown = np.flatnonzero(np.isfinite(curve.ratio[: places[0] + 1]))
+            if shown.size:
+                at = shown[-1:]
+                (mark,) = ax.plot(curve.lags[at], curve.ratio[at], marker, color=color, label=label)
+                mark.set(markersize=6, markeredgewidth=1.5, zorder=4)
+                label = f"_{label}"
+
+
+def _why_empty(curves: Sequence[_Curve]) -> str:
+    """What an axes without a curve says."""
+    if all((curve.vanished == 1).any() for curve in curves):
+        return "every gradient is exactly 0"
+    if all((curve.not_finite == 1).any() for curve in curves):
+        return "no gradient is finite"
+    return "no gradient to show"
+
+
+def _none(values: np.ndarray) -> np.ndarray:
+    return np.full(values.shape, np.nan)
