@@ -8,20 +8,23 @@ from rnnreg import (
     diagnostics,
     lanes,
     losses,
+    networks,
     penalties,
     plotting,
     recurrence,
     runtime,
     selection,
+    sweeps,
     tasks,
     training,
 )
+from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.data import Batch, Scaling, Split
-from rnnreg.network import Network, explain, forecast, layer, network
+from rnnreg.networks import Network, explain, forecast, layer, network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
 from rnnreg.runtime import compilation_cache, environment, use_all_cores
-from rnnreg.sweep import SweepResult, load_result, sweep, zipped
+from rnnreg.sweeps import SweepResult, load_result, sweep, zipped
 from rnnreg.training import Train, make_train
 
 __version__ = "0.1.0"
@@ -45,19 +48,23 @@ __all__ = [
     "forecast",
     "lanes",
     "layer",
+    "leaf_paths",
     "load_result",
     "losses",
     "make_objective",
     "make_train",
     "network",
+    "networks",
     "penalties",
     "plotting",
     "recurrence",
     "runtime",
     "selection",
     "sweep",
+    "sweeps",
     "tasks",
     "training",
     "use_all_cores",
+    "with_leaves",
     "zipped",
 ]

@@ -11,7 +11,8 @@ from jax import Array
 
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
-from rnnreg.network import Network, start_state
+from rnnreg.networks import Network
+from rnnreg.networks._network import start_state
 from rnnreg.penalties import Context, Penalty
 from rnnreg.recurrence import cell_step
 

@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg._checks import is_count
 from rnnreg.data import Batch, Split, as_split
-from rnnreg.sweep import SweepResult, sweep
+from rnnreg.sweeps import SweepResult, sweep
 from rnnreg.training import Train
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from sklearn.linear_model import Lasso, Ridge
 
 import rnnreg as rr
 from rnnreg import convert_lambda
-from rnnreg.penalties.conventions import _TO_OURS
+from rnnreg.penalties._conventions import _TO_OURS
 
 pytestmark = pytest.mark.numerics
 

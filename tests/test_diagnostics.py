@@ -11,7 +11,7 @@ from small import HYPER, make, sine
 
 import rnnreg as rr
 from rnnreg.diagnostics import gradient_flow, sigma_max, spectra
-from rnnreg.diagnostics.spectra import square_blocks
+from rnnreg.diagnostics.dynamics._spectra import square_blocks
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 

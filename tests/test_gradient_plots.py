@@ -9,7 +9,7 @@ import xarray as xr
 
 from rnnreg import plotting
 from rnnreg.diagnostics import GradientFlow, GradientSignal, PathLengths, horizon
-from rnnreg.sweep import SweepResult
+from rnnreg.sweeps import SweepResult
 
 LAMS = np.array([0.0, 1e-4, 1e-3, 1e-2, 1e-1])
 LAGS = np.arange(8)

@@ -19,20 +19,22 @@ PACKAGE = Path(rnnreg.__file__).parent
 # Each room imports only rooms above it.
 ROOMS = [
     "_checks",
+    "_tree",
+    "_linalg",
     "runtime",
     "data",
     "cells",
     "recurrence",
-    "network",
+    "networks",
     "losses",
     "penalties",
     "objective",
-    "diagnostics",
     "proximal",
     "training",
     "lanes",
-    "sweep",
+    "sweeps",
     "selection",
+    "diagnostics",
     "tasks",
     "datasets",
     "plotting",
@@ -47,7 +49,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def room_of(module):
-    """The room of a dotted name inside rnnreg: "rnnreg.cells.gru" is in "cells"."""
+    """The room of a dotted name inside rnnreg: "rnnreg.cells._gru" is in "cells"."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else None
 

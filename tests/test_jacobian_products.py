@@ -233,7 +233,7 @@ def test_sensitivity_is_that_of_jax_jacobian(name, field):
 
     jacobian = jax.jit(jax.jacobian(last), static_argnums=1)
     for row in range(2):
-        leaves = rr.penalties.leaf_paths(jacobian(params, row))
+        leaves = rr.leaf_paths(jacobian(params, row))
         squares = [np.square(leaf).sum() for path, leaf in leaves.items() if path.endswith("W_hh")]
         assert len(squares) == (2 if name == "network" else 1)
         np.testing.assert_allclose(

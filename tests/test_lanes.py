@@ -16,7 +16,7 @@ from small import Counted, assert_same, fold_of, make, sine
 
 import rnnreg as rr
 from rnnreg.lanes import Calibration, Program, calibrate, load_calibration, lower, make_plan
-from rnnreg.sweep._job import make_job
+from rnnreg.sweeps._job import make_job
 
 KEY = jax.random.key(SEED)
 PAIRS = [(list(range(12)), list(range(12, 20))), (list(range(20, 36)), [0, 1, 2])]  # unequal
@@ -79,7 +79,7 @@ from small import make, sine
 
 train, split = make(num_epochs=3), sine()
 grid = {"l2": [0.0, 1e-3, 1e-2, 1e-1, 1.0], "learning_rate": 1e-2}
-module, results = sys.modules["rnnreg.sweep._job"], []
+module, results = sys.modules["rnnreg.sweeps._job"], []
 make_plan = module.make_plan
 for count in (1, 2):
     module.make_plan = functools.partial(make_plan, devices=jax.devices()[:count])

@@ -10,7 +10,7 @@ from conftest import tolerance
 
 import rnnreg as rr
 from rnnreg.cells import HiddenState
-from rnnreg.network._dropout import uniform_24_bits
+from rnnreg.networks._dropout import uniform_24_bits
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 

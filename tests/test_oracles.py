@@ -87,8 +87,8 @@ def elman_by_hand(params, xs, ys, mask, reduction, readout):
 
 def assert_trees_close(got, expected, **options):
     assert jax.tree.structure(got) == jax.tree.structure(expected)
-    for path, value in rr.penalties.leaf_paths(expected).items():
-        ours = rr.penalties.leaf_paths(got)[path]
+    for path, value in rr.leaf_paths(expected).items():
+        ours = rr.leaf_paths(got)[path]
         np.testing.assert_allclose(ours, value, err_msg=path, **options)
 
 

@@ -30,7 +30,7 @@ def test_all_parameters_are_those_of_a_learned_start_too(weights):
     def last(params):
         return net.apply(params, xs).final_state["layer_0"].h
 
-    leaves = rr.penalties.leaf_paths(jax.jit(jax.jacobian(last))(params))
+    leaves = rr.leaf_paths(jax.jit(jax.jacobian(last))(params))
     counted = {
         path: leaf
         for path, leaf in leaves.items()

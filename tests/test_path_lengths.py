@@ -10,8 +10,8 @@ from conftest import SEED, tolerance
 from test_gradient_flow import counting, leaky
 
 import rnnreg as rr
+from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import gradient_signal, path_lengths
-from rnnreg.penalties import leaf_paths
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 

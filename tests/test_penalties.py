@@ -7,7 +7,8 @@ import pytest
 from conftest import tolerance
 
 import rnnreg as rr
-from rnnreg.penalties import Penalty, covered, elastic_net, elementwise, l1, l2, leaf_paths
+from rnnreg._tree import leaf_paths
+from rnnreg.penalties import Penalty, covered, elastic_net, elementwise, l1, l2
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 

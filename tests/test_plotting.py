@@ -12,7 +12,7 @@ import xarray as xr
 from rnnreg import plotting
 from rnnreg.diagnostics import GradientFlow, horizon
 from rnnreg.selection import Choice, one_standard_error
-from rnnreg.sweep import SweepResult
+from rnnreg.sweeps import SweepResult
 
 pytestmark = pytest.mark.usefixtures("no_figures_left")
 

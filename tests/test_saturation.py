@@ -10,7 +10,7 @@ from conftest import SEED, tolerance
 
 import rnnreg as rr
 from rnnreg.diagnostics import saturation
-from rnnreg.diagnostics._activation_range import activation_range
+from rnnreg.diagnostics.states._activation_range import activation_range
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 

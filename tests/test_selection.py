@@ -13,8 +13,8 @@ from small import assert_same, make, sine
 
 import rnnreg as rr
 from rnnreg.selection import blocked_folds, choose, one_standard_error, refit
-from rnnreg.sweep import SweepResult
-from rnnreg.sweep._result import Group
+from rnnreg.sweeps import SweepResult
+from rnnreg.sweeps._result import Group
 
 KEY = jax.random.key(SEED)
 GOLDEN = Path(__file__).parent / "golden" / "glmnet.json"

@@ -21,7 +21,7 @@ from rnnreg.diagnostics import (
     step_spectra,
 )
 
-spectra_module = importlib.import_module("rnnreg.diagnostics.spectra")
+spectra_module = importlib.import_module("rnnreg.diagnostics.dynamics._spectra")
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
 

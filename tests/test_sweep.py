@@ -14,10 +14,10 @@ from sklearn.model_selection import KFold, TimeSeriesSplit
 from small import Counted, assert_same, fold_of, held_out, make, sine
 
 import rnnreg as rr
-from rnnreg.sweep import _job
+from rnnreg.sweeps import _job
 
 KEY = jax.random.key(SEED)
-RUN = sys.modules["rnnreg.sweep._run"]  # `rnnreg.sweep` is the function
+RUN = sys.modules["rnnreg.sweeps._run"]  # `rnnreg.sweep` is the function
 FOLDS = KFold(3)
 
 

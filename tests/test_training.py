@@ -12,7 +12,7 @@ from conftest import SEED, tolerance
 from small import HYPER, Counted, assert_same, held_out, make, sine
 
 import rnnreg as rr
-from rnnreg.network import NetworkOutput
+from rnnreg.networks import NetworkOutput
 
 KEY = jax.random.key(SEED)
 NET = rr.network([rr.cells.elman(4)], 1, readout="last")
@@ -217,7 +217,7 @@ def two_penalties():
 
 def test_penalties_are_reported_apart_and_without_their_lambda(two_penalties):
     run, batch = two_penalties(l2=0.1, l1=0.01), sine().train
-    leaves = [v for k, v in rr.penalties.leaf_paths(run.params).items() if "/b_" not in k]
+    leaves = [v for k, v in rr.leaf_paths(run.params).items() if "/b_" not in k]
     np.testing.assert_allclose(
         run.metrics["penalty_l2"], sum(np.sum(np.square(w)) for w in leaves), **tolerance()
     )

@@ -52,7 +52,7 @@ def by_hand(net, batch, params, *, length, epochs, rate=1e-2, lam=1e-2, carry=Tr
     def step(params, opt_state, xs, ys, mask, state):
         def total(params):
             out = net.apply(params, xs, mask=mask, state=state)
-            leaves = rr.penalties.leaf_paths(params).items()
+            leaves = rr.leaf_paths(params).items()
             weights = [w for path, w in leaves if path.split("/")[-1].startswith("W_")]
             penalty = sum(jnp.sum(w**2) for w in weights)
             return mean_error(out.outputs, ys, mask) + lam * penalty, out.final_state

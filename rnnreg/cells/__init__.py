@@ -1,10 +1,10 @@
 """Recurrent cells, each a small record of pure functions, and the initialisers of their weights."""
 
 from rnnreg.cells._base import Cell, Derivative, HiddenState, Weights, from_step
-from rnnreg.cells.chrono import chrono
-from rnnreg.cells.elman import elman, irnn
-from rnnreg.cells.gru import gru
-from rnnreg.cells.initializers import (
+from rnnreg.cells._chrono import chrono
+from rnnreg.cells._elman import elman, irnn
+from rnnreg.cells._gru import gru
+from rnnreg.cells._initializers import (
     gaussian,
     glorot_normal,
     glorot_uniform,
@@ -12,7 +12,7 @@ from rnnreg.cells.initializers import (
     normal,
     orthogonal,
 )
-from rnnreg.cells.lstm import LSTMState, lstm
+from rnnreg.cells._lstm import LSTMState, lstm
 
 __all__ = [
     "Cell",

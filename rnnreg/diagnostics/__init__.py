@@ -1,37 +1,60 @@
-"""What λ did: to the gradients that flow back through time, and to the spectra of the weights."""
+"""What λ did: to the gradients that flow back through time, to states and spectra, to memory."""
 
-from rnnreg.diagnostics.decay import DecayRate, Horizon, decay_rate, horizon
-from rnnreg.diagnostics.fisher_memory import FisherMemory, fisher_memory
-from rnnreg.diagnostics.fixed_points import (
+from rnnreg._linalg import sigma_max
+from rnnreg.diagnostics.dynamics import (
     DistinctPoints,
     FixedPoints,
+    JacobianBounds,
+    JacobianProducts,
+    Lyapunov,
+    Spectrum,
     distinct_points,
     fixed_points,
+    jacobian_bounds,
+    jacobian_products,
+    lyapunov,
+    matrix_spectrum,
+    spectra,
+    step_jacobians,
+    step_spectra,
 )
-from rnnreg.diagnostics.gradient_flow import GradientFlow, gradient_flow
-from rnnreg.diagnostics.hessian import HessianDirections, hessian_directions
-from rnnreg.diagnostics.jacobian_bounds import JacobianBounds, jacobian_bounds
-from rnnreg.diagnostics.jacobian_products import JacobianProducts, jacobian_products
-from rnnreg.diagnostics.loss_surface import (
+from rnnreg.diagnostics.gradients import (
+    DecayRate,
+    GradientFlow,
+    GradientSignal,
+    Horizon,
+    ParameterSensitivity,
+    PathLengths,
+    decay_rate,
+    gradient_flow,
+    gradient_signal,
+    horizon,
+    parameter_sensitivity,
+    path_lengths,
+    track_gradient_flow,
+)
+from rnnreg.diagnostics.memory import (
+    FisherMemory,
+    MemoryCurve,
+    SufficientWindow,
+    fisher_memory,
+    memory_curve,
+    sufficient_window,
+)
+from rnnreg.diagnostics.states import (
+    GateOpening,
+    Saturation,
+    saturation,
+)
+from rnnreg.diagnostics.surface import (
+    HessianDirections,
     LossSurface,
     coordinate_direction,
     data_loss_of,
+    hessian_directions,
     loss_surface,
     random_direction,
 )
-from rnnreg.diagnostics.lyapunov import Lyapunov, lyapunov
-from rnnreg.diagnostics.memory import MemoryCurve, SufficientWindow, memory_curve, sufficient_window
-from rnnreg.diagnostics.parameter_sensitivity import ParameterSensitivity, parameter_sensitivity
-from rnnreg.diagnostics.path_lengths import (
-    GradientSignal,
-    PathLengths,
-    gradient_signal,
-    path_lengths,
-)
-from rnnreg.diagnostics.saturation import GateOpening, Saturation, saturation
-from rnnreg.diagnostics.spectra import Spectrum, matrix_spectrum, sigma_max, spectra
-from rnnreg.diagnostics.step_spectra import step_jacobians, step_spectra
-from rnnreg.diagnostics.track import Track, track_gradient_flow
 
 __all__ = [
     "DecayRate",
@@ -53,7 +76,6 @@ __all__ = [
     "Saturation",
     "Spectrum",
     "SufficientWindow",
-    "Track",
     "coordinate_direction",
     "data_loss_of",
     "decay_rate",

@@ -2,7 +2,7 @@
 
 from rnnreg.lanes._calibration import Calibration, calibrate, load_calibration
 from rnnreg.lanes._plan import Plan, make_plan
-from rnnreg.lanes._program import Program, lower, tree_bytes
+from rnnreg.lanes._program import Program, lower
 
 __all__ = [
     "Calibration",
@@ -12,5 +12,4 @@ __all__ = [
     "load_calibration",
     "lower",
     "make_plan",
-    "tree_bytes",
 ]

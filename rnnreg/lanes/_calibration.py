@@ -132,7 +132,7 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
     from rnnreg.cells import elman
     from rnnreg.lanes._plan import make_plan
     from rnnreg.lanes._program import lower
-    from rnnreg.network import network
+    from rnnreg.networks import network
 
     devices = tuple(jax.devices())
     batch, steps, inputs, lanes = 32, 100, 2, 2 * math.lcm(*chunks) * len(devices)

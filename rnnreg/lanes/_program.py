@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
@@ -98,10 +96,3 @@ def _calls(plan: Plan) -> Iterator[np.ndarray]:
     for call in range(plan.num_calls):
         numbers = call * plan.width + np.arange(plan.width)
         yield numbers.reshape(-1, plan.streams).T.reshape(-1)
-
-
-def tree_bytes(tree: Any) -> int:
-    """Bytes of a tree of arrays or shapes."""
-    return sum(
-        math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)
-    )

@@ -1,8 +1,8 @@
 """Penalties R(W): what is added to the data loss, each times its own λ. One file a family."""
 
-from rnnreg.penalties._base import NEEDS, Context, Penalty, covered, leaf_paths, with_leaves
-from rnnreg.penalties.conventions import convert_lambda
-from rnnreg.penalties.weights import elastic_net, elementwise, l1, l2
+from rnnreg.penalties._base import NEEDS, Context, Penalty, covered
+from rnnreg.penalties._conventions import convert_lambda
+from rnnreg.penalties._weights import elastic_net, elementwise, l1, l2
 
 __all__ = [
     "NEEDS",
@@ -14,6 +14,4 @@ __all__ = [
     "elementwise",
     "l1",
     "l2",
-    "leaf_paths",
-    "with_leaves",
 ]

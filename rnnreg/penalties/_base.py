@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
-import jax
 from jax import Array
+
+from rnnreg._tree import leaf_paths
 
 Params = dict[str, Any]
 
@@ -49,27 +50,6 @@ class Penalty(NamedTuple):
     value: Callable[[Params, Any, Any], tuple[Array, Any]]
     needs: frozenset[str] = frozenset()
     covers: Callable[[Params], list[str]] = lambda params: []
-
-
-def leaf_paths(params: Params) -> dict[str, Any]:
-    """The leaves of a parameter tree by path.
-
-    >>> leaf_paths({"layer_0": {"W_hh": 1.0, "b_h": 2.0}})
-    {'layer_0/W_hh': 1.0, 'layer_0/b_h': 2.0}
-    """
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-    }
-
-
-def with_leaves(params: Params, leaves: dict[str, Any]) -> Params:
-    """The tree with the leaves at some paths replaced.
-
-    >>> with_leaves({"layer_0": {"W_hh": 1.0, "b_h": 2.0}}, {"layer_0/b_h": 0.0})
-    {'layer_0': {'W_hh': 1.0, 'b_h': 0.0}}
-    """
-    return jax.tree.unflatten(jax.tree.structure(params), (leaf_paths(params) | leaves).values())
 
 
 def covered(penalty: Penalty, params: Params) -> list[str]:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import GradientFlow, decay_rate
-from rnnreg.penalties import leaf_paths
 from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_colors
 from rnnreg.plotting._style import (
     CYCLE,

@@ -20,7 +20,7 @@ from rnnreg.plotting._style import (
     style,
     whole_steps,
 )
-from rnnreg.sweep import SweepResult
+from rnnreg.sweeps import SweepResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

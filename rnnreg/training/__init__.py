@@ -3,12 +3,14 @@
 from rnnreg.training._records import Best, Run, TrainInfo, TrainState
 from rnnreg.training._run import Train, make_train
 from rnnreg.training._settings import Hyper, Settings, check_data
+from rnnreg.training._track import Track
 
 __all__ = [
     "Best",
     "Hyper",
     "Run",
     "Settings",
+    "Track",
     "Train",
     "TrainInfo",
     "TrainState",

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from rnnreg._linalg import sigma_max, square_blocks
+from rnnreg._tree import leaf_paths
 from rnnreg.data import (
     Batch,
     Split,
@@ -19,11 +21,10 @@ from rnnreg.data import (
     take_rows,
     unscale_outputs,
 )
-from rnnreg.diagnostics.spectra import sigma_max, square_blocks
 from rnnreg.losses import Loss
-from rnnreg.network import Network
+from rnnreg.networks import Network
 from rnnreg.objective import make_objective
-from rnnreg.penalties import Penalty, leaf_paths
+from rnnreg.penalties import Penalty
 from rnnreg.training._gradients import gradients_of, row_weights, split_gradients_of
 from rnnreg.training._records import Best, Run, TrainInfo, TrainState, note_best, select
 from rnnreg.training._segments import check_segments, update_segments
@@ -134,7 +135,7 @@ def make_train(
         `val_<name>`.
       track: by name, `f(net, params, batch)` on the (scaled) training rows, an array or a tree of arrays that is
         recorded with the history as `<name>` or `<name>/<path>`; such as `rr.diagnostics.track_gradient_flow(loss)`,
-        or `rr.diagnostics.Track(f, dims)`, whose axes have names in a sweep.
+        or `rr.training.Track(f, dims)`, whose axes have names in a sweep.
 
     Recorded: `train_loss` and `val_loss` (data losses without dropout, in the units of the split's arrays),
     `penalty_<name>` (without its λ), `gradient_norm` (of the last update), `norm/<path>` and

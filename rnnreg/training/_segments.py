@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import is_count
+from rnnreg._tree import leaf_paths
 from rnnreg.data import Batch
-from rnnreg.network import Network, start_state
-from rnnreg.penalties import leaf_paths
+from rnnreg.networks import Network
+from rnnreg.networks._network import start_state
 from rnnreg.training._gradients import row_weights
 from rnnreg.training._records import TrainState, select
 

@@ -11,11 +11,11 @@ import optax
 
 from rnnreg._checks import is_count
 from rnnreg.data import Split, check_batch
-from rnnreg.diagnostics import Track
 from rnnreg.losses import Loss
-from rnnreg.network import Network
+from rnnreg.networks import Network
 from rnnreg.penalties import NEEDS, Penalty
 from rnnreg.training._segments import as_segment_steps, check_segments, check_targets
+from rnnreg.training._track import Track
 
 
 class Hyper(dict):

@@ -1,0 +1,73 @@
+"""Trees of arrays: their leaves by path, and the bytes that they take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Params = dict[str, Any]
+
+
+def leaf_paths(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by path; a lone leaf has the path "".
+
+    Args:
+      tree: any tree of dicts, tuples and records.
+
+    Returns:
+      A flat dict in the tree's own order of leaves.
+
+    >>> leaf_paths({"layer_0": {"W_hh": 1.0, "b_h": 2.0}})
+    {'layer_0/W_hh': 1.0, 'layer_0/b_h': 2.0}
+    """
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:
+    """The tree with the leaves at some paths replaced.
+
+    Args:
+      tree: any tree.
+      leaves: new leaves by path.
+
+    Returns:
+      A tree of the same structure.
+
+    Raises:
+      ValueError: a path that the tree does not have.
+
+    >>> with_leaves({"layer_0": {"W_hh": 1.0, "b_h": 2.0}}, {"layer_0/b_h": 0.0})
+    {'layer_0': {'W_hh': 1.0, 'b_h': 0.0}}
+    """
+    own = leaf_paths(tree)
+    unknown = [path for path in leaves if path not in own]
+    if unknown:
+        raise ValueError(f"path {unknown[0]!r} names no leaf; the leaves are {sorted(own)}.")
+    return jax.tree.unflatten(jax.tree.structure(tree), (own | leaves).values())
+
+
+def leaf_name(path: str) -> str:
+    """The last part of a path, such as "W_hh" of "layer_0/W_hh"."""
+    return path.rpartition("/")[2]
+
+
+def is_learned_start(path: str) -> bool:
+    """Whether a path is that of a learned initial state, which enters once and not at every step."""
+    return "initial" in path.split("/")
+
+
+def tree_bytes(tree: Any) -> int:
+    """The memory that the arrays (or shapes) of a tree take, in bytes.
+
+    >>> tree_bytes({"W_hh": jnp.zeros((4, 4), jnp.float32)})
+    64
+    """
+    return sum(
+        math.prod(leaf.shape) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree)
+    )

@@ -1,0 +1,100 @@
+"""The long short-term memory cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells._activation import slope_of
+from rnnreg.cells._base import Cell, Derivative, check_hidden_size, gate_of, plain_weights
+from rnnreg.cells._initializers import Initializer, gate_blocks, resolve
+
+
+class LSTMState(NamedTuple):
+    """What an LSTM carries.
+
+    Attributes:
+      h: `[B, H]` hidden state, which is also the output.
+      c: `[B, H]` cell memory.
+    """
+
+    h: Array
+    c: Array
+
+
+def lstm(
+    hidden_size: int,
+    *,
+    forget_bias: Any = 1.0,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    gate_activation: Callable[[Array], Array] = jax.nn.sigmoid,
+    recurrent_init: str | Initializer = "orthogonal",
+    input_init: str | Initializer = "glorot_uniform",
+) -> Cell:
+    """c_t = f⊙c_{t−1} + i⊙g, h_t = o⊙φ(c_t), with input, forget and output gates i, f, o.
+
+        i, f, o = σ(x W_x· + b_· + h W_h·)        g = φ(x W_xg + b_g + h W_hg)
+
+    Params, gates in the order i, f, g, o on the last axis: `W_xh [D, 4H]`, `W_hh [H, 4H]`, `b_h [4H]`.
+
+    Args:
+      hidden_size: H.
+      forget_bias: where b_f starts; 1 keeps memory open at first (Jozefowicz et al. 2015).
+      activation: φ.
+      gate_activation: σ.
+      recurrent_init: name or initialiser of each gate's block of W_hh.
+      input_init: name or initialiser of each gate's block of W_xh.
+
+    Source: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
+
+    >>> lstm(hidden_size=2).init(jax.random.key(0), 1)["b_h"].tolist()
+    [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    check_hidden_size(hidden_size)
+    recurrent_init, input_init = resolve(recurrent_init), resolve(input_init)
+
+    def init(key, input_size: int, dtype: Any = jnp.float32):
+        key_x, key_h = jax.random.split(key)
+        bias = jnp.zeros(4 * hidden_size, dtype)
+        bias = bias.at[hidden_size : 2 * hidden_size].set(jnp.asarray(forget_bias, dtype))
+        return {
+            "W_xh": gate_blocks(input_init, key_x, input_size, hidden_size, 4, dtype),
+            "W_hh": gate_blocks(recurrent_init, key_h, hidden_size, hidden_size, 4, dtype),
+            "b_h": bias,
+        }
+
+    def initial_state(batch_size: int, dtype: Any = jnp.float32):
+        zeros = jnp.zeros((batch_size, hidden_size), dtype)
+        return LSTMState(h=zeros, c=zeros)
+
+    def record(state, x_proj, h_proj):
+        i, f, g, o = jnp.split(x_proj + h_proj, 4, axis=-1)
+        i, f, o = gate_activation(i), gate_activation(f), gate_activation(o)
+        g = activation(g)
+        c = f * state.c + i * g
+        return LSTMState(h=o * activation(c), c=c), (i, f, g, o)
+
+    sigma_slope, phi_slope = slope_of(gate_activation), slope_of(activation)
+
+    def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
+        i, f, g, o = saved
+        d_i, d_f, d_g, d_o = jnp.split(d_x_proj + d_h_proj, 4, axis=-1)
+        d_i, d_f, d_o = sigma_slope(i) * d_i, sigma_slope(f) * d_f, sigma_slope(o) * d_o
+        d_c = f * d_state.c + state.c * d_f + g * d_i + i * phi_slope(g) * d_g
+        y = activation(new.c)
+        return LSTMState(h=o * phi_slope(y) * d_c + y * d_o, c=d_c)
+
+    own = Derivative(record, tangent, additive=True) if sigma_slope and phi_slope else None
+    return Cell(
+        name="lstm",
+        hidden_size=hidden_size,
+        init=init,
+        initial_state=initial_state,
+        weights=plain_weights,
+        gate=gate_of(record),
+        derivative=own,
+    )

@@ -1,0 +1,88 @@
+"""Orthonormal frames of tangent vectors: where they start, how a step moves them, what a QR says they lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rnnreg._checks import check_whole, is_count
+from rnnreg._linalg import safe_norm
+
+
+def starting_frame(size: int, columns: int, dtype: Any, *, key: Array | None = None) -> Array:
+    """`[size, columns]` orthonormal columns in general position: drawn from `key`, or always the same without one.
+
+    General position matters: a frame along the axes would never find the growing direction of a diagonal map.
+    """
+    if key is None:
+        drawn = jnp.asarray(np.random.default_rng(0).normal(size=(size, columns)), dtype)
+    else:
+        drawn = jax.random.normal(key, (size, columns), dtype)
+    return jnp.linalg.qr(drawn)[0]
+
+
+def pushed(
+    step: Callable[[Array, Array], Array], state: Array, x: Any, frame: Array
+) -> tuple[Array, Array]:
+    """The next state `[B, n]`, and J F: the frame `[B, n, k]` moved by the step's Jacobian, row by row."""
+    new, push = jax.linearize(lambda state: step(state, x), state)
+    return new, jnp.moveaxis(jax.vmap(push)(jnp.moveaxis(frame, -1, 0)), 0, -1)
+
+
+def pulled(step: Callable[[Array, Array], Array], state: Array, x: Any, frame: Array) -> Array:
+    """Jᵀ F: the frame `[B, n, k]` moved by the transposed Jacobian of the step at `state`, row by row."""
+    _, pull = jax.vjp(lambda state: step(state, x), state)
+    return jnp.moveaxis(jax.vmap(lambda row: pull(row)[0])(jnp.moveaxis(frame, -1, 0)), 0, -1)
+
+
+def orthonormalised(frame: Array) -> tuple[Array, Array, Array]:
+    """Q `[..., n, k]`, R `[..., k, k]` and ε ‖R‖_F / |r_ii| `[..., k]`, what rounding may have changed ln |r_ii| by.
+
+    Where that reaches 1 the frame has lost a direction to rounding, or to a singular Jacobian.
+    """
+    Q, R = jnp.linalg.qr(frame)
+    diagonal = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
+    rounding = (jnp.finfo(frame.dtype).eps * safe_norm(R, axis=(-2, -1)))[..., None]
+    doubt = rounding / jnp.where(diagonal == 0, 1, diagonal)
+    return Q, R, jnp.where(diagonal == 0, jnp.inf, doubt)
+
+
+def time_first(xs: Any) -> Any:
+    """Inputs `[B, T, …]` as a scan takes them, `[T, B, …]`."""
+    return jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), xs)
+
+
+def check_inputs(xs: Any) -> int:
+    """T; raises where the inputs are not `[B, T, …]` with at least one step."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(xs)]
+    if not shapes or any(len(shape) < 2 or shape[1] < 1 for shape in shapes):
+        raise ValueError(
+            f"xs must be [B, T, …] with at least one step; got shapes {shapes}. For an autonomous system give "
+            "jnp.zeros((B, T, 0)), or the constant input."
+        )
+    return shapes[0][1]
+
+
+def check_every(every: int, num_steps: int) -> None:
+    """Raises where steps do not come in blocks of `every`."""
+    if not is_count(every) or num_steps % every:
+        raise ValueError(
+            f"every must divide the number of steps; got every={every!r} and T={num_steps}. Cut xs, or change every."
+        )
+
+
+def check_count(count: int | None, name: str, most: int) -> int:
+    """How many are wanted, all for None; raises outside 1 … most."""
+    if count is None:
+        return most
+    check_whole(count, name)
+    if count > most:
+        raise ValueError(
+            f"{name} must lie in 1 … {most}, the number of state numbers; got {count!r}."
+        )
+    return count

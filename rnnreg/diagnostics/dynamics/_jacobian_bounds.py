@@ -1,0 +1,134 @@
+"""What the weights alone say about ‖∂h_T/∂h_t‖: a bound from σ_max, and ρ, which is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from rnnreg._tree import leaf_paths
+from rnnreg.cells import Cell
+from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
+from rnnreg.diagnostics.dynamics._system import System
+from rnnreg.networks import Network
+
+# sup |φ′| by activation
+_SLOPES = ((jnp.tanh, 1.0), (jax.nn.sigmoid, 0.25), (jax.nn.relu, 1.0), (jax.nn.identity, 1.0))
+
+
+class JacobianBounds(NamedTuple):
+    """Rates a step back, in nats: multiply by ℓ to compare with ln ‖∂h_T/∂h_{T−ℓ}‖.
+
+    Attributes:
+      slope: γ = sup |φ′|; None where it is not known.
+      sigma_max: of W_hh, a float or an array of the leading axes; None where the state is not that of one square block.
+      rho: the spectral radius of W_hh; None as for sigma_max.
+      log_bound: ln(γ σ_max), so that ‖∂h_T/∂h_{T−ℓ}‖₂ ≤ (γ σ_max)^ℓ; None where either is None.
+      log_rho: ln ρ. ρ^ℓ bounds nothing: products pass above it (non-normal W) and below it (φ′ < 1).
+    """
+
+    slope: float | None
+    sigma_max: Any
+    rho: Any
+    log_bound: Any
+    log_rho: Any
+
+
+def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
+    """‖∂h_T/∂h_{T−ℓ}‖₂ ≤ (γ σ_max(W_hh))^ℓ, γ = sup |φ′|, and beside it ρ(W_hh)^ℓ, which is no bound.
+
+    Of stored parameters it is computed on the host in float64, inside `jit`, `vmap`, `SweepResult.map` and
+    `track=` in their precision (see `matrix_spectrum`).
+
+    γ is known for Elman cells with tanh, sigmoid, relu or the identity: 1, ¼, 1 and 1, recognised by their values at
+    some hundred points from −10⁴ to 10⁴; of any other activation it is None. For gated cells, for networks of
+    several layers and for step functions there is no such bound from one matrix, and all fields are None.
+
+    How to read it: γ σ_max < 1 is sufficient for gradients to vanish. The bound is reached by a linear network with
+    a scaled orthogonal W_hh, and else lies far above: real units saturate, and singular vectors do not line up.
+
+    Args:
+      system: a cell, a network of one layer, or a step function.
+      params: its parameters, or stacked over any leading axes.
+
+    Raises:
+      ValueError: parameters that are not those of the cell.
+
+    Source: Pascanu, Mikolov & Bengio 2013; Hochreiter 1991 (the ¼ of the logistic function).
+
+    >>> import rnnreg as rr
+    >>> cell = rr.cells.elman(3, activation=jax.nn.sigmoid, recurrent_init=rr.cells.orthogonal(2.0))
+    >>> bounds = jacobian_bounds(cell, cell.init(jax.random.key(0), 1))
+    >>> bounds.slope, round(bounds.sigma_max, 4), round(bounds.log_bound / float(np.log(0.5)), 4)
+    (0.25, 2.0, 1.0)
+    """
+    cell, weights = _only_cell(system, params)
+    if cell is None or cell.weights is None:
+        return JacobianBounds(None, None, None, None, None)
+    W_hh = _recurrent_matrix(cell, cell.weights, weights)
+    if W_hh.shape[-2] != W_hh.shape[-1]:
+        return JacobianBounds(None, None, None, None, None)
+    spectrum = matrix_spectrum(W_hh)
+    slope, sigma_max, rho = _slope(cell, weights), spectrum.sigma_max, spectrum.rho
+    log_bound = None if slope is None else _log(slope * sigma_max)
+    found = JacobianBounds(slope, sigma_max, rho, log_bound, _log(rho))
+    if isinstance(rho, jax.Array) or np.ndim(rho):
+        return found
+    return JacobianBounds(*(value if value is None else float(value) for value in found))
+
+
+def _recurrent_matrix(cell: Cell, weights: Callable[[Any], Any], params: Any) -> Any:
+    """The effective W_hh `[..., H, G·H]`, leading axes those of the parameters."""
+    alone = leaf_paths(jax.eval_shape(lambda: cell.init(jax.random.key(0), 1)))
+    given = leaf_paths(params)
+    missing = sorted(set(alone) - set(given))
+    if missing:
+        raise ValueError(
+            f"params of the cell {cell.name!r} must have {list(alone)}; {missing} are missing from {list(given)}."
+        )
+    axes = {jnp.ndim(given[path]) - leaf.ndim for path, leaf in alone.items()}
+    if len(axes) > 1 or min(axes) < 0:
+        shapes = {path: jnp.shape(given[path]) for path in alone}
+        raise ValueError(f"params must all have the same leading axes; got shapes {shapes}.")
+    for _ in range(axes.pop()):
+        weights = jax.vmap(weights)
+    return weights(params)[1]
+
+
+def _only_cell(system: System, params: Any) -> tuple[Cell | None, Any]:
+    """The cell whose state is all the state there is, with its parameters."""
+    if isinstance(system, Cell):
+        return system, params
+    if isinstance(system, Network) and len(system.layers) == 1:
+        layer = system.layers[0]
+        if layer.repeat == 1 and not layer.bidirectional:
+            return layer.cell, params["layer_0"]
+    return None, None
+
+
+def _slope(cell: Cell, params: Any) -> float | None:
+    """sup |φ′| of a cell h ← φ(x_proj + h_proj), φ recognised by its values at many points of both signs."""
+    if cell.name not in ("elman", "irnn") or cell.gate is None:
+        return None
+    with jax.ensure_compile_time_eval():
+        far = np.geomspace(4.0, 1e4, 60)
+        points = np.concatenate([-far[::-1], np.linspace(-4.0, 4.0, 401), far])
+        probes = jnp.broadcast_to(jnp.asarray(points)[:, None], (len(points), cell.hidden_size))
+        state = cell.initial_state(len(points), probes.dtype)
+        given = cell.gate(params, state, probes, jnp.zeros_like(probes)).h
+        if isinstance(given, jax.core.Tracer):  # φ depends on parameters
+            return None
+        for activation, slope in _SLOPES:
+            if np.allclose(given, activation(probes), rtol=1e-6, atol=1e-6):
+                return slope
+    return None
+
+
+def _log(values: Any) -> Any:
+    if isinstance(values, jax.Array):
+        return jnp.log(values)
+    with np.errstate(divide="ignore"):
+        return np.log(values)

@@ -1,0 +1,220 @@
+"""How the gradient of the loss shrinks or grows on its way back through time."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg._checks import is_count
+from rnnreg._linalg import safe_norm
+from rnnreg.data import Batch
+from rnnreg.diagnostics.gradients._backward import (
+    check_network,
+    check_rows,
+    log_state_gradients,
+    seeds_of,
+    why_not_by_layer,
+)
+from rnnreg.losses import Loss
+from rnnreg.networks import Network
+from rnnreg.objective import zero_perturbations
+
+Params = dict[str, Any]
+
+
+class GradientFlow(NamedTuple):
+    """Gradient norms against steps back ℓ.
+
+    Attributes:
+      lags: `[T]`, ℓ = 0 … T−1, steps back from τ.
+      ratio: by layer, `[T]`, the geometric mean over examples of ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖; 1 at ℓ = 0.
+        Examples that have no step τ−ℓ are left out, and so are those that `vanished` and `not_finite` count; NaN
+        where none is left.
+      vanished: by layer, `[T]`, the share of examples whose gradient is exactly 0 there (dead ReLU paths).
+      norms: by layer, `[B, T]`, the evidence: ‖∂L_τ/∂h_{τ−ℓ}‖ of each example's own loss, NaN where it has no
+        such step.
+      log_ratio: by layer, `[T]`, ln of the ratio: it is there where the ratio itself has no place among the
+        numbers of its dtype (in float32 below 1e-38).
+      log_ratio_se: by layer, `[T]`, its standard error over examples; NaN with fewer than two.
+      log_norms: by layer, `[B, T]`, ln of the norms, −∞ where a gradient is exactly 0. `decay_rate` and `horizon`
+        read them.
+      whole_loss: whether L_τ is the loss of the whole sequence (`step=None`), which mixes all τ, and not that of
+        one step.
+      not_finite: by layer, `[T]`, the share of examples whose gradient there is NaN or has overflowed.
+    """
+
+    lags: Array
+    ratio: dict[str, Any]
+    vanished: dict[str, Any]
+    norms: dict[str, Any]
+    log_ratio: Any = None
+    log_ratio_se: Any = None
+    log_norms: Any = None
+    whole_loss: Any = None
+    not_finite: Any = None
+
+
+def gradient_flow(
+    net: Network,
+    loss: Loss,
+    params: Params,
+    batch: Batch,
+    *,
+    step: int | None = -1,
+    wrt: str = "h",
+) -> GradientFlow:
+    """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ for the loss L_τ at one step τ, against steps back ℓ.
+
+    The derivatives are those with respect to a perturbation added to h after each step, so they
+    follow every path through the network. With `step=None` the loss of the whole sequence is
+    differentiated instead, which mixes all τ: late steps then carry fewer terms than early ones.
+
+    The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, layer by
+    layer and example by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A
+    bidirectional network, one with `truncate`, one whose cell carries whole numbers beside real ones, and one whose
+    `apply` was replaced has no single way back; there plain autodiff is used, with the range of the dtype.
+
+    How to read it: a straight line on a logarithmic axis is an exponential rate, ln r(ℓ) ≈ −ℓ/ξ; a slope
+    of 0 keeps the gradient, a negative one makes it vanish (`decay_rate` fits it, `horizon` says how far the
+    gradient reaches). For an LSTM this is the gradient with respect to h, which enters the gates alone; its memory
+    is in c, so take `wrt="state"` to see how long that keeps a gradient.
+
+    Args:
+      net: the network.
+      loss: the data loss (the penalty has no part in ∂/∂h).
+      params: its parameters.
+      batch: B examples.
+      step: τ: −1 for each sequence's last true step (the only choice with a readout at the last step), a
+        step number counted from 0, or None for the whole loss (lags then count from the last true step).
+      wrt: "h", or "state": all that a layer carries from a step to the next, such as an LSTM's (h, c).
+
+    Raises:
+      ValueError: no network, a batch whose parts do not fit together, a step other than −1 or None with
+        `readout="last"`, or one outside the sequence; another `wrt`, or "state" for a network without a single way
+        back.
+
+    Source: Pascanu, Mikolov & Bengio 2013; Arjovsky, Shah & Bengio 2016, Fig. 4.
+
+    >>> import rnnreg as rr
+    >>> cell = rr.cells.elman(4, activation=lambda z: z, recurrent_init=rr.cells.orthogonal(0.5))
+    >>> net = rr.network([cell], output_size=1)
+    >>> batch = rr.Batch(jnp.ones((2, 4, 1)), jnp.ones((2, 4, 1)))
+    >>> params = net.init(jax.random.key(0), 1)
+    >>> gradient_flow(net, rr.losses.squared_error(), params, batch).ratio["layer_0"].round(4).tolist()
+    [1.0, 0.5, 0.25, 0.125]
+    """
+    check_network(net, "gradient_flow")
+    check_rows(batch)
+    num_steps = batch.xs.shape[1]
+    _check(net, step, wrt, num_steps)
+    true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
+    last_true = num_steps - 1 - jnp.argmax(true[:, ::-1], axis=1)
+    tau = last_true if step in (-1, None) else jnp.full(len(last_true), step)
+    loss_mask = batch.mask
+    if step is not None and net.readout == "all":
+        at_tau = jnp.arange(num_steps)[None, :] == tau[:, None]
+        loss_mask = (at_tau & true).astype(jnp.float32)
+
+    def summed_loss(outputs):
+        """The sum of the examples' own losses, so that each gradient is that of its example alone."""
+
+        def own_loss(outputs, ys, mask):
+            return loss(outputs[None], ys[None], None if mask is None else mask[None])
+
+        return jax.vmap(own_loss)(outputs, jnp.asarray(batch.ys), loss_mask).sum()
+
+    def seeds_from(outputs):
+        return seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
+
+    if why_not_by_layer(net) is None:
+        log_norms = log_state_gradients(net, params, batch, seeds_from, whole_state=wrt == "state")
+    else:
+        log_norms = _log_norms_by_autodiff(net, summed_loss, params, batch)
+    lags = jnp.arange(num_steps)
+    steps_back = tau[:, None] - lags[None, :]
+    counted = jnp.take_along_axis(true, tau[:, None], axis=1)[:, 0]  # τ is a true step
+    if batch.weights is not None:
+        counted &= batch.weights > 0
+    at_real = jnp.take_along_axis(true, jnp.maximum(steps_back, 0), axis=1)
+    there = (steps_back >= 0) & at_real & counted[:, None]
+
+    def mapped(function):
+        return jax.tree.map(function, log_norms)
+
+    def share_of(test):
+        """The share of examples that pass, of those that have such a step."""
+        count = jnp.sum(there, axis=0)
+
+        def share(logs):
+            found = jnp.sum(test(logs) & there, axis=0).astype(logs.dtype)
+            return jnp.where(count > 0, found / jnp.maximum(count, 1).astype(logs.dtype), jnp.nan)
+
+        return mapped(share)
+
+    log_norms = mapped(lambda logs: jnp.take_along_axis(logs, jnp.maximum(steps_back, 0), axis=1))
+    vanished = share_of(jnp.isneginf)
+    not_finite = share_of(lambda logs: jnp.isnan(logs) | jnp.isposinf(logs))
+    log_norms = mapped(lambda logs: jnp.where(there, logs, jnp.nan))
+    log_ratio = mapped(lambda logs: jnp.nanmean(_log_ratios(logs), axis=0))
+    return GradientFlow(
+        lags=lags,
+        ratio=jax.tree.map(jnp.exp, log_ratio),
+        vanished=vanished,
+        norms=mapped(jnp.exp),
+        log_ratio=log_ratio,
+        log_ratio_se=mapped(_standard_error),
+        log_norms=log_norms,
+        whole_loss=jnp.asarray(step is None),
+        not_finite=not_finite,
+    )
+
+
+def check_options(step: int | None, wrt: str, num_steps: int | None = None) -> None:
+    """Raises where there is no such step of a sequence (of any length without one), or no such `wrt`."""
+    last = "T − 1" if num_steps is None else num_steps - 1
+    found = step is None or is_count(step, least=-1)
+    if not found or (num_steps is not None and step is not None and step >= num_steps):
+        raise ValueError(f"step must be -1, None, or lie in 0 … {last}; got {step!r}.")
+    if wrt not in ("h", "state"):
+        raise ValueError(f"wrt must be 'h' or 'state' (all that a layer carries); got {wrt!r}.")
+
+
+def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
+    check_options(step, wrt, num_steps)
+    if net.readout == "last" and step not in (-1, None):
+        raise ValueError(
+            f"a network with readout='last' has its loss at the last true step only; got step={step}."
+        )
+    reason = why_not_by_layer(net)
+    if wrt == "state" and reason is not None:
+        raise ValueError(
+            f"wrt='state' goes back one step at a time, which this network does not allow: {reason}. Use wrt='h'."
+        )
+
+
+def _log_norms_by_autodiff(net: Network, loss: Any, params: Params, batch: Batch) -> Any:
+    """ln ‖∂L/∂h_t‖, by layer `[B, T]`, through the whole sequence at once."""
+
+    def perturbed(perturbations):
+        return loss(
+            net.apply(params, batch.xs, mask=batch.mask, perturbations=perturbations).outputs
+        )
+
+    gradients = jax.grad(perturbed)(zero_perturbations(net, params, batch))
+    return jax.tree.map(lambda gradient: jnp.log(safe_norm(gradient)), gradients)
+
+
+def _log_ratios(logs: Array) -> Array:
+    """ln r of each example; NaN where there is no such step, or no gradient there."""
+    logs = jnp.where(jnp.isfinite(logs), logs, jnp.nan)
+    return logs - logs[:, :1]
+
+
+def _standard_error(logs: Array) -> Array:
+    ratios = _log_ratios(logs)
+    count = jnp.sum(jnp.isfinite(ratios), axis=0).astype(ratios.dtype)
+    spread = jnp.nanstd(ratios, axis=0, ddof=1)
+    return jnp.where(count > 1, spread / jnp.sqrt(jnp.maximum(count, 1)), jnp.nan)

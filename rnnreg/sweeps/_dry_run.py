@@ -1,0 +1,114 @@
+"""What a sweep would do, and roughly how long it would take."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+
+from rnnreg._tree import leaf_paths, tree_bytes
+from rnnreg.data import Fold, Split
+from rnnreg.lanes import Calibration, Plan
+from rnnreg.training import Run, Settings
+
+_ACCELERATOR_STEP_SECONDS = 3e-5  # a step of a scan over many lanes is bound by launches
+
+
+@dataclasses.dataclass(frozen=True)
+class DryRun:
+    """What a sweep would do.
+
+    Attributes:
+      lanes: runs in all.
+      updates: updates of one lane.
+      compilations: programs to compile, one a static combination.
+      bytes: memory of the stored result.
+      seconds: rough estimate of the time of computing, from the number of operations; compilation
+        comes on top.
+      plans: how the lanes would run, one a static combination.
+    """
+
+    lanes: int
+    updates: tuple[int, ...]
+    compilations: int
+    bytes: int
+    seconds: float
+    plans: tuple[Plan, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.lanes} lanes, {'/'.join(map(str, self.updates))} updates each, "
+            f"{self.compilations} compilation(s), {self.bytes / 2**20:.1f} MiB of results, "
+            f"about {self.seconds:.0f} s of computing (a rough estimate)",
+            *(f"  {plan}" for plan in self.plans),
+        ]
+        return "\n".join(lines)
+
+
+def describe(jobs: list[Any]) -> DryRun:
+    """What the jobs would do."""
+
+    def seconds(job):
+        plan = job.plan
+        in_turn = 1 if plan.how == "vmap" else -(-plan.num_lanes // plan.streams)
+        return in_turn * job.lane_seconds
+
+    return DryRun(
+        lanes=sum(job.plan.num_lanes for job in jobs),
+        updates=tuple(sorted({job.updates for job in jobs})),
+        compilations=len(jobs),
+        bytes=sum(job.plan.num_lanes * tree_bytes(job.output) for job in jobs),
+        seconds=sum(map(seconds, jobs)),
+        plans=tuple(job.plan for job in jobs),
+    )
+
+
+class Estimate(NamedTuple):
+    """What a lane costs, roughly.
+
+    Attributes:
+      updates: updates of a lane (with segments, where no segment is empty).
+      lane_seconds: time of one lane on one device.
+      lane_bytes: memory of one lane while it trains.
+      hidden_size: H of the largest recurrent layer.
+      step_operations: multiplications and additions of one step's recurrent products.
+    """
+
+    updates: int
+    lane_seconds: float
+    lane_bytes: int
+    hidden_size: int
+    step_operations: float
+
+
+def estimate(
+    settings: Settings, data: Split, folds: Fold | None, output: Run, rates: Calibration
+) -> Estimate:
+    """What a lane costs, from the number of operations and the measured rates of the device."""
+    num_rows = data.train.xs.shape[0] if folds is None else folds.train_rows.shape[1]
+    batch = num_rows if settings.batch_size is None else settings.batch_size
+    epoch_rows = num_rows if folds is None or folds.epoch_rows is None else folds.epoch_rows
+    minibatches = settings.num_epochs * max(1, -(-epoch_rows // batch))
+    steps = data.train.xs.shape[1]
+    segments = 1 if settings.segment_steps is None else -(-steps // settings.segment_steps)
+    leaves = leaf_paths(output.params)
+    weights = sum(leaf.size for path, leaf in leaves.items() if path.split("/")[-1] != "W_embed")
+    recurrent = [leaf for path, leaf in leaves.items() if path.endswith("W_hh")]
+    hidden = max((leaf.shape[0] for leaf in recurrent), default=16)
+    itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)
+    # states and gates are stored for the backward pass, and their cotangents come back
+    activations = 4 * num_rows * steps * sum(leaf.shape[1] for leaf in recurrent) * itemsize
+    operations = 6.0 * batch * steps * weights * minibatches
+    if jax.default_backend() == "cpu":
+        rate = rates.rate(hidden)
+        seconds = operations / (1e9 * rate) + minibatches * steps * 4e-6
+    else:
+        seconds = minibatches * steps * _ACCELERATOR_STEP_SECONDS
+    return Estimate(
+        updates=minibatches * segments,
+        lane_seconds=seconds,
+        lane_bytes=tree_bytes(output) + 4 * tree_bytes(output.params) + activations,
+        hidden_size=hidden,
+        step_operations=2.0 * batch * sum(leaf.size for leaf in recurrent),
+    )
