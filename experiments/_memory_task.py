@@ -117,7 +117,7 @@ def network_of(variant: Variant) -> rr.Network:
 def over_lanes(function: Any, lanes: Any, shared: Any = (), *, seconds: float = 0.01) -> Any:
     """`function(lane, shared)` of every lane, on all cores, by the library's lane runner; outputs stacked."""
     num = len(jax.tree.leaves(lanes)[0])
-    plan = rr.lanes.make_plan(num, lane_seconds=seconds, how="one_by_one")
+    plan = rr.lanes.make_plan(num, lane_seconds=seconds, plan="one_by_one")
     return rr.lanes.Program(function, plan, lanes, shared).collect(lanes, shared)
 
 

@@ -12,7 +12,7 @@ from rnnreg.lanes import make_plan
 @pytest.mark.parametrize("kind", [int, np.int32, np.int64, np.uint8])
 def test_numpy_counts_are_taken_where_python_ones_are(kind):
     net = rr.network(
-        [rr.layer(rr.cells.elman(kind(4)), repeat=kind(1))], 1, memory=kind(2), truncate=kind(3)
+        [rr.layer(rr.cells.elman(kind(4)), repeat=kind(1))], 1, remat=kind(2), truncate=kind(3)
     )
     train = rr.make_train(
         net,
@@ -27,7 +27,7 @@ def test_numpy_counts_are_taken_where_python_ones_are(kind):
     assert [type(n) for n in (settings.num_epochs, settings.record_every, settings.batch_size)] == [
         int
     ] * 3
-    assert make_plan(kind(6), how="chunks", chunk=kind(2)).num_lanes == 6
+    assert make_plan(kind(6), plan="chunks", chunk=kind(2)).num_lanes == 6
     assert callable(rr.selection.blocked_folds(kind(2)))
 
 

@@ -103,7 +103,7 @@ alone = rr.sweep(train, grid | {"l2": 1e-3}, split, key=jax.random.key(0), plan=
 drift = abs(float((alone.metrics.train_loss - one.metrics.train_loss.sel(l2=1e-3)).squeeze()))
 
 from rnnreg.lanes import Program  # nine lanes in calls of six: the last one is filled up
-plan = make_plan(9, how="one_by_one", width=6, devices=jax.devices()[:2])
+plan = make_plan(9, plan="one_by_one", width=6, devices=jax.devices()[:2])
 lanes, shared = {"x": np.arange(9.0, dtype=np.float32)}, np.float32(1)
 program = Program(lambda lane, shared: lane["x"] + shared, plan, lanes, shared)
 calls = [(n.tolist(), values.tolist()) for n, values in program.run(lanes, shared)]
@@ -156,7 +156,7 @@ def _square(lane, shared):
 def test_every_lane_runs_once_and_in_its_place(how, width):
     lanes = {"x": np.arange(7.0, dtype=np.float32)}
     chunk = {"chunk": 5 if width == 10 else width} if how == "chunks" else {}
-    plan = make_plan(7, how=how, width=width, devices=jax.devices()[:1], **chunk)
+    plan = make_plan(7, plan=how, width=width, devices=jax.devices()[:1], **chunk)
     assert plan.num_calls == -(-7 // width)
     program = Program(_square, plan, lanes, jnp.float32(1))
     calls = list(program.run(lanes, jnp.float32(1)))
@@ -169,7 +169,7 @@ def test_every_lane_runs_once_and_in_its_place(how, width):
 
 
 def test_a_program_is_the_same_for_other_values():
-    plan = make_plan(4, how="one_by_one", devices=jax.devices()[:1])
+    plan = make_plan(4, plan="one_by_one", devices=jax.devices()[:1])
     one, two = (
         Program(_square, plan, {"x": np.full(4, value, np.float32)}, jnp.float32(value))
         for value in (1.0, 2.0)
@@ -190,15 +190,15 @@ class _Device:
 
 def test_the_plan_says_what_was_chosen_and_why():
     cpu = make_plan(100, devices=[_Device("cpu")] * 2, lane_seconds=0.2)
-    assert (cpu.how, cpu.width % 2) == ("one_by_one", 0)
+    assert (cpu.name, cpu.width % 2) == ("one_by_one", 0)
     assert cpu.width * cpu.num_calls >= 100
     assert cpu.width <= 2 * 6  # about a second a call
     assert "cache" in str(cpu)
     gpu = make_plan(100, devices=[_Device("gpu", limit=1000)], lane_bytes=20)
-    assert (gpu.how, gpu.width, gpu.num_calls) == ("vmap", 25, 4)  # half of the memory
+    assert (gpu.name, gpu.width, gpu.num_calls) == ("vmap", 25, 4)  # half of the memory
     assert "accelerator" in gpu.reason
-    asked = make_plan(100, devices=[_Device("gpu")], how="one_by_one", width=10)
-    assert (asked.how, asked.width, asked.reason) == ("one_by_one", 10, "as asked")
+    asked = make_plan(100, devices=[_Device("gpu")], plan="one_by_one", width=10)
+    assert (asked.name, asked.width, asked.reason) == ("one_by_one", 10, "as asked")
     assert len(make_plan(1, devices=[_Device("cpu")] * 4).devices) == 1  # no idle device
 
 
@@ -206,11 +206,11 @@ def test_the_plan_follows_measured_rates():
     rates = Calibration({8: {1: 1.0, 4: 2.0}, 64: {1: 5.0, 4: 3.0}}, "measured on this device")
     two = {"devices": [_Device("cpu")] * 2, "calibration": rates}
     small = make_plan(100, hidden_size=10, **two)
-    assert (small.how, small.chunk) == ("chunks", 4)
+    assert (small.name, small.chunk) == ("chunks", 4)
     assert small.width % 8 == 0
     assert "4 lanes of hidden size 10 together ran best (measured on this device)" in str(small)
-    assert make_plan(100, hidden_size=60, **two).how == "one_by_one"
-    assert make_plan(100, hidden_size=60, how="chunks", **two).chunk == 4
+    assert make_plan(100, hidden_size=60, **two).name == "one_by_one"
+    assert make_plan(100, hidden_size=60, plan="chunks", **two).chunk == 4
     assert make_plan(3, hidden_size=10, **two).chunk == 2  # no more than a device's share
     assert rates.rate(64) == 5.0
     assert rates.rate(4) == 1.0  # half of the smallest size's
@@ -219,22 +219,22 @@ def test_the_plan_follows_measured_rates():
 @pytest.mark.parametrize("name", ["num_lanes", "chunk", "width"])
 @pytest.mark.parametrize("value", [0, -2, 1.5])
 def test_counts_must_be_positive(name, value):
-    given = {"num_lanes": 4, "how": "chunks", name: value}
+    given = {"num_lanes": 4, "plan": "chunks", name: value}
     with pytest.raises(ValueError, match=f"{name} must be a positive .*got {value}"):
         make_plan(given.pop("num_lanes"), **given)
 
 
 def test_many_cores_are_not_spent_on_a_few_rows():
     many = {"devices": jax.devices()[:1] * 64}
-    assert make_plan(63, step_operations=3e5, **many).how == "one_by_one"
-    assert make_plan(1, step_operations=3e5, **many).how == "one_by_one"
+    assert make_plan(63, step_operations=3e5, **many).name == "one_by_one"
+    assert make_plan(1, step_operations=3e5, **many).name == "one_by_one"
 
 
 def test_a_lone_large_lane_has_its_rows_split():
     two = {"devices": [_Device("cpu")] * 2}
-    assert make_plan(1, step_operations=1e8, **two).how == "split_rows"
-    assert make_plan(1, step_operations=1e4, **two).how == "one_by_one"
-    assert make_plan(2, step_operations=1e8, **two).how == "one_by_one"
+    assert make_plan(1, step_operations=1e8, **two).name == "split_rows"
+    assert make_plan(1, step_operations=1e4, **two).name == "one_by_one"
+    assert make_plan(2, step_operations=1e8, **two).name == "one_by_one"
     assert len(make_plan(1, step_operations=1e8, **two).devices) == 2
 
 
@@ -252,11 +252,11 @@ def test_a_calibration_is_stored_for_its_device_and_found_again(tmp_path, monkey
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"how": "pmap"}, "'split_rows'.; got 'pmap'"),
+        ({"plan": "pmap"}, "'split_rows'.; got 'pmap'"),
         ({"width": 3}, "positive multiple of the 2 devices; got 3"),
         ({"width": 0}, "positive multiple of the 2 devices; got 0"),
-        ({"how": "chunks", "chunk": 2, "width": 6}, "2 devices × 2 lanes a chunk; got 6"),
-        ({"how": "vmap", "chunk": 2}, "chunk=2 belongs to plan='chunks'"),
+        ({"plan": "chunks", "chunk": 2, "width": 6}, "2 devices × 2 lanes a chunk; got 6"),
+        ({"plan": "vmap", "chunk": 2}, "chunk=2 belongs to plan='chunks'"),
     ],
 )
 def test_impossible_plans_are_named(options, message):
@@ -289,7 +289,7 @@ def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
         folds=rr.selection.blocked_folds(3),
         refit=False,
         static={},
-        how="vmap",
+        plan="vmap",
         width=4,
         chunk=None,
     )

@@ -161,7 +161,7 @@ def test_random_directions_have_the_norms_of_the_weights():
     params = {"W_hh": jnp.asarray(np.random.default_rng(0).normal(size=(4, 3))), "b_h": jnp.ones(3)}
     params["W_hh"] = params["W_hh"].at[:, 1].set(0)
     for normalise, axis in (("filter", 0), ("layer", None)):
-        found = random_direction(params, key=KEY, normalise=normalise)
+        found = random_direction(params, key=KEY, scale=normalise)
         expected = jnp.linalg.norm(params["W_hh"], axis=axis)
         np.testing.assert_allclose(
             jnp.linalg.norm(found["W_hh"], axis=axis), expected, **tolerance()
@@ -170,7 +170,7 @@ def test_random_directions_have_the_norms_of_the_weights():
     biased = random_direction(params, key=KEY, include_biases=True)
     np.testing.assert_allclose(jnp.linalg.norm(biased["b_h"]), np.sqrt(3), **tolerance())
     with pytest.raises(ValueError, match="must be 'filter', 'layer' or 'none'; got 'units'"):
-        random_direction(params, key=KEY, normalise="units")
+        random_direction(params, key=KEY, scale="units")
 
 
 def test_a_coordinate_is_one_entry_of_one_leaf():

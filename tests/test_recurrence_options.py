@@ -68,7 +68,7 @@ def test_memory_changes_nothing(name, backend, direction, memories):
     options = {"backend": backend, "reverse": DIRECTIONS[direction]}
     full = results(functools.partial(unroll, **options), case.cell, given, mask)
     for memory in memories:
-        run = functools.partial(unroll, memory=memory, **options)
+        run = functools.partial(unroll, remat=memory, **options)
         assert_close(results(run, case.cell, given, mask), full)
 
 
@@ -106,7 +106,7 @@ TRUNCATIONS = [
 def test_truncation_equals_one_by_hand(name, backend, direction, steps, memory):
     case, reverse = CASES[name], DIRECTIONS[direction]
     given, mask = split(draw(case, steps=steps))
-    run = functools.partial(unroll, backend=backend, reverse=reverse, memory=memory)
+    run = functools.partial(unroll, backend=backend, reverse=reverse, remat=memory)
     by_hand = results(functools.partial(cut_by_hand, 3, reverse), case.cell, given, mask)
     cut = results(functools.partial(run, truncate=3), case.cell, given, mask)
     assert_close(cut, by_hand)
@@ -146,8 +146,8 @@ def test_segments_longer_than_the_sequence_make_the_same_program(backend):
         return str(jax.make_jaxpr(gradient)(given))
 
     assert program(truncate=19) == program(truncate=25) == program()
-    assert program(memory=19) == program(memory=25) != program()
-    assert program(truncate=25, memory="sqrt") == program(memory="sqrt") == program(memory=5)
+    assert program(remat=19) == program(remat=25) != program()
+    assert program(truncate=25, remat="sqrt") == program(remat="sqrt") == program(remat=5)
 
 
 # ---- precision ------------------------------------------------------------------------------------
@@ -336,4 +336,4 @@ def test_networks_agree(name):
     expected = results(backend="scan")
     assert_close(results(backend="fused"), expected)
     if name == "both_directions":
-        assert_close(results(backend="auto", memory="sqrt"), expected)
+        assert_close(results(backend="auto", remat="sqrt"), expected)

@@ -161,7 +161,7 @@ def test_segments_need_less_memory(case, backend):
 
     @functools.partial(jax.jit, static_argnames="memory")
     def gradient(given, memory):
-        return jax.grad(wave)(given, cell, backend=backend, memory=memory)["params"]
+        return jax.grad(wave)(given, cell, backend=backend, remat=memory)["params"]
 
     def size(memory):
         """In units of all states."""
@@ -181,7 +181,7 @@ def test_lowers_for_accelerators(case, platform):
     given, mask = split(draw(case, dtype=jnp.float32))
     params = jax.tree.map(lambda leaf: jnp.stack([leaf] * LANES), given["params"])
 
-    @functools.partial(jax.jit, static_argnames=("memory", "precision"))
+    @functools.partial(jax.jit, static_argnames=("remat", "precision"))
     def gradients(params, **options):
         def loss(params):
             given_here = given | {"params": params}
@@ -189,6 +189,6 @@ def test_lowers_for_accelerators(case, platform):
 
         return jax.vmap(jax.value_and_grad(loss))(params)
 
-    for options in ({}, {"memory": "sqrt", "precision": "bfloat16"}):
+    for options in ({}, {"remat": "sqrt", "precision": "bfloat16"}):
         traced = gradients.trace(params, **options)
         assert traced.lower(lowering_platforms=(platform,)).as_text()

@@ -142,7 +142,7 @@ def cost_of_time(config: Any) -> Rows:
             task = Task(cell, config.hidden, steps, config.batch)
             updates = max(1, config.steps_a_call // steps)
             compiled, call = compile_updates(
-                task.train(memory=memory), task, updates, device=jax.devices()[0]
+                task.train(remat=memory), task, updates, device=jax.devices()[0]
             )
             programs[steps, memory] = (task, updates, compiled, call)
         seconds = record({str(key): made[-1] for key, made in programs.items()}, config.rounds)
@@ -178,7 +178,7 @@ def cost_of_lanes(config: Any) -> Rows:
                 {
                     **task._asdict(),
                     "lanes": lanes,
-                    "plan": plan.how,
+                    "plan": plan.name,
                     "devices": len(plan.devices),
                     **entries("milliseconds", seconds[str(lanes)], scale=scale / lanes),
                 }
@@ -230,7 +230,7 @@ def weak_scaling(config: Any) -> Rows:
 def one_call(lanes: int, task: Task, devices: Any = None, *, how: str = "auto") -> rr.lanes.Plan:
     """The library's plan for so many lanes, all in one call."""
     plan = rr.lanes.make_plan(
-        lanes, hidden_size=task.hidden, lane_seconds=1e-9, how=how, devices=devices
+        lanes, hidden_size=task.hidden, lane_seconds=1e-9, plan=how, devices=devices
     )
     return dataclasses.replace(plan, width=plan.width * plan.num_calls)
 

@@ -168,7 +168,7 @@ def ours(problem: Problem, who: str) -> Entry:
 
     losses, gradients = call_gradient()
     count = problem.task.lanes
-    words = f"chunks of {plan.chunk}" if plan.how == "chunks" else plan.how.replace("_", " ")
+    words = f"chunks of {plan.chunk}" if plan.name == "chunks" else plan.name.replace("_", " ")
     words += f" on {len(plan.devices)} device(s)"
     return Entry(
         [
@@ -182,7 +182,7 @@ def ours(problem: Problem, who: str) -> Entry:
 
 def _plan(task: Task, how: str) -> rr.lanes.Plan:
     """The library's plan, all lanes in one call."""
-    plan = rr.lanes.make_plan(task.lanes, hidden_size=task.hidden, lane_seconds=1e-9, how=how)
+    plan = rr.lanes.make_plan(task.lanes, hidden_size=task.hidden, lane_seconds=1e-9, plan=how)
     return dataclasses.replace(plan, width=plan.width * plan.num_calls)
 
 

@@ -148,7 +148,7 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
         )
 
     def program(chunk):  # every device at work, as in a sweep: chunks would use an idle core too
-        plan = make_plan(lanes, how="chunks", chunk=chunk, width=lanes, devices=devices)
+        plan = make_plan(lanes, plan="chunks", chunk=chunk, width=lanes, devices=devices)
         nothing = jnp.zeros(())
         compiled = lower(value_and_gradient, plan, params, nothing).compile()
         return lambda params: compiled(params, nothing)

@@ -11,7 +11,7 @@ from rnnreg._checks import is_count
 from rnnreg.lanes._calibration import Calibration, load_calibration
 from rnnreg.runtime import available_cores
 
-HOW = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
+PLANS = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
 
 # A call should be long enough to hide its overhead, and short enough for a live progress bar and Ctrl-C.
 _SECONDS_A_CALL = 1.0
@@ -26,7 +26,7 @@ class Plan:
     """How the lanes of a sweep run.
 
     Attributes:
-      how: "one_by_one" (each device runs its lanes one after another), "chunks" (a few together, then the
+      name: "one_by_one" (each device runs its lanes one after another), "chunks" (a few together, then the
         next few), "vmap" (each device runs its lanes together) or "split_rows" (one lane at a time on all
         devices, each of which takes a share of its rows).
       width: lanes a call, over all devices; the last call is filled up with copies that are dropped.
@@ -36,7 +36,7 @@ class Plan:
       reason: why, in words.
     """
 
-    how: str
+    name: str
     width: int
     chunk: int
     devices: tuple[Any, ...]
@@ -51,11 +51,11 @@ class Plan:
     @property
     def streams(self) -> int:
         """How many lanes (or chunks of lanes) are on their way at the same time."""
-        return 1 if self.how == "split_rows" else len(self.devices)
+        return 1 if self.name == "split_rows" else len(self.devices)
 
     def __str__(self) -> str:
         kind = self.devices[0].platform if self.devices else "?"
-        how = f"chunks of {self.chunk}" if self.how == "chunks" else self.how.replace("_", " ")
+        how = f"chunks of {self.chunk}" if self.name == "chunks" else self.name.replace("_", " ")
         return (
             f"{self.num_lanes} lanes, {how} on {len(self.devices)} {kind} device(s), "
             f"{self.width} a call, {self.num_calls} call(s): {self.reason}"
@@ -69,7 +69,7 @@ def make_plan(
     lane_bytes: int = 0,
     hidden_size: int = 32,
     step_operations: float = 0.0,
-    how: str = "auto",
+    plan: str = "auto",
     width: int | None = None,
     chunk: int | None = None,
     devices: Any = None,
@@ -89,51 +89,51 @@ def make_plan(
       hidden_size: H, of the largest recurrent layer.
       step_operations: multiplications and additions of one step's recurrent product; splitting the rows of a
         lone lane pays only where it is large. 0 never splits by itself.
-      how: "auto", "one_by_one", "chunks", "vmap" or "split_rows".
+      plan: "auto", "one_by_one", "chunks", "vmap" or "split_rows".
       width: lanes a call; None chooses.
       chunk: lanes together, for "chunks"; None chooses.
       devices: defaults to all of JAX's; see `rr.use_all_cores()`.
       calibration: measured rates; None takes those stored for the device, else those that ship.
 
     Raises:
-      ValueError: an unknown `how`, no lane, or a chunk or width that is not a positive (multiple of devices × chunk).
+      ValueError: an unknown plan, no lane, or a chunk or width that is not a positive (multiple of devices × chunk).
 
-    >>> make_plan(10, how="one_by_one", width=2, devices=jax.devices()[:1]).num_calls
+    >>> make_plan(10, plan="one_by_one", width=2, devices=jax.devices()[:1]).num_calls
     5
     """
     devices = tuple(jax.devices() if devices is None else devices)
-    if how not in HOW:
-        raise ValueError(f"plan must be one of {HOW}; got {how!r}.")
+    if plan not in PLANS:
+        raise ValueError(f"plan must be one of {PLANS}; got {plan!r}.")
     for name, value in (("num_lanes", num_lanes), ("chunk", chunk)):
         if value is not None and not is_count(value):
             raise ValueError(f"{name} must be a positive int; got {value!r}.")
     num_lanes = int(num_lanes)  # a small NumPy integer would overflow below
     chunk = None if chunk is None else int(chunk)
-    if chunk is not None and how not in ("auto", "chunks"):
-        raise ValueError(f"chunk={chunk} belongs to plan='chunks'; got plan={how!r}.")
+    if chunk is not None and plan not in ("auto", "chunks"):
+        raise ValueError(f"chunk={chunk} belongs to plan='chunks'; got plan={plan!r}.")
     cpu = devices[0].platform == "cpu"
     reason = "as asked"
-    if how == "auto" and chunk is not None:
-        how = "chunks"
-    if how == "auto" or (how == "chunks" and chunk is None):
+    if plan == "auto" and chunk is not None:
+        plan = "chunks"
+    if plan == "auto" or (plan == "chunks" and chunk is None):
         rates = calibration or load_calibration(devices[0])
-        asked = how == "chunks"
-        how, chunk, reason = _choose(
+        asked = plan == "chunks"
+        plan, chunk, reason = _choose(
             num_lanes, devices, rates, hidden_size, step_operations, asked=asked
         )
     if cpu and len(devices) == 1 and available_cores() > 1:
         reason += (
             f"; {available_cores()} cores are available: call rr.use_all_cores() first to use them"
         )
-    if how == "split_rows":
+    if plan == "split_rows":
         if width is not None and not is_count(width):
             raise ValueError(f"width must be a positive number of lanes; got {width!r}.")
-        return Plan(how, width or 1, 1, devices, num_lanes, reason)
+        return Plan(plan, width or 1, 1, devices, num_lanes, reason)
     devices = devices[: max(1, min(len(devices), num_lanes))]
     share = -(-num_lanes // len(devices))
-    chunk = min(chunk or 1, share) if how == "chunks" else 1
+    chunk = min(chunk or 1, share) if plan == "chunks" else 1
     if width is None:
-        if how == "vmap":
+        if plan == "vmap":
             each = share
             limit = _device_bytes(devices[0])
             if lane_bytes and limit:
@@ -150,9 +150,9 @@ def make_plan(
             + (f" × {chunk} lanes a chunk" if chunk > 1 else "")
             + f"; got {width!r}."
         )
-    if how == "vmap":
+    if plan == "vmap":
         chunk = width // len(devices)
-    return Plan(how, width, chunk, devices, num_lanes, reason)
+    return Plan(plan, width, chunk, devices, num_lanes, reason)
 
 
 def _choose(num_lanes, devices, rates, hidden_size, step_operations, *, asked: bool):

@@ -73,12 +73,12 @@ def lower(
 
 def _together(function, plan: Plan):
     def on_one_device(chunk, shared):
-        if plan.how == "vmap":
+        if plan.name == "vmap":
             return jax.vmap(function, in_axes=(0, None))(chunk, shared)
         size = plan.chunk if plan.chunk > 1 else None
         return jax.lax.map(lambda lane: function(lane, shared), chunk, batch_size=size)
 
-    if len(plan.devices) == 1 or plan.how == "split_rows":  # the function itself uses the devices
+    if len(plan.devices) == 1 or plan.name == "split_rows":  # the function itself uses the devices
         return on_one_device
     mesh = Mesh(np.array(plan.devices), ("lanes",))
     # check_vma=False: the check refuses scans that start from constants such as jnp.zeros

@@ -14,7 +14,7 @@ from rnnreg._checks import is_count
 from rnnreg.cells import Cell, glorot_uniform
 from rnnreg.networks._dropout import Drops, is_zero
 from rnnreg.networks._records import Layer, Network, NetworkOutput, Params, Recurrence
-from rnnreg.recurrence import Choice, choose_backend, product, unroll
+from rnnreg.recurrence import BackendChoice, choose_backend, product, unroll
 from rnnreg.recurrence._backend import check_backend
 from rnnreg.recurrence._product import check_precision
 from rnnreg.recurrence._unroll import check_segments
@@ -48,7 +48,7 @@ def network(
     variational: bool = False,
     initial_state: str = "zero",
     backend: str = "auto",
-    memory: str | int = "full",
+    remat: str | int = "full",
     truncate: int | None = None,
     precision: str | None = None,
 ) -> Network:
@@ -72,7 +72,7 @@ def network(
       variational: use one mask over time for the other three rates too.
       initial_state: "zero" or "learned" (starts at zero).
       backend: "auto", "scan" or "fused": which recurrence runs; `rr.explain` says which, and why.
-      memory: "full", "sqrt" or an int: how much of a long sequence the backward pass keeps, and how much it
+      remat: "full", "sqrt" or an int: how much of a long sequence the backward pass keeps, and how much it
         computes again (see `rr.recurrence.unroll`). The gradient is the same.
       truncate: None, or the number of steps after which the gradient is cut (truncated back-propagation
         through time); the state is carried on.
@@ -101,7 +101,7 @@ def network(
         )
     for entry in layers:
         check_backend(entry.cell, backend)
-    check_segments(memory, truncate)
+    check_segments(remat, truncate)
     check_precision(precision)
     for entry in layers:
         if precision is not None and entry.cell.gate is None:
@@ -109,7 +109,7 @@ def network(
                 f"precision={precision!r} sets the products that the library does; the cell {entry.cell.name!r} does "
                 "its own in its step. Leave precision=None, or use a cell with a gate."
             )
-    recurrence = Recurrence(backend, memory, truncate, precision)
+    recurrence = Recurrence(backend, remat, truncate, precision)
     for name, rate in (
         ("input_dropout", input_dropout),
         ("dropout", dropout),
@@ -222,7 +222,7 @@ def network(
     return Network(init, apply, layers, readout, output_size, recurrence, random)
 
 
-def explain(net: Network, *, input_size: int) -> dict[str, Choice]:
+def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
     """Which recurrence runs each layer of a network, and why, by layer.
 
     Args:

@@ -31,13 +31,13 @@ class Recurrence(NamedTuple):
 
     Attributes:
       backend: "auto", "scan" or "fused".
-      memory: "full", "sqrt" or the number of steps a segment.
+      remat: "full", "sqrt" or the number of steps a segment.
       truncate: steps after which the gradient is cut, or None.
       precision: of every matrix product of the network, or None for JAX's default.
     """
 
     backend: str = "auto"
-    memory: str | int = "full"
+    remat: str | int = "full"
     truncate: int | None = None
     precision: str | None = None
 

@@ -15,7 +15,7 @@ BACKENDS = ("auto", "scan", "fused")
 _MOST_INSIDE = 16
 
 
-class Choice(NamedTuple):
+class BackendChoice(NamedTuple):
     """Which recurrence runs a cell.
 
     Attributes:
@@ -33,7 +33,7 @@ class Choice(NamedTuple):
         return f"{self.backend}, inputs projected {place}: {self.reason}"
 
 
-def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Choice:
+def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> BackendChoice:
     """The recurrence that runs a cell.
 
     "scan" is one `lax.scan`, differentiated by JAX; it runs every cell. "fused" has a derivative of its own, in
@@ -57,10 +57,10 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Cho
     check_backend(cell, backend)
     obstacle = _obstacle(cell)
     if obstacle or backend == "scan":
-        return Choice("scan", False, obstacle or "as asked")
+        return BackendChoice("scan", False, obstacle or "as asked")
     inside = jax.default_backend() == "cpu" and input_size <= _MOST_INSIDE
     why = "as asked" if backend == "fused" else "the gate states its derivative"
-    return Choice("fused", inside, f"{why}, so weight gradients are one product a sequence")
+    return BackendChoice("fused", inside, f"{why}, so weight gradients are one product a sequence")
 
 
 def check_backend(cell: Cell, backend: str) -> None:

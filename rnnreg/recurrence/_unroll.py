@@ -31,7 +31,7 @@ def unroll(
     perturbations: Array | None = None,
     reverse: bool = False,
     backend: str = "auto",
-    memory: str | int = "full",
+    remat: str | int = "full",
     truncate: int | None = None,
     precision: str | None = None,
 ) -> tuple[Any, Any]:
@@ -51,7 +51,7 @@ def unroll(
         ∂L/∂h_t.
       reverse: run from the last step to the first.
       backend: "auto", "scan" or "fused"; see `choose_backend`.
-      memory: "full" keeps what the backward pass needs of all T steps; an int k keeps the states at the ends of
+      remat: "full" keeps what the backward pass needs of all T steps; an int k keeps the states at the ends of
         segments of k steps and computes the rest again, segment by segment; "sqrt" is k = ⌈√T⌉, which needs
         O(√T) of what "full" keeps inside the steps, for one more forward pass. The gradient is the same.
       truncate: k cuts the gradient where a segment of k steps begins; the state is carried on (truncated
@@ -72,7 +72,7 @@ def unroll(
     >>> states.h[:, 0, 0].tolist(), final.h.tolist()
     ([1.0, 2.0, 3.0], [[3.0, 3.0]])
     """
-    check_segments(memory, truncate)
+    check_segments(remat, truncate)
     check_precision(precision)
     choice = choose_backend(cell, input_size=xs.shape[-1], backend=backend)
 
@@ -93,9 +93,9 @@ def unroll(
         )
 
     run: Run = whole
-    if memory != "full":
+    if remat != "full":
         steps = min(xs.shape[0], truncate or xs.shape[0])
-        length = math.ceil(math.sqrt(steps)) if memory == "sqrt" else int(memory)
+        length = math.ceil(math.sqrt(steps)) if remat == "sqrt" else int(remat)
         run = _in_segments(jax.checkpoint(run), length, reverse)
     if truncate is not None:
         run = _in_segments(run, int(truncate), reverse, cut=True)
@@ -103,11 +103,11 @@ def unroll(
     return run(state, Streams(xs, keeps, perturbations))
 
 
-def check_segments(memory: str | int, truncate: int | None) -> None:
+def check_segments(remat: str | int, truncate: int | None) -> None:
     """Raises where segments of that kind do not exist."""
-    if memory not in ("full", "sqrt") and not is_count(memory):
+    if remat not in ("full", "sqrt") and not is_count(remat):
         raise ValueError(
-            f"memory must be 'full', 'sqrt' or a positive number of steps a segment; got {memory!r}."
+            f"remat must be 'full', 'sqrt' or a positive number of steps a segment; got {remat!r}."
         )
     if truncate is not None and not is_count(truncate):
         raise ValueError(f"truncate must be a positive number of steps, or None; got {truncate!r}.")

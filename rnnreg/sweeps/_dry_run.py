@@ -51,7 +51,7 @@ def describe(jobs: list[Any]) -> DryRun:
 
     def seconds(job):
         plan = job.plan
-        in_turn = 1 if plan.how == "vmap" else -(-plan.num_lanes // plan.streams)
+        in_turn = 1 if plan.name == "vmap" else -(-plan.num_lanes // plan.streams)
         return in_turn * job.lane_seconds
 
     return DryRun(

@@ -81,7 +81,7 @@ def make_job(
     folds: Any,
     refit: bool,
     static: dict[str, Any],
-    how: str,
+    plan: str,
     width: int | None,
     chunk: int | None,
 ) -> Job:
@@ -146,19 +146,19 @@ def make_job(
     )
     rates = load_calibration()
     cost = estimate(settings, data, stacked, output, rates)
-    plan = make_plan(
+    chosen = make_plan(
         len(lanes["seed"]),
         lane_seconds=cost.lane_seconds,
         lane_bytes=cost.lane_bytes,
         hidden_size=cost.hidden_size,
         step_operations=cost.step_operations if separable else 0.0,
-        how=how,
+        plan=plan,
         width=width,
         chunk=chunk,
         calibration=rates,
     )
-    if plan.how == "split_rows":
-        train = train.split_rows(plan.devices)
+    if chosen.name == "split_rows":
+        train = train.split_rows(chosen.devices)
     return Job(
         static=static,
         train=train,
@@ -168,7 +168,7 @@ def make_job(
         shared=shared,
         fold_labels=labels,
         fold_sizes=sizes,
-        plan=plan,
+        plan=chosen,
         output=output,
         updates=cost.updates,
         lane_seconds=cost.lane_seconds,

@@ -80,7 +80,7 @@ def _lanes_of(result: SweepResult, group: Group, function: Callable[[Any], Any])
 def _run(lanes: _Lanes, how: str) -> dict[str, np.ndarray]:
     """What the function returns, `[L, …]` by name."""
     count = math.prod(lanes.shape)
-    plan = make_plan(count, hidden_size=_hidden_size(lanes.group.params), how=how)
+    plan = make_plan(count, hidden_size=_hidden_size(lanes.group.params), plan=how)
     return Program(lanes.function, plan, lanes.params, ()).collect(lanes.params, ())
 
 

@@ -141,7 +141,7 @@ def sweep(
             folds=folds,
             refit=refit,
             static=chosen,
-            how=plan,
+            plan=plan,
             width=width,
             chunk=chunk,
         )

@@ -185,7 +185,7 @@ def coordinate_direction(params: Params, path: str, *, index: tuple[int, ...] = 
 
 
 def random_direction(
-    params: Params, *, key: Array, normalise: str = "filter", include_biases: bool = False
+    params: Params, *, key: Array, scale: str = "filter", include_biases: bool = False
 ) -> Params:
     """A Gaussian direction, scaled to the weights filter by filter, to the whole matrix, or not at all.
 
@@ -196,7 +196,7 @@ def random_direction(
     Args:
       params: the weights that scale it.
       key: to draw it.
-      normalise: "filter", "layer" or "none".
+      scale: "filter", "layer" or "none".
       include_biases: False sets biases (vectors) to zero, as the source does; True scales each as one filter.
 
     Raises:
@@ -209,8 +209,8 @@ def random_direction(
     >>> jnp.linalg.norm(direction["W_hh"], axis=0).round(3).tolist(), direction["b_h"].tolist()
     ([1.0, 2.0], [0.0, 0.0])
     """
-    if normalise not in ("filter", "layer", "none"):
-        raise ValueError(f"normalise must be 'filter', 'layer' or 'none'; got {normalise!r}.")
+    if scale not in ("filter", "layer", "none"):
+        raise ValueError(f"scale must be 'filter', 'layer' or 'none'; got {scale!r}.")
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
     keys = jax.random.split(key, len(leaves))
 
@@ -218,9 +218,9 @@ def random_direction(
         if leaf.ndim < 2 and not include_biases:
             return jnp.zeros_like(leaf)
         noise = jax.random.normal(key, leaf.shape, leaf.dtype)
-        if normalise == "none":
+        if scale == "none":
             return noise
-        axes = 0 if leaf.ndim > 1 and normalise == "filter" else tuple(range(leaf.ndim))
+        axes = 0 if leaf.ndim > 1 and scale == "filter" else tuple(range(leaf.ndim))
         drawn, wanted = safe_norm(noise, axes), safe_norm(leaf, axes)
         return noise * (wanted / jnp.where(drawn > 0, drawn, 1)).astype(leaf.dtype)
 
