@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
-from rnnreg.networks import Network
+from rnnreg.networks import Network, weight_paths
 from rnnreg.networks._network import start_state
 from rnnreg.penalties import Context, Penalty
 from rnnreg.recurrence import cell_step
@@ -93,6 +93,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             states=out.states if needs & {"states", "step"} else None,
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,
+            weight_paths=weight_paths(net, params) if penalties else None,
         )
         total, values, states = value, {}, {}
         for name, penalty in penalties.items():

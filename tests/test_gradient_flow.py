@@ -118,7 +118,7 @@ def test_every_network_agrees_with_autodiff(name):
                     assert np.isnan(found[row, size:]).all()
 
 
-@pytest.mark.parametrize("options", [{"memory": 2}, {"truncate": 2}, {"initial_state": "learned"}])
+@pytest.mark.parametrize("options", [{"remat": 2}, {"truncate": 2}, {"initial_state": "learned"}])
 def test_segments_and_a_learned_start_are_followed(options):
     net, params = _made("elman", readout="last", **options)
     if "initial_state" in options:
