@@ -15,10 +15,19 @@ from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_wind
 from rnnreg.plotting._paths import cv_curve, weight_norms
 from rnnreg.plotting._spectra import eigenvalue_cloud, singular_value_histogram, spectral_paths
 from rnnreg.plotting._states import bifurcation, fixed_points, gate_openings, saturation
-from rnnreg.plotting._style import save, style
+from rnnreg.plotting._style import (
+    COLORS,
+    legend_above,
+    log_y,
+    save,
+    style,
+    title_above,
+    whole_steps,
+)
 from rnnreg.plotting._surface import hessian_spectrum, loss_surface
 
 __all__ = [
+    "COLORS",
     "bifurcation",
     "cv_curve",
     "eigenvalue_cloud",
@@ -34,6 +43,8 @@ __all__ = [
     "horizons",
     "jacobian_products",
     "lambda_axis",
+    "legend_above",
+    "log_y",
     "loss_curves",
     "loss_surface",
     "lyapunov_spectrum",
@@ -47,5 +58,7 @@ __all__ = [
     "spectral_paths",
     "style",
     "sufficient_window",
+    "title_above",
     "weight_norms",
+    "whole_steps",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnreg.plotting._lambda_axis import draw_by_lambda
 from rnnreg.plotting._style import (
-    CYCLE,
+    COLORS,
     METRICS,
     as_curve,
     canvas,
@@ -74,7 +74,7 @@ def forecast(
     with canvas(ax) as ax:
         ax.plot(*series, color="black", linewidth=1.0, marker=".", markersize=2.5, label="data")
         for place, (name, (at, values)) in enumerate(curves.items()):
-            color = CYCLE[place % len(CYCLE)]
+            color = COLORS[place % len(COLORS)]
             ax.plot(at, values, color=color, linestyle=("-", "--", "-.")[place % 3], label=name)
             if name in bands:
                 low, high = (as_curve(edge, at)[1] for edge in bands[name])
@@ -232,7 +232,7 @@ def loss_curves(
         for place, (name, curve) in enumerate(read.items()):
             ax.plot(
                 *curve,
-                color=CYCLE[place % len(CYCLE)],
+                color=COLORS[place % len(COLORS)],
                 linestyle=("-", "--", "-.", ":")[place % 4],
                 marker="osD^v<"[place % 6],
                 markersize=3.5,

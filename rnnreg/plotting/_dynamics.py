@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnreg.diagnostics import JacobianBounds, JacobianProducts, Lyapunov, ParameterSensitivity
-from rnnreg.plotting._style import CYCLE, canvas, legend_above, whole_steps
+from rnnreg.plotting._style import COLORS, canvas, legend_above, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +66,7 @@ def jacobian_products(
         )
         draw = _log_axis(ax, logs)
         for place, (label, record) in enumerate(several.items()):
-            color = CYCLE[place % len(CYCLE)]
+            color = COLORS[place % len(COLORS)]
             _draw_products(ax, draw, record, label, color, shown)
             if limits.get(label) is not None:
                 _draw_limits(ax, draw, record, limits[label], "0.25" if alone else color)
@@ -165,7 +165,7 @@ def parameter_sensitivity(
         }
         draw = _log_axis(ax, np.concatenate([curve for pair in curves.values() for curve in pair]))
         for place, (label, (parameters, state)) in enumerate(curves.items()):
-            color, lags = CYCLE[place % len(CYCLE)], np.asarray(several[label].lags)
+            color, lags = COLORS[place % len(COLORS)], np.asarray(several[label].lags)
             names = ("‖∂h$_T$/∂W‖$_F$, W moved in the last ℓ steps", "‖∂h$_T$/∂h$_{T−ℓ}$‖$_F$")
             if label:
                 names = (f"{label}: ∂h$_T$/∂W", f"{label}: ∂h$_T$/∂h$_{{T−ℓ}}$")
@@ -207,7 +207,7 @@ def lyapunov_trace(
     with canvas(ax) as ax:
         ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
         for i in range(min(num_exponents, trace.shape[1])):
-            color, flagged = CYCLE[i % len(CYCLE)], bool(spectrum.unconverged[row, i])
+            color, flagged = COLORS[i % len(COLORS)], bool(spectrum.unconverged[row, i])
             name = f"λ$_{{{i + 1}}}$" + (" (unconverged)" if flagged else "")
             curve = np.where(np.isfinite(trace[:, i]), trace[:, i], np.nan)
             ax.plot(
@@ -270,7 +270,7 @@ def lyapunov_spectrum(
     with canvas(ax) as ax:
         ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
         for place, (label, spectrum) in enumerate(several.items()):
-            color = CYCLE[place % len(CYCLE)]
+            color = COLORS[place % len(COLORS)]
             values = np.asarray(spectrum.exponents[row], np.float64)
             open_ = np.asarray(spectrum.unconverged[row])
             dead = int(((values == -np.inf) & ~open_).sum())

@@ -10,12 +10,7 @@ import numpy as np
 from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import GradientFlow, decay_rate
 from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_colors
-from rnnreg.plotting._style import (
-    CYCLE,
-    canvas,
-    legend_above,
-    whole_steps,
-)
+from rnnreg.plotting._style import COLORS, canvas, legend_above, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +93,7 @@ def gradient_flow(
     fits = [] if fit is False else [_fit(curve, fit) for curve in curves]
     with canvas(ax) as ax:
         ax.set_yscale("log", nonpositive="mask")
-        colors: Sequence[Any] = [CYCLE[place % len(CYCLE)] for place in range(len(curves))]
+        colors: Sequence[Any] = [COLORS[place % len(COLORS)] for place in range(len(curves))]
         if lams is not None:
             colors, _ = lambda_colors(lams)
             lines = [(curve.lags, curve.ratio) for curve in curves]

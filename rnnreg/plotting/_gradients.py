@@ -10,16 +10,7 @@ import numpy as np
 
 from rnnreg.diagnostics import GradientSignal, PathLengths
 from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_colors
-from rnnreg.plotting._style import (
-    BLUE,
-    CYCLE,
-    VERMILLION,
-    canvas,
-    legend_above,
-    number,
-    style,
-    whole_steps,
-)
+from rnnreg.plotting._style import COLORS, canvas, legend_above, number, style, whole_steps
 from rnnreg.sweeps import SweepResult
 
 if TYPE_CHECKING:
@@ -65,7 +56,7 @@ def path_lengths(
             f"give at least one PathLengths, and one λ or label for each; got {len(several)} and "
             f"{0 if given is None else len(given)}."
         )
-    colors: Sequence[Any] = [CYCLE[place % len(CYCLE)] for place in range(len(several))]
+    colors: Sequence[Any] = [COLORS[place % len(COLORS)] for place in range(len(several))]
     if lams is not None:
         colors, _ = lambda_colors(lams)
     with _panels(2, axes, width=3.4, share=False) as axes:
@@ -119,9 +110,13 @@ def gradient_signal(signal: GradientSignal, *, ax: Axes | None = None) -> Axes:
     """
     with canvas(ax) as ax:
         ax.axhline(0, color="0.6", linewidth=0.8)
-        ax.plot(signal.lags, signal.cosine, color=BLUE, label="cosine of two batches")
+        ax.plot(signal.lags, signal.cosine, color=COLORS.blue, label="cosine of two batches")
         ax.plot(
-            signal.lags, signal.snr, color=VERMILLION, linestyle="--", label="signal / noise of one"
+            signal.lags,
+            signal.snr,
+            color=COLORS.vermillion,
+            linestyle="--",
+            label="signal / noise of one",
         )
         ax.set_xlabel("steps back ℓ")
         ax.set_ylabel("agreement on G$_ℓ$")

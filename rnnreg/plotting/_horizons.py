@@ -8,14 +8,19 @@ import numpy as np
 
 from rnnreg.diagnostics import Horizon
 from rnnreg.plotting._lambda_axis import lambda_axis, with_gap
-from rnnreg.plotting._style import BLUE, canvas, legend_above
+from rnnreg.plotting._style import COLORS, canvas, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def horizons(
-    lams: Any, reach: Horizon, *, label: str = "horizon", color: Any = BLUE, ax: Axes | None = None
+    lams: Any,
+    reach: Horizon,
+    *,
+    label: str = "horizon",
+    color: Any = COLORS.blue,
+    ax: Axes | None = None,
 ) -> Axes:
     """The horizon of each run against λ, and its median; a censored one is an open triangle at the last lag.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnreg.diagnostics import FisherMemory, MemoryCurve, SufficientWindow
-from rnnreg.plotting._style import BLUE, CYCLE, canvas, legend_above, log_y, whole_steps
+from rnnreg.plotting._style import COLORS, canvas, legend_above, log_y, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +44,7 @@ def fisher_memory(
         highest = 1.0
         for place, (name, memory) in enumerate(several.items()):
             lead = f"{name}, " if name else ""
-            color = CYCLE[place % len(CYCLE)]
+            color = COLORS[place % len(COLORS)]
             if not bool(memory.converged):
                 ax.plot([], [], color=color, label=f"{lead}not converged")
                 continue
@@ -94,7 +94,7 @@ def memory_curve(
             recall = np.asarray(curve.recall, dtype=np.float64)
             lowest = min(lowest, recall[np.isfinite(recall)].min(initial=0.0))
             style = ("-", "--", "-.", ":")[place % 4]
-            color = CYCLE[place % len(CYCLE)]
+            color = COLORS[place % len(COLORS)]
             ax.plot(curve.lags, recall, color=color, linestyle=style, label=label)
             surrogates = np.asarray(curve.surrogates, dtype=np.float64)
             unseen = (surrogates - surrogates.mean(axis=0)) / np.maximum(
@@ -140,12 +140,17 @@ def sufficient_window(
     deviation = deviation[:, finite]
     with canvas(ax) as ax:
         median = np.median(deviation, axis=1) if finite.any() else np.full(len(windows), np.nan)
-        ax.plot(windows, median, color=BLUE, marker="o", label=label)
+        ax.plot(windows, median, color=COLORS.blue, marker="o", label=label)
         if deviation.shape[1] > 1:
             low, high = deviation.min(axis=1), deviation.max(axis=1)
             smallest = deviation[deviation > 0].min(initial=1.0)
             ax.fill_between(
-                windows, np.maximum(low, smallest), high, color=BLUE, alpha=0.2, label="extremes"
+                windows,
+                np.maximum(low, smallest),
+                high,
+                color=COLORS.blue,
+                alpha=0.2,
+                label="extremes",
             )
         if tolerance is not None:
             whole = int(found.whole)

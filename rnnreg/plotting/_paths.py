@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.plotting._lambda_axis import lambda_axis, with_gap
-from rnnreg.plotting._style import (
-    BLUE,
-    CYCLE,
-    GREEN,
-    METRICS,
-    PURPLE,
-    VERMILLION,
-    canvas,
-    legend_above,
-    number,
-)
+from rnnreg.plotting._style import COLORS, METRICS, canvas, legend_above, number
 from rnnreg.selection import Choice
 from rnnreg.sweeps import SweepResult
 
@@ -93,7 +83,7 @@ def cv_curve(
             x,
             mean,
             yerr=se if num_folds > 1 else None,
-            color=BLUE,
+            color=COLORS.blue,
             marker="o",
             markersize=3.5,
             linewidth=1.4,
@@ -123,12 +113,16 @@ def _rules(choice: Choice) -> dict[float, tuple[list[str], dict[str, Any]]]:
     """By λ, the rules that chose it and the look of the first."""
     found: dict[float, tuple[list[str], dict[str, Any]]] = {}
     for lam, name, look in (
-        (choice.lam_min, r"$\lambda_\mathrm{min}$", {"color": VERMILLION, "linestyle": "--"}),
-        (choice.lam_1se, r"$\lambda_\mathrm{1se}$", {"color": GREEN, "linestyle": "--"}),
+        (
+            choice.lam_min,
+            r"$\lambda_\mathrm{min}$",
+            {"color": COLORS.vermillion, "linestyle": "--"},
+        ),
+        (choice.lam_1se, r"$\lambda_\mathrm{1se}$", {"color": COLORS.green, "linestyle": "--"}),
         (
             choice.lam_paired_1se,
             r"$\lambda_\mathrm{1se,paired}$",
-            {"color": PURPLE, "linestyle": (0, (4, 2)), "linewidth": 0.9},
+            {"color": COLORS.purple, "linestyle": (0, (4, 2)), "linewidth": 0.9},
         ),
     ):
         found.setdefault(lam, ([], {"linewidth": 1.3, "zorder": 2, **look}))[0].append(name)
@@ -196,7 +190,7 @@ def weight_norms(
         for number_, (name, array) in enumerate(arrays.items()):
             mean, se, left_out = _over_seeds(array.reshape(len(lam), -1))
             x, mean, se = with_gap(lam, positions, mean, se)
-            color = CYCLE[number_ % len(CYCLE)]
+            color = COLORS[number_ % len(COLORS)]
             if left_out:
                 name = f"{name} ({left_out} of {array.size} diverged, left out)"
             marker = "osD^v<"[number_ % 6]

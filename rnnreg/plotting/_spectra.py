@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnreg.diagnostics import JacobianProducts, Spectrum
 from rnnreg.plotting._paths import weight_norms
-from rnnreg.plotting._style import CYCLE, canvas, legend_above, log_y
+from rnnreg.plotting._style import COLORS, canvas, legend_above, log_y
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def eigenvalue_cloud(spectra: Spectrum | Mapping[str, Spectrum], *, ax: Axes | N
                 values.real,
                 values.imag,
                 s=size,
-                color=CYCLE[place % len(CYCLE)],
+                color=COLORS[place % len(COLORS)],
                 alpha=0.75,
                 linewidths=0,
                 label=f"{label}, {name}" if label else name,
@@ -117,7 +117,7 @@ def singular_value_histogram(
     bins = np.linspace(low - margin, high + margin, num_bins + 1).tolist()
     with canvas(ax) as ax:
         for place, (lag, values, left_out) in enumerate(zip(chosen, shown, counts, strict=True)):
-            color = CYCLE[place % len(CYCLE)]
+            color = COLORS[place % len(COLORS)]
             name = f"ℓ = {lag}" + (f" ({left_out} unresolved)" if left_out else "")
             weights = np.full(len(values), 1 / max(len(values), 1))
             ax.hist(
@@ -195,7 +195,7 @@ def spectral_paths(
     with canvas(ax) as ax:
         for place, (name, array) in enumerate(values.items()):
             seeds = array.reshape(len(at), -1)
-            mean, color = seeds.mean(axis=1), CYCLE[place % len(CYCLE)]
+            mean, color = seeds.mean(axis=1), COLORS[place % len(COLORS)]
             ax.plot(at, mean, color=color, label=name)
             if seeds.shape[1] > 1:
                 se = seeds.std(axis=1, ddof=1) / np.sqrt(seeds.shape[1])

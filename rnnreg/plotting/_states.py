@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import DistinctPoints, Saturation
-from rnnreg.plotting._style import BLUE, CYCLE, GREEN, VERMILLION, canvas, legend_above, whole_steps
+from rnnreg.plotting._style import COLORS, canvas, legend_above, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-KINDS = {"stable": ("o", BLUE), "saddle": ("X", VERMILLION), "unstable": ("^", GREEN)}
+KINDS = {
+    "stable": ("o", COLORS.blue),
+    "saddle": ("X", COLORS.vermillion),
+    "unstable": ("^", COLORS.green),
+}
 
 
 def fixed_points(
@@ -143,7 +147,7 @@ def bifurcation(
         for point, kind in zip(np.asarray(table.points), table.kind, strict=True):
             groups["stable" if kind == "stable" else "not stable"].append((value, point[component]))
     with canvas(ax) as ax:
-        for name, color in (("stable", BLUE), ("not stable", VERMILLION)):
+        for name, color in (("stable", COLORS.blue), ("not stable", COLORS.vermillion)):
             if groups[name]:
                 face = color if name == "stable" else "none"
                 at = np.array(groups[name], dtype=np.float64)
@@ -190,7 +194,7 @@ def saturation(found: Saturation, *, ax: Axes | None = None) -> Axes:
         ax.plot(
             steps,
             edges[0] + span * shares,
-            color=VERMILLION,
+            color=COLORS.vermillion,
             label=f"share saturated, 0–1 over the height (mean {float(found.saturated):.2f})",
         )
         ax.set_ylim(edges[0], edges[-1])
@@ -237,7 +241,7 @@ def gate_openings(found: Saturation, *, ax: Axes | None = None) -> Axes:
                 gate.open_units,
                 gate.closed_units,
                 ("o", "s", "^", "D")[place % 4],
-                color=CYCLE[place % len(CYCLE)],
+                color=COLORS[place % len(COLORS)],
                 alpha=0.7,
                 label=f"{name} (mean {float(gate.mean):.2f})",
             )

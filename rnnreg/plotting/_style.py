@@ -6,7 +6,7 @@ import contextlib
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,16 +14,35 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette without its yellow, which is too pale for a line on white.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)
-CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
+
+class Colors(NamedTuple):
+    """Six colours that colour-blind readers can tell apart, by name and in the order of curves.
+
+    Okabe & Ito's palette without black and without its yellow, which is too pale for a line on white.
+
+    Attributes:
+      blue: of the first curve.
+      vermillion: of the second.
+      green: of the third.
+      purple: of the fourth.
+      orange: of the fifth.
+      sky: of the sixth.
+
+    Source: Okabe & Ito 2008, Color Universal Design.
+
+    >>> COLORS.vermillion == COLORS[1], len(COLORS)
+    (True, 6)
+    """
+
+    blue: str = "#0072B2"
+    vermillion: str = "#D55E00"
+    green: str = "#009E73"
+    purple: str = "#CC79A7"
+    orange: str = "#E69F00"
+    sky: str = "#56B4E9"
+
+
+COLORS = Colors()
 
 METRICS = {"val_loss": "validation loss", "train_loss": "training loss"}  # in words, for a label
 
@@ -73,6 +92,9 @@ def style() -> Iterator[None]:
     point text at any figure size, fonts embedded as text, and a layout in which nothing overlaps. The
     plotting functions use it for the figures that they make themselves; axes that are given keep their own.
 
+    Yields:
+      Nothing: `with style(): …`.
+
     >>> import matplotlib
     >>> matplotlib.use("Agg")
     >>> import matplotlib.pyplot as plt
@@ -86,7 +108,7 @@ def style() -> Iterator[None]:
     """
     import matplotlib
 
-    settings: Any = {**_SETTINGS, "axes.prop_cycle": matplotlib.cycler(color=CYCLE)}
+    settings: Any = {**_SETTINGS, "axes.prop_cycle": matplotlib.cycler(color=COLORS)}
     with matplotlib.rc_context(settings):
         yield
 
@@ -126,7 +148,23 @@ def save(figure: Figure, path: str | Path, *, close: bool = False) -> tuple[Path
 
 
 def log_y(ax: Axes) -> None:
-    """A logarithmic y axis with few, plain numbers: 0.02, 0.05, 0.1, and powers of ten far from 1."""
+    r"""Makes y logarithmic, with few and plain numbers: 0.02, 0.05, 0.1, and powers of ten far from 1.
+
+    Values that are not positive leave a gap.
+
+    Args:
+      ax: the axes; their y axis is changed.
+
+    >>> import matplotlib.pyplot as plt
+    >>> plt.switch_backend("Agg")
+    >>> figure, ax = plt.subplots()
+    >>> ax.set_ylim(0.03, 3)
+    (0.03, 3.0)
+    >>> log_y(ax)
+    >>> [ax.yaxis.get_major_formatter()(tick, 0) for tick in (0.1, 1.0, 1e5)]
+    ['0.1', '1', '$\\mathdefault{10^{5}}$']
+    >>> plt.close(figure)
+    """
     from rnnreg.plotting._ticks import PlainLogFormatter
 
     ax.set_yscale("log", nonpositive="mask")
@@ -135,7 +173,21 @@ def log_y(ax: Axes) -> None:
 
 
 def whole_steps(ax: Axes) -> None:
-    """Ticks of x at whole numbers only."""
+    """Puts the ticks of x at whole numbers only: steps, lags, ranks, epochs.
+
+    Args:
+      ax: the axes; their x axis is changed.
+
+    >>> import matplotlib.pyplot as plt
+    >>> plt.switch_backend("Agg")
+    >>> figure, ax = plt.subplots()
+    >>> whole_steps(ax)
+    >>> ax.set_xlim(0, 3)
+    (0.0, 3.0)
+    >>> [float(tick) for tick in ax.get_xticks() if 0 <= tick <= 3]
+    [0.0, 1.0, 2.0, 3.0]
+    >>> plt.close(figure)
+    """
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
@@ -161,7 +213,21 @@ def canvas(ax: Axes | None) -> Iterator[Axes]:
 def legend_above(ax: Axes, *, first: Any = ()) -> None:
     """The legend above the axes, where it hides no data, in as many columns as fit the width.
 
-    Matplotlib lists error bars last; `first` is what to list before all others.
+    Labels that are wider than the axes are broken over lines. Without a labelled artist there is no legend. Call it
+    once the axes have their labels, since these take part of the width.
+
+    Args:
+      ax: the axes.
+      first: the artists to list before all others; matplotlib itself lists error bars last.
+
+    >>> import matplotlib.pyplot as plt
+    >>> plt.switch_backend("Agg")
+    >>> figure, ax = plt.subplots()
+    >>> lines = ax.plot([1, 2], label="training") + ax.plot([2, 1], label="validation")
+    >>> legend_above(ax, first=lines[1:])
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['validation', 'training']
+    >>> plt.close(figure)
     """
     named = ax.get_legend_handles_labels()[0]
     handles = [*first, *(handle for handle in named if all(handle is not one for one in first))]
@@ -192,7 +258,24 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
 
 
 def title_above(ax: Axes, text: str) -> None:
-    """A title over the legend of `legend_above`, which `ax.set_title` would write across."""
+    """A title over the legend of `legend_above`, which `ax.set_title` would write across.
+
+    Args:
+      ax: axes that `legend_above` gave a legend, as all figures of this room with named curves have.
+      text: the title.
+
+    Raises:
+      ValueError: axes without a legend.
+
+    >>> import matplotlib
+    >>> matplotlib.use("Agg")
+    >>> from rnnreg.plotting import loss_curves
+    >>> ax = loss_curves({"training": [1.0, 0.5]})
+    >>> title_above(ax, "(a) adding problem")
+    >>> ax.get_legend().get_title().get_text()
+    '(a) adding problem'
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
     from matplotlib.font_manager import FontProperties
 
     legend = ax.get_legend()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import HessianDirections, LossSurface
-from rnnreg.plotting._style import BLUE, CYCLE, VERMILLION, canvas, legend_above, log_y, whole_steps
+from rnnreg.plotting._style import COLORS, canvas, legend_above, log_y, whole_steps
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,9 +117,13 @@ def _plane(
 def _line(surface: LossSurface, xlabel: str, floor: float, ax: Axes | None) -> Axes:
     alphas = np.asarray(surface.alphas)
     with canvas(ax) as ax:
-        ax.plot(alphas, surface.loss, color=BLUE, label="loss")
+        ax.plot(alphas, surface.loss, color=COLORS.blue, label="loss")
         ax.plot(
-            alphas, surface.gradient_norm, color=VERMILLION, linestyle="--", label="‖∂L/∂params‖"
+            alphas,
+            surface.gradient_norm,
+            color=COLORS.vermillion,
+            linestyle="--",
+            label="‖∂L/∂params‖",
         )
         log_y(ax)
         both = np.concatenate([np.asarray(surface.loss), np.asarray(surface.gradient_norm)])
@@ -173,7 +177,7 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
             eigenvalues,
             yerr=np.asarray(found.residuals),
             fmt="o",
-            color=CYCLE[1],
+            color=COLORS[1],
             capsize=2,
             label="asked for, ± ‖Hd − θd‖",
         )
