@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -99,10 +100,12 @@ class LambdaPath:
         )
 
         def flow(params):
-            return rr.diagnostics.gradient_flow(self.net, LOSS, params, data.train).ratio["layer_0"]
+            return rr.diagnostics.gradient_flow(self.net, LOSS, params, data.train)
 
-        ratios = jax.jit(jax.vmap(jax.vmap(flow)))(self.params)  # [λ, seed, T]
-        self.ratio = np.exp(np.log(np.asarray(ratios, dtype=np.float64)).mean(axis=1))
+        flows = jax.jit(jax.vmap(jax.vmap(flow)))(self.params)  # [λ, seed, …]
+        self.flows = [jax.tree.map(operator.itemgetter(i), flows) for i in range(len(self.lam))]
+        ratios = np.asarray(flows.ratio["layer_0"], dtype=np.float64)
+        self.ratio = np.exp(np.log(ratios).mean(axis=1))
 
     def _own(self, values: Any) -> np.ndarray:
         return np.asarray(self._to_own(np.asarray(values)))[..., 0]

@@ -17,7 +17,7 @@ import numpy as np
 
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
-from rnnreg.plotting._style import title_above
+from rnnreg.plotting import title_above
 
 EPSILON, OMEGA, GAMMA = 0.1, 2.0, 0.15
 STARTS = ((0.0, 0.5), (-0.5, -0.5), (0.5, -0.75))

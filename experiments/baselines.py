@@ -307,7 +307,7 @@ def figure(config: Config, tasks, scores, criteria) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from rnnreg.plotting._style import CYCLE
+    from rnnreg.plotting import COLORS
 
     with rr.plotting.style():
         fig, (left, middle, right) = plt.subplots(
@@ -327,12 +327,12 @@ def figure(config: Config, tasks, scores, criteria) -> None:
                 place,
                 xerr=100 * score.tolerance / exact,
                 fmt="o",
-                color=CYCLE[0],
+                color=COLORS[0],
                 ecolor="0.55",
             )
         left.axvline(0, color="black", linewidth=0.8)
         left.plot(
-            100 * (6 * FOLKLORE - 1), names.index("adding"), "x", color=CYCLE[1], markersize=6
+            100 * (6 * FOLKLORE - 1), names.index("adding"), "x", color=COLORS[1], markersize=6
         )
         left.annotate(
             f"often quoted: {FOLKLORE}",
@@ -340,7 +340,7 @@ def figure(config: Config, tasks, scores, criteria) -> None:
             xytext=(0, -14),
             textcoords="offset points",
             ha="right",
-            color=CYCLE[1],
+            color=COLORS[1],
             fontsize=8,
         )
         left.set_yticks(range(len(names)), names)
@@ -353,12 +353,12 @@ def figure(config: Config, tasks, scores, criteria) -> None:
             delays = np.array([int(name.split()[1]) for name in names if name.startswith(kind)])
             symbols = {"copy": 8, "memorisation": 5}[kind]
             line = np.geomspace(40, 2500, 100)
-            middle.plot(line, 10 * np.log(symbols) / (line + 20), color=CYCLE[place], label=label)
+            middle.plot(line, 10 * np.log(symbols) / (line + 20), color=COLORS[place], label=label)
             middle.plot(
                 delays,
                 [scores[f"{kind} {delay}"]["loss"].mean for delay in delays],
                 "o",
-                color=CYCLE[place],
+                color=COLORS[place],
             )
         middle.set_xscale("log")
         middle.set_yscale("log")
@@ -369,9 +369,9 @@ def figure(config: Config, tasks, scores, criteria) -> None:
         for place, (name, label) in enumerate(
             (("within_.04", "|error| < .04"), ("within_.2", "error² < .04"))
         ):
-            right.plot(criteria["guess"], criteria[name], color=CYCLE[place], label=label)
+            right.plot(criteria["guess"], criteria[name], color=COLORS[place], label=label)
             best = criteria[name].argmax()
-            right.plot(criteria["guess"][best], criteria[name][best], "o", color=CYCLE[place])
+            right.plot(criteria["guess"][best], criteria[name][best], "o", color=COLORS[place])
         right.axvline(
             0.25, ymax=0.75, color="0.5", linestyle=":", label="guess with least squared error, ¼"
         )

@@ -20,7 +20,7 @@ import optax
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, write_summary
 from rnnreg.diagnostics import LossSurface
-from rnnreg.plotting._style import title_above
+from rnnreg.plotting import title_above
 
 PASCANU = "Pascanu, Mikolov & Bengio 2013"
 NUM_STEPS, START, TARGET = 50, 0.5, 0.7

@@ -18,7 +18,7 @@ import numpy as np
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
 from rnnreg.diagnostics import FisherMemory
-from rnnreg.plotting._style import title_above
+from rnnreg.plotting import title_above
 
 GANGULI = "Ganguli, Huh & Sompolinsky 2008"
 KERG = "Kerg et al. 2019, Fig. 1, by the closed form"

@@ -17,7 +17,7 @@ import numpy as np
 
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
-from rnnreg.plotting._style import title_above, whole_steps
+from rnnreg.plotting import title_above, whole_steps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -373,11 +373,11 @@ def profile_figure(config: Config, task, found, paths) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from rnnreg.plotting._style import CYCLE
+    from rnnreg.plotting import COLORS
 
     names = list(cells(1, task.num_steps))
     styles = dict(zip(names, ["-", "-", "-", "-", "-", "--", "--", "--"], strict=True))
-    colors = dict(zip(names, [*CYCLE[:5], *CYCLE[:3]], strict=True))
+    colors = dict(zip(names, [*COLORS[:5], *COLORS[:3]], strict=True))
     titles = {"start": "at the start", "trained": f"after {config.num_updates} updates"}
     with rr.plotting.style():
         fig, axes = plt.subplots(2, 2, figsize=(9.2, 6.2), sharex=True, sharey="row")
@@ -437,14 +437,14 @@ def latch_figure(config: Config, held) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from rnnreg.plotting._style import CYCLE, legend_above, title_above
+    from rnnreg.plotting import COLORS, legend_above, title_above
 
     path = held["paths"][LATCH_STEPS[-1]]
     with rr.plotting.style():
         fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7))
         w = np.linspace(0.4, 4.2, 300)
-        left.plot(w, latch.margin(w), color=CYCLE[0], label="closed form")
-        left.plot(held["w"], held["margin_measured"], "o", color=CYCLE[1], label="by halving")
+        left.plot(w, latch.margin(w), color=COLORS[0], label="closed form")
+        left.plot(held["w"], held["margin_measured"], "o", color=COLORS[1], label="by halving")
         left.axvline(1, color="0.5", linestyle=":", label="threshold w = 1")
         left.set_xlabel("recurrent weight w")
         left.set_ylabel("margin: opposing input withstood")
@@ -457,7 +457,7 @@ def latch_figure(config: Config, held) -> None:
             (path.shrink, "gradient's factor a step"),
         )
         for place, (values, label) in enumerate(series):
-            right.plot(path.lam, values, color=CYCLE[place], label=label)
+            right.plot(path.lam, values, color=COLORS[place], label=label)
         marks = (
             (path.lambda_c, "--", "λ$_c$"),
             (path.lambda_s, ":", "λ$_s$"),

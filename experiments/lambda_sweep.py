@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import rnnreg as rr
@@ -396,10 +395,6 @@ def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth
         r"$\sigma_\mathrm{max}(W_{hh})$": path.sigma,
         r"$\rho(W_{hh})$": path.rho,
     }
-    flows = [
-        rr.diagnostics.GradientFlow(jnp.arange(config.window), {"layer_0": ratio}, {}, {})
-        for ratio in path.ratio
-    ]
 
     def cv_curve(ax):
         rr.plotting.cv_curve(
@@ -410,7 +405,7 @@ def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth
         rr.plotting.weight_norms(path.lam, norms, ylabel="norms, mean of seeds ± 1 SE", ax=ax)
 
     def gradient_flow(ax):
-        rr.plotting.gradient_flow(flows, lams=path.lam, chosen=choice.lam, ax=ax)
+        rr.plotting.gradient_flow(path.flows, lams=path.lam, chosen=choice.lam, band=False, ax=ax)
         ax.set_xlabel("steps back ℓ (years)")
 
     panels = {"cv_curve": cv_curve, "weights": weights, "gradient_flow": gradient_flow}
@@ -436,7 +431,7 @@ def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth
     free_name = f"free-running from 1920, λ = {choice.lam:.2g}"
     with rr.plotting.style():
         figure, axes = plt.subplots(figsize=(7.2, 3.4))
-    rr.plotting.forecast(
+    rr.plotting.predicted_series(
         series_years[shown],
         values[shown],
         {**one_step, free_name: (free_years, free.mean(axis=0))},

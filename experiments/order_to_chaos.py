@@ -18,7 +18,7 @@ import numpy as np
 
 import rnnreg as rr
 from experiments._report import Claim, claims_table, command_line, text_table, write_summary
-from rnnreg.plotting._style import title_above
+from rnnreg.plotting import title_above
 
 MEAN_FIELD = {3.0: 0.31025, 5.0: 0.53243}  # computed beforehand, 20001-point grid
 

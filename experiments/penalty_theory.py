@@ -230,14 +230,14 @@ def _last_alive(values: np.ndarray) -> np.ndarray:
 def _figure(config: Config, measured: Measured):
     import matplotlib.pyplot as plt
 
-    from rnnreg.plotting._style import CYCLE
+    from rnnreg.plotting import COLORS
 
     with rr.plotting.style():
         figure, axes = plt.subplots(2, 2, figsize=(7.4, 5.6))
-        _draw_decay(axes[0, 0], measured, CYCLE)
-        _draw_ar(axes[0, 1], measured, CYCLE)
-        _draw_paths(axes[1, 0], config, measured, CYCLE)
-        _draw_thresholds(axes[1, 1], config, measured, CYCLE)
+        _draw_decay(axes[0, 0], measured, COLORS)
+        _draw_ar(axes[0, 1], measured, COLORS)
+        _draw_paths(axes[1, 0], config, measured, COLORS)
+        _draw_thresholds(axes[1, 1], config, measured, COLORS)
         for ax, letter in zip(axes.ravel(), "abcd", strict=True):
             ax.set_title(letter, loc="left", fontweight="bold")
     return figure

@@ -255,7 +255,7 @@ def _draw(config, logs, rates) -> None:
     import matplotlib.pyplot as plt
     from matplotlib import colormaps
 
-    from rnnreg.plotting._style import CYCLE
+    from rnnreg.plotting import COLORS
 
     with rr.plotting.style():
         figure, axes = plt.subplots(2, 3, figsize=(10.8, 6.4))
@@ -271,7 +271,7 @@ def _draw(config, logs, rates) -> None:
         profiles[0].legend(fontsize=7, ncols=2, handlelength=1.0, columnspacing=0.8)
 
         fine = np.linspace(0.02, max(config.gammas), 100)
-        for setup, color in zip(SETUPS, CYCLE, strict=False):
+        for setup, color in zip(SETUPS, COLORS, strict=False):
             mean, error = rates[setup].mean(axis=1), _standard_error(rates[setup])
             of_rates.errorbar(config.gammas, mean, yerr=error, fmt="o", color=color, label=setup)
             of_rates.plot(fine, mean_field(setup, fine), color=color)

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SEED, tolerance
+from diagnostic_records import flow_of
 
 import rnnreg as rr
-from rnnreg.diagnostics import GradientFlow, decay_rate, gradient_flow, horizon
+from rnnreg.diagnostics import decay_rate, gradient_flow, horizon
 from rnnreg.objective import zero_perturbations
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
@@ -460,8 +461,7 @@ def test_a_network_whose_gradients_die_is_not_called_longer(options, gain, lag):
 
 
 def _record():
-    logs = {"layer_0": jnp.zeros((1, 3))}
-    return GradientFlow(jnp.arange(3), {}, {}, {}, log_norms=logs)
+    return flow_of(jnp.zeros((1, 3)))
 
 
 @pytest.mark.parametrize(

@@ -44,16 +44,7 @@ from experiments.benchmarks._peers import (
     network,
     torch_compile,
 )
-from rnnreg.plotting import save, style
-from rnnreg.plotting._style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    log_y,
-)
+from rnnreg.plotting import COLORS, log_y, save, style
 
 WHATS = ("gradient", "step")
 
@@ -420,15 +411,15 @@ def _in_short(rows: Sequence[Mapping[str, Any]]) -> str:
 
 # colour, marker and dashes: told apart without colour too
 _LOOKS = {
-    "rnnreg": (BLUE, "o", "-"),
-    "rnnreg_scan": (BLUE, "s", "--"),
-    "rnnreg_vmap": (BLUE, "D", ":"),
-    "torch_loop": (VERMILLION, "^", "-"),
-    "torch_bmm": (ORANGE, "v", "-"),
-    "torch_compile": (ORANGE, "<", "--"),
-    "keras": (GREEN, "P", "-"),
-    "flax": (PURPLE, "X", "-"),
-    "equinox": (SKY, "d", "-"),
+    "rnnreg": (COLORS.blue, "o", "-"),
+    "rnnreg_scan": (COLORS.blue, "s", "--"),
+    "rnnreg_vmap": (COLORS.blue, "D", ":"),
+    "torch_loop": (COLORS.vermillion, "^", "-"),
+    "torch_bmm": (COLORS.orange, "v", "-"),
+    "torch_compile": (COLORS.orange, "<", "--"),
+    "keras": (COLORS.green, "P", "-"),
+    "flax": (COLORS.purple, "X", "-"),
+    "equinox": (COLORS.sky, "d", "-"),
 }
 
 
