@@ -36,7 +36,7 @@ class Parts(NamedTuple):
 
 
 def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -> Callable:
-    """`objective(params, batch, hyper, penalty_state, *, key, train, …) -> (total, (Parts, penalty_state))`.
+    """`objective(params, hyper, batch, penalty_state, *, key, train, …) -> (total, (Parts, penalty_state))`.
 
     total = L + Σ_k hyper[k] · R_k. The λ named k is read from `hyper` inside the trace, so one
     compilation serves every value, and it can be differentiated. With `network_state=` the network goes on
@@ -47,7 +47,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
     >>> objective = make_objective(net, rr.losses.squared_error("sum"), {"l2": rr.penalties.l2()})
     >>> params = net.init(jax.random.key(0), input_size=1)
     >>> batch = rr.Batch(jnp.ones((2, 3, 1)), jnp.zeros((2, 3, 1)))
-    >>> total, (parts, _) = objective(params, batch, {"l2": 0.1}, {"l2": ()}, key=None, train=False)
+    >>> total, (parts, _) = objective(params, {"l2": 0.1}, batch, {"l2": ()}, key=None, train=False)
     >>> bool(jnp.allclose(total, parts.data_loss + 0.1 * parts.penalties["l2"]))
     True
     """
@@ -55,8 +55,8 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
 
     def objective(
         params: Params,
-        batch: Batch,
         hyper: Mapping[str, Any],
+        batch: Batch,
         penalty_state: dict[str, Any],
         *,
         key: Array | None,

@@ -94,7 +94,7 @@ batch = batch._replace(mask=np.arange(batch.xs.shape[1])[None] >= np.arange(len(
 batch = rr.data.take_rows(batch, np.arange(33))
 objective = rr.make_objective(net, rr.losses.squared_error(), {"l2": rr.penalties.l2()})
 params = net.init(jax.random.key(1), 1)
-arguments = (objective, params, batch, {"l2": 0.1}, {"l2": ()})
+arguments = (objective, params, {"l2": 0.1}, batch, {"l2": ()})
 whole = gradients_of(*arguments, key=jax.random.key(2))
 parts = jax.jit(functools.partial(split_gradients_of, objective, key=jax.random.key(2),
                                   devices=tuple(jax.devices())))(*arguments[1:])

@@ -91,7 +91,7 @@ def _update_of(task: Task) -> Callable[[], Any]:
         state = jax.eval_shape(
             lambda batch, key: train.init({"l2": 0.0}, batch, key=key), task.shapes(), key
         )
-        return jax.jit(train.update).trace(state, task.shapes(), hyper)
+        return jax.jit(train.update).trace(state, hyper, task.shapes())
 
     return trace
 

@@ -142,7 +142,7 @@ def ours(problem: Problem, who: str) -> Entry:
     key = jax.random.key(0)
 
     def step(state, batch):  # nothing is drawn, and a key cannot be repeated as other leaves can
-        state, info = train.update(state._replace(key=key), batch, {})
+        state, info = train.update(state._replace(key=key), {}, batch)
         return state._replace(key=None), info.data_loss
 
     # the last lane again, where the lanes do not divide evenly

@@ -28,7 +28,14 @@ from rnnreg.penalties import Penalty
 from rnnreg.training._gradients import gradients_of, row_weights, split_gradients_of
 from rnnreg.training._records import Best, Run, TrainInfo, TrainState, note_best, select
 from rnnreg.training._segments import check_segments, update_segments
-from rnnreg.training._settings import Settings, as_hyper, check_data, check_hyper, checked
+from rnnreg.training._settings import (
+    Settings,
+    as_hyper,
+    check_data,
+    check_hyper,
+    check_update,
+    checked,
+)
 
 Params = dict[str, Any]
 
@@ -39,7 +46,7 @@ class Train:
 
     Attributes:
       init: `init(hyper, data, *, key) -> TrainState`.
-      update: `update(state, batch, hyper) -> (TrainState, TrainInfo)`, the step to jit and call by hand, on the
+      update: `update(state, hyper, batch) -> (TrainState, TrainInfo)`, the step to jit and call by hand, on the
         whole batch that it is given; `network_state=info.network_state` of the update before goes on from there.
       advance: `advance(state, hyper, data, num_epochs) -> (TrainState, history)`, one scan.
       finish: `finish(state, hyper, data) -> Run`, with an empty history.
@@ -225,17 +232,18 @@ def _build(settings: Settings) -> Train:
 
     def update(
         state: TrainState,
-        batch: Batch,
         hyper: Mapping[str, Any],
+        batch: Batch,
         *,
         network_state: dict[str, Any] | None = None,
         fresh: Array | None = None,
     ) -> tuple[TrainState, TrainInfo]:
+        check_update(hyper, batch)
         hyper = as_hyper(hyper)
         objective = make_objective(network_of(hyper), loss, penalties)
         key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
 
-        arguments = (state.params, batch, hyper, state.penalty_state)
+        arguments = (state.params, hyper, batch, state.penalty_state)
         start = {"network_state": network_state, "fresh": fresh}
         if settings.devices is None:
             found = gradients_of(objective, *arguments, key=key, **start)
@@ -268,18 +276,18 @@ def _build(settings: Settings) -> Train:
         )
         return kept._replace(diverged_at=diverged_at), info
 
-    def sequences(state, batch, hyper):
+    def sequences(state, hyper, batch):
         """The updates of one minibatch; the gradient norm of the last."""
         length = settings.segment_steps
         if length is None or length >= batch.xs.shape[1]:
-            state, info = update(state, batch, hyper)
+            state, info = update(state, hyper, batch)
             return state, info.gradient_norm
-        return update_segments(update, network_of(hyper), state, batch, hyper, length=length)
+        return update_segments(update, network_of(hyper), state, hyper, batch, length=length)
 
-    def epoch(state, batch, hyper, epoch_rows):
+    def epoch(state, hyper, batch, epoch_rows):
         """One pass over the rows; the gradient norm of its last update."""
         if batch_size is None:
-            state, norm = sequences(state, batch, hyper)
+            state, norm = sequences(state, hyper, batch)
             return state._replace(epoch=state.epoch + 1), norm
         num_rows = batch.xs.shape[0]
         num_batches = -(-(epoch_rows or num_rows) // batch_size)
@@ -294,7 +302,7 @@ def _build(settings: Settings) -> Train:
         rows = order[positions].reshape(num_batches, batch_size)
 
         def step(state, rows):
-            return sequences(state, take_rows(batch, rows), hyper)
+            return sequences(state, hyper, take_rows(batch, rows))
 
         state, norms = jax.lax.scan(step, state, rows)
         return state._replace(epoch=state.epoch + 1), norms[-1]
@@ -312,7 +320,7 @@ def _build(settings: Settings) -> Train:
         net = network_of(hyper)
         objective = make_objective(net, loss, penalties)
         seen = scale_batch(data.train, data.scaling)
-        _, (parts, _) = objective(params, seen, hyper, penalty_state, key=None, train=False)
+        _, (parts, _) = objective(params, hyper, seen, penalty_state, key=None, train=False)
         values = score(unscale_outputs(parts.outputs, data.scaling), data.train, "train")
         values |= {f"penalty_{name}": value for name, value in parts.penalties.items()}
         predictions = None
@@ -351,7 +359,7 @@ def _build(settings: Settings) -> Train:
 
         def run_epochs(state):
             state, norms = jax.lax.scan(
-                lambda state, _: epoch(state, batch, hyper, data.epoch_rows),
+                lambda state, _: epoch(state, hyper, batch, data.epoch_rows),
                 state,
                 length=settings.record_every,
             )

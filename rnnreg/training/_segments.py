@@ -22,8 +22,8 @@ def update_segments(
     update: Callable[..., Any],
     net: Network,
     state: TrainState,
-    batch: Batch,
     hyper: Mapping[str, Any],
+    batch: Batch,
     *,
     length: int,
 ) -> tuple[TrainState, Array]:
@@ -43,8 +43,8 @@ def update_segments(
         segment = segment._replace(weights=batch.weights)
         new, info = update(
             state,
-            segment,
             hyper,
+            segment,
             network_state=network_state,
             fresh=first if learned else None,
         )

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from rnnreg._checks import is_count
-from rnnreg.data import Split, check_batch
+from rnnreg.data import Batch, Split, check_batch
 from rnnreg.losses import Loss
 from rnnreg.networks import Network
 from rnnreg.penalties import NEEDS, Penalty
@@ -175,6 +175,16 @@ def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
         values = np.asarray(lam, dtype=np.float64)  # NumPy: jnp would trace a constant inside jit
         if not np.isfinite(values).all() or (values < 0).any():
             raise ValueError(f"λ must be finite and not negative; got {name}={lam}.")
+
+
+def check_update(hyper: Any, batch: Any) -> None:
+    """Raises if an update is called with its arguments in another order, or without a batch."""
+    if isinstance(batch, Batch) and not isinstance(hyper, (Batch, Split)):
+        return
+    raise ValueError(
+        "an update is called as update(state, hyper, batch), with a dict of hyperparameters and then a Batch; got "
+        f"hyper of type {type(hyper).__name__} and batch of type {type(batch).__name__}."
+    )
 
 
 def check_data(settings: Settings, data: Split) -> None:
