@@ -276,7 +276,7 @@ def test_bad_input_is_said_aloud_before_anything_compiles(case):
 
 
 def test_an_optimizer_from_optax_needs_no_function():
-    assert make(optimizer=optax.adam(1e-3)).settings.optimizer({}) is not None
+    assert make(optimizer=optax.adam(1e-3)).optimizer({}) is not None
 
 
 def test_good_input_passes_the_same_gate():

@@ -1,6 +1,8 @@
 """A run: the loop that it stands for, what it draws, what it keeps, and how it fails."""
 
 import functools
+import gc
+import weakref
 
 import chex
 import jax
@@ -457,3 +459,64 @@ def test_recurrent_dropout_leaves_the_carried_state_whole():
     for t in range(6):
         np.testing.assert_allclose(carried[:, t], given, **tolerance())
     assert not np.allclose(states(params, True), states(params, False))  # the masks are at work
+
+
+# ---- the seams of a run ---------------------------------------------------------------------------
+
+
+def test_a_run_starts_from_given_parameters():
+    data, first = sine().train, whole()
+    train = make(NET, optimizer=OPTIMIZERS["sgd"])
+    state = train.init(MORE, data, key=KEY, params=first.params)
+    assert_same(state.params, first.params)
+    assert_same(_plain(state).key, _plain(train.init(MORE, data, key=KEY)).key)
+    on = jax.jit(train)(MORE, data, key=KEY, params=first.params)
+    state = train.init(MORE, data, key=KEY)
+    twice, _ = jax.jit(lambda state: train.advance(state, MORE, data, 12))(state)
+    chex.assert_trees_all_close(on.params, twice.params, **tolerance())  # all rows: no order
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), first.params)
+    state = train.init(MORE, data, key=KEY, params=wide)
+    assert jax.tree.leaves(state.params)[0].dtype == data.xs.dtype
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda params: {"layer_0": params["layer_0"]},
+        lambda params: params | {"readout": params["readout"] | {"b_y": jnp.zeros(2)}},
+    ],
+)
+def test_parameters_of_another_network_are_refused(change):
+    train, data = make(NET), sine().train
+    with pytest.raises(ValueError, match="params must be a tree of this network's parameters"):
+        train.init(HYPER, data, key=KEY, params=change(train.init(HYPER, data, key=KEY).params))
+
+
+def test_a_run_shows_its_network_and_its_optimiser():
+    def net(hyper):
+        return rr.network([rr.cells.elman(4)], 1, readout="last", dropout=hyper["dropout"])
+
+    train = make(net, optimizer=OPTIMIZERS["adam"])
+    assert train.network({"dropout": 0.5}).random
+    assert make(NET).network({}) is NET
+    params = NET.init(KEY, 1)
+    gradients = jax.tree.map(jnp.ones_like, params)
+    ours, theirs = train.optimizer(MORE), OPTIMIZERS["adam"](MORE)
+    moved = [one.update(gradients, one.init(params), params)[0] for one in (ours, theirs)]
+    assert_same(*moved)
+    with pytest.raises(ValueError, match="reads the hyperparameter 'dropout'"):
+        train.network({})
+
+
+def test_a_method_is_one_function_to_jit():
+    """Looked up again, it is the same, and what was compiled for it is found; a run that is gone is forgotten."""
+    net, batch = Counted(NET), sine().train
+    train = make(net.net)
+    state = train.init(HYPER, batch, key=KEY)
+    for _ in range(3):
+        state, _ = jax.jit(train.update)(state, HYPER, batch)
+    assert net.count == 1
+    alive = weakref.ref(train)
+    del train
+    gc.collect()
+    assert alive() is None

@@ -190,7 +190,7 @@ def _program(
     function: Callable[..., Any], plan: rr.lanes.Plan, lanes: Any, shared: Any
 ) -> tuple[Callable[..., Any], Any, Any]:
     """The compiled program, and its arguments where it wants them."""
-    compiled = rr.lanes.lower(function, plan, lanes, shared).compile()
+    compiled = rr.lanes.trace(function, plan, lanes, shared).lower().compile()
     (lanes, shared), _ = jax.device_put(((lanes, shared), {}), compiled.input_shardings)
     return compiled, lanes, shared
 

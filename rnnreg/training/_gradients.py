@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg.data import Batch, take_rows
+from rnnreg.objective import Objective
 
 Params = dict[str, Any]
 
@@ -37,7 +38,7 @@ class Gradients(NamedTuple):
 
 
 def gradients_of(
-    objective: Callable, params: Params, *arguments: Any, key: Array, **start: Any
+    objective: Objective, params: Params, *arguments: Any, key: Array, **start: Any
 ) -> Gradients:
     """Value and gradient of `objective(params, hyper, batch, penalty_state, key=…, train=True, **start)`.
 
@@ -51,7 +52,7 @@ def gradients_of(
 
 
 def split_gradients_of(
-    objective: Callable,
+    objective: Objective,
     params: Params,
     hyper: Mapping[str, Any],
     batch: Batch,
