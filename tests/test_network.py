@@ -688,7 +688,7 @@ def test_a_users_own_cell_goes_through_everything():
     @jax.value_and_grad
     def step(params):
         hyper, states = {"l2": 0.1, "decay": 0.01}, {"l2": (), "decay": ()}
-        return objective(params, batch, hyper, states, key=jax.random.key(1), train=True)[0]
+        return objective(params, hyper, batch, states, key=jax.random.key(1), train=True)[0]
 
     first, gradient = step(params)
     assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))

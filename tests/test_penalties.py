@@ -205,7 +205,7 @@ def _total(penalties, net=NET, loss=LOSS):
 
     def total(params, batch, hyper):
         states = {name: penalty.init(params) for name, penalty in penalties.items()}
-        value, (parts, _) = objective(params, batch, hyper, states, key=None, train=False)
+        value, (parts, _) = objective(params, hyper, batch, states, key=None, train=False)
         return value, parts
 
     return jax.jit(total)
@@ -265,7 +265,7 @@ def test_objective_is_strict_about_types_and_ranks():
         def total(params, lam, objective=objective, batch=batch):
             hyper = {"l2": lam, "energy": lam}
             state = {"l2": (), "energy": ()}
-            return objective(params, batch, hyper, state, key=jax.random.key(0), train=True)[0]
+            return objective(params, hyper, batch, state, key=jax.random.key(0), train=True)[0]
 
         with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
             jax.eval_shape(jax.grad(total), params, jnp.ones(()))
@@ -362,7 +362,7 @@ def _context(net, needs, params, batch):
     @jax.jit
     def run(params):
         hyper, state = {"spy": 1.0}, {"spy": ()}
-        return objective(params, batch, hyper, state, key=None, train=False)[1][1]["spy"]
+        return objective(params, hyper, batch, state, key=None, train=False)[1][1]["spy"]
 
     return run(params)
 
@@ -435,7 +435,7 @@ def test_a_penalty_can_take_the_step_apart(name):
 
     def penalty(params):
         hyper, state = {"jacobian": 1.0}, {"jacobian": ()}
-        _, (parts, state) = objective(params, batch, hyper, state, key=None, train=False)
+        _, (parts, state) = objective(params, hyper, batch, state, key=None, train=False)
         return parts.penalties["jacobian"], state["jacobian"]
 
     (measured, (next_h, states)), gradient = jax.jit(jax.value_and_grad(penalty, has_aux=True))(
@@ -474,7 +474,7 @@ def test_a_penalty_may_keep_a_state_of_its_own():
     state = {"count": counter.init(params), "l2": ()}
     for _ in range(3):
         _, (_, state) = objective(
-            params, batch, {"count": 0.0, "l2": 0.0}, state, key=None, train=False
+            params, {"count": 0.0, "l2": 0.0}, batch, state, key=None, train=False
         )
     assert int(state["count"]) == 3
 

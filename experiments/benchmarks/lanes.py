@@ -133,7 +133,7 @@ def ours(problem: Problem, who: str) -> Entry:
     key = jax.random.key(0)
 
     def step(state, batch):  # nothing is drawn, and a key cannot be repeated as other leaves can
-        state, info = train.update(state._replace(key=key), batch, {})
+        state, info = train.update(state._replace(key=key), {}, batch)
         return state._replace(key=None), info.data_loss
 
     # the last lane again, where the lanes do not divide evenly
@@ -181,7 +181,7 @@ def _program(
     function: Callable[..., Any], plan: rr.lanes.Plan, lanes: Any, shared: Any
 ) -> tuple[Callable[..., Any], Any, Any]:
     """The compiled program, and its arguments where it wants them."""
-    compiled = rr.lanes.lower(function, plan, lanes, shared).compile()
+    compiled = rr.lanes.trace(function, plan, lanes, shared).lower().compile()
     (lanes, shared), _ = jax.device_put(((lanes, shared), {}), compiled.input_shardings)
     return compiled, lanes, shared
 
