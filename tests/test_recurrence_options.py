@@ -68,8 +68,8 @@ def test_memory_changes_nothing(name, backend, direction, memories):
     given, mask = split(draw(case))
     options = {"backend": backend, "reverse": DIRECTIONS[direction]}
     full = results(functools.partial(unroll, **options), case.cell, given, mask)
-    for memory in memories:
-        run = functools.partial(unroll, remat=memory, **options)
+    for remat in memories:
+        run = functools.partial(unroll, remat=remat, **options)
         assert_close(results(run, case.cell, given, mask), full)
 
 
@@ -104,10 +104,10 @@ TRUNCATIONS = [
 
 @pytest.mark.numerics
 @pytest.mark.parametrize(("name", "backend", "direction", "steps", "remat"), TRUNCATIONS)
-def test_truncation_equals_one_by_hand(name, backend, direction, steps, memory):
+def test_truncation_equals_one_by_hand(name, backend, direction, steps, remat):
     case, reverse = CASES[name], DIRECTIONS[direction]
     given, mask = split(draw(case, steps=steps))
-    run = functools.partial(unroll, backend=backend, reverse=reverse, remat=memory)
+    run = functools.partial(unroll, backend=backend, reverse=reverse, remat=remat)
     by_hand = results(functools.partial(cut_by_hand, 3, reverse), case.cell, given, mask)
     cut = results(functools.partial(run, truncate=3), case.cell, given, mask)
     assert_close(cut, by_hand)
