@@ -352,3 +352,27 @@ def test_networks_agree(name):
     assert_close(results(backend="fused"), expected)
     if name == "both_directions":
         assert_close(results(backend="auto", remat="sqrt"), expected)
+
+
+# ---- a mask for each unit -------------------------------------------------------------------------
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_a_unit_whose_step_is_masked_holds_its_state(backend):
+    """Zoneout: a mask `[T, B, H]` is a choice, unit by unit, between the new state and the old one."""
+    cell, case = LSTM, CASES["lstm"]
+    given = draw(case, but=("mask", "recurrent_mask", "perturbations"))
+    keep = jnp.asarray(np.random.default_rng(1).random((LONG, BATCH, HIDDEN)) < 0.6)
+    _, states = unroll(cell, **given, mask=keep, backend=backend)
+    step, old = rr.recurrence.cell_step(cell), given["state"]
+    for t in range(LONG):
+        new = step(given["params"], old, given["xs"][t])
+        old = jax.tree.map(lambda n, o, t=t: jnp.where(keep[t], n, o), new, old)
+        assert_close(jax.tree.map(lambda leaf, t=t: leaf[t], states), old, loosen=10)
+
+    def value(params, backend):
+        return wave(given | {"params": params, "mask": keep}, cell, backend=backend)
+
+    gradients = [jax.grad(value)(given["params"], one) for one in (backend, "scan")]
+    assert_close(*gradients, loosen=10)
