@@ -249,11 +249,12 @@ def test_a_result_says_what_its_runs_were(base):
     (network,), (optimizer,), (penalties,) = (
         config[name] for name in ("network", "optimizer", "penalties")
     )
-    assert network["layers"][0]["cell"] == "elman"
-    assert network["layers"][0]["hidden_size"] == 4
+    cell = network["layers"][0]["cell"]
+    assert (cell["factory"], cell["hidden_size"]) == ("elman", 4)
     assert (network["readout"], network["output_size"]) == ("last", 1)
     assert (network["function_of_hyper"], network["reads"]) == (False, [])
     assert (optimizer["function_of_hyper"], optimizer["reads"]) == (True, ["learning_rate"])
+    assert penalties["l2"]["name"] == "l2"
     assert penalties["l2"]["covers"] == ["layer_0/W_hh", "layer_0/W_xh", "readout/W_hy"]
     assert config["loss"] == [
         {"name": "squared_error", "reduction": "mean", "mean_over_rows": True}

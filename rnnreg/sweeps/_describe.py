@@ -10,32 +10,17 @@ import jax
 import numpy as np
 
 from rnnreg._tree import leaf_paths
+from rnnreg.cells._base import plain
 from rnnreg.data import Scaling, Split
 from rnnreg.losses import DataLoss
-from rnnreg.networks import Network, explain
+from rnnreg.networks import Network, describe, explain, weight_paths
 from rnnreg.penalties import Penalty
 from rnnreg.sweeps._folds import Folds
 
 
 def describe_network(net: Network, *, reads: list[str] | None) -> dict[str, Any]:
-    """The layers of a network, what it reads of `hyper` (None if it is no function of it), and how it is computed."""
-    return {
-        "function_of_hyper": reads is not None,
-        "reads": reads or [],
-        "layers": [
-            {
-                "cell": entry.cell.name,
-                "hidden_size": entry.cell.hidden_size,
-                "repeat": entry.repeat,
-                "bidirectional": entry.bidirectional,
-            }
-            for entry in net.layers
-        ],
-        "readout": net.readout,
-        "output_size": net.output_size,
-        "recurrence": dict(net.recurrence._asdict()),
-        "random": net.random,
-    }
+    """What a network is made of, and what it reads of `hyper` (None if it is no function of it)."""
+    return {"function_of_hyper": reads is not None, "reads": reads or [], **describe(net)}
 
 
 def describe_recurrence(net: Network, params: dict[str, Any], input_size: int) -> dict[str, Any]:
@@ -55,10 +40,18 @@ def describe_optimizer(state: Any, *, reads: list[str] | None) -> dict[str, Any]
     }
 
 
-def describe_penalties(penalties: Mapping[str, Penalty], params: Any) -> dict[str, Any]:
-    """By name, which is that of its λ: the leaves that a penalty covers, and what it needs besides them."""
+def describe_penalties(
+    penalties: Mapping[str, Penalty], net: Network, params: Any
+) -> dict[str, Any]:
+    """By name, which is that of its λ: how a penalty was made, the leaves that it covers, and what it needs besides."""
+    weights = weight_paths(net, params)
     return {
-        name: {"covers": list(penalty.covers(params)), "needs": sorted(penalty.needs)}
+        name: {
+            "name": penalty.name,
+            "arguments": {key: plain(value) for key, value in penalty.arguments},
+            "covers": list(penalty.covers(params, weights)),
+            "needs": sorted(penalty.needs),
+        }
         for name, penalty in penalties.items()
     }
 

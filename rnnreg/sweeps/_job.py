@@ -28,7 +28,8 @@ from rnnreg.sweeps._describe import (
 from rnnreg.sweeps._dry_run import Estimate, estimate
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._names import axes_of, plain_name
-from rnnreg.training import Hyper, Run, Settings, Train, check_data
+from rnnreg.training import Run, Settings, Train, check_data
+from rnnreg.training._settings import Hyper
 
 
 class Request(NamedTuple):
@@ -306,7 +307,7 @@ def _describe(
         "network": describe_network(traced.network, reads=traced.network_reads),
         "recurrence": describe_recurrence(traced.network, made, input_size),
         "optimizer": describe_optimizer(traced.optimizer_state, reads=traced.optimizer_reads),
-        "penalties": describe_penalties(settings.penalties, made),
+        "penalties": describe_penalties(settings.penalties, traced.network, made),
         "loss": describe_function(settings.loss),
         "metrics": {name: describe_function(one) for name, one in settings.metrics.items()},
         "data": describe_data(data, folds),
