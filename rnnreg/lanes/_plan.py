@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from rnnreg._checks import is_count
-from rnnreg.lanes._calibration import Calibration, load_calibration
+from rnnreg.lanes._rates import Calibration, load_calibration
 from rnnreg.runtime import available_cores
 
 PLANS = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
