@@ -9,7 +9,8 @@ from sklearn.model_selection import KFold
 from small import HYPER, assert_same, make, sine
 
 import rnnreg as rr
-from rnnreg.diagnostics import Track, gradient_flow, track_gradient_flow
+from rnnreg.diagnostics import gradient_flow, track_gradient_flow
+from rnnreg.training import Track
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
