@@ -55,7 +55,8 @@ def read_tree(path: Path) -> tuple[xr.Dataset, tuple[Group, ...], dict[str, Any]
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}.")
     try:
-        tree = xr.load_datatree(path, engine="h5netcdf")
+        with xr.open_datatree(path, engine="h5netcdf") as opened:
+            tree = opened.load()
     except OSError as error:
         raise ValueError(f"{path} is not a netCDF file ({error}).") from error
     if "rnnreg" not in tree.attrs:
