@@ -223,7 +223,7 @@ def sunspots(config: Config, key: Any) -> vanishing.Path:
     result = rr.sweep(train, grid, data, seeds=config.seeds, key=key)
 
     def flow_of(params):
-        net = train.settings.net
+        net = train.network({})
         return rr.diagnostics.gradient_flow(net, _sunspots.LOSS, params, data.train)
 
     return vanishing.measure(result, {}, flow_of, dim="seed")

@@ -42,7 +42,8 @@ ROOMS = [
 ]
 
 # Imported inside the function that uses them: together they cost more than jax itself.
-HEAVY = ["sklearn", "scipy.stats", "matplotlib", "xarray", "pandas", "h5netcdf", "orbax", "tyro"]
+HEAVY = ["flax", "optax", "sklearn", "scipy.stats", "matplotlib", "xarray", "pandas", "h5netcdf"]
+HEAVY += ["orbax", "tyro", "jax.extend"]
 PEERS = ["torch", "keras", "tensorflow", "equinox", "statsmodels"]
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -122,15 +123,16 @@ def test_import_makes_no_array():
     assert fresh("import rnnreg.runtime; print(rnnreg.runtime.use_all_cores(3))") == 3
 
 
-def test_import_adds_less_than_a_second_to_jax():
+def test_import_adds_less_than_three_tenths_of_a_second_to_jax():
+    # Seconds of this process, not of the clock: other processes on the machine do not count.
     code = (
-        "import json, time, jax, jax.numpy; start = time.perf_counter(); import rnnreg; "
-        "print(json.dumps(time.perf_counter() - start))"
+        "import json, time, jax, jax.numpy; start = time.process_time(); import rnnreg; "
+        "print(json.dumps(time.process_time() - start))"
     )
     seconds = []
     for _ in range(3):  # a busy machine may be slow once; a slow import is slow every time
         seconds.append(fresh(code))
-        if seconds[-1] < 1.0:
+        if seconds[-1] < 0.3:
             return
     pytest.fail(f"import rnnreg took {seconds} seconds beside jax")
 
