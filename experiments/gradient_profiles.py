@@ -12,8 +12,7 @@ paper: the same hidden size for all, and initial states of zero.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +21,7 @@ import optax
 
 import rnnreg as rr
 from experiments import _latch as latch
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, run, text_table
 from rnnreg.cells import LSTMState
 
 PAPER = "expected here, after Arjovsky, Shah & Bengio 2016, Fig. 4"
@@ -31,11 +30,9 @@ LATCH_STEPS = (100, 400, 1600)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the gradient profiles."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     cells: tuple[str, ...] = (
         "tanh, Gaussian",
         "tanh, orthogonal",
@@ -59,8 +56,6 @@ class Config:
     """Starts of each cell."""
     latch_weights: int = 2000
     """Grid of w for the one-unit latch, finer towards 1."""
-    out: Path = Path("results/gradient_profiles")
-    """Where figures and summary.json go."""
 
 
 PRESETS = {
@@ -283,9 +278,9 @@ def profile_claims(slopes) -> list[Claim]:
         claims.append(
             Claim.at_least(
                 f"{moment}: {slow} keeps more than {fast} (difference of d ln r/dℓ, less 2 SE)",
+                0.0,
+                difference.mean() - 2 * spread(difference),
                 source=PAPER if "chrono" not in slow else "Tallec & Ollivier 2018",
-                expected=0.0,
-                measured=float(difference.mean() - 2 * spread(difference)),
             )
         )
     return claims
@@ -297,10 +292,10 @@ def path_claims(paths) -> list[Claim]:
     return [
         Claim.close(
             f"∏ f over {PATH_STEPS} steps, {name}",
+            expected,
+            path,
             source="σ(b_f)^100, derived here",
-            expected=expected,
             tolerance=0.01 * expected,
-            measured=path,
         )
         for expected, (name, path) in zip(quoted, paths.items(), strict=True)
     ]
@@ -314,63 +309,60 @@ def latch_claims(held) -> list[Claim]:
     claims = [
         Claim.at_most(
             "latch: largest margin at any w < 1",
+            1e-6,
+            held["margin_measured"][below].max(),
             source=bengio,
-            expected=1e-6,
-            measured=float(held["margin_measured"][below].max()),
         ),
         Claim.at_most(
             "latch: margin at w > 1, measured − (√(w(w−1)) − artanh √(1−1/w)), largest difference",
+            1e-4,
+            np.abs(held["margin_measured"] - held["margin"])[above].max(),
             source=here,
-            expected=1e-4,
-            measured=float(np.abs(held["margin_measured"] - held["margin"])[above].max()),
         ),
         Claim.close(
             f"latch: λ_c, above which forgetting is better, T = {LATCH_STEPS[-1]}",
+            held["lambda_c"],
+            path.lambda_c,
             source=here,
-            expected=held["lambda_c"],
             tolerance=0.01 * held["lambda_c"],
-            measured=path.lambda_c,
         ),
     ]
     for T, allowed in zip(LATCH_STEPS, (0.2, 0.1, 0.05), strict=True):
         claims.append(
             Claim.close(
                 f"latch: λ_s, above which no minimum with memory is left, T = {T}",
+                held["lambda_s"][T],
+                held["paths"][T].lambda_s,
                 source="expansion in 1/√T, derived here",
-                expected=held["lambda_s"][T],
                 tolerance=allowed * held["lambda_s"][T],
-                measured=held["paths"][T].lambda_s,
             )
         )
     return [
         *claims,
         Claim.at_most(
             "latch: the margin only falls with λ (largest step up)",
+            0.0,
+            np.diff(path.margin).max(),
             source=here,
-            expected=0.0,
-            measured=float(np.diff(path.margin).max()),
         ),
         Claim.at_least(
             "latch: the gradient's factor a step only rises with λ, while w > 1 (smallest step)",
+            0.0,
+            np.diff(path.shrink[path.w > 1]).min(),
             source=bengio + ": what is held safely has a vanishing gradient",
-            expected=0.0,
-            measured=float(np.diff(path.shrink[path.w > 1]).min()),
         ),
         Claim.close(
             f"latch: w where memory ends, T = {LATCH_STEPS[-1]}",
+            1.0,
+            path.w[-1],
             source=bengio + ": threshold w = 1",
-            expected=1.0,
             tolerance=2 / LATCH_STEPS[-1],
-            measured=float(path.w[-1]),
         ),
     ]
 
 
 def profile_figure(config: Config, task, found, paths) -> None:
     """Whole loss and last step's loss, at the start and after training; the forget gates alone beside the latter."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     from rnnreg.plotting._style import CYCLE
@@ -379,100 +371,95 @@ def profile_figure(config: Config, task, found, paths) -> None:
     styles = dict(zip(names, ["-", "-", "-", "-", "-", "--", "--", "--"], strict=True))
     colors = dict(zip(names, [*CYCLE[:5], *CYCLE[:3]], strict=True))
     titles = {"start": "at the start", "trained": f"after {config.num_updates} updates"}
-    with rr.plotting.style():
-        fig, axes = plt.subplots(2, 2, figsize=(9.2, 6.2), sharex=True, sharey="row")
-        for column, (moment, title) in enumerate(titles.items()):
-            for name, profile in found.items():
-                style, color = styles[name], colors[name]
-                for row, curves in enumerate((profile.whole[moment], profile.last[moment])):
-                    steps = task.num_steps - 1 - np.arange(curves.shape[1])
-                    logs = np.log(np.where(curves > 0, curves, np.nan))
-                    middle = np.nanmean(logs, axis=0)
-                    error = np.nanstd(logs, axis=0, ddof=1) / np.sqrt(len(logs))
-                    axes[row, column].plot(
-                        steps,
-                        np.exp(middle),
-                        linestyle=style,
-                        color=color,
-                        label=name.replace("b_f", "b$_f$"),
-                    )
-                    axes[row, column].fill_between(
-                        steps,
-                        np.exp(middle - error),
-                        np.exp(middle + error),
-                        color=color,
-                        alpha=0.15,
-                        linewidth=0,
-                    )
-            axes[0, column].set_title(f"({'ab'[column]}) whole loss, {title}", loc="left")
-            axes[1, column].set_title(f"({'cd'[column]}) last step's loss, {title}", loc="left")
-            axes[1, column].set_xlabel("step t")
-        for ax in axes.flat:
-            ax.set_yscale("log")
-            for first in (0, task.num_steps - 10):
-                ax.axvspan(first, first + 9, color="0.92", linewidth=0, zorder=0)
-        for name, path in paths.items():
-            color = colors[name.partition(", slowest")[0]]
-            axes[1, 0].plot(task.num_steps - 1 - PATH_STEPS, path, "s", color=color, markersize=5)
-        axes[0, 0].set_ylabel("‖∂C/∂h$_t$‖, whole loss")
-        axes[1, 0].set_ylabel("‖∂L$_{last}$/∂h$_t$‖ over its last value")
-        axes[1, 0].set_ylim(1e-33, 10)
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        fig.legend(
-            handles,
-            labels,
-            loc="outside upper center",
-            ncols=4,
-            title=f"copy memory, T = {config.delay}: geometric mean of {config.seeds} seeds, bands ± 1 SE; "
-            "grey: symbols shown, recalled\n"
-            f"squares in (c): forget gates alone, {PATH_STEPS} steps (chrono: slowest unit)",
-        )
-        rr.plotting.save(fig, config.out / "profiles", close=True)
+    fig, axes = plt.subplots(2, 2, figsize=(9.2, 6.2), sharex=True, sharey="row")
+    for column, (moment, title) in enumerate(titles.items()):
+        for name, profile in found.items():
+            style, color = styles[name], colors[name]
+            for row, curves in enumerate((profile.whole[moment], profile.last[moment])):
+                steps = task.num_steps - 1 - np.arange(curves.shape[1])
+                logs = np.log(np.where(curves > 0, curves, np.nan))
+                middle = np.nanmean(logs, axis=0)
+                error = np.nanstd(logs, axis=0, ddof=1) / np.sqrt(len(logs))
+                axes[row, column].plot(
+                    steps,
+                    np.exp(middle),
+                    linestyle=style,
+                    color=color,
+                    label=name.replace("b_f", "b$_f$"),
+                )
+                axes[row, column].fill_between(
+                    steps,
+                    np.exp(middle - error),
+                    np.exp(middle + error),
+                    color=color,
+                    alpha=0.15,
+                    linewidth=0,
+                )
+        axes[0, column].set_title(f"({'ab'[column]}) whole loss, {title}", loc="left")
+        axes[1, column].set_title(f"({'cd'[column]}) last step's loss, {title}", loc="left")
+        axes[1, column].set_xlabel("step t")
+    for ax in axes.flat:
+        ax.set_yscale("log")
+        for first in (0, task.num_steps - 10):
+            ax.axvspan(first, first + 9, color="0.92", linewidth=0, zorder=0)
+    for name, path in paths.items():
+        color = colors[name.partition(", slowest")[0]]
+        axes[1, 0].plot(task.num_steps - 1 - PATH_STEPS, path, "s", color=color, markersize=5)
+    axes[0, 0].set_ylabel("‖∂C/∂h$_t$‖, whole loss")
+    axes[1, 0].set_ylabel("‖∂L$_{last}$/∂h$_t$‖ over its last value")
+    axes[1, 0].set_ylim(1e-33, 10)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    fig.legend(
+        handles,
+        labels,
+        loc="outside upper center",
+        ncols=4,
+        title=f"copy memory, T = {config.delay}: geometric mean of {config.seeds} seeds, bands ± 1 SE; "
+        "grey: symbols shown, recalled\n"
+        f"squares in (c): forget gates alone, {PATH_STEPS} steps (chrono: slowest unit)",
+    )
+    rr.plotting.save(fig, config.out / "profiles", close=True)
 
 
 def latch_figure(config: Config, held) -> None:
     """Margin against w; weight, margin and gradient's factor against λ."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     from rnnreg.plotting._style import CYCLE, legend_above, title_above
 
     path = held["paths"][LATCH_STEPS[-1]]
-    with rr.plotting.style():
-        fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7))
-        w = np.linspace(0.4, 4.2, 300)
-        left.plot(w, latch.margin(w), color=CYCLE[0], label="closed form")
-        left.plot(held["w"], held["margin_measured"], "o", color=CYCLE[1], label="by halving")
-        left.axvline(1, color="0.5", linestyle=":", label="threshold w = 1")
-        left.set_xlabel("recurrent weight w")
-        left.set_ylabel("margin: opposing input withstood")
-        left.legend()
-        left.set_title("(a) h ← tanh(w h + u): a bit held against −u", loc="left")
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7))
+    w = np.linspace(0.4, 4.2, 300)
+    left.plot(w, latch.margin(w), color=CYCLE[0], label="closed form")
+    left.plot(held["w"], held["margin_measured"], "o", color=CYCLE[1], label="by halving")
+    left.axvline(1, color="0.5", linestyle=":", label="threshold w = 1")
+    left.set_xlabel("recurrent weight w")
+    left.set_ylabel("margin: opposing input withstood")
+    left.legend()
+    left.set_title("(a) h ← tanh(w h + u): a bit held against −u", loc="left")
 
-        series = (
-            (path.w, "weight w"),
-            (path.margin, "margin"),
-            (path.shrink, "gradient's factor a step"),
-        )
-        for place, (values, label) in enumerate(series):
-            right.plot(path.lam, values, color=CYCLE[place], label=label)
-        marks = (
-            (path.lambda_c, "--", "λ$_c$"),
-            (path.lambda_s, ":", "λ$_s$"),
-        )
-        for at, style, label in marks:
-            right.axvline(at, color="0.4", linestyle=style)
-            right.text(at, 0.6, label + " ", transform=right.get_xaxis_transform(), ha="right")
-        right.set_xscale("log")
-        right.set_xlabel("λ")
-        right.set_ylabel("w, margin, factor w(1 − h*²)")
-        right.set_ylim(bottom=0)
-        legend_above(right)
-        title_above(right, f"(b) at the minimum of (1 − h$_T$)² + λw², T = {LATCH_STEPS[-1]}")
-        rr.plotting.save(fig, config.out / "latch", close=True)
+    series = (
+        (path.w, "weight w"),
+        (path.margin, "margin"),
+        (path.shrink, "gradient's factor a step"),
+    )
+    for place, (values, label) in enumerate(series):
+        right.plot(path.lam, values, color=CYCLE[place], label=label)
+    marks = (
+        (path.lambda_c, "--", "λ$_c$"),
+        (path.lambda_s, ":", "λ$_s$"),
+    )
+    for at, style, label in marks:
+        right.axvline(at, color="0.4", linestyle=style)
+        right.text(at, 0.6, label + " ", transform=right.get_xaxis_transform(), ha="right")
+    right.set_xscale("log")
+    right.set_xlabel("λ")
+    right.set_ylabel("w, margin, factor w(1 − h*²)")
+    right.set_ylim(bottom=0)
+    legend_above(right)
+    title_above(right, f"(b) at the minimum of (1 − h$_T$)² + λw², T = {LATCH_STEPS[-1]}")
+    rr.plotting.save(fig, config.out / "latch", close=True)
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS)

@@ -13,7 +13,6 @@ years; 1980–2008 is the clean test (of the network: for AR(9) on the square-ro
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Literal
 
 import jax
@@ -22,7 +21,7 @@ import numpy as np
 
 import rnnreg as rr
 from experiments import _linear as linear
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, run, text_table
 from experiments._sunspots import LambdaPath, log_grid, make_train, sunspots
 
 SPANS = {
@@ -35,11 +34,9 @@ TESTS = [name for name, span in SPANS.items() if span]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the λ sweep."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     transform: Literal["identity", "sqrt"] = "identity"
     """Scale on which the series is learned; "sqrt" is 2(√(1 + x) − 1)."""
     window: int = 9
@@ -62,8 +59,6 @@ class Config:
     """Blocks of consecutive target years."""
     rule: Literal["min", "1se", "paired_1se"] = "min"
     """Which λ is the chosen one: λ_min, since a forecast is wanted and not the simplest network."""
-    out: Path = Path("results/lambda_sweep")
-    """Where figures, sweep.nc and summary.json go."""
 
 
 PRESETS = {"quick": {"num_lambdas": 7, "seeds": 3, "num_updates": 150}, "full": {}}
@@ -265,73 +260,64 @@ def _claims(config, result, scores, comparisons, path, chosen: int, plain: int) 
     claims = [
         Claim.at_most(
             "ARV of the chosen network on 1921-1955",
+            0.11,
+            scores["chosen"]["test_1921_1955"]["arv"].value,
             source=source,
-            expected=0.11,
-            measured=scores["chosen"]["test_1921_1955"]["arv"].value,
         )
     ]
     for span in TESTS:
         claims.append(
             Claim.at_most(
                 f"chosen clearly better than unregularised, {span} (paired bootstrap p)",
+                0.05,
+                comparisons[f"chosen - unregularised, {span}"].p_better,
                 source=source,
-                expected=0.05,
-                measured=comparisons[f"chosen - unregularised, {span}"].p_better,
             )
         )
     for span in TESTS:
         claims.append(
             Claim.at_most(
                 f"one chosen network clearly better than one unregularised, {span} (paired p)",
+                0.05,
+                comparisons[f"one network, chosen - unregularised, {span}"].p_better,
                 source="this project, added after the first run",
-                expected=0.05,
-                measured=comparisons[f"one network, chosen - unregularised, {span}"].p_better,
             )
         )
     claims.append(
         Claim.at_least(
             "chosen not worse than AR(9) on the square root, all tests (paired bootstrap p of 'worse')",
+            0.05,
+            comparisons["chosen - ar9_sqrt, all tests"].p_worse,
             source=source,
-            expected=0.05,
-            measured=comparisons["chosen - ar9_sqrt, all tests"].p_worse,
         )
     )
     for span in TESTS:
         claims.append(
             Claim.at_most(
                 f"aim: ARV less than AR(9) on the square root, {span} (difference)",
+                0.0,
+                comparisons[f"chosen - ar9_sqrt, {span}"].difference,
                 source=source,
-                expected=0.0,
-                measured=comparisons[f"chosen - ar9_sqrt, {span}"].difference,
             )
         )
     lag = min(10, config.window - 1)
     claims += [
         Claim.at_most(
             "λ shrinks the recurrent matrix: ρ(W_hh) at the chosen λ over ρ at λ = 0",
+            1.0,
+            path.rho[chosen].mean() / path.rho[plain].mean(),
             source="Pascanu, Mikolov & Bengio 2013, section 3.1",
-            expected=1.0,
-            measured=float(path.rho[chosen].mean() / path.rho[plain].mean()),
         ),
         Claim.at_most(
             f"gradients vanish sooner: r({lag}) at the chosen λ over r({lag}) at λ = 0",
+            1.0,
+            path.ratio[chosen, lag] / path.ratio[plain, lag],
             source="Pascanu, Mikolov & Bengio 2013, section 3.1",
-            expected=1.0,
-            measured=float(path.ratio[chosen, lag] / path.ratio[plain, lag]),
         ),
         Claim.close(
-            "compilations of the run",
-            source=source,
-            expected=1,
-            tolerance=0,
-            measured=result.config["compilations"],
+            "compilations of the run", 1, result.config["compilations"], source=source, tolerance=0
         ),
-        Claim.at_most(
-            "seconds of computing",
-            source=source,
-            expected=120,
-            measured=result.config["seconds_compute"],
-        ),
+        Claim.at_most("seconds of computing", 120, result.config["seconds_compute"], source=source),
     ]
     return claims
 
@@ -384,9 +370,6 @@ def _score_table(scores) -> str:
 
 
 def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     out = config.out
@@ -414,15 +397,14 @@ def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth
         ax.set_xlabel("steps back ℓ (years)")
 
     panels = {"cv_curve": cv_curve, "weights": weights, "gradient_flow": gradient_flow}
-    with rr.plotting.style():
-        for name, draw in panels.items():
-            figure, ax = plt.subplots(figsize=(4.6, 3.6))
-            draw(ax)
-            rr.plotting.save(figure, out / name, close=True)
-        figure, axes = plt.subplots(1, 3, figsize=(12.6, 3.8))
-        for ax, draw in zip(axes, panels.values(), strict=True):
-            draw(ax)
-        rr.plotting.save(figure, out / "overview", close=True)
+    for name, draw in panels.items():
+        figure, ax = plt.subplots(figsize=(4.6, 3.6))
+        draw(ax)
+        rr.plotting.save(figure, out / name, close=True)
+    figure, axes = plt.subplots(1, 3, figsize=(12.6, 3.8))
+    for ax, draw in zip(axes, panels.values(), strict=True):
+        draw(ax)
+    rr.plotting.save(figure, out / "overview", close=True)
 
     years = np.concatenate([_years(config)[span] for span in TESTS])
     series_years, values = rr.datasets.sunspot_series()
@@ -434,8 +416,7 @@ def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth
         for name, lam in (("unregularised", 0.0), ("chosen", choice.lam))
     }
     free_name = f"free-running from 1920, λ = {choice.lam:.2g}"
-    with rr.plotting.style():
-        figure, axes = plt.subplots(figsize=(7.2, 3.4))
+    figure, axes = plt.subplots(figsize=(7.2, 3.4))
     rr.plotting.forecast(
         series_years[shown],
         values[shown],
@@ -452,4 +433,4 @@ def _figures(config, data, result, choice, path, chosen, plain, forecasts, truth
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS)

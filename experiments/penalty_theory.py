@@ -12,8 +12,7 @@ Everything is trained by `rr.make_train` with optax.sgd in float64, hundreds of 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,17 +20,15 @@ import numpy as np
 import rnnreg as rr
 from experiments import _memory_theory as theory
 from experiments import _penalty_runs as runs
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, run, text_table
 
 SOURCE = "closed form"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the theory of λ‖W‖²."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     num_steps: tuple[int, ...] = (5, 10, 20, 50, 100)
     """T of the chains."""
     start: float = 0.9
@@ -46,8 +43,6 @@ class Config:
     """λ of a warm path, from 0 to 1.25 λ_s."""
     decay_updates: int = 200
     """Updates of descent on λ‖W‖² alone."""
-    out: Path = Path("results/penalty_theory")
-    """Where the figure and summary.json go."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -154,31 +149,31 @@ def _claims(config: Config, measured: Measured) -> list[Claim]:
     claims = [
         Claim.close(
             "ρ(W(t)) / ρ₀(1 − 2ηλ)^t − 1, largest",
+            0.0,
+            np.abs(decay.rho / decay.theory - 1).max(),
             source=SOURCE,
-            expected=0.0,
             tolerance=1e-10,
-            measured=float(np.abs(decay.rho / decay.theory - 1).max()),
         ),
         Claim.close(
             "one linear step − ridge, largest element",
+            0.0,
+            np.abs(measured.ridge - measured.ridge_theory).max(),
             source=SOURCE,
-            expected=0.0,
             tolerance=1e-10,
-            measured=float(np.abs(measured.ridge - measured.ridge_theory).max()),
         ),
         Claim.close(
             "AR(1): ŵ − âσ²/(σ² + λ), largest",
+            0.0,
+            np.abs(measured.ar - measured.ar_theory).max(),
             source=SOURCE,
-            expected=0.0,
             tolerance=1e-10,
-            measured=float(np.abs(measured.ar - measured.ar_theory).max()),
         ),
         Claim.close(
             "AR(1), â > 1: λ at which ŵ = 1, over σ²(â − 1)",
+            1.0,
+            measured.ar_crossing / measured.ar_critical,
             source=SOURCE,
-            expected=1.0,
             tolerance=0.01,
-            measured=measured.ar_crossing / measured.ar_critical,
         ),
     ]
     cold = runs.cold_theory(T, config.start)
@@ -192,31 +187,31 @@ def _claims(config: Config, measured: Measured) -> list[Claim]:
                 claims.append(
                     Claim.close(
                         f"chain T = {steps}: {name}",
+                        expected,
+                        value,
                         source=SOURCE,
-                        expected=expected,
                         tolerance=tolerance * expected,
-                        measured=float(value),
                     )
                 )
     last = _last_alive(paths.up)
     claims += [
         Claim.at_least(
             "the jump is of first order: w^T at the last λ with a memory, least over T",
+            0.375,
+            np.take_along_axis(paths.up, last[:, None], 1).min(),
             source="closed form: (T−2)/(2T−2) at λ_s, at least 3/8",
-            expected=0.375,
-            measured=float(np.take_along_axis(paths.up, last[:, None], 1).min()),
         ),
         Claim.at_most(
             "… and w^T one step of λ further, largest over T",
+            0.01,
+            np.take_along_axis(paths.up, last[:, None] + 1, 1).max(),
             source=SOURCE,
-            expected=0.01,
-            measured=float(np.take_along_axis(paths.up, last[:, None] + 1, 1).max()),
         ),
         Claim.at_most(
             "the way back never returns: w^T on the way down to λ = 0, largest",
+            1e-3,
+            paths.down[np.arange(len(T)), :].max(axis=1).max(),
             source="closed form: w = 0 is a local minimum for T ≥ 3",
-            expected=1e-3,
-            measured=float(paths.down[np.arange(len(T)), :].max(axis=1).max()),
         ),
     ]
     return claims
@@ -232,14 +227,13 @@ def _figure(config: Config, measured: Measured):
 
     from rnnreg.plotting._style import CYCLE
 
-    with rr.plotting.style():
-        figure, axes = plt.subplots(2, 2, figsize=(7.4, 5.6))
-        _draw_decay(axes[0, 0], measured, CYCLE)
-        _draw_ar(axes[0, 1], measured, CYCLE)
-        _draw_paths(axes[1, 0], config, measured, CYCLE)
-        _draw_thresholds(axes[1, 1], config, measured, CYCLE)
-        for ax, letter in zip(axes.ravel(), "abcd", strict=True):
-            ax.set_title(letter, loc="left", fontweight="bold")
+    figure, axes = plt.subplots(2, 2, figsize=(7.4, 5.6))
+    _draw_decay(axes[0, 0], measured, CYCLE)
+    _draw_ar(axes[0, 1], measured, CYCLE)
+    _draw_paths(axes[1, 0], config, measured, CYCLE)
+    _draw_thresholds(axes[1, 1], config, measured, CYCLE)
+    for ax, letter in zip(axes.ravel(), "abcd", strict=True):
+        ax.set_title(letter, loc="left", fontweight="bold")
     return figure
 
 
@@ -312,4 +306,4 @@ def _draw_thresholds(ax, config, measured, colours) -> None:
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS)

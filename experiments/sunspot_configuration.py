@@ -8,22 +8,18 @@ by the mean forecast of the seeds.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Literal
 
 import jax
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, run, text_table
 from experiments._sunspots import log_grid, make_train, sunspots
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the configuration run."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     transforms: tuple[str, ...] = ("identity", "sqrt")
     """Candidate transforms of the series."""
     windows: tuple[int, ...] = (9, 12, 24)
@@ -44,8 +40,6 @@ class Config:
     """Seeds of each combination, as many as the main job's mean forecast."""
     folds: int = 5
     """Blocks of consecutive target years."""
-    out: Path = Path("results/sunspot_configuration")
-    """Where summary.json goes."""
 
 
 PRESETS = {
@@ -104,9 +98,9 @@ def main(config: Config) -> None:
     claims = [
         Claim.at_most(
             "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)",
+            1.0,
+            choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0],
             source="this project",
-            expected=1.0,
-            measured=float(choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0]),
         )
     ]
     print(claims_table(claims))
@@ -125,4 +119,4 @@ def _at(case) -> dict:
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS)
