@@ -12,8 +12,8 @@ import dataclasses
 import jax
 
 import rnnreg as rr
-from experiments._harness import Claim, Options, run, text_table
-from experiments._sunspots import log_grid, make_train, sunspots
+from experiments._harness import Claim, Options, Report, run, text_table
+from experiments._sunspots.network import log_grid, make_train, sunspots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +54,9 @@ PRESETS = {
 }
 
 
-def main(config: Config) -> None:
-    """Sweeps every candidate and prints the best of each."""
+def main(config: Config) -> Report:
+    """Sweeps every candidate; the table shows the best of each."""
     rr.use_all_cores()
-    rr.compilation_cache()
     fixed = {"hidden_size": config.hidden_size, "num_updates": config.num_updates}
 
     def data(static):
@@ -75,7 +74,6 @@ def main(config: Config) -> None:
         static={"transform": config.transforms, "window": config.windows},
         key=jax.random.key(0),
     )
-    print(result.plan)
     choice = rr.selection.choose(result, metric="val_arv", combine="ensemble")
     score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean(
         "fold"
@@ -93,8 +91,6 @@ def main(config: Config) -> None:
         for case in best.stack(case=best.dims).transpose("case")
     ]
     header = ("transform", "window", "learning rate", "CV ARV at λ=0", "CV ARV at best λ", "best λ")
-    print(text_table(header, rows))
-    print("chosen:", choice.values)
     claims = [
         Claim.at_most(
             "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)",
@@ -103,15 +99,14 @@ def main(config: Config) -> None:
             source="this project",
         )
     ]
-    print(claims_table(claims))
     summary = {
-        "config": config,
         "chosen": choice.values,
         "candidates": [dict(zip(header, row, strict=True)) for row in rows],
         "warnings": choice.warnings,
         "seconds_compute": result.config["seconds_compute"],
     }
-    write_summary(config.out, summary, claims)
+    lines = [result.plan, text_table(header, rows), f"chosen: {choice.values}"]
+    return Report(summary, claims, "\n".join(lines))
 
 
 def _at(case) -> dict:
