@@ -11,11 +11,17 @@ from experiments import _memory_theory as theory
 from experiments._memory_controls import EDGES, GAIN, law_fall
 from experiments._memory_predictors import NAMES
 from experiments._thresholds import Ratio, Threshold
-from rnnreg.plotting._style import BLUE, CYCLE, GREEN, ORANGE, PURPLE, SKY, VERMILLION, log_y
+from rnnreg.plotting import COLORS, log_y
 
 DESTROYED = "0.1"  # λ_s
 FLOOR = 1e-9  # where a gradient of 0 is drawn
-GAIN_COLOURS = {0.7: SKY, 0.8: BLUE, 0.85: PURPLE, 0.9: ORANGE, 1.0: VERMILLION}
+GAIN_COLOURS = {
+    0.7: COLORS.sky,
+    0.8: COLORS.blue,
+    0.85: COLORS.purple,
+    0.9: COLORS.orange,
+    1.0: COLORS.vermillion,
+}
 
 
 def gain_colour(gain: float) -> Any:
@@ -94,7 +100,7 @@ def headline(config: Any, main: Any, law: Any, predictions: dict[str, Any], axes
         for panel in (top, bottom):
             for found, colour in (
                 (main.lam_cold[config.shown_steps, config.shown_gain], cold_colour),
-                (main.lam_c[config.shown_steps], GREEN),
+                (main.lam_c[config.shown_steps], COLORS.green),
                 (main.lam_s[config.shown_steps], DESTROYED),
             ):
                 if 0 < found.value < np.inf:
@@ -120,11 +126,16 @@ def phase_diagram(ax, config: Any, main: Any, law: Any, predictions: dict[str, A
         [theory.network_switch(t) for t in fine],
         [theory.network_switch(t, pair=True) for t in fine],
     )
-    ax.fill_between(fine, *lines, color=GREEN, alpha=0.15, lw=0)
+    ax.fill_between(fine, *lines, color=COLORS.green, alpha=0.15, lw=0)
     steps = sorted(main.warm)
     _points(ax, steps, [main.lam_s[t] for t in steps], DESTROYED, "s", "λ$_s$: destroyed above")
     _points(
-        ax, steps, [main.lam_c[t] for t in steps], GREEN, "D", "λ$_c$: not worth its cost above"
+        ax,
+        steps,
+        [main.lam_c[t] for t in steps],
+        COLORS.green,
+        "D",
+        "λ$_c$: not worth its cost above",
     )
     asked = {(p["T"], p["gain"]): p["predicted"] for p in predictions["cold"]}
     for gain in gains:
@@ -237,17 +248,24 @@ def linear_diagram(diagram: Any, real: Any | None):
         fine = np.geomspace(steps[0], steps[-1], 100)
         for formula, colour in (
             (theory.network_spinodal, DESTROYED),
-            (theory.network_switch, GREEN),
+            (theory.network_switch, COLORS.green),
         ):
             ax.plot(fine, [formula(t) for t in fine], color=colour)
             ax.plot(fine, [formula(t, pair=True) for t in fine], color=colour, ls="--")
         _points(ax, steps, [diagram.lam_s[t] for t in steps], DESTROYED, "s", "λ$_s$")
-        _points(ax, steps, [diagram.lam_c[t] for t in steps], GREEN, "D", "λ$_c$")
+        _points(ax, steps, [diagram.lam_c[t] for t in steps], COLORS.green, "D", "λ$_c$")
         if real is not None:
             _points(
                 ax, steps, [real.lam_s[t] for t in steps], DESTROYED, "x", "λ$_s$, identity start"
             )
-            _points(ax, steps, [real.lam_c[t] for t in steps], GREEN, "+", "λ$_c$, identity start")
+            _points(
+                ax,
+                steps,
+                [real.lam_c[t] for t in steps],
+                COLORS.green,
+                "+",
+                "λ$_c$, identity start",
+            )
         gains = sorted({gain for _, gain in diagram.lam_cold})
         for gain in gains:
             own = sorted(T for T, g in diagram.lam_cold if g == gain)
@@ -270,7 +288,7 @@ def slope_figure(slopes: dict[str, Any]):
     import matplotlib.pyplot as plt
 
     steps = np.unique(np.concatenate([table.num_steps for table in slopes.values()]))
-    colours = dict(zip(steps, CYCLE, strict=False))
+    colours = dict(zip(steps, COLORS, strict=False))
     with rr.plotting.style():
         figure, axes = plt.subplots(
             len(slopes), 4, figsize=(7.6, 2.2 * len(slopes) + 0.4), squeeze=False, sharey="row"
@@ -335,7 +353,9 @@ def control_figure(controls: Any):
             gridspec_kw={"width_ratios": (1.3, 1)},
         )
         shifts = np.linspace(-0.15, 0.15, len(steps)) if len(steps) > 1 else [0.0]
-        for shift, T, colour, marker in zip(shifts, steps, (BLUE, VERMILLION), "os", strict=False):
+        for shift, T, colour, marker in zip(
+            shifts, steps, (COLORS.blue, COLORS.vermillion), "os", strict=False
+        ):
             left.plot([], [], marker, color=colour, label=f"T = {T}")
             for y, name in enumerate(names):
                 one = controls.cold[name][T]

@@ -25,7 +25,7 @@ def median_horizon(path: vanishing.Path) -> np.ndarray:
 def memory_figure(memory: dict[str, dict[str, Any]], path: Path) -> None:
     """One column a cell and length; rows: losses, share that remembers, horizon, ρ."""
     plt = _pyplot()
-    from rnnreg.plotting._style import CYCLE
+    from rnnreg.plotting import COLORS
 
     columns = len(memory)
     with rr.plotting.style():
@@ -34,7 +34,7 @@ def memory_figure(memory: dict[str, dict[str, Any]], path: Path) -> None:
         )
         for column, (title, found) in enumerate(memory.items()):
             prediction = found["prediction"]
-            for kind, color in zip(KINDS, CYCLE, strict=False):
+            for kind, color in zip(KINDS, COLORS, strict=False):
                 of = found[kind]
                 band(axes[0, column], of.lam, of.test / prediction.blind, color, KINDS[kind])
                 share(axes[1, column], of, prediction, color, kind)
@@ -69,18 +69,18 @@ def memory_figure(memory: dict[str, dict[str, Any]], path: Path) -> None:
 def series_figure(config: Any, series: dict[str, vanishing.Path]) -> None:
     """One column a series; rows: losses, horizon, ρ."""
     plt = _pyplot()
-    from rnnreg.plotting._style import CYCLE
+    from rnnreg.plotting import COLORS
 
     with rr.plotting.style():
         fig, axes = plt.subplots(3, len(series), figsize=(7.4, 7.2), squeeze=False)
         for column, (name, path) in enumerate(series.items()):
-            band(axes[0, column], path.lam, path.train, CYCLE[0], "data loss, training rows")
-            band(axes[0, column], path.lam, path.test, CYCLE[1], "test error")
+            band(axes[0, column], path.lam, path.train, COLORS[0], "data loss, training rows")
+            band(axes[0, column], path.lam, path.test, COLORS[1], "test error")
             tidy(axes[:, column])
             axes[0, column].set_title(name)
             axes[0, column].legend(fontsize=7)
-            reach(axes[1, column], path, CYCLE[0], {"sunspots": 9, "Lorenz": 50}[name])
-            band(axes[2, column], path.lam, path.rho, CYCLE[0])
+            reach(axes[1, column], path, COLORS[0], {"sunspots": 9, "Lorenz": 50}[name])
+            band(axes[2, column], path.lam, path.rho, COLORS[0])
             axes[2, column].axhline(1, color="0.6", linewidth=0.8)
         for row, label in enumerate(
             ("mean squared error (standardised)", "horizon (steps, median)", "ρ(W$_{hh}$)")
@@ -136,7 +136,7 @@ def reach(ax: Any, path: vanishing.Path, color: str, num_steps: int) -> None:
 
 def tidy(axes: Any) -> None:
     """Losses on a logarithmic axis; λ named once, at the bottom."""
-    from rnnreg.plotting._style import log_y
+    from rnnreg.plotting import log_y
 
     log_y(axes[0])
     for ax in axes[:-1]:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run, text_table
-from rnnreg.plotting._style import title_above
+from rnnreg.plotting import title_above
 
 EPSILON, OMEGA, GAMMA = 0.1, 2.0, 0.15
 STARTS = ((0.0, 0.5), (-0.5, -0.5), (0.5, -0.75))

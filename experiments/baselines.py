@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, format_table, run
-from rnnreg.plotting._style import CYCLE
+from rnnreg.plotting import COLORS
 from rnnreg.tasks import Task
 
 ORIGIN = "derived here; rnnreg.tasks"
@@ -313,16 +313,16 @@ def _draw_ratios(ax, tasks, scores) -> None:
     for place, name in enumerate(names):
         score, exact = scores[name]["loss"], tasks[name].baseline["loss"]
         ratio, bar = 100 * (score.mean / exact - 1), 100 * score.tolerance / exact
-        ax.errorbar(ratio, place, xerr=bar, fmt="o", color=CYCLE[0], ecolor="0.55")
+        ax.errorbar(ratio, place, xerr=bar, fmt="o", color=COLORS[0], ecolor="0.55")
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.plot(quoted, names.index("adding"), "x", color=CYCLE[1], markersize=6)
+    ax.plot(quoted, names.index("adding"), "x", color=COLORS[1], markersize=6)
     ax.annotate(
         f"often quoted: {FOLKLORE}",
         (quoted, names.index("adding")),
         xytext=(0, -14),
         textcoords="offset points",
         ha="right",
-        color=CYCLE[1],
+        color=COLORS[1],
         fontsize=8,
     )
     ax.set_yticks(range(len(names)), names)
@@ -332,7 +332,7 @@ def _draw_ratios(ax, tasks, scores) -> None:
 
 def _draw_delays(ax, scores) -> None:
     line = np.geomspace(40, 2500, 100)
-    for color, (kind, symbols) in zip(CYCLE, (("copy", 8), ("memorisation", 5)), strict=False):
+    for color, (kind, symbols) in zip(COLORS, (("copy", 8), ("memorisation", 5)), strict=False):
         of_kind = {int(n.split()[1]): s["loss"].mean for n, s in scores.items() if kind in n}
         label = f"{kind}, 10 ln {symbols}/(T+20)"
         ax.plot(line, 10 * np.log(symbols) / (line + 20), color=color, label=label)
@@ -344,7 +344,7 @@ def _draw_delays(ax, scores) -> None:
 
 def _draw_criteria(ax, criteria) -> None:
     bounds = {"within_.04": "|error| < .04", "within_.2": "error² < .04"}
-    for color, (name, label) in zip(CYCLE, bounds.items(), strict=False):
+    for color, (name, label) in zip(COLORS, bounds.items(), strict=False):
         ax.plot(criteria["guess"], criteria[name], color=color, label=label)
         best = criteria[name].argmax()
         ax.plot(criteria["guess"][best], criteria[name][best], "o", color=color)

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run
 from rnnreg.diagnostics import LossSurface
-from rnnreg.plotting._style import title_above
+from rnnreg.plotting import title_above
 
 PASCANU = "Pascanu, Mikolov & Bengio 2013"
 NUM_STEPS, START, TARGET = 50, 0.5, 0.7

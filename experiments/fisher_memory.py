@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run, text_table
 from rnnreg.diagnostics import FisherMemory
-from rnnreg.plotting._style import title_above
+from rnnreg.plotting import title_above
 
 GANGULI = "Ganguli, Huh & Sompolinsky 2008"
 KERG = "Kerg et al. 2019, Fig. 1, by the closed form"

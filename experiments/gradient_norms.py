@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, plus_minus, run, standard_error, text_table
-from rnnreg.plotting._style import title_above, whole_steps
+from rnnreg.plotting import title_above, whole_steps
 
 
 @dataclasses.dataclass(frozen=True)

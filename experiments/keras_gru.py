@@ -176,7 +176,7 @@ def side_by_side(config: Config, *, epochs: bool = True) -> dict[str, Any]:
     objective = rr.make_objective(net, settings.loss, settings.penalties)
 
     def total(params):
-        return objective(params, first, hyper, state.penalty_state, key=None, train=False)[0]
+        return objective(params, hyper, first, state.penalty_state, key=None, train=False)[0]
 
     found: dict[str, Any] = {
         "outputs": largest_difference(
@@ -204,7 +204,7 @@ def losses_over(train: rr.Train, config: Config, data: rr.Batch, orders: np.ndar
     batches = jnp.asarray(orders).reshape(len(orders), -1, config.batch_size)
 
     def step(state, rows):
-        state, info = train.update(state, rr.Batch(data.xs[rows], data.ys[rows]), hyper)
+        state, info = train.update(state, hyper, rr.Batch(data.xs[rows], data.ys[rows]))
         return state, info.total
 
     def epoch(state, batches):

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, mean_and_error, plus_minus, run, text_table
-from rnnreg.plotting._style import title_above
+from rnnreg.plotting import title_above
 
 MEAN_FIELD = {3.0: 0.31025, 5.0: 0.53243}  # computed beforehand, 20001-point grid
 

@@ -40,7 +40,7 @@ from experiments._harness import (
     text_table,
 )
 from rnnreg.cells import HiddenState
-from rnnreg.plotting._style import CYCLE
+from rnnreg.plotting import COLORS
 
 COOIJMANS = "Cooijmans et al. 2017, Fig. 1"
 SCALES = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
@@ -266,7 +266,7 @@ def _draw(config, logs, rates) -> Figure:
     profiles[0].legend(fontsize=7, ncols=2, handlelength=1.0, columnspacing=0.8)
 
     fine = np.linspace(0.02, max(config.gammas), 100)
-    for setup, color in zip(SETUPS, CYCLE, strict=False):
+    for setup, color in zip(SETUPS, COLORS, strict=False):
         mean, error = rates[setup].mean(axis=1), standard_error(rates[setup])
         of_rates.errorbar(config.gammas, mean, yerr=error, fmt="o", color=color, label=setup)
         of_rates.plot(fine, mean_field(setup, fine), color=color)

@@ -1,4 +1,4 @@
-"""Data losses. Each factory returns `loss(outputs, ys, mask=None, weights=None) -> scalar`.
+"""Data losses: records that are called as `loss(outputs, ys, mask=None, weights=None)`.
 
 Every loss is the weighted mean over sequences of a `sum` or a `mean` over true steps (and outputs);
 sequences without a true step, and padding rows of weight 0, count for nothing. Losses accumulate and
@@ -7,91 +7,113 @@ return at least float32.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
-import optax
 from jax import Array
 
-__all__ = ["Loss", "sigmoid_cross_entropy", "softmax_cross_entropy", "squared_error"]
+__all__ = [
+    "DataLoss",
+    "Loss",
+    "Metric",
+    "sigmoid_cross_entropy",
+    "softmax_cross_entropy",
+    "squared_error",
+]
 
-Loss = Callable[..., Array]
 
+class Loss(Protocol):
+    """A data loss: any function of these four arguments, such as a `DataLoss`.
 
-def squared_error(reduction: str = "mean") -> Loss:
-    """L = Σ_t Σ_o (y − ŷ)² a sequence (`sum`), or its mean over true steps and outputs (`mean`).
-
-    The reduction moves the meaning of λ: with T true steps of O outputs, λ of the `mean` loss is λ/(T·O)
-    of the `sum` loss.
-
-    Args:
-      reduction: "sum" or "mean".
-
-    >>> loss = squared_error("sum")
-    >>> float(loss(jnp.array([[[1.0], [2.0]]]), jnp.zeros((1, 2, 1)), mask=jnp.array([[1, 0]])))
-    1.0
+    The library gives them by place. Nothing is known of a plain function, so the rows of an update are not split over
+    devices unless you ask for it.
     """
 
-    def elementwise(outputs, ys):
-        return jnp.sum(jnp.square(_wide(outputs) - _wide(ys)), axis=-1), outputs.shape[-1]
-
-    return _masked(elementwise, reduction, "squared_error", _same_shape)
-
-
-def softmax_cross_entropy(reduction: str = "mean") -> Loss:
-    """−log softmax(y)[ŷ] in nats, for integer classes ŷ, summed or averaged over true steps.
-
-    A class outside 0 … O − 1 gives NaN, so that a run on it diverges and says so; mask what is unlabelled.
-
-    Args:
-      reduction: "sum" or "mean" over the steps of a sequence.
-
-    >>> loss = softmax_cross_entropy()
-    >>> round(float(loss(jnp.zeros((1, 3, 2)), jnp.array([[0, 1, 1]]))), 4)  # ln 2
-    0.6931
-    """
-
-    def elementwise(outputs, ys):
-        errors = optax.softmax_cross_entropy_with_integer_labels(_wide(outputs), ys)
-        return jnp.where((ys >= 0) & (ys < outputs.shape[-1]), errors, jnp.nan), 1
-
-    return _masked(elementwise, reduction, "softmax_cross_entropy", _classes)
-
-
-def sigmoid_cross_entropy(reduction: str = "mean") -> Loss:
-    """−ŷ log σ(y) − (1−ŷ) log(1−σ(y)) in nats, for targets in [0, 1], over true steps and outputs.
-
-    Args:
-      reduction: "sum" or "mean" over steps and outputs.
-
-    >>> round(float(sigmoid_cross_entropy("sum")(jnp.zeros((1, 3, 2)), jnp.ones((1, 3, 2)))), 4)  # 6 ln 2
-    4.1589
-    """
-
-    def elementwise(outputs, ys):
-        errors = optax.sigmoid_binary_cross_entropy(_wide(outputs), _wide(ys))
-        return jnp.sum(errors, axis=-1), outputs.shape[-1]
-
-    return _masked(elementwise, reduction, "sigmoid_cross_entropy", _same_shape)
-
-
-def _wide(values: Array) -> Array:
-    return values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
-
-
-def _masked(elementwise, reduction: str, name: str, check) -> Loss:
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean' over true steps; got {reduction!r}.")
-
-    def loss(
-        outputs: Array, ys: Array, mask: Array | None = None, weights: Array | None = None
+    def __call__(
+        self, outputs: Array, ys: Array, mask: Any = None, weights: Any = None, /
     ) -> Array:
-        check(outputs, ys)
+        """L, which the run differentiates.
+
+        Args:
+          outputs: `[B, T, O]` with a readout at each step, `[B, O]` with one at the last true step.
+          ys: targets, `[B, T, O]`, `[B, O]`, or integer classes `[B, T]` or `[B]`.
+          mask: `[B, T]`, 1 for a true step; None if all are.
+          weights: `[B]`, how much a row counts; None if all count 1.
+
+        Returns:
+          A scalar of at least float32.
+        """
+        ...
+
+
+class Metric(Protocol):
+    """A score of outputs, recorded beside the loss; it need not be differentiable."""
+
+    def __call__(
+        self, outputs: Array, ys: Array, mask: Any = None, weights: Any = None, /
+    ) -> Array:
+        """The score.
+
+        Args:
+          outputs: `[B, T, O]` or `[B, O]`, in the units of the split's arrays.
+          ys: targets in the same units, or integer classes.
+          mask: `[B, T]`, 1 for a true step; None if all are.
+          weights: `[B]`, how much a row counts; None if all count 1.
+
+        Returns:
+          A real scalar. `rr.selection.choose` takes less as better.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class DataLoss:
+    """Σ_b w_b e_b / Σ_b w_b, the weighted mean over rows of each row's error e_b, with the facts that are known of it.
+
+    Two losses with equal fields are equal, and share what was compiled.
+
+    Attributes:
+      name: short name, for records and messages.
+      reduction: "sum" or "mean" over the true steps (and outputs) of a row.
+      errors: `errors(outputs, ys) -> (errors, count)`: the error of each row and step, summed over outputs, `[B, T]`
+        or `[B]`; and how many outputs were summed.
+      check: `check(outputs, ys)` raises if their shapes or types do not fit.
+      mean_over_rows: whether the loss is a weighted mean over rows, so that parts of a batch add up to it.
+    """
+
+    name: str
+    reduction: str
+    errors: Callable[[Array, Array], tuple[Array, int]]
+    check: Callable[[Any, Any], None]
+    mean_over_rows: bool = True
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("sum", "mean"):
+            raise ValueError(
+                f"reduction must be 'sum' or 'mean' over true steps; got {self.reduction!r}."
+            )
+
+    def __call__(
+        self, outputs: Array, ys: Array, mask: Array | None = None, weights: Array | None = None
+    ) -> Array:
+        """The loss of a batch; see `Loss`.
+
+        Args:
+          outputs: `[B, T, O]` or `[B, O]`.
+          ys: targets.
+          mask: `[B, T]`; None if every step counts.
+          weights: `[B]`; None if every row counts 1.
+
+        Returns:
+          A scalar of at least float32.
+        """
+        self.check(outputs, ys)
         if mask is not None and outputs.ndim == 3:  # NaN at padding, times a zero gradient, is NaN
             true_steps = mask.astype(bool)
             ys = jnp.where(true_steps[..., None] if ys.ndim == 3 else true_steps, ys, 0)
-        errors, num_outputs = elementwise(outputs, ys)  # [B, T], or [B] with one output a row
+        errors, num_outputs = self.errors(outputs, ys)  # [B, T], or [B] with one output a row
         dtype = errors.dtype
         true = None if mask is None else mask.astype(bool).astype(dtype)
         rows = jnp.ones(errors.shape[0], dtype) if weights is None else weights.astype(dtype)
@@ -100,15 +122,95 @@ def _masked(elementwise, reduction: str, name: str, check) -> Loss:
         if errors.ndim == 2:
             errors = errors if true is None else jnp.where(true > 0, errors, 0)
             steps = errors.shape[1] if true is None else jnp.maximum(true.sum(axis=1), 1)
-            errors = errors.sum(axis=1) / (steps if reduction == "mean" else 1)
-        if reduction == "mean":
+            errors = errors.sum(axis=1) / (steps if self.reduction == "mean" else 1)
+        if self.reduction == "mean":
             errors = errors / num_outputs
         errors = jnp.where(rows > 0, errors, 0)
         total = rows.sum()
         return jnp.sum(rows * errors) / jnp.where(total > 0, total, 1)
 
-    loss.__name__ = loss.__qualname__ = f"{name}_{reduction}"
-    return loss
+
+def squared_error(reduction: str = "mean") -> DataLoss:
+    """L = Σ_t Σ_o (y − ŷ)² of each sequence (`sum`), or its mean over true steps and outputs (`mean`).
+
+    The reduction moves the meaning of λ: with T true steps of O outputs, λ of the `mean` loss is λ/(T·O)
+    of the `sum` loss.
+
+    Args:
+      reduction: "sum" or "mean".
+
+    Returns:
+      The loss.
+
+    Raises:
+      ValueError: another reduction.
+
+    >>> loss = squared_error("sum")
+    >>> float(loss(jnp.array([[[1.0], [2.0]]]), jnp.zeros((1, 2, 1)), mask=jnp.array([[1, 0]])))
+    1.0
+    """
+    return DataLoss("squared_error", reduction, _squared_errors, _same_shape)
+
+
+def softmax_cross_entropy(reduction: str = "mean") -> DataLoss:
+    """−log softmax(y)[ŷ] in nats, for integer classes ŷ, summed or averaged over true steps.
+
+    A class outside 0 … O − 1 gives NaN, so that a run on it diverges and says so; mask what is unlabelled.
+
+    Args:
+      reduction: "sum" or "mean" over the steps of a sequence.
+
+    Returns:
+      The loss.
+
+    Raises:
+      ValueError: another reduction.
+
+    >>> loss = softmax_cross_entropy()
+    >>> round(float(loss(jnp.zeros((1, 3, 2)), jnp.array([[0, 1, 1]]))), 4)  # ln 2
+    0.6931
+    """
+    return DataLoss("softmax_cross_entropy", reduction, _class_errors, _classes)
+
+
+def sigmoid_cross_entropy(reduction: str = "mean") -> DataLoss:
+    """−ŷ log σ(y) − (1−ŷ) log(1−σ(y)) in nats, for targets in [0, 1], over true steps and outputs.
+
+    Args:
+      reduction: "sum" or "mean" over steps and outputs.
+
+    Returns:
+      The loss.
+
+    Raises:
+      ValueError: another reduction.
+
+    >>> round(float(sigmoid_cross_entropy("sum")(jnp.zeros((1, 3, 2)), jnp.ones((1, 3, 2)))), 4)  # 6 ln 2
+    4.1589
+    """
+    return DataLoss("sigmoid_cross_entropy", reduction, _binary_errors, _same_shape)
+
+
+def _squared_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
+    return jnp.sum(jnp.square(_wide(outputs) - _wide(ys)), axis=-1), outputs.shape[-1]
+
+
+def _class_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
+    import optax
+
+    errors = optax.softmax_cross_entropy_with_integer_labels(_wide(outputs), ys)
+    return jnp.where((ys >= 0) & (ys < outputs.shape[-1]), errors, jnp.nan), 1
+
+
+def _binary_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
+    import optax
+
+    errors = optax.sigmoid_binary_cross_entropy(_wide(outputs), _wide(ys))
+    return jnp.sum(errors, axis=-1), outputs.shape[-1]
+
+
+def _wide(values: Array) -> Array:
+    return values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
 
 
 def _same_shape(outputs: Any, ys: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
-from rnnreg.networks import Network
+from rnnreg.networks import Network, weight_paths
 from rnnreg.networks._network import start_state
 from rnnreg.penalties import Context, Penalty
 from rnnreg.recurrence import cell_step
@@ -35,19 +35,61 @@ class Parts(NamedTuple):
     final_state: dict[str, Any]
 
 
-def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -> Callable:
-    """`objective(params, batch, hyper, penalty_state, *, key, train, …) -> (total, (Parts, penalty_state))`.
+class Objective(Protocol):
+    """The objective of `make_objective`."""
 
-    total = L + Σ_k hyper[k] · R_k. The λ named k is read from `hyper` inside the trace, so one
-    compilation serves every value, and it can be differentiated. With `network_state=` the network goes on
-    from there (its own start where `fresh` is true), so that a batch can be a piece of longer sequences.
+    def __call__(
+        self,
+        params: Params,
+        hyper: Mapping[str, Any],
+        batch: Batch,
+        penalty_state: dict[str, Any],
+        *,
+        key: Array | None,
+        train: bool,
+        network_state: dict[str, Any] | None = None,
+        fresh: Array | None = None,
+    ) -> tuple[Array, tuple[Parts, dict[str, Any]]]:
+        """L + Σ_k λ_k R_k on one batch.
+
+        Args:
+          params: parameters of the network.
+          hyper: by name; holds the λ of every penalty.
+          batch: the rows.
+          penalty_state: the state of each penalty, by name.
+          key: for dropout masks; None if nothing is drawn.
+          train: whether dropout is on.
+          network_state: by layer, the state that the network goes on from; None starts anew.
+          fresh: scalar; if true, the network's own start replaces `network_state`, inside the gradient.
+
+        Returns:
+          The total, with `Parts` and the state of each penalty afterwards.
+        """
+        ...
+
+
+def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -> Objective:
+    """total = L + Σ_k hyper[k] · R_k, as a function of the parameters.
+
+    The λ named k is read from `hyper` inside the trace, so one compilation serves every value, and it can be
+    differentiated. With `network_state=` the network goes on from there (from its own start if `fresh` is true), so
+    that a batch can be a piece of longer sequences.
+
+    Args:
+      net: the network.
+      loss: the data loss L.
+      penalties: R_k by name.
+
+    Returns:
+      `objective(params, hyper, batch, penalty_state, *, key, train, …) -> (total, (Parts, penalty_state))`; see
+      `Objective`.
 
     >>> import rnnreg as rr
     >>> net = rr.network([rr.cells.elman(hidden_size=4)], output_size=1)
     >>> objective = make_objective(net, rr.losses.squared_error("sum"), {"l2": rr.penalties.l2()})
     >>> params = net.init(jax.random.key(0), input_size=1)
     >>> batch = rr.Batch(jnp.ones((2, 3, 1)), jnp.zeros((2, 3, 1)))
-    >>> total, (parts, _) = objective(params, batch, {"l2": 0.1}, {"l2": ()}, key=None, train=False)
+    >>> total, (parts, _) = objective(params, {"l2": 0.1}, batch, {"l2": ()}, key=None, train=False)
     >>> bool(jnp.allclose(total, parts.data_loss + 0.1 * parts.penalties["l2"]))
     True
     """
@@ -55,8 +97,8 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
 
     def objective(
         params: Params,
-        batch: Batch,
         hyper: Mapping[str, Any],
+        batch: Batch,
         penalty_state: dict[str, Any],
         *,
         key: Array | None,
@@ -93,6 +135,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             states=out.states if needs & {"states", "step"} else None,
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,
+            weight_paths=weight_paths(net, params) if penalties else None,
         )
         total, values, states = value, {}, {}
         for name, penalty in penalties.items():

@@ -1,4 +1,4 @@
-"""The cells that state their derivative, a loop over time in NumPy for each, and random arguments for both."""
+"""Cells with a gate, a loop over time in NumPy for each, and random arguments for both."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,19 +18,23 @@ INSIDE, OUTSIDE = (
     17,
 )  # input sizes on either side of what the fused recurrence projects inside its loop
 SHORT, LONG = 7, 19  # steps on either side of what is written out for a cell of one gate
-STATIC = ("backend", "reverse", "memory", "truncate", "precision")
+STATIC = ("backend", "reverse", "remat", "truncate", "precision")
 
 # Compiled once for each set of shapes, whichever test asks first.
 run = jax.jit(unroll, static_argnums=0, static_argnames=STATIC)
 
 
 class Case(NamedTuple):
-    """A cell, and its gate in NumPy: `gate(state, x_proj, h_proj) -> state`, both tuples that begin with h."""
+    """A cell, and its gate in NumPy: `gate(state, x_proj, h_proj) -> state`, both tuples that begin with h.
+
+    With `own`, the gate has parameters of its own, which come first.
+    """
 
     cell: Any
     gate: Callable
     gates: int = 1
     recurrent: Callable = lambda params: params["W_hh"]
+    own: bool = False
 
 
 def _sigmoid(z):
@@ -53,6 +57,35 @@ def _lstm(state, x_proj, h_proj):
     return _sigmoid(o) * np.tanh(c), c
 
 
+def _normalised(params, state, x_proj, h_proj):
+    z = x_proj + h_proj
+    z = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 0.1)
+    return (np.tanh(params["gain"] * z + params["shift"]),)
+
+
+def _layer_normalised():
+    """A user's cell: layer normalisation inside the gate, with a gain and a shift of its own."""
+    plain = rr.cells.elman(HIDDEN)
+
+    def init(key, input_size, dtype=jnp.float32):
+        own = {"gain": jnp.ones(HIDDEN, dtype), "shift": jnp.zeros(HIDDEN, dtype)}
+        return plain.init(key, input_size, dtype) | own
+
+    def gate(params, state, x_proj, h_proj):
+        z = x_proj + h_proj
+        z = z - jnp.mean(z, axis=-1, keepdims=True)
+        z = z / jnp.sqrt(jnp.mean(jnp.square(z), axis=-1, keepdims=True) + 0.1)
+        gain, shift = (jnp.broadcast_to(params[name], z.shape) for name in ("gain", "shift"))
+        return rr.cells.HiddenState(h=jnp.tanh(gain * z + shift))
+
+    return plain._replace(name="layer_norm", init=init, gate=gate)
+
+
+def _gru_without_tangent():
+    made = rr.cells.gru(HIDDEN)
+    return made._replace(name="plain_gru", gate=made.gate._replace(tangent=None))
+
+
 def _symmetric(params):
     return (params["W_hh"] + params["W_hh"].T) / 2
 
@@ -66,6 +99,10 @@ CASES = {
     "elman_relu": Case(_elman_of(jax.nn.relu), _elman(lambda z: np.maximum(z, 0))),
     "elman_identity": Case(_elman_of(jax.nn.identity), _elman(lambda z: z)),
     "elman_sigmoid": Case(_elman_of(jax.nn.sigmoid), _elman(_sigmoid)),
+    # no slope is stated, so the tangent is derived
+    "elman_softplus": Case(_elman_of(jax.nn.softplus), _elman(lambda z: np.logaddexp(z, 0))),
+    "gru_derived": Case(_gru_without_tangent(), _gru, 3),
+    "layer_norm": Case(_layer_normalised(), _normalised, own=True),
     "irnn": Case(rr.cells.irnn(HIDDEN), _elman(lambda z: np.maximum(z, 0))),
     "gru": Case(rr.cells.gru(HIDDEN), _gru, 3),
     "gru_one_bias": Case(rr.cells.gru(HIDDEN, recurrent_bias=False), _gru, 3),
@@ -103,7 +140,7 @@ def loop(
         h = state[0] if recurrent_mask is None else state[0] * np.asarray(recurrent_mask)
         x_proj = rounded(xs[t]) @ W_xh + params["b_h"]
         h_proj = rounded(h) @ W_hh + params.get("b_hh", 0)
-        new = case.gate(state, x_proj, h_proj)
+        new = case.gate(*([params] if case.own else []), state, x_proj, h_proj)
         if perturbations is not None:
             new = (new[0] + np.asarray(perturbations[t]), *new[1:])
         if mask is not None:
@@ -180,3 +217,6 @@ def forget_programs():
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 every_kind = pytest.mark.parametrize("case", KINDS.values(), ids=KINDS.keys())
 either = pytest.mark.parametrize("backend", ["scan", "fused"])
+with_a_tangent = pytest.mark.parametrize(
+    "name", [name for name, case in CASES.items() if rr.cells.as_gate(case.cell.gate).tangent]
+)

@@ -249,6 +249,14 @@ CASES = {
         lambda: make()({"l2": 0.0}, SPLIT, key=KEY),
         "reads the hyperparameter 'learning_rate', which was not given",
     ),
+    "update: arguments swapped": (
+        lambda: make().update(None, SPLIT.train, HYPER),
+        r"called as update\(state, hyper, batch\).*got hyper of type Batch and batch of type dict",
+    ),
+    "update: a split": (
+        lambda: make().update(None, HYPER, SPLIT),
+        "got hyper of type dict and batch of type Split",
+    ),
     "jitted run: shapes": (
         lambda: jax.jit(make(batch_size=40))(HYPER, SPLIT.train, key=KEY),
         "batch_size=40 is larger than the 36",
@@ -268,7 +276,7 @@ def test_bad_input_is_said_aloud_before_anything_compiles(case):
 
 
 def test_an_optimizer_from_optax_needs_no_function():
-    assert make(optimizer=optax.adam(1e-3)).settings.optimizer({}) is not None
+    assert make(optimizer=optax.adam(1e-3)).optimizer({}) is not None
 
 
 def test_good_input_passes_the_same_gate():

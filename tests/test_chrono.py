@@ -36,10 +36,20 @@ def test_gates_open_for_every_time_scale(name):
 def test_the_rest_of_the_cell_is_its_own():
     cell = rr.cells.gru(3)
     made = rr.cells.chrono(cell, 10)
-    assert made._replace(init=cell.init) == cell
+    assert made._replace(init=cell.init, made=cell.made) == cell
+    assert rr.cells.describe_cell(made)["arguments"]["longest"] == 10
     params, plain = (c.init(jax.random.key(0), 2) for c in (made, cell))
     assert jax.tree.map(jnp.shape, params) == jax.tree.map(jnp.shape, plain)
     assert not params["b_hh"].any()
+
+
+def test_facts_decide_and_not_names():
+    renamed = rr.cells.lstm(3)._replace(name="mine")
+    bias = rr.cells.chrono(renamed, 50).init(jax.random.key(0), 2)["b_h"]
+    assert (bias[:3] == -bias[3:6]).all()
+    replaced = rr.cells.lstm(3)._replace(gate=lambda params, state, x_proj, h_proj: state)
+    with pytest.raises(ValueError, match=r"the cell 'lstm' states none.*Facts"):
+        rr.cells.chrono(replaced, 50)
 
 
 def test_longest_may_be_traced():
@@ -50,7 +60,7 @@ def test_longest_may_be_traced():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="got the cell 'elman'"):
+    with pytest.raises(ValueError, match="the cell 'elman' states none"):
         rr.cells.chrono(rr.cells.elman(3), 10)
     with pytest.raises(ValueError, match="more than 2 steps; got 2"):
         rr.cells.chrono(rr.cells.lstm(3), 2)

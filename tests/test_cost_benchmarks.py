@@ -41,7 +41,7 @@ def test_updates_in_a_row_are_the_updates_one_by_one():
     together = jax.jit(_cost.updates_in_a_row(train, 3))(start, batch, hyper)
     state = start
     for _ in range(3):
-        state, _ = jax.jit(train.update)(state, batch, hyper)
+        state, _ = jax.jit(train.update)(state, hyper, batch)
     assert int(together.step) == 3
     chex.assert_trees_all_close(together.params, state.params, **tolerance("float32"))
 
@@ -73,7 +73,7 @@ def test_every_regulariser_changes_the_training_step(name):
     for train in (regulariser.train(TASK), TASK.train()):
         hyper = dict.fromkeys(train.settings.penalties, 1e-2)
         state = train.init(hyper, batch, key=jax.random.key(0))
-        new, info = jax.jit(train.update)(state, batch, hyper)
+        new, info = jax.jit(train.update)(state, hyper, batch)
         assert bool(info.finite)
         trained.append(new.params["layer_0"]["W_hh"])
     assert not np.allclose(*trained, rtol=1e-6, atol=0)
@@ -86,7 +86,7 @@ def test_penalties_of_a_users_own_are_what_they_say():
     made = {"activity": regularisers.activity(), "gradient": regularisers.state_gradient()}
     objective = rr.make_objective(net, rr.losses.squared_error("mean"), made)
     lam, states = dict.fromkeys(made, 1.0), {"activity": (), "gradient": ()}
-    _, (parts, _) = objective(params, batch, lam, states, key=None, train=False)
+    _, (parts, _) = objective(params, lam, batch, states, key=None, train=False)
     out = net.apply(params, batch.xs)
     h = out.states["layer_0"].h
     np.testing.assert_allclose(parts.penalties["activity"], jnp.mean(h**2), **tolerance("float32"))

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SEED, tolerance
+from diagnostic_records import flow_of
 
 import rnnreg as rr
-from rnnreg.diagnostics import GradientFlow, decay_rate, gradient_flow, horizon
+from rnnreg.diagnostics import decay_rate, gradient_flow, horizon
 from rnnreg.objective import zero_perturbations
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
@@ -118,7 +119,7 @@ def test_every_network_agrees_with_autodiff(name):
                     assert np.isnan(found[row, size:]).all()
 
 
-@pytest.mark.parametrize("options", [{"memory": 2}, {"truncate": 2}, {"initial_state": "learned"}])
+@pytest.mark.parametrize("options", [{"remat": 2}, {"truncate": 2}, {"initial_state": "learned"}])
 def test_segments_and_a_learned_start_are_followed(options):
     net, params = _made("elman", readout="last", **options)
     if "initial_state" in options:
@@ -460,8 +461,7 @@ def test_a_network_whose_gradients_die_is_not_called_longer(options, gain, lag):
 
 
 def _record():
-    logs = {"layer_0": jnp.zeros((1, 3))}
-    return GradientFlow(jnp.arange(3), {}, {}, {}, log_norms=logs)
+    return flow_of(jnp.zeros((1, 3)))
 
 
 @pytest.mark.parametrize(

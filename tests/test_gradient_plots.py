@@ -6,9 +6,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from diagnostic_records import flow_of
 
 from rnnreg import plotting
-from rnnreg.diagnostics import GradientFlow, GradientSignal, PathLengths, horizon
+from rnnreg.diagnostics import GradientSignal, PathLengths, horizon
 from rnnreg.sweeps import SweepResult
 
 LAMS = np.array([0.0, 1e-4, 1e-3, 1e-2, 1e-1])
@@ -23,18 +24,10 @@ def no_figures_left():
 
 
 def flow(rate, *, whole=False, error=0.1, runs=None):
-    logs = np.log(rate) * LAGS
-    logs = logs if runs is None else logs + np.array(runs)[:, None] * LAGS
-    return GradientFlow(
-        LAGS if runs is None else np.stack([LAGS] * len(runs)),
-        {"layer_0": np.exp(logs)},
-        {},
-        {},
-        {"layer_0": logs},
-        {"layer_0": np.full(logs.shape, error)},
-        {},
-        np.asarray(whole) if runs is None else np.full(len(runs), whole),
-    )
+    logs = np.log(rate) * LAGS[None]
+    logs = logs if runs is None else logs + np.array(runs)[:, None, None] * LAGS
+    found = flow_of(logs, whole=whole)
+    return found._replace(log_ratio_se={"layer_0": np.full(found.lags.shape, error)})
 
 
 def tracked(folds=("0", "1", "all")):
@@ -89,7 +82,7 @@ def test_path_lengths_have_two_axes_and_a_mark_for_the_rest():
     assert sum(line.get_marker() == "s" for line in left.lines) == 5
     _, axes = plt.subplots(1, 2)
     assert plotting.path_lengths(parts(), axes=axes)[0] is axes[0]
-    with pytest.raises(ValueError, match="one λ or label for each"):
+    with pytest.raises(ValueError, match="lams needs one entry per PathLengths; got 5 for 1"):
         plotting.path_lengths([parts()], lams=LAMS)
     with pytest.raises(ValueError, match="axes must be 2; got 1"):
         plotting.path_lengths(parts(), axes=[axes[0]])
@@ -116,7 +109,7 @@ def test_the_heat_map_has_one_panel_a_lambda_and_leaves_the_refit_out():
         axes[0].figure.canvas.draw()
     with pytest.raises(ValueError, match="nothing was tracked as 'other' of 'layer_0'"):
         plotting.gradient_heat_map(tracked(), name="other")
-    with pytest.raises(ValueError, match="a map needs the dimension 'lr'"):
+    with pytest.raises(ValueError, match="the figure needs the dimension 'lr'"):
         plotting.gradient_heat_map(tracked(), axis="lr")
 
 
@@ -128,5 +121,5 @@ def test_censored_horizons_are_marked_and_not_averaged():
     np.testing.assert_allclose(median, [np.nan, np.nan, 2, 1], rtol=1e-5)  # a gap after λ = 0
     open_ = next(line for line in ax.lines if line.get_marker() == "^")
     assert open_.get_ydata().tolist() == [7, 7, 7]
-    with pytest.raises(ValueError, match="one horizon a λ in front"):
+    with pytest.raises(ValueError, match="one horizon per λ in front"):
         plotting.horizons([0.0, 1.0], reach)

@@ -15,7 +15,15 @@ from conftest import SEED
 from small import Counted, assert_same, fold_of, make, sine
 
 import rnnreg as rr
-from rnnreg.lanes import Calibration, Program, calibrate, load_calibration, lower, make_plan
+from rnnreg.lanes import (
+    Calibration,
+    Program,
+    calibrate,
+    load_calibration,
+    make_plan,
+    map_lanes,
+    trace,
+)
 from rnnreg.sweeps._job import make_job
 
 KEY = jax.random.key(SEED)
@@ -94,7 +102,7 @@ batch = batch._replace(mask=np.arange(batch.xs.shape[1])[None] >= np.arange(len(
 batch = rr.data.take_rows(batch, np.arange(33))
 objective = rr.make_objective(net, rr.losses.squared_error(), {"l2": rr.penalties.l2()})
 params = net.init(jax.random.key(1), 1)
-arguments = (objective, params, batch, {"l2": 0.1}, {"l2": ()})
+arguments = (objective, params, {"l2": 0.1}, batch, {"l2": ()})
 whole = gradients_of(*arguments, key=jax.random.key(2))
 parts = jax.jit(functools.partial(split_gradients_of, objective, key=jax.random.key(2),
                                   devices=tuple(jax.devices())))(*arguments[1:])
@@ -178,6 +186,39 @@ def test_a_program_is_the_same_for_other_values():
     assert one.compile_seconds > 0
 
 
+@pytest.mark.parametrize("how", ["auto", "one_by_one", "vmap", "chunks"])
+def test_any_function_runs_over_lanes(how):
+    lanes = {"x": np.arange(7.0, dtype=np.float32)}
+    found = map_lanes(_square, lanes, shared=jnp.float32(1), plan=how)
+    np.testing.assert_array_equal(found["x"], lanes["x"])
+    np.testing.assert_array_equal(found["square"], lanes["x"] ** 2 + 1)
+    assert isinstance(found["x"], np.ndarray)
+
+
+def test_a_ready_plan_serves_wherever_a_name_does():
+    plan = make_plan(7, plan="one_by_one", width=3, devices=jax.devices()[:1])
+    assert make_plan(7, plan=plan) is plan
+    lanes = {"x": np.arange(7.0, dtype=np.float32)}
+    found = map_lanes(_square, lanes, shared=jnp.float32(0), plan=plan)
+    np.testing.assert_array_equal(found["square"], lanes["x"] ** 2)
+    with pytest.raises(ValueError, match="the plan is for 7 lanes, and there are 6; make one"):
+        make_plan(6, plan=plan)
+    with pytest.raises(ValueError, match="a ready Plan has its width"):
+        make_plan(7, plan=plan, width=3)
+    two = make_plan(2, plan="vmap", devices=jax.devices()[:1])
+    options = {"plan": two, "key": KEY, "progress": False}
+    result = rr.sweep(make(num_epochs=1), {"l2": [0, 1], "learning_rate": 0.1}, sine(), **options)
+    assert result.plan.startswith(str(two))
+    with pytest.raises(ValueError, match="the plan is for 2 lanes, and there are 3"):
+        rr.sweep(make(), {"l2": [0, 1, 2], "learning_rate": 0.1}, sine(), **options)
+
+
+@pytest.mark.parametrize("lanes", [{}, {"x": np.arange(2), "y": np.arange(3)}, {"x": 1.0}])
+def test_lanes_have_one_leading_axis(lanes):
+    with pytest.raises(ValueError, match="arrays with one leading axis of lanes; got"):
+        map_lanes(lambda lane, shared: lane, lanes)
+
+
 class _Device:
     device_kind = "of these tests"  # no calibration is stored for it
 
@@ -236,6 +277,8 @@ def test_a_lone_large_lane_has_its_rows_split():
     assert make_plan(1, step_operations=1e4, **two).name == "one_by_one"
     assert make_plan(2, step_operations=1e8, **two).name == "one_by_one"
     assert len(make_plan(1, step_operations=1e8, **two).devices) == 2
+    rates = Calibration({8: {1: 1.0}}, "measured on this device", split_rows_from=1e9)
+    assert make_plan(1, step_operations=1e8, calibration=rates, **two).name == "one_by_one"
 
 
 def test_a_calibration_is_stored_for_its_device_and_found_again(tmp_path, monkeypatch):
@@ -295,6 +338,7 @@ def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
     )
     assert job.plan.num_lanes == 24
     before = counted.count
-    lowered = lower(job.lane, job.plan, job.lanes, job.shared, platforms=(platform,))
+    traced = trace(job.lane, job.plan, job.lanes, job.shared)
+    lowered = traced.lower(lowering_platforms=(platform,))
     assert "stablehlo.while" in lowered.as_text()
     assert counted.count - before == before  # as often as one lane's shapes: not once a lane

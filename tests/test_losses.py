@@ -266,4 +266,7 @@ def test_wrong_shapes_and_reductions_are_named():
 
 
 def test_a_loss_has_a_name_for_records():
-    assert rr.losses.squared_error("sum").__name__ == "squared_error_sum"
+    loss = rr.losses.squared_error("sum")
+    assert (loss.name, loss.reduction, loss.mean_over_rows) == ("squared_error", "sum", True)
+    assert loss == rr.losses.squared_error("sum") != rr.losses.squared_error("mean")
+    assert hash(loss) == hash(rr.losses.squared_error("sum"))

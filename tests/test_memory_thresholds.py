@@ -248,7 +248,7 @@ def test_decoupled_decay_shrinks_like_the_penalty_under_descent(key):
     batch = recall_batch(2)
     state = train.init({"l2": 0.5, "gain": 1.0}, batch, key=key)
     state.params["readout"]["W_hy"] *= 0
-    moved, _ = train.update(state, jax.tree.map(jax.numpy.asarray, batch), {"l2": 0.5, "gain": 1.0})
+    moved, _ = train.update(state, {"l2": 0.5, "gain": 1.0}, jax.tree.map(jax.numpy.asarray, batch))
     np.testing.assert_allclose(
         moved.params["layer_0"]["W_hh"],
         state.params["layer_0"]["W_hh"] * (1 - 2 * 0.02 * 0.5),

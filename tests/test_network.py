@@ -42,6 +42,7 @@ CELLS = {
         initial_state=rr.cells.elman(H).initial_state,
         hidden_size=H,
         name="leaky",
+        decayed=("W_in", "decay"),
     ),
 }
 every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
@@ -678,7 +679,8 @@ def test_a_users_own_cell_goes_through_everything():
     params, xs = _drawn(net), _inputs()
     mask = jnp.asarray(MASKS["right"])
     penalties = {"l2": rr.penalties.l2(), "decay": rr.penalties.l2("decay")}
-    assert rr.penalties.covered(penalties["decay"], params) == ["layer_0/decay", "layer_1/decay"]
+    covered = rr.penalties.covered(penalties["decay"], params, net=net)
+    assert covered == ["layer_0/decay", "layer_1/decay"]
     objective = rr.make_objective(net, LOSS, penalties)
     batch = rr.Batch(xs, jnp.ones((B, T, D)), mask)
 
@@ -686,7 +688,7 @@ def test_a_users_own_cell_goes_through_everything():
     @jax.value_and_grad
     def step(params):
         hyper, states = {"l2": 0.1, "decay": 0.01}, {"l2": (), "decay": ()}
-        return objective(params, batch, hyper, states, key=jax.random.key(1), train=True)[0]
+        return objective(params, hyper, batch, states, key=jax.random.key(1), train=True)[0]
 
     first, gradient = step(params)
     assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))

@@ -134,7 +134,7 @@ def test_one_sgd_step_by_hand(reduction, include_biases):
     state = train.init(hyper, batch, key=jax.random.key(0))._replace(
         params=jax.tree.map(jnp.asarray, params)
     )
-    new, info = jax.jit(train.update)(state, batch, hyper)
+    new, info = jax.jit(train.update)(state, hyper, batch)
 
     loss, grads, _ = elman_by_hand(params, xs, ys, MASK, reduction, "all")
     covered = [
@@ -198,7 +198,7 @@ def test_gradients_equal_central_differences(cell, loss):
 
     def total(flat, lams):
         hyper = dict(zip(PENALTIES, lams, strict=True))
-        return objective(unravel(flat), batch, hyper, states, key=None, train=False)[0]
+        return objective(unravel(flat), hyper, batch, states, key=None, train=False)[0]
 
     @jax.jit
     def both(flat, lams):

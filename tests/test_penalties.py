@@ -89,14 +89,14 @@ def test_value_is_a_sum_over_the_elements_of_the_named_leaves(name, reduction, c
 
 def test_the_textbook_sum_is_over_all_weights_and_biases():
     """λ Σ_i w_i², no ½: 3² + 4² = 25, and with the bias 2 it is 29."""
-    params = {"W": jnp.array([3.0, 4.0]), "b_h": jnp.array([2.0])}
+    params = {"W": jnp.array([[3.0, 4.0]]), "b_h": jnp.array([2.0])}
     assert float(_value(l2(), params)) == 25.0
     assert float(_value(l2(include_biases=True), params)) == 29.0
 
 
 def test_a_pattern_of_biases_says_how_to_cover_them():
     with pytest.raises(ValueError, match=r"'b_h' matches only biases.*include_biases=True"):
-        l2("b_h").init(PARAMS)
+        covered(l2("b_h"), PARAMS)
 
 
 def test_elastic_net_lies_between_l1_and_l2():
@@ -205,7 +205,7 @@ def _total(penalties, net=NET, loss=LOSS):
 
     def total(params, batch, hyper):
         states = {name: penalty.init(params) for name, penalty in penalties.items()}
-        value, (parts, _) = objective(params, batch, hyper, states, key=None, train=False)
+        value, (parts, _) = objective(params, hyper, batch, states, key=None, train=False)
         return value, parts
 
     return jax.jit(total)
@@ -265,7 +265,7 @@ def test_objective_is_strict_about_types_and_ranks():
         def total(params, lam, objective=objective, batch=batch):
             hyper = {"l2": lam, "energy": lam}
             state = {"l2": (), "energy": ()}
-            return objective(params, batch, hyper, state, key=jax.random.key(0), train=True)[0]
+            return objective(params, hyper, batch, state, key=jax.random.key(0), train=True)[0]
 
         with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
             jax.eval_shape(jax.grad(total), params, jnp.ones(()))
@@ -362,7 +362,7 @@ def _context(net, needs, params, batch):
     @jax.jit
     def run(params):
         hyper, state = {"spy": 1.0}, {"spy": ()}
-        return objective(params, batch, hyper, state, key=None, train=False)[1][1]["spy"]
+        return objective(params, hyper, batch, state, key=None, train=False)[1][1]["spy"]
 
     return run(params)
 
@@ -435,7 +435,7 @@ def test_a_penalty_can_take_the_step_apart(name):
 
     def penalty(params):
         hyper, state = {"jacobian": 1.0}, {"jacobian": ()}
-        _, (parts, state) = objective(params, batch, hyper, state, key=None, train=False)
+        _, (parts, state) = objective(params, hyper, batch, state, key=None, train=False)
         return parts.penalties["jacobian"], state["jacobian"]
 
     (measured, (next_h, states)), gradient = jax.jit(jax.value_and_grad(penalty, has_aux=True))(
@@ -474,6 +474,44 @@ def test_a_penalty_may_keep_a_state_of_its_own():
     state = {"count": counter.init(params), "l2": ()}
     for _ in range(3):
         _, (_, state) = objective(
-            params, batch, {"count": 0.0, "l2": 0.0}, state, key=None, train=False
+            params, {"count": 0.0, "l2": 0.0}, batch, state, key=None, train=False
         )
     assert int(state["count"]) == 3
+
+
+# ---- what is a weight -----------------------------------------------------------------------------
+
+
+def _normalised_cell(**facts):
+    """A layer-normalised cell with names of its own: a gain, a shift, a bias that is called offset."""
+    plain = rr.cells.elman(3)
+
+    def init(key, input_size, dtype=jnp.float32):
+        own = {"gain": jnp.ones(3), "shift": jnp.zeros(3), "offset": jnp.zeros(3), "u": jnp.ones(3)}
+        return plain.init(key, input_size, dtype) | own
+
+    return plain._replace(name="own", init=init, **facts)
+
+
+def test_gains_scales_and_biases_in_any_naming_are_left_alone():
+    net = rr.network([_normalised_cell()], 1)
+    params = net.init(jax.random.key(0), 2)
+    expected = ["layer_0/W_hh", "layer_0/W_xh", "readout/W_hy"]
+    assert covered(l2(), params, net=net) == covered(l2(), params) == expected
+    assert rr.networks.weight_paths(net, params) == expected
+    everything = covered(l2(include_biases=True), params, net=net)
+    assert {"layer_0/gain", "layer_0/offset", "layer_0/b_h"} < set(everything)
+    with pytest.raises(ValueError, match=r"'gain' matches only biases, gains or scales"):
+        covered(l2("gain"), params, net=net)
+
+
+def test_a_cell_says_which_of_its_leaves_are_weights():
+    """An independent recurrent vector is a weight where the cell says so, and training penalises just that."""
+    net = rr.network([rr.layer(_normalised_cell(decayed=("u", "W_x*")), bidirectional=True)], 1)
+    params = net.init(jax.random.key(0), 2)
+    sides = [f"layer_0/{side}/{name}" for side in ("backward", "forward") for name in ("W_xh", "u")]
+    assert covered(l2(), params, net=net) == [*sides, "readout/W_hy"]
+    batch = rr.Batch(jnp.ones((1, 2, 2)), jnp.zeros((1, 2, 1)))
+    objective = rr.make_objective(net, rr.losses.squared_error(), {"l2": l2("u")})
+    _, (parts, _) = objective(params, {"l2": 1.0}, batch, {"l2": ()}, key=None, train=False)
+    assert float(parts.penalties["l2"]) == 6.0

@@ -1,6 +1,7 @@
 """Figures: what is drawn is what was given, where it was asked for, and nothing is left behind."""
 
 import dataclasses
+import types
 import warnings
 
 import figure_contract
@@ -8,9 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import xarray as xr
+from diagnostic_records import flow_of
 
-from rnnreg import plotting
-from rnnreg.diagnostics import GradientFlow, horizon
+from rnnreg import diagnostics, plotting
+from rnnreg.diagnostics import horizon
 from rnnreg.selection import Choice, one_standard_error
 from rnnreg.sweeps import SweepResult
 
@@ -47,8 +49,8 @@ def make_result(lams=LAMS, folds=("0", "1", "all")):
 
 
 def make_flow(rate, layers=("layer_0",)):
-    lags = np.arange(8)
-    return GradientFlow(lags, dict.fromkeys(layers, rate**lags), {}, {})
+    with np.errstate(divide="ignore"):
+        return flow_of(dict.fromkeys(layers, np.log([[rate**lag for lag in range(8)]])))
 
 
 TIMES = np.arange(1900, 1930)
@@ -61,7 +63,7 @@ DRAW = {
     "gradient_flow": lambda ax: plotting.gradient_flow(
         [make_flow(1 - lam) for lam in LAMS], lams=LAMS, ax=ax
     ),
-    "forecast": lambda ax: plotting.forecast(
+    "predicted_series": lambda ax: plotting.predicted_series(
         TIMES, SERIES, {"one step": SERIES}, spans={"test": (1910, 1915)}, ylabel="spots", ax=ax
     ),
     "history": lambda ax: plotting.history(make_result(), ax=ax),
@@ -83,6 +85,82 @@ def test_makes_one_white_figure_and_leaves_the_settings_alone(name):
 @pytest.mark.parametrize("name", DRAW)
 def test_nothing_is_cut_off_and_no_tick_labels_overlap(name, size):
     figure_contract.fits(DRAW[name], size)
+
+
+# Of each figure of a record: the call, and what makes the record.
+OF_RECORDS = {
+    "bifurcation": (lambda given: plotting.bifurcation([0.0], [given]), "distinct_points"),
+    "cv_curve": (lambda given: plotting.cv_curve(given, make_choice()), "rr.sweep"),
+    "cv_curve, choice": (lambda given: plotting.cv_curve(make_result(), given), "selection.choose"),
+    "eigenvalue_cloud": (plotting.eigenvalue_cloud, "spectra"),
+    "fisher_memory": (plotting.fisher_memory, "fisher_memory"),
+    "fixed_points": (plotting.fixed_points, "distinct_points"),
+    "gate_openings": (plotting.gate_openings, "saturation"),
+    "gradient_flow": (plotting.gradient_flow, "gradient_flow"),
+    "gradient_heat_map": (plotting.gradient_heat_map, "rr.sweep"),
+    "gradient_signal": (plotting.gradient_signal, "gradient_signal"),
+    "hessian_spectrum": (plotting.hessian_spectrum, "hessian_directions"),
+    "history": (plotting.history, "rr.sweep"),
+    "horizons": (lambda given: plotting.horizons([0.1], given), "horizon"),
+    "jacobian_products": (plotting.jacobian_products, "jacobian_products"),
+    "loss_surface": (plotting.loss_surface, "loss_surface"),
+    "lyapunov_spectrum": (plotting.lyapunov_spectrum, "lyapunov"),
+    "lyapunov_trace": (plotting.lyapunov_trace, "lyapunov"),
+    "memory_curve": (plotting.memory_curve, "memory_curve"),
+    "parameter_sensitivity": (plotting.parameter_sensitivity, "parameter_sensitivity"),
+    "path_lengths": (plotting.path_lengths, "path_lengths"),
+    "saturation": (plotting.saturation, "saturation"),
+    "singular_value_histogram": (plotting.singular_value_histogram, "jacobian_products"),
+    "spectral_paths": (lambda given: plotting.spectral_paths([0.1], given), "spectra"),
+    "sufficient_window": (plotting.sufficient_window, "sufficient_window"),
+}
+
+
+@pytest.mark.parametrize("name", OF_RECORDS)
+def test_another_record_is_named_with_the_function_that_makes_the_right_one(name):
+    draw, maker = OF_RECORDS[name]
+    wrong = types.SimpleNamespace()
+    with pytest.raises(ValueError, match=rf"got SimpleNamespace. It is what .*{maker}.* returns"):
+        draw(wrong)
+    assert plt.get_fignums() == []
+
+
+def test_a_dict_of_records_in_the_place_of_one_is_told_to_take_an_entry():
+    with pytest.raises(ValueError, match=r"got dict.*Take one of its entries \['layer_0'\]"):
+        plotting.saturation({"layer_0": None})
+
+
+def test_every_figure_refuses_what_it_cannot_draw():
+    drawn_from_arrays = {"lambda_axis", "loss_curves", "predicted_series", "weight_norms"}
+    helpers = {"COLORS", "legend_above", "log_y", "save", "style", "title_above", "whole_steps"}
+    assert {name.split(",")[0] for name in OF_RECORDS} == (
+        set(plotting.__all__) - drawn_from_arrays - helpers
+    )
+
+
+def test_no_record_of_a_diagnostic_has_a_field_that_may_be_left_out():
+    records = [getattr(diagnostics, name) for name in diagnostics.__all__]
+    records = [record for record in records if hasattr(record, "_fields")]
+    assert {
+        record.__name__: record._field_defaults for record in records if record._field_defaults
+    } == {}
+
+
+def test_curves_keep_the_order_of_the_palette():
+    ax = plotting.loss_curves({str(place): [1.0, 0.5] for place in range(7)})
+    assert [line.get_color() for line in ax.lines] == [*plotting.COLORS, plotting.COLORS.blue]
+
+
+def test_a_title_stands_over_the_legend_and_needs_one():
+    ax = plotting.loss_curves({"a": [1.0, 0.5]})
+    plotting.title_above(ax, "(a) all of it")
+    ax.figure.canvas.draw()
+    title, legend = ax.get_legend().get_title(), ax.get_legend()
+    assert title.get_window_extent().y0 >= legend.get_texts()[0].get_window_extent().y1
+    _, bare = plt.subplots()
+    plotting.legend_above(bare)  # nothing to name
+    with pytest.raises(ValueError, match=r"give it its title by ax\.set_title"):
+        plotting.title_above(bare, "(b)")
 
 
 def test_a_failure_leaves_no_figure():
@@ -183,7 +261,7 @@ def test_cv_curve_draws_the_curve_it_was_given():
 
 def test_cv_curve_marks_every_rule_once_also_at_zero():
     choice = dataclasses.replace(make_choice(), lam_min=0.0, lam_paired_1se=0.0, lam_1se=1e-2)
-    ax = plotting.cv_curve(None, choice)
+    ax = plotting.cv_curve(make_result(), choice)
     lines = {
         line.get_label(): line.get_xdata()[0] for line in ax.lines if "lambda" in line.get_label()
     }
@@ -197,8 +275,8 @@ def test_cv_curve_marks_every_rule_once_also_at_zero():
 
 
 def test_cv_curve_of_a_validation_set_has_no_bars():
-    ax = plotting.cv_curve(None, make_choice(num_folds=1))
-    assert ax.get_legend().get_texts()[0].get_text() == "validation set"
+    ax = plotting.cv_curve(make_result(), make_choice(num_folds=1))
+    assert ax.get_legend().get_texts()[0].get_text() == "validation set (3 seeds)"
     assert not ax.containers[0].has_yerr
 
 
@@ -222,9 +300,7 @@ def test_gradient_flow_of_one_flow_and_of_its_layers():
     assert ax.get_yscale() == "log"
     ax = plotting.gradient_flow(make_flow(0.5, layers=("layer_0", "layer_1")))
     assert [line.get_label() for line in ax.lines] == ["layer_0", "layer_1"]
-    two_ways = GradientFlow(
-        np.arange(3), {"layer_0": {"forward": np.ones(3), "backward": np.ones(3)}}, {}, {}
-    )
+    two_ways = flow_of({"layer_0": {"forward": np.ones((1, 3)), "backward": np.ones((1, 3))}})
     assert len(plotting.gradient_flow(two_ways).lines) == 2
     assert len(plotting.gradient_flow(two_ways, layer="layer_0/forward").lines) == 1
 
@@ -243,26 +319,6 @@ def test_gradient_flow_colours_by_lambda_with_zero_in_black():
     ]
 
 
-def _measured(logs):
-    """The flow of log norms `[B, T]`."""
-    logs = np.asarray(logs, float)
-    left = np.where(np.isfinite(logs), logs, np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        log_ratio = np.nanmean(left - left[:, :1], axis=0)
-    return GradientFlow(
-        np.arange(logs.shape[1]),
-        {"layer_0": np.exp(log_ratio)},
-        {"layer_0": np.isneginf(logs).mean(axis=0)},
-        {"layer_0": np.exp(logs)},
-        {"layer_0": log_ratio},
-        {"layer_0": np.full(logs.shape[1], np.nan)},
-        {"layer_0": logs},
-        np.asarray(False),
-        {"layer_0": np.isposinf(logs).mean(axis=0)},
-    )
-
-
 INF = np.inf
 ALIVE = -0.5 * np.arange(6.0)
 
@@ -277,7 +333,7 @@ ALIVE = -0.5 * np.arange(6.0)
     ],
 )
 def test_gradient_flow_says_which_gradients_are_left_out(logs, marker, place, text):
-    flow = _measured(logs)
+    flow = flow_of(logs)
     for given in ({}, {"lams": [0.1]}):
         ax = plotting.gradient_flow(flow, **given)
         (mark,) = (line for line in ax.lines if line.get_marker() == marker)
@@ -285,7 +341,7 @@ def test_gradient_flow_says_which_gradients_are_left_out(logs, marker, place, te
         np.testing.assert_allclose(mark.get_ydata(), flow.ratio["layer_0"][place])
         printed = [entry.get_text().replace("\n", " ") for entry in ax.get_legend().get_texts()]
         assert any(text in entry for entry in printed)
-    whole = plotting.gradient_flow(_measured([ALIVE] * 2))
+    whole = plotting.gradient_flow(flow_of([ALIVE] * 2))
     assert not [line for line in whole.lines if line.get_marker() in ("x", "+")]
 
 
@@ -293,27 +349,25 @@ def test_gradient_flow_says_which_gradients_are_left_out(logs, marker, place, te
     ("value", "text"), [(-INF, "every gradient is exactly 0"), (INF, "no gradient is finite")]
 )
 def test_a_dead_flow_says_so(value, text):
-    ax = plotting.gradient_flow(_measured(np.full((2, 6), value)))
+    ax = plotting.gradient_flow(flow_of(np.full((2, 6), value)))
     assert [found.get_text() for found in ax.texts] == [text]
     figure_contract.fits(
-        lambda ax: plotting.gradient_flow(_measured(np.full((2, 6), value)), ax=ax), (2.4, 2.2)
+        lambda ax: plotting.gradient_flow(flow_of(np.full((2, 6), value)), ax=ax), (2.4, 2.2)
     )
 
 
 def test_the_rate_of_a_flow_is_drawn():
-    flow = _measured([-0.5 * np.arange(9), -0.7 * np.arange(9)])
+    flow = flow_of([-0.5 * np.arange(9), -0.7 * np.arange(9)])
     ax = plotting.gradient_flow(flow, fit=True)
     (line,) = (line for line in ax.lines if line.get_linestyle() == ":")
     np.testing.assert_allclose(line.get_ydata(), np.exp(-0.6 * np.arange(9)), rtol=1e-5)
-    assert line.get_label() == "rate -0.6 ± 0.1 a step"
-    bent = _measured([[0, -2, -2, -3, -4, -5, -6, -7, -8]])
+    assert line.get_label() == "rate -0.6 ± 0.1 per step"
+    bent = flow_of([[0, -2, -2, -3, -4, -5, -6, -7, -8]])
     ax = plotting.gradient_flow([bent] * 2, lams=[0.0, 0.1], fit=(2, 8))
     for line in (line for line in ax.lines if line.get_linestyle() == ":"):
         assert line.get_xdata().tolist() == [2, 3, 4, 5, 6, 7, 8]
         np.testing.assert_allclose(line.get_ydata(), np.exp(-np.arange(2.0, 9)), rtol=1e-5)
-        assert line.get_label() == "rate -1 a step"
-    with pytest.raises(ValueError, match="a fit needs log norms"):
-        plotting.gradient_flow(make_flow(0.5), fit=True)
+        assert line.get_label() == "rate -1 per step"
     with pytest.raises(ValueError, match="two lags between 0 and 8"):
         plotting.gradient_flow(flow, fit=(3, 9))
     with pytest.raises(ValueError, match="fit must be True, False or two lags"):
@@ -347,15 +401,17 @@ def test_gradient_flow_ends_at_the_floor_and_says_what_is_missing():
         plotting.gradient_flow(several)
     with pytest.raises(ValueError, match="which has"):
         plotting.gradient_flow(several, layer="layer_7")
-    with pytest.raises(ValueError, match="one entry a flow"):
+    with pytest.raises(ValueError, match="lams needs one entry per GradientFlow; got 1 for 2"):
         plotting.gradient_flow(several, lams=[0.1])
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(ValueError, match="layer_0', 'layer_1"):
+        plotting.gradient_flow(several[0], lams=[0.1])
+    with pytest.raises(ValueError, match="give at least one GradientFlow"):
         plotting.gradient_flow([])
 
 
-def test_forecast_draws_what_it_was_given():
+def test_predicted_series_draws_what_it_was_given():
     free = (np.arange(1925, 1935), np.zeros(10))
-    ax = plotting.forecast(
+    ax = plotting.predicted_series(
         TIMES,
         SERIES[:, None],
         {"one step": SERIES + 0.1, "free-running": free},
@@ -368,10 +424,10 @@ def test_forecast_draws_what_it_was_given():
     np.testing.assert_array_equal(lines["free-running"].get_xdata(), free[0])
     assert {"1910-1920", "1921-1940"} <= {text.get_text() for text in ax.texts}
     assert ax.get_xlim()[1] >= 1940
-    with pytest.raises(ValueError, match="one value a time"):
-        plotting.forecast(TIMES, SERIES, {"short": SERIES[:-1]})
+    with pytest.raises(ValueError, match="one value per time"):
+        plotting.predicted_series(TIMES, SERIES, {"short": SERIES[:-1]})
     with pytest.raises(ValueError, match="not among the predictions"):
-        plotting.forecast(TIMES, SERIES, {}, bands={"x": (SERIES, SERIES)})
+        plotting.predicted_series(TIMES, SERIES, {}, bands={"x": (SERIES, SERIES)})
 
 
 def test_history_averages_seeds_and_folds_but_not_the_refit():

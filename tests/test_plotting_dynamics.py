@@ -11,7 +11,7 @@ from rnnreg.diagnostics import (
     ParameterSensitivity,
     matrix_spectrum,
 )
-from rnnreg.plotting._dynamics import _settled_limits
+from rnnreg.plotting.dynamics._lyapunov import _settled_limits
 
 pytestmark = pytest.mark.usefixtures("no_figures_left")
 

@@ -4,13 +4,13 @@ import figure_contract
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from diagnostic_records import hessian_of
 
 from rnnreg import plotting
 from rnnreg.diagnostics import (
     DistinctPoints,
     FisherMemory,
     GateOpening,
-    HessianDirections,
     LossSurface,
     MemoryCurve,
     Saturation,
@@ -84,7 +84,7 @@ DRAW = {
     "gradient": lambda ax: plotting.loss_surface(make_plane(), show="gradient_norm", ax=ax),
     "line": lambda ax: plotting.loss_surface(make_line(), xlabel="w", ax=ax),
     "hessian_spectrum": lambda ax: plotting.hessian_spectrum(
-        HessianDirections([9.0, 2.0], None, [0.1, 1.0], np.array([-1.0, 0, 2, 9]), None, None),
+        hessian_of([9.0, 2.0], [0.1, 1.0], [-1.0, 0.0, 2.0, 9.0]),
         ax=ax,
     ),
     "fixed_points": lambda ax: plotting.fixed_points(
@@ -167,14 +167,12 @@ def test_slow_points_are_open_and_kinds_are_counted():
             "at least two alphas and two betas",
         ),
         (
-            lambda: plotting.hessian_spectrum(
-                HessianDirections([np.nan], None, [np.nan], np.full(3, np.nan), None, None)
-            ),
+            lambda: plotting.hessian_spectrum(hessian_of([np.nan], [np.nan], [np.nan] * 3)),
             "nothing to draw: the eigenvalues are not finite",
         ),
         (lambda: plotting.fixed_points(make_points(0)), "nothing to draw"),
-        (lambda: plotting.fixed_points(make_points(1)._asdict()), "of distinct points; got dict"),
-        (lambda: plotting.bifurcation([0.0], []), "one entry a value; got 0 for 1"),
+        (lambda: plotting.fixed_points(make_points(1)._asdict()), "of a DistinctPoints; got dict"),
+        (lambda: plotting.bifurcation([0.0], []), "one entry per DistinctPoints; got 1 for 0"),
         (lambda: plotting.gate_openings(make_saturation(gates=False)), "no gates to draw"),
     ],
 )

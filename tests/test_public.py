@@ -18,7 +18,6 @@ import rnnreg as rr
 WITHOUT_EXAMPLE = {
     "data.check_batch": "for other rooms; it only raises",
     "training.check_data": "for sweep; it only raises",
-    "lanes.lower": "needs a plan and a program; tests lower a whole sweep",
 }
 
 MODULES = [

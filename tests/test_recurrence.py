@@ -26,8 +26,10 @@ from recurrent_cases import (
     run,
     split,
     wave,
+    with_a_tangent,
 )
 
+import rnnreg as rr
 from rnnreg.recurrence import choose_backend, unroll
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
@@ -104,10 +106,12 @@ def test_the_two_input_sizes_are_projected_in_different_places():
 # ---- a gate's own derivative ----------------------------------------------------------------------
 
 
-@every_case
-def test_a_stated_derivative_is_the_gate_s(case):
-    """`record` is the gate, `tangent` its derivative, and `additive` says whether only the sum is seen."""
+@with_a_tangent
+def test_a_stated_tangent_is_the_gate_s(name):
+    """`tangent` is the derivative of `forward`, and `additive` says whether only the sum is seen."""
+    case = CASES[name]
     cell, rng = case.cell, np.random.default_rng(0)
+    assert isinstance(cell.gate, rr.cells.Gate)
     start = jax.eval_shape(lambda: cell.initial_state(50))
     projections = [jax.ShapeDtypeStruct((50, case.gates * HIDDEN), jnp.result_type(float))] * 2
 
@@ -122,11 +126,83 @@ def test_a_stated_derivative_is_the_gate_s(case):
 
     point, direction = normal(), normal()
     new, expected = jax.jvp(gate, point, direction)
-    recorded, saved = cell.derivative.record(*point)
+    recorded, values = cell.gate.forward({}, *point)
     assert_close(recorded, new)
-    assert_close(cell.derivative.tangent(saved, point[0], new, *direction), expected)
+    assert_close(cell.gate.tangent(values, point[0], new, *direction), expected)
     moved = gate(point[0], point[1] + direction[1], point[2] - direction[1])
-    assert np.allclose(moved.h, new.h, **tolerance(loosen=10)) == cell.derivative.additive
+    assert np.allclose(moved.h, new.h, **tolerance(loosen=10)) == cell.gate.additive
+
+
+def _mixed(leak):
+    """A gate of a user's own that reads the state beside its projection, and closes over a number."""
+
+    def gate(params, state, x_proj, h_proj):
+        mixed = (1 - leak) * state.h + leak * jnp.tanh(x_proj * jnp.cos(h_proj))
+        return rr.cells.HiddenState(h=mixed)
+
+    return gate
+
+
+@either
+def test_a_gate_that_was_replaced_is_the_one_that_runs(backend):
+    """Whatever the name of the cell: its value and its gradient are those of the new gate, and nothing is known."""
+    for made in (rr.cells.elman(HIDDEN), rr.cells.irnn(HIDDEN)):
+        cell = made._replace(gate=_mixed(0.3))
+        given = draw(CASES["elman_tanh"], but=("mask",))
+        _, states = unroll(cell, **given, backend=backend)
+        W_xh, W_hh, b_h = (given["params"][name] for name in ("W_xh", "W_hh", "b_h"))
+        h = np.asarray(given["state"].h, float)
+        for t in range(LONG):
+            x_proj = np.asarray(given["xs"][t] @ W_xh + b_h, float)
+            h_proj = np.asarray((h * given["recurrent_mask"]) @ W_hh, float)
+            h = 0.7 * h + 0.3 * np.tanh(x_proj * np.cos(h_proj)) + given["perturbations"][t]
+            assert_close(states.h[t], np.asarray(h), loosen=10)
+        assert cell.facts == rr.cells.Facts()
+    gradients = [jax.grad(wave)(given, cell, backend=one) for one in (backend, "scan")]
+    assert_close(*gradients, loosen=10)
+
+
+@pytest.mark.parametrize("where", ["gate", "activation", "stated slope"])
+def test_numbers_that_a_gate_closes_over_have_their_derivative(where):
+    """As in a network that is a function of hyper: the leak or the gain of an activation is traced."""
+    given = draw(CASES["elman_tanh"])
+
+    def cell_of(number):
+        if where == "gate":
+            return rr.cells.elman(HIDDEN)._replace(gate=_mixed(number))
+        phi = rr.cells.Activation("steep", lambda z: jnp.tanh(number * z))
+        if where == "stated slope":
+            phi = phi._replace(slope=lambda y: number * (1 - y * y))
+        return rr.cells.elman(HIDDEN, activation=phi)
+
+    def value(number, backend):
+        return wave(given, cell_of(number), backend=backend)
+
+    number = jnp.asarray(0.4, jnp.result_type(float))
+    for derivative in (jax.grad, jax.jacfwd, lambda f: jax.jacfwd(jax.grad(f))):
+        got, expected = (derivative(value)(number, backend) for backend in ("fused", "scan"))
+        assert_close(got, expected, loosen=100)  # of sums over all steps, units and rows
+
+
+def test_a_gate_with_a_custom_gradient_runs_fused():
+    """A spike with a surrogate slope, which has no forward mode of its own."""
+
+    @jax.custom_vjp
+    def spike(z):
+        return (z > 0).astype(z.dtype)
+
+    spike.defvjp(lambda z: (spike(z), z), lambda z, g: (g / (1 + jnp.abs(z)) ** 2,))
+
+    def gate(params, state, x_proj, h_proj):
+        return rr.cells.HiddenState(h=0.5 * state.h + spike(x_proj + h_proj))
+
+    cell = rr.cells.elman(HIDDEN)._replace(gate=gate)
+    given, mask = split(draw(CASES["elman_tanh"]))
+    got, expected = (
+        jax.grad(lambda given, b=backend: wave(given, cell, mask=mask, backend=b))(given)
+        for backend in ("fused", "scan")
+    )
+    assert_close(got, expected, loosen=10)
 
 
 def test_relu_has_the_slope_of_jax_at_its_kink():

@@ -1,6 +1,7 @@
 """The options of the recurrence: segments, precision, which back end and why; and all of it inside networks."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,7 @@ TRUNCATIONS = [
 
 
 @pytest.mark.numerics
-@pytest.mark.parametrize(("name", "backend", "direction", "steps", "memory"), TRUNCATIONS)
+@pytest.mark.parametrize(("name", "backend", "direction", "steps", "remat"), TRUNCATIONS)
 def test_truncation_equals_one_by_hand(name, backend, direction, steps, memory):
     case, reverse = CASES[name], DIRECTIONS[direction]
     given, mask = split(draw(case, steps=steps))
@@ -234,10 +235,24 @@ def test_a_network_multiplies_at_its_precision():
 SOFTPLUS = rr.cells.elman(HIDDEN, activation=jax.nn.softplus)
 BEFORE = rr.cells.gru(HIDDEN, reset="before")
 OWN = rr.cells.from_step(lambda p, s, x: s, init=BEFORE.init, hidden_size=HIDDEN, name="my_own")
+
+
+class Counted(NamedTuple):
+    h: jax.Array
+    steps: jax.Array
+
+
+COUNTING = rr.cells.elman(HIDDEN)._replace(
+    name="counting",
+    initial_state=lambda rows, dtype=jnp.float32: Counted(
+        jnp.zeros((rows, HIDDEN), dtype), jnp.zeros(rows, jnp.int32)
+    ),
+    gate=lambda params, state, x_proj, h_proj: Counted(jnp.tanh(x_proj + h_proj), state.steps + 1),
+)
 REFUSED = [
     (BEFORE, "gru_reset_before does its own products"),
     (OWN, "my_own does its own products"),
-    (SOFTPLUS, r"the gate of elman does not state its derivative \(unusual activations"),
+    (COUNTING, "the state of counting holds numbers that are not real"),
 ]
 
 
@@ -258,9 +273,9 @@ def test_fused_is_refused_with_the_reason_and_auto_falls_back(cell, reason):
 
 BAD = [
     ({"backend": "cuda"}, r"backend must be one of \('auto', 'scan', 'fused'\); got 'cuda'"),
-    ({"memory": 0}, "memory must be 'full', 'sqrt' or a positive number of steps.*got 0"),
-    ({"memory": "half"}, "memory must be 'full', 'sqrt' or a positive.*got 'half'"),
-    ({"memory": True}, "memory must be .*got True"),
+    ({"remat": 0}, "remat must be 'full', 'sqrt' or a positive number of steps.*got 0"),
+    ({"remat": "half"}, "remat must be 'full', 'sqrt' or a positive.*got 'half'"),
+    ({"remat": True}, "remat must be .*got True"),
     ({"truncate": 0}, "truncate must be a positive number of steps, or None; got 0"),
     ({"truncate": 2.5}, "truncate must be .*got 2.5"),
     ({"precision": "low"}, r"precision must be one of \(None, 'default'.*got 'low'"),
@@ -281,13 +296,13 @@ def test_explain_says_which_and_why():
     layers = [rr.cells.lstm(8), BEFORE, rr.layer(rr.cells.elman(10), bidirectional=True), SOFTPLUS]
     choices = rr.explain(rr.network(layers, 1), input_size=INSIDE)
     assert {name: str(choice) for name, choice in choices.items()} == {
-        "layer_0": "fused, inputs projected inside the loop: the gate states its derivative, so weight "
+        "layer_0": "fused, inputs projected inside the loop: the gate states its tangent, so weight "
         "gradients are one product a sequence",
         "layer_1": "scan, inputs projected before the loop: gru_reset_before does its own products",
-        "layer_2": "fused, inputs projected inside the loop: the gate states its derivative, so weight "
+        "layer_2": "fused, inputs projected inside the loop: the gate states its tangent, so weight "
         "gradients are one product a sequence",
-        "layer_3": "scan, inputs projected before the loop: the gate of elman does not state its derivative "
-        "(unusual activations do not)",
+        "layer_3": "fused, inputs projected before the loop: the gate's tangent is derived, so weight "
+        "gradients are one product a sequence",
     }
     asked = rr.explain(rr.network(layers[:1], 1, backend="scan"), input_size=INSIDE)["layer_0"]
     assert str(asked) == "scan, inputs projected before the loop: as asked"
@@ -297,7 +312,7 @@ def test_explain_says_which_and_why():
 
 
 def test_a_network_records_its_recurrence():
-    options = {"backend": "scan", "memory": 3, "truncate": 5, "precision": "highest"}
+    options = {"backend": "scan", "remat": 3, "truncate": 5, "precision": "highest"}
     net = rr.network([rr.cells.gru(HIDDEN)], 1, **options)
     assert net.recurrence._asdict() == options
 

@@ -10,7 +10,6 @@ from conftest import SEED, tolerance
 
 import rnnreg as rr
 from rnnreg.diagnostics import saturation
-from rnnreg.diagnostics.states._activation_range import activation_range
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
 
@@ -247,10 +246,10 @@ def test_bounds_are_those_of_the_activation(name):
         assert float(found.saturated) == 0
     np.testing.assert_allclose(found.histogram.sum(axis=1), 1, **tolerance())
     for gated in (rr.cells.gru, rr.cells.lstm):
-        given = activation_range(gated(2, activation=activation))
+        given = gated(2, activation=activation).facts.bounds
         np.testing.assert_allclose(given, found.bounds, **tolerance("float32"))
     before = rr.cells.gru(2, activation=activation, reset="before", recurrent_bias=False)
-    np.testing.assert_allclose(activation_range(before), found.bounds, **tolerance("float32"))
+    np.testing.assert_allclose(before.facts.bounds, found.bounds, **tolerance("float32"))
 
 
 def test_a_rectified_gru_is_not_saturated_at_1():

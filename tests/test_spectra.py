@@ -216,8 +216,26 @@ def test_an_activation_that_is_a_known_one_on_one_side_only_has_no_bound(activat
     bounds = jacobian_bounds(cell, cell.init(KEY, 1))
     assert bounds.slope is None
     assert bounds.log_bound is None
-    twin = rr.cells.elman(size, activation=lambda z: jnp.tanh(z))
-    assert jacobian_bounds(twin, twin.init(KEY, 1)).slope == 1
+    stated = rr.cells.Activation("steep", activation, max_slope=5.0)
+    twin = rr.cells.elman(size, activation=stated)
+    assert jacobian_bounds(twin, twin.init(KEY, 1)).slope == 5
+
+
+def test_a_replaced_gate_has_no_bound_whatever_the_cell_is_called():
+    """h = tanh(2 x_proj + 2 h_proj) in a cell that is called elman: (1 · σ_max)^ℓ would be broken."""
+
+    def gate(params, state, x_proj, h_proj):
+        return rr.cells.HiddenState(h=jnp.tanh(2 * (x_proj + h_proj)))
+
+    cell = rr.cells.elman(3, recurrent_init="identity")._replace(gate=gate)
+    params = cell.init(KEY, 1)
+    assert jacobian_bounds(cell, params).log_bound is None
+    products = jax.jit(lambda: jacobian_products(cell, params, jnp.zeros((1, 4, 1))))()
+    assert products.log_norm[-1] > 1  # 4 ln 2, where a slope of 1 would promise 0
+    stated = cell._replace(
+        gate=rr.cells.Gate(lambda *at: (gate(*at), {}), facts=rr.cells.Facts(max_slope=2))
+    )
+    np.testing.assert_allclose(jacobian_bounds(stated, params).log_bound, np.log(2), rtol=1e-6)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -261,7 +279,7 @@ def test_bounds_of_parameters_that_are_not_the_cells():
 
 
 def test_where_no_bound_is_known():
-    odd = rr.cells.elman(3, activation=jnp.sin)
+    odd = rr.cells.elman(3, activation=lambda z: jnp.sin(z))
     params = odd.init(KEY, 1)
     found = jacobian_bounds(odd, params)
     assert found.slope is None

@@ -1,6 +1,8 @@
 """A run: the loop that it stands for, what it draws, what it keeps, and how it fails."""
 
 import functools
+import gc
+import weakref
 
 import chex
 import jax
@@ -70,14 +72,14 @@ def test_updates_equal_the_loop_by_hand_and_are_traced_once(name):
     train = make(net.net, optimizer=OPTIMIZERS[name])
     update = jax.jit(train.update)
     other = {k: 0.5 * v for k, v in MORE.items()}  # other values: the same program
-    update(train.init(MORE, batch, key=KEY), batch, MORE)
+    update(train.init(MORE, batch, key=KEY), MORE, batch)
 
     optimizer = OPTIMIZERS[name](other)  # from plain numbers
     state = train.init(other, batch, key=KEY)
     params, opt_state = state.params, optimizer.init(state.params)
     step = _by_hand(optimizer, batch, other["l2"])
     for _ in range(6):
-        state, info = update(state, batch, other)
+        state, info = update(state, other, batch)
         parts = info.data_loss + other["l2"] * info.penalties["l2"]
         np.testing.assert_allclose(info.total, parts, **tolerance())
         assert bool(info.finite)
@@ -94,7 +96,7 @@ def test_the_notebook_loop_equals_the_run(name):
     state = train.init(MORE, data, key=KEY)
     norms = []
     for _ in range(6):
-        state, info = update(state, data, MORE)
+        state, info = update(state, MORE, data)
         norms.append(info.gradient_norm)
     chex.assert_trees_all_close(state.params, run.params, **tolerance())
     np.testing.assert_allclose(norms, run.history["gradient_norm"], **tolerance())
@@ -108,7 +110,7 @@ def test_clipping_bounds_the_step():
     batch, hyper = sine().train, MORE | {"learning_rate": 1.0}
     train = make(NET, optimizer=OPTIMIZERS["clipped"])
     state = train.init(hyper, batch, key=KEY)
-    new, info = jax.jit(train.update)(state, batch, hyper)
+    new, info = jax.jit(train.update)(state, hyper, batch)
     step = optax.tree.norm(jax.tree.map(jnp.subtract, new.params, state.params))
     assert info.gradient_norm > 0.3
     np.testing.assert_allclose(step, 0.3, **tolerance())
@@ -294,15 +296,15 @@ def test_a_diverged_run_freezes_at_its_last_finite_state():
     update = jax.jit(train.update)
     state = train.init(hyper, batch, key=KEY)
     for _ in range(at):
-        state, info = update(state, batch, hyper)
+        state, info = update(state, hyper, batch)
         assert bool(info.finite)
         assert int(state.diverged_at) == -1
-    frozen, info = update(state, batch, hyper)
+    frozen, info = update(state, hyper, batch)
     assert not bool(info.finite)
     assert int(frozen.diverged_at) == at
     # everything but the mark, the optimiser's state too, is as it was before the update
     assert_same(_plain(frozen._replace(diverged_at=state.diverged_at)), _plain(state))
-    later, _ = update(frozen, batch, MORE)  # a good rate does not wake it up
+    later, _ = update(frozen, MORE, batch)  # a good rate does not wake it up
     assert_same(_plain(later), _plain(frozen))
 
 
@@ -317,7 +319,7 @@ def test_a_target_that_overflows_is_caught_before_the_update():
     state = train.init(HYPER, batch, key=KEY)
     update = jax.jit(train.update)
     bad = batch._replace(ys=batch.ys.at[3].set(1e30))  # its square is infinite in float32
-    frozen, info = update(state, bad, HYPER)
+    frozen, info = update(state, HYPER, bad)
     assert not np.isfinite(info.data_loss)
     assert int(frozen.diverged_at) == int(frozen.step) == 0
     assert_same(frozen.params, state.params)
@@ -387,7 +389,7 @@ def test_numpy_rows_train_in_the_precision_in_force():
     state = train.init(HYPER, rows, key=KEY)  # not jitted: arrays reach the run as NumPy's
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {jnp.result_type(float)}
     chex.assert_trees_all_close(state.params, train.init(HYPER, batch, key=KEY).params)
-    new, info = jax.jit(train.update)(state, rows, HYPER)
+    new, info = jax.jit(train.update)(state, HYPER, rows)
     assert info.total.dtype == jnp.result_type(float)
     assert {leaf.dtype for leaf in jax.tree.leaves(new.params)} == {jnp.result_type(float)}
 
@@ -409,9 +411,9 @@ def test_dropout_masks_change_between_updates():
     train = make(rr.network([rr.cells.elman(4)], 1, readout="last", output_dropout=0.5))
     update = jax.jit(train.update)
     start = train.init(hyper, batch, key=KEY)
-    middle, first = update(start, batch, hyper)
-    _, second = update(middle, batch, hyper)
-    _, again = update(start, batch, hyper)
+    middle, first = update(start, hyper, batch)
+    _, second = update(middle, hyper, batch)
+    _, again = update(start, hyper, batch)
     assert_same(middle.params, start.params)  # nothing but the masks differs
     assert float(first.data_loss) == float(again.data_loss)
     assert abs(float(first.data_loss) - float(second.data_loss)) > 1e-4
@@ -424,7 +426,7 @@ def test_a_line_search_sees_a_scalar_value():
     update = jax.jit(train.update)
     state, losses = train.init(hyper, batch, key=KEY), []
     for _ in range(6):
-        state, info = update(state, batch, hyper)
+        state, info = update(state, hyper, batch)
         losses.append(float(info.total))
     assert np.isfinite(losses).all()
     assert (np.diff(losses) < 0).all()
@@ -457,3 +459,64 @@ def test_recurrent_dropout_leaves_the_carried_state_whole():
     for t in range(6):
         np.testing.assert_allclose(carried[:, t], given, **tolerance())
     assert not np.allclose(states(params, True), states(params, False))  # the masks are at work
+
+
+# ---- the seams of a run ---------------------------------------------------------------------------
+
+
+def test_a_run_starts_from_given_parameters():
+    data, first = sine().train, whole()
+    train = make(NET, optimizer=OPTIMIZERS["sgd"])
+    state = train.init(MORE, data, key=KEY, params=first.params)
+    assert_same(state.params, first.params)
+    assert_same(_plain(state).key, _plain(train.init(MORE, data, key=KEY)).key)
+    on = jax.jit(train)(MORE, data, key=KEY, params=first.params)
+    state = train.init(MORE, data, key=KEY)
+    twice, _ = jax.jit(lambda state: train.advance(state, MORE, data, 12))(state)
+    chex.assert_trees_all_close(on.params, twice.params, **tolerance())  # all rows: no order
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), first.params)
+    state = train.init(MORE, data, key=KEY, params=wide)
+    assert jax.tree.leaves(state.params)[0].dtype == data.xs.dtype
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda params: {"layer_0": params["layer_0"]},
+        lambda params: params | {"readout": params["readout"] | {"b_y": jnp.zeros(2)}},
+    ],
+)
+def test_parameters_of_another_network_are_refused(change):
+    train, data = make(NET), sine().train
+    with pytest.raises(ValueError, match="params must be a tree of this network's parameters"):
+        train.init(HYPER, data, key=KEY, params=change(train.init(HYPER, data, key=KEY).params))
+
+
+def test_a_run_shows_its_network_and_its_optimiser():
+    def net(hyper):
+        return rr.network([rr.cells.elman(4)], 1, readout="last", dropout=hyper["dropout"])
+
+    train = make(net, optimizer=OPTIMIZERS["adam"])
+    assert train.network({"dropout": 0.5}).random
+    assert make(NET).network({}) is NET
+    params = NET.init(KEY, 1)
+    gradients = jax.tree.map(jnp.ones_like, params)
+    ours, theirs = train.optimizer(MORE), OPTIMIZERS["adam"](MORE)
+    moved = [one.update(gradients, one.init(params), params)[0] for one in (ours, theirs)]
+    assert_same(*moved)
+    with pytest.raises(ValueError, match="reads the hyperparameter 'dropout'"):
+        train.network({})
+
+
+def test_a_method_is_one_function_to_jit():
+    """Looked up again, it is the same, and what was compiled for it is found; a run that is gone is forgotten."""
+    net, batch = Counted(NET), sine().train
+    train = make(net.net)
+    state = train.init(HYPER, batch, key=KEY)
+    for _ in range(3):
+        state, _ = jax.jit(train.update)(state, HYPER, batch)
+    assert net.count == 1
+    alive = weakref.ref(train)
+    del train
+    gc.collect()
+    assert alive() is None

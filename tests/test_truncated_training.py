@@ -145,7 +145,7 @@ def test_the_state_is_carried_and_starts_anew_with_each_minibatch():
         for piece in (slice(0, 5), slice(5, 10)):
             some = rr.data.take_rows(two, number)
             segment = rr.Batch(some.xs[:, piece], some.ys[:, piece])
-            state, info = update(state, segment, HYPER, network_state=carried)
+            state, info = update(state, HYPER, segment, network_state=carried)
             carried = info.network_state
     chex.assert_trees_all_close(state.params, run.params, **tolerance())
     assert int(run.num_updates) == int(state.step) == 4
@@ -162,14 +162,14 @@ def test_no_gradient_reaches_the_segment_before():
     hyper = {"learning_rate": 1e-2}
     state = train.init(hyper, rr.Batch(xs, ys), key=KEY)
     update = jax.jit(train.update)
-    _, info = update(state, rr.Batch(xs[:, :3], ys[:, :3], mask[:, :3]), hyper)
+    _, info = update(state, hyper, rr.Batch(xs[:, :3], ys[:, :3], mask[:, :3]))
     later = rr.Batch(xs[:, 3:], ys[:, 3:], mask[:, 3:])
-    new, _ = update(state, later, hyper, network_state=info.network_state)
+    new, _ = update(state, hyper, later, network_state=info.network_state)
     # the inputs of the second segment are zero: W_xh could only learn through the first
     assert_same(new.params["layer_0"]["W_xh"], state.params["layer_0"]["W_xh"])
     changed = new.params["layer_0"]["W_hh"] - state.params["layer_0"]["W_hh"]
     assert np.abs(changed).max() > 1e-6
-    anew, _ = update(state, later, hyper)
+    anew, _ = update(state, hyper, later)
     assert not np.allclose(anew.params["readout"]["W_hy"], new.params["readout"]["W_hy"], atol=1e-8)
 
 
@@ -234,8 +234,8 @@ def test_dropout_masks_differ_between_segments():
     state = train.init(hyper, batch, key=KEY)
     half = rr.Batch(batch.xs[:, :2], batch.ys[:, :2])
     update = jax.jit(train.update)
-    middle, first = update(state, half, hyper)
-    _, second = update(middle, half, hyper)
+    middle, first = update(state, hyper, half)
+    _, second = update(middle, hyper, half)
     assert abs(float(first.data_loss) - float(second.data_loss)) > 1e-6
     run = jax.jit(train)(HYPER, batch, key=KEY)
     assert np.isfinite(run.metrics["train_loss"])

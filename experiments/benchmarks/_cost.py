@@ -85,7 +85,7 @@ def updates_in_a_row(train: rr.Train, count: int) -> Callable[..., Any]:
         def body(_: Any, state: Any) -> Any:
             # Minibatches differ: what is computed from the batch alone must not move out of the loop.
             step, fresh = jax.lax.optimization_barrier((state.step, batch))
-            return train.update(state._replace(step=step), fresh, hyper)[0]
+            return train.update(state._replace(step=step), hyper, fresh)[0]
 
         return jax.lax.fori_loop(0, count, body, state)
 

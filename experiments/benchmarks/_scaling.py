@@ -29,7 +29,6 @@ from experiments.benchmarks._cost import (
 from experiments.benchmarks._measure import quartiles
 from experiments.benchmarks._one_core import OneCore
 from experiments.benchmarks._peers import GATES
-from rnnreg.lanes._program import _together
 from rnnreg.recurrence import _backend
 
 Rows = list[dict[str, Any]]
@@ -91,7 +90,7 @@ def _update_of(task: Task) -> Callable[[], Any]:
         state = jax.eval_shape(
             lambda batch, key: train.init({"l2": 0.0}, batch, key=key), task.shapes(), key
         )
-        return jax.jit(train.update).trace(state, task.shapes(), hyper)
+        return jax.jit(train.update).trace(state, hyper, task.shapes())
 
     return trace
 
@@ -102,7 +101,7 @@ def _sweep_of(task: Task, lanes: int) -> Callable[[], Any]:
     def trace() -> Any:
         plan = one_call(lanes, task)
         function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), 1)
-        return jax.jit(_together(function, plan)).trace(lanes_of(plan.width), task.shapes())
+        return rr.lanes.trace(function, plan, lanes_of(1), task.shapes())
 
     return trace
 
@@ -239,7 +238,7 @@ def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Callable[[], An
     """A call that trains every lane of a plan for so many updates."""
     function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), updates)
     lanes, batch = lanes_of(plan.width), task.data()
-    compiled = rr.lanes.lower(function, plan, lanes, batch).compile()
+    compiled = rr.lanes.trace(function, plan, lanes, batch).lower().compile()
     return ready_call(compiled, lanes, batch)
 
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments._report import text_table
-from rnnreg.plotting import style
-from rnnreg.plotting._style import BLUE, GREEN, VERMILLION, log_y
+from rnnreg.plotting import COLORS, log_y, style
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -111,9 +110,9 @@ def table(part: str, rows: Rows) -> str:
 # ---- the figure -----------------------------------------------------------------------------------
 
 _LOOKS = {
-    "elman": ("Elman", BLUE, "o"),
-    "gru": ("GRU", VERMILLION, "s"),
-    "lstm": ("LSTM", GREEN, "^"),
+    "elman": ("Elman", COLORS.blue, "o"),
+    "gru": ("GRU", COLORS.vermillion, "s"),
+    "lstm": ("LSTM", COLORS.green, "^"),
 }
 
 

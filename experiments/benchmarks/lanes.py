@@ -44,16 +44,7 @@ from experiments.benchmarks._peers import (
     network,
     torch_compile,
 )
-from rnnreg.plotting import save, style
-from rnnreg.plotting._style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PURPLE,
-    SKY,
-    VERMILLION,
-    log_y,
-)
+from rnnreg.plotting import COLORS, log_y, save, style
 
 WHATS = ("gradient", "step")
 
@@ -142,7 +133,7 @@ def ours(problem: Problem, who: str) -> Entry:
     key = jax.random.key(0)
 
     def step(state, batch):  # nothing is drawn, and a key cannot be repeated as other leaves can
-        state, info = train.update(state._replace(key=key), batch, {})
+        state, info = train.update(state._replace(key=key), {}, batch)
         return state._replace(key=None), info.data_loss
 
     # the last lane again, where the lanes do not divide evenly
@@ -190,7 +181,7 @@ def _program(
     function: Callable[..., Any], plan: rr.lanes.Plan, lanes: Any, shared: Any
 ) -> tuple[Callable[..., Any], Any, Any]:
     """The compiled program, and its arguments where it wants them."""
-    compiled = rr.lanes.lower(function, plan, lanes, shared).compile()
+    compiled = rr.lanes.trace(function, plan, lanes, shared).lower().compile()
     (lanes, shared), _ = jax.device_put(((lanes, shared), {}), compiled.input_shardings)
     return compiled, lanes, shared
 
@@ -420,15 +411,15 @@ def _in_short(rows: Sequence[Mapping[str, Any]]) -> str:
 
 # colour, marker and dashes: told apart without colour too
 _LOOKS = {
-    "rnnreg": (BLUE, "o", "-"),
-    "rnnreg_scan": (BLUE, "s", "--"),
-    "rnnreg_vmap": (BLUE, "D", ":"),
-    "torch_loop": (VERMILLION, "^", "-"),
-    "torch_bmm": (ORANGE, "v", "-"),
-    "torch_compile": (ORANGE, "<", "--"),
-    "keras": (GREEN, "P", "-"),
-    "flax": (PURPLE, "X", "-"),
-    "equinox": (SKY, "d", "-"),
+    "rnnreg": (COLORS.blue, "o", "-"),
+    "rnnreg_scan": (COLORS.blue, "s", "--"),
+    "rnnreg_vmap": (COLORS.blue, "D", ":"),
+    "torch_loop": (COLORS.vermillion, "^", "-"),
+    "torch_bmm": (COLORS.orange, "v", "-"),
+    "torch_compile": (COLORS.orange, "<", "--"),
+    "keras": (COLORS.green, "P", "-"),
+    "flax": (COLORS.purple, "X", "-"),
+    "equinox": (COLORS.sky, "d", "-"),
 }
 
 

@@ -24,7 +24,6 @@ from experiments._report import Claim, claims_table, command_line
 from experiments.benchmarks import _scaling
 from experiments.benchmarks._cost import write
 from experiments.benchmarks._scaling_report import grouped, plot, table
-from rnnreg.lanes._plan import _SPLIT_ROWS_FROM
 from rnnreg.plotting import save
 
 Part = Literal["sweep", "compile", "time", "lanes", "cores", "rows", "inputs"]
@@ -178,6 +177,7 @@ def _sweep_claims(rows: Rows) -> list[Claim]:
 
 
 def _rows_claims(rows: Rows) -> list[Claim]:
+    least = rr.lanes.load_calibration().split_rows_from
     return [
         _at_least(
             f"{row['cell']}, H = {row['hidden']}: rows on {row['cores']} cores, how much faster",
@@ -185,7 +185,7 @@ def _rows_claims(rows: Rows) -> list[Claim]:
             row["ratio"],
         )
         for row in rows
-        if row["step_operations"] >= _SPLIT_ROWS_FROM  # where the library would split by itself
+        if row["step_operations"] / row["cores"] >= least  # where the library would split by itself
     ]
 
 

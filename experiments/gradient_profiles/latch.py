@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 import rnnreg as rr
 from experiments._harness import Claim
 from rnnreg.cells import HiddenState
-from rnnreg.plotting._style import CYCLE, legend_above, title_above
+from rnnreg.plotting import COLORS, legend_above, title_above
 
 BENGIO, HERE = "Bengio, Simard & Frasconi 1994", "derived here"
 STEPS = (100, 400, 1600)
@@ -219,8 +219,8 @@ def figure(held) -> Figure:
     """Margin against w; weight, margin and gradient's factor against λ."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7))
     w = np.linspace(0.4, 4.2, 300)
-    left.plot(w, margin(w), color=CYCLE[0], label="closed form")
-    left.plot(held["w"], held["margin_measured"], "o", color=CYCLE[1], label="by halving")
+    left.plot(w, margin(w), color=COLORS[0], label="closed form")
+    left.plot(held["w"], held["margin_measured"], "o", color=COLORS[1], label="by halving")
     left.axvline(1, color="0.5", linestyle=":", label="threshold w = 1")
     left.set(xlabel="recurrent weight w", ylabel="margin: opposing input withstood")
     left.legend()

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 import rnnreg as rr
 from experiments._harness import Claim, standard_error
 from rnnreg.cells import LSTMState
-from rnnreg.plotting._style import CYCLE
+from rnnreg.plotting import COLORS
 
 PAPER = "expected here, after Arjovsky, Shah & Bengio 2016, Fig. 4"
 CHRONO = "Tallec & Ollivier 2018"
@@ -175,7 +175,9 @@ def figure(config: Any, task: Any, found, paths) -> Figure:
     """Whole loss and last step's loss, at the start and after training; the forget gates alone beside the latter."""
     names = list(cells(1, task.num_steps))
     looks = dict(
-        zip(names, [*zip(CYCLE, "-----", strict=False), *((c, "--") for c in CYCLE)], strict=False)
+        zip(
+            names, [*zip(COLORS, "-----", strict=False), *((c, "--") for c in COLORS)], strict=False
+        )
     )
     titles = {"start": "at the start", "trained": f"after {config.num_updates} updates"}
     fig, axes = plt.subplots(2, 2, figsize=(9.2, 6.2), sharex=True, sharey="row")

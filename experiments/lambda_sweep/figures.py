@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -39,8 +38,6 @@ def _panels(
         r"$\sigma_\mathrm{max}(W_{hh})$": path.sigma,
         r"$\rho(W_{hh})$": path.rho,
     }
-    steps = jnp.arange(path.ratio.shape[1])
-    flows = [rr.diagnostics.GradientFlow(steps, {"layer_0": r}, {}, {}) for r in path.ratio]
 
     def cv_curve(ax):
         label = "ARV of the mean forecast, validation blocks"
@@ -50,7 +47,7 @@ def _panels(
         rr.plotting.weight_norms(path.lam, norms, ylabel="norms, mean of seeds ± 1 SE", ax=ax)
 
     def gradient_flow(ax):
-        rr.plotting.gradient_flow(flows, lams=path.lam, chosen=choice.lam, ax=ax)
+        rr.plotting.gradient_flow(path.flows, lams=path.lam, chosen=choice.lam, band=False, ax=ax)
         ax.set_xlabel("steps back ℓ (years)")
 
     return {"cv_curve": cv_curve, "weights": weights, "gradient_flow": gradient_flow}
@@ -71,7 +68,7 @@ def _forecast(choice: rr.selection.Choice, compared: Comparison) -> Figure:
     }
     free_name = f"free-running from 1920, λ = {choice.lam:.2g}"
     figure, ax = plt.subplots(figsize=(7.2, 3.4))
-    rr.plotting.forecast(
+    rr.plotting.predicted_series(
         series_years[shown],
         values[shown],
         {**curves, free_name: (np.arange(1921, 1921 + len(middle)), middle)},

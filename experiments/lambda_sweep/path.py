@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import jax
@@ -23,7 +24,8 @@ class LambdaPath:
       rho: `[λ, seed]`, spectral radius of W_hh.
       sigma: `[λ, seed]`, σ_max(W_hh).
       frobenius: `[λ, seed]`, ‖W_hh‖_F.
-      ratio: `[λ, T]`, r(ℓ) on the training rows, geometric mean over seeds.
+      flows: of each λ, the gradient flow on the training rows, `[seed, …]`.
+      ratio: `[λ, T]`, r(ℓ) of those flows, geometric mean over seeds.
       train_arv: `[λ]`, of the mean forecast.
     """
 
@@ -39,9 +41,11 @@ class LambdaPath:
         self._to_own = own_units(data, transform)
 
         def flow(params):
-            return rr.diagnostics.gradient_flow(self.net, LOSS, params, data.train).ratio["layer_0"]
+            return rr.diagnostics.gradient_flow(self.net, LOSS, params, data.train)
 
-        ratios = self._refits.map(flow)["value"].values.astype(np.float64)  # [λ, seed, T]
+        flows = jax.jit(jax.vmap(jax.vmap(flow)))(self.params)  # [λ, seed, …]
+        self.flows = [jax.tree.map(operator.itemgetter(i), flows) for i in range(len(self.lam))]
+        ratios = np.asarray(flows.ratio["layer_0"], dtype=np.float64)
         self.ratio = np.exp(np.log(ratios).mean(axis=1))
         truth = self._own(data.train.ys)
         self.train_arv = np.array([arv(truth, y) for y in self.mean_forecast(data.train)])

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.penalty_theory import chain
-from rnnreg.plotting._style import CYCLE
+from rnnreg.plotting import COLORS
 
 
 def figure(start: float, measured: Any) -> Figure:
@@ -27,7 +27,7 @@ def figure(start: float, measured: Any) -> Figure:
 def _draw_decay(ax, decay) -> None:
     times = np.arange(decay.rho.shape[1])
     shown = np.unique(np.linspace(0, times[-1], 21).astype(int))
-    for color, lam, rho, line in zip(CYCLE, decay.lams, decay.rho, decay.theory, strict=False):
+    for color, lam, rho, line in zip(COLORS, decay.lams, decay.rho, decay.theory, strict=False):
         ax.plot(times, line, color=color, label=f"λ = {lam:g}")
         ax.plot(times[shown], rho[shown], "o", color=color)
     ax.set(xlabel="update t", ylabel="ρ(W(t))", yscale="log", ylim=(1e-10, 4))
@@ -38,17 +38,17 @@ def _draw_decay(ax, decay) -> None:
 def _draw_ar(ax, measured) -> None:
     lams = measured.ar_lams
     few = np.unique(np.linspace(0, len(lams) - 1, 25).astype(int))
-    ax.plot(lams, measured.ar_theory, color=CYCLE[0], label="âσ²/(σ² + λ)")
-    ax.plot(lams[few], measured.ar[few], "o", color=CYCLE[0], label="trained W$_{hh}$")
+    ax.plot(lams, measured.ar_theory, color=COLORS[0], label="âσ²/(σ² + λ)")
+    ax.plot(lams[few], measured.ar[few], "o", color=COLORS[0], label="trained W$_{hh}$")
     ax.axhline(1, color="0.5", lw=0.8)
-    ax.axvline(measured.ar_critical, color=CYCLE[1], ls="--", label="λ = σ²(â − 1)")
+    ax.axvline(measured.ar_critical, color=COLORS[1], ls="--", label="λ = σ²(â − 1)")
     ax.set(xlabel="λ", ylabel="ŵ", xscale="log", ylim=(0, None))
     ax.set_title(f"AR(1), â = {measured.estimate:.3f}: contracting beyond the dashed λ", fontsize=8)
     ax.legend(fontsize=7, loc="lower left")
 
 
 def _draw_paths(ax, measured) -> None:
-    for color, T, lams, up, down in zip(CYCLE, measured.num_steps, *measured.paths, strict=False):
+    for color, T, lams, up, down in zip(COLORS, measured.num_steps, *measured.paths, strict=False):
         end = chain.spinodal(T)
         fine = np.linspace(0, end, 400)[1:]
         every = slice(1, None, max(1, len(lams) // 25))
@@ -66,10 +66,10 @@ def _draw_paths(ax, measured) -> None:
 def _draw_thresholds(ax, start: float, measured) -> None:
     found, T, fine = measured.thresholds, measured.num_steps, np.geomspace(4, 130, 200)
     for color, line, dots, name in (
-        (CYCLE[1], chain.spinodal(fine), found.spinodal, "λ$_s$: no longer a local optimum"),
-        (CYCLE[2], chain.switch(fine), found.switch, "λ$_c$: no longer the global one"),
+        (COLORS[1], chain.spinodal(fine), found.spinodal, "λ$_s$: no longer a local optimum"),
+        (COLORS[2], chain.switch(fine), found.switch, "λ$_c$: no longer the global one"),
         (
-            CYCLE[0],
+            COLORS[0],
             chain.colds(fine, start),
             found.cold,
             f"λ$_{{cold}}$: not found from w₀ = {start:g}",

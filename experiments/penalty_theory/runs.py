@@ -64,7 +64,7 @@ def shrinkage(lams: np.ndarray, *, rate: float, num_updates: int, hidden_size: i
         start = train.init(hyper, batch, key=jax.random.key(0))
 
         def update(state, _):
-            return train.update(state, batch, hyper)[0], state.params["layer_0"]["W_hh"]
+            return train.update(state, hyper, batch)[0], state.params["layer_0"]["W_hh"]
 
         return jax.lax.scan(update, start, length=num_updates + 1)[1]
 

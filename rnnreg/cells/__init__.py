@@ -1,10 +1,21 @@
 """Recurrent cells, each a small record of pure functions, and the initialisers of their weights."""
 
-from rnnreg.cells._base import Cell, Derivative, HiddenState, Weights, from_step
+from rnnreg.cells._activation import ACTIVATIONS, Activation, as_activation
+from rnnreg.cells._base import (
+    Cell,
+    HiddenState,
+    Made,
+    Weights,
+    describe_cell,
+    from_step,
+    weight_paths,
+)
 from rnnreg.cells._chrono import chrono
 from rnnreg.cells._elman import elman, irnn
+from rnnreg.cells._gate import Facts, Gate, GateFunction, Step, StepFunction, as_gate, as_step
 from rnnreg.cells._gru import gru
 from rnnreg.cells._initializers import (
+    Initializer,
     gaussian,
     glorot_normal,
     glorot_uniform,
@@ -15,12 +26,24 @@ from rnnreg.cells._initializers import (
 from rnnreg.cells._lstm import LSTMState, lstm
 
 __all__ = [
+    "ACTIVATIONS",
+    "Activation",
     "Cell",
-    "Derivative",
+    "Facts",
+    "Gate",
+    "GateFunction",
     "HiddenState",
+    "Initializer",
     "LSTMState",
+    "Made",
+    "Step",
+    "StepFunction",
     "Weights",
+    "as_activation",
+    "as_gate",
+    "as_step",
     "chrono",
+    "describe_cell",
     "elman",
     "from_step",
     "gaussian",
@@ -32,4 +55,5 @@ __all__ = [
     "lstm",
     "normal",
     "orthogonal",
+    "weight_paths",
 ]

@@ -1,9 +1,10 @@
-"""Derivatives of activations from their outputs, which a forward pass stores anyway."""
+"""Activations as records: the function, its slope from its output, a bound on the slope, and its range."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,22 +12,94 @@ from jax import Array
 
 Elementwise = Callable[[Array], Array]
 
-# φ′ from y = φ(z). The value at the kink of relu is the one that jax.nn.relu has.
-_SLOPES: list[tuple[Elementwise, Elementwise]] = [
-    (jnp.tanh, lambda y: 1 - y * y),
-    (jax.lax.tanh, lambda y: 1 - y * y),
-    (jax.nn.tanh, lambda y: 1 - y * y),
-    (jax.nn.sigmoid, lambda y: y * (1 - y)),
-    (jax.lax.logistic, lambda y: y * (1 - y)),
-    (jax.nn.relu, lambda y: (y > 0).astype(y.dtype)),
-    (jax.nn.identity, jnp.ones_like),
-]
 
+class Activation(NamedTuple):
+    """An elementwise function φ, and what is known of it.
 
-def slope_of(activation: Elementwise) -> Any:
-    """φ′ as a function of y = φ(z), for tanh, sigmoid, relu and the identity; None for any other function.
+    Calling the record applies the function. What is None is not known, and nothing is guessed in its place.
 
-    >>> float(slope_of(jnp.tanh)(jnp.array(0.5)))
-    0.75
+    Attributes:
+      name: short name, for descriptions of cells.
+      function: φ, elementwise.
+      slope: φ′(z) as a function of y = φ(z), which a forward pass stores anyway; None leaves it to `jax.jvp`.
+      max_slope: sup |φ′|.
+      bounds: (inf φ, sup φ), infinite where φ has no bound.
     """
-    return next((slope for known, slope in _SLOPES if known is activation), None)
+
+    name: str
+    function: Elementwise
+    slope: Elementwise | None = None
+    max_slope: float | None = None
+    bounds: tuple[float, float] | None = None
+
+    def __call__(self, z: Array) -> Array:
+        return self.function(z)
+
+
+_TANH = Activation("tanh", jnp.tanh, lambda y: 1 - y * y, 1.0, (-1.0, 1.0))
+_SIGMOID = Activation("sigmoid", jax.nn.sigmoid, lambda y: y * (1 - y), 0.25, (0.0, 1.0))
+_IDENTITY = Activation("identity", jax.nn.identity, jnp.ones_like, 1.0, (-math.inf, math.inf))
+# The slope at the kink is the one that jax.nn.relu has.
+_RELU = Activation("relu", jax.nn.relu, lambda y: (y > 0).astype(y.dtype), 1.0, (0.0, math.inf))
+
+ACTIVATIONS: dict[str, Activation] = {
+    known.name: known
+    for known in (
+        _TANH,
+        _SIGMOID,
+        _IDENTITY,
+        _RELU,
+        Activation("leaky_relu", jax.nn.leaky_relu, None, 1.0, (-math.inf, math.inf)),
+        Activation("elu", jax.nn.elu, None, 1.0, (-1.0, math.inf)),
+        Activation("softplus", jax.nn.softplus, None, 1.0, (0.0, math.inf)),
+        Activation("soft_sign", jax.nn.soft_sign, None, 1.0, (-1.0, 1.0)),
+        Activation("hard_tanh", jax.nn.hard_tanh, None, 1.0, (-1.0, 1.0)),
+        Activation("hard_sigmoid", jax.nn.hard_sigmoid, None, 1 / 6, (0.0, 1.0)),
+        Activation("relu6", jax.nn.relu6, None, 1.0, (0.0, 6.0)),
+        Activation("silu", jax.nn.silu, None, 1.0998393194, (-0.2784645428, math.inf)),
+        Activation("sin", jnp.sin, None, 1.0, (-1.0, 1.0)),
+    )
+}
+
+# The functions that these records are about, under each name that JAX has for them.
+_RECORDS = {known.function: known for known in ACTIVATIONS.values()} | {
+    jax.lax.tanh: _TANH,
+    jax.nn.tanh: _TANH,
+    jax.lax.logistic: _SIGMOID,
+}
+
+
+def as_activation(given: Any) -> Activation:
+    """The record of an activation that is given as a record, a name, or a function.
+
+    `jnp.tanh`, `jax.nn.relu` and the other functions of `ACTIVATIONS` stand for their records. Any other function
+    gets a record in which nothing but the function is known; give an `Activation` to state more.
+
+    Args:
+      given: an `Activation`, a name from `ACTIVATIONS`, or an elementwise function.
+
+    Returns:
+      The record.
+
+    Raises:
+      ValueError: an unknown name, or something that is not a function.
+
+    >>> as_activation(jnp.tanh).max_slope, as_activation("sigmoid").bounds, as_activation(jnp.cosh).bounds
+    (1.0, (0.0, 1.0), None)
+    """
+    if isinstance(given, Activation):
+        return given
+    if isinstance(given, str):
+        if given not in ACTIVATIONS:
+            raise ValueError(
+                f"unknown activation {given!r}; expected one of {sorted(ACTIVATIONS)}, an elementwise function such "
+                "as jnp.tanh, or a rr.cells.Activation."
+            )
+        return ACTIVATIONS[given]
+    if not callable(given):
+        raise ValueError(
+            f"activation must be an elementwise function such as jnp.tanh, or its name; got {given!r}."
+        )
+    function: Any = given
+    known = _RECORDS.get(function)
+    return known or Activation(getattr(function, "__name__", "custom"), function)

@@ -1,16 +1,19 @@
-"""What a cell is: its weights, its gates, and the state that it carries."""
+"""What a cell is: its weights, its gate or step, the state that it carries, and how it was made."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import is_count
-
-Params = dict[str, Any]
+from rnnreg._tree import is_learned_start, leaf_name, leaf_paths
+from rnnreg.cells._gate import Facts, Gate, GateFunction, Params, Step, StepFunction
 
 
 class HiddenState(NamedTuple):
@@ -39,22 +42,19 @@ class Weights(NamedTuple):
     b_hh: Array | None = None
 
 
-class Derivative(NamedTuple):
-    """A gate's own derivative, from activations that the forward pass stores.
-
-    Neither function may depend on parameters: what they use comes in through the projections.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Made:
+    """How a record was made, so that a result can say it and another process can make it again.
 
     Attributes:
-      record: `record(state, x_proj, h_proj) -> (state', saved)`, the gate, with a tuple of `[B, …]` arrays
-        that its derivative needs beside the states before and after.
-      tangent: `tangent(saved, state, state', d_state, d_x_proj, d_h_proj) -> d_state'`, linear in the d's. What h
-        contributes through `h_proj` is not in it.
-      additive: whether the gate sees its projections only as their sum; one stream of tangents then serves both.
+      factory: name of the function that made it, such as "gru".
+      arguments: its arguments, pairs of name and value.
+      parts: the functions that it made; a record that holds other ones was changed afterwards.
     """
 
-    record: Callable[..., tuple[Any, tuple[Array, ...]]]
-    tangent: Callable[..., Any]
-    additive: bool
+    factory: str
+    arguments: tuple[tuple[str, Any], ...]
+    parts: tuple[Any, ...] = ()
 
 
 class Cell(NamedTuple):
@@ -64,14 +64,15 @@ class Cell(NamedTuple):
     product does not come first gives `step(params, state, x) -> state` instead of `gate`.
 
     Attributes:
-      name: short name, for messages and records.
+      name: short name, for messages and records; nothing is decided by it.
       hidden_size: H.
       init: `init(key, input_size, dtype) -> params`.
       initial_state: `initial_state(batch_size, dtype) -> state`, zeros; field `h` is the output.
       weights: `weights(params) -> Weights`, or the plain triple (W_xh, W_hh, b_h); formed once a sequence.
-      gate: row-wise and pure, `gate(params, state, x_proj [B, G·H], h_proj [B, G·H]) -> state`.
-      step: `step(params, state, x [B, D]) -> state`, for cells without `gate`.
-      derivative: the gate's own derivative, which the fused recurrence needs; None leaves it to autodiff.
+      gate: a `Gate`, or a row-wise function `gate(params, state, x_proj [B, G·H], h_proj [B, G·H]) -> state`.
+      step: a `Step`, or a function `step(params, state, x [B, D]) -> state`, for cells without `gate`.
+      decayed: names of the leaves that are weights, which penalties shrink; wildcards are allowed. None: the matrices.
+      made: how the cell was made; None for a cell of a user's own.
     """
 
     name: str
@@ -79,24 +80,104 @@ class Cell(NamedTuple):
     init: Callable[..., Params]
     initial_state: Callable[..., Any]
     weights: Callable[[Params], Any] | None = None
-    gate: Callable[[Params, Any, Array, Array], Any] | None = None
-    step: Callable[[Params, Any, Array], Any] | None = None
-    derivative: Derivative | None = None
+    gate: Gate | GateFunction | None = None
+    step: Step | StepFunction | None = None
+    decayed: tuple[str, ...] | None = None
+    made: Made | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """What is known of the gate or the step; nothing for a plain function."""
+        own = self.gate if self.gate is not None else self.step
+        return own.facts if isinstance(own, (Gate, Step)) else Facts()
+
+
+def made_by(factory: str, made: Cell, /, **arguments: Any) -> Cell:
+    """The cell with a note of how it was made."""
+    return made._replace(made=Made(factory, tuple(arguments.items()), _parts(made)))
+
+
+def _parts(cell: Cell) -> tuple[Any, ...]:
+    return (cell.init, cell.initial_state, cell.weights, cell.gate, cell.step, cell.decayed)
+
+
+def describe_cell(cell: Cell) -> dict[str, Any]:
+    """How a cell was made, ready for JSON: name, hidden size, factory and arguments; None for what is not stated.
+
+    Args:
+      cell: any cell.
+
+    Returns:
+      A dict of `name`, `hidden_size`, `factory`, `arguments` and `changed` (whether parts were replaced afterwards).
+
+    >>> import rnnreg as rr
+    >>> describe_cell(rr.cells.elman(4))["arguments"]["activation"]
+    'tanh'
+    """
+    made = cell.made
+    arguments = {} if made is None else {name: plain(value) for name, value in made.arguments}
+    return {
+        "name": cell.name,
+        "hidden_size": int(cell.hidden_size),
+        "factory": None if made is None else made.factory,
+        "arguments": arguments,
+        "changed": made is not None and made.parts != _parts(cell),
+    }
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: numbers, strings, descriptions of records; words for what is only a function."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Cell):
+        return describe_cell(value)
+    if isinstance(value, jax.core.Tracer):
+        return "traced: a function of hyper"
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return [plain(item) for item in value]
+    if hasattr(value, "shape") and value.shape == ():
+        return value.item()
+    described = getattr(value, "arguments", None)
+    if described is not None:
+        return {"name": value.name, **{name: plain(given) for name, given in described}}
+    return getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__)
+
+
+def weight_paths(cell: Cell, params: Params) -> list[str]:
+    """The paths of the leaves of a cell that are weights: those that it names, else its matrices.
+
+    A learned start is no weight, whatever its shape.
+
+    Args:
+      cell: the cell.
+      params: its parameters.
+
+    Returns:
+      Paths inside `params`.
+
+    >>> import rnnreg as rr
+    >>> cell = rr.cells.elman(2)
+    >>> weight_paths(cell, cell.init(jax.random.key(0), 1))
+    ['W_hh', 'W_xh']
+    """
+    leaves = {p: leaf for p, leaf in leaf_paths(params).items() if not is_learned_start(p)}
+    if cell.decayed is None:
+        return matrices(leaves)
+    return [
+        path
+        for path in leaves
+        if any(fnmatchcase(leaf_name(path), pattern) for pattern in cell.decayed)
+    ]
+
+
+def matrices(leaves: dict[str, Any]) -> list[str]:
+    """The paths of the leaves with two axes or more: not biases, gains or scales, in any naming."""
+    return [path for path, leaf in leaves.items() if jnp.ndim(leaf) > 1]
 
 
 def plain_weights(params: Params) -> Weights:
     """The leaves themselves, for cells without a parametrisation."""
     return Weights(params["W_xh"], params["W_hh"], params["b_h"], params.get("b_hh"))
-
-
-def gate_of(record: Callable[..., tuple[Any, Any]]) -> Callable[[Params, Any, Array, Array], Any]:
-    """The gate whose record this is: the state alone, from projections alone."""
-
-    def gate(params: Params, state: Any, x_proj: Array, h_proj: Array) -> Any:
-        del params
-        return record(state, x_proj, h_proj)[0]
-
-    return gate
 
 
 def zero_hidden(hidden_size: int) -> Callable[..., HiddenState]:
@@ -118,21 +199,30 @@ def check_hidden_size(hidden_size: int) -> None:
 
 
 def from_step(
-    step: Callable[[Params, Any, Array], Any],
+    step: Step | StepFunction,
     *,
     init: Callable[..., Params],
     hidden_size: int,
     initial_state: Callable[..., Any] | None = None,
     name: str = "custom",
+    decayed: tuple[str, ...] | None = None,
 ) -> Cell:
     """A cell from any `step(params, state, x) -> state`; welcome everywhere, through the plain scan.
 
     Args:
-      step: one step on rows `x [B, D]`; the state is a NamedTuple whose field `h [B, H]` is the output.
+      step: one step on rows `x [B, D]`; the state is a NamedTuple whose field `h [B, H]` is the output. A `Step`
+        states what is known of it too, such as the names of its gates.
       init: `init(key, input_size, dtype) -> params`, a dict of arrays.
       hidden_size: H.
       initial_state: `initial_state(batch_size, dtype) -> state`; None is a `HiddenState` of zeros.
       name: for messages and records.
+      decayed: names of the leaves that penalties shrink; None: the matrices.
+
+    Returns:
+      The cell.
+
+    Raises:
+      ValueError: a hidden size that is not a positive whole number.
 
     >>> leaky = from_step(
     ...     lambda params, state, x: HiddenState(h=0.5 * state.h + x @ params["W_xh"]),
@@ -142,4 +232,5 @@ def from_step(
     [[1.0, 1.0, 1.0]]
     """
     check_hidden_size(hidden_size)
-    return Cell(name, hidden_size, init, initial_state or zero_hidden(hidden_size), step=step)
+    start = initial_state or zero_hidden(hidden_size)
+    return Cell(name, hidden_size, init, start, step=step, decayed=decayed)

@@ -7,10 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnreg.cells._base import Cell
-
-# by the cell's name: number of gates, the gate that keeps the state, and the one that lets new values in
-_GATES = {"lstm": (4, 1, 0), "gru": (3, 1, None), "gru_reset_before": (3, 1, None)}
+from rnnreg.cells._base import Cell, made_by
 
 
 def chrono(cell: Cell, longest: Any) -> Cell:
@@ -20,8 +17,11 @@ def chrono(cell: Cell, longest: Any) -> Cell:
     input bias is its negative; of a GRU the bias of the update gate, which keeps h here, is drawn so.
 
     Args:
-      cell: from `lstm` or `gru`.
+      cell: from `lstm` or `gru`, or any cell whose facts name its gate blocks and the one that keeps the state.
       longest: T_max, the longest dependency that is expected, in steps; above 2, and may be traced.
+
+    Returns:
+      The cell with another `init`.
 
     Raises:
       ValueError: a cell without such gates, or a `longest` of 2 or less.
@@ -34,13 +34,14 @@ def chrono(cell: Cell, longest: Any) -> Cell:
     >>> bool((i == -f).all()), bool((0 <= f).all()), bool((f <= jnp.log(99.0)).all())
     (True, True, True)
     """
-    if cell.name not in _GATES:
+    facts = cell.facts
+    if facts.keeps is None:
         raise ValueError(
-            f"chrono sets the biases of memory gates, of {sorted(_GATES)}; got the cell {cell.name!r}."
+            f"chrono sets the bias of the gate that keeps the state, and the cell {cell.name!r} states none; use "
+            "rr.cells.lstm or rr.cells.gru, or name it in the facts of your gate, Facts(blocks=…, keeps=…)."
         )
-    if isinstance(longest, (int, float)) and longest <= 2:
+    if isinstance(longest, (int, float)) and not longest > 2:
         raise ValueError(f"longest must be more than 2 steps; got {longest}.")
-    num_gates, keep, enter = _GATES[cell.name]
     H = cell.hidden_size
 
     def init(key, input_size: int, dtype: Any = jnp.float32):
@@ -49,9 +50,10 @@ def chrono(cell: Cell, longest: Any) -> Cell:
         draws = jax.random.uniform(key_bias, (H,), dtype)
         spread = jnp.asarray(longest, dtype) - 2
         bias = jnp.log1p(draws * spread)  # ln of 1 … longest − 1
-        gates = params["b_h"].reshape(num_gates, H).at[keep].set(bias)
-        if enter is not None:
-            gates = gates.at[enter].set(-bias)
+        gates = params["b_h"].reshape(len(facts.blocks), H)
+        gates = gates.at[facts.blocks.index(facts.keeps)].set(bias)
+        if facts.enters is not None:
+            gates = gates.at[facts.blocks.index(facts.enters)].set(-bias)
         return params | {"b_h": gates.reshape(-1)}
 
-    return cell._replace(init=init)
+    return made_by("chrono", cell._replace(init=init), cell=cell, longest=longest)

@@ -9,25 +9,25 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells._activation import slope_of
+from rnnreg.cells._activation import Activation, as_activation
 from rnnreg.cells._base import (
     Cell,
-    Derivative,
     HiddenState,
     check_hidden_size,
-    gate_of,
+    made_by,
     plain_weights,
     zero_hidden,
 )
-from rnnreg.cells._initializers import Initializer, gate_blocks, identity, normal, resolve
+from rnnreg.cells._gate import Facts, Gate
+from rnnreg.cells._initializers import Draw, gate_blocks, identity, normal, resolve
 
 
 def elman(
     hidden_size: int,
     *,
-    activation: Callable[[Array], Array] = jnp.tanh,
-    recurrent_init: str | Initializer = "orthogonal",
-    input_init: str | Initializer = "glorot_uniform",
+    activation: Activation | str | Callable[[Array], Array] = jnp.tanh,
+    recurrent_init: str | Draw = "orthogonal",
+    input_init: str | Draw = "glorot_uniform",
 ) -> Cell:
     """h_t = φ(h_{t−1} W_hh + x_t W_xh + b_h), the simple recurrent network.
 
@@ -35,10 +35,16 @@ def elman(
 
     Args:
       hidden_size: H.
-      activation: φ, elementwise: `jnp.tanh`, `jax.nn.relu`, or `jax.nn.identity` for a linear network; any function
-        serves, and these (with `jax.nn.sigmoid`) have the fused recurrence.
+      activation: φ, elementwise: `jnp.tanh`, `jax.nn.relu`, or `jax.nn.identity` for a linear network, a name such as
+        "tanh", an `Activation`, or any function (of which nothing more is then known).
       recurrent_init: name or initialiser of W_hh.
       input_init: name or initialiser of W_xh.
+
+    Returns:
+      The cell; it runs fused.
+
+    Raises:
+      ValueError: a hidden size, an activation or an initialiser that is none.
 
     Source: Elman 1990, "Finding structure in time".
 
@@ -48,39 +54,61 @@ def elman(
     {'W_xh': (3, 2), 'W_hh': (2, 2), 'b_h': (2,)}
     """
     check_hidden_size(hidden_size)
-    recurrent_init, input_init = resolve(recurrent_init), resolve(input_init)
+    phi = as_activation(activation)
+    draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
 
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)
         return {
-            "W_xh": gate_blocks(input_init, key_x, input_size, hidden_size, 1, dtype),
-            "W_hh": gate_blocks(recurrent_init, key_h, hidden_size, hidden_size, 1, dtype),
+            "W_xh": gate_blocks(draw_input, key_x, input_size, hidden_size, 1, dtype),
+            "W_hh": gate_blocks(draw_recurrent, key_h, hidden_size, hidden_size, 1, dtype),
             "b_h": jnp.zeros(hidden_size, dtype),
         }
 
-    def record(state, x_proj, h_proj):
-        del state
-        return HiddenState(h=activation(x_proj + h_proj)), ()
-
-    slope = slope_of(activation)
-
-    def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
-        del saved, state, d_state
-        return HiddenState(h=slope(new.h) * (d_x_proj + d_h_proj))
-
-    return Cell(
+    cell = Cell(
         name="elman",
         hidden_size=hidden_size,
         init=init,
         initial_state=zero_hidden(hidden_size),
         weights=plain_weights,
-        gate=gate_of(record),
-        derivative=Derivative(record, tangent, additive=True) if slope else None,
+        gate=elman_gate(phi),
     )
+    return made_by(
+        "elman",
+        cell,
+        hidden_size=hidden_size,
+        activation=phi,
+        recurrent_init=draw_recurrent,
+        input_init=draw_input,
+    )
+
+
+def elman_gate(phi: Activation) -> Gate:
+    """h = φ(x_proj + h_proj), with a tangent by hand where φ states its slope."""
+
+    def forward(params, state, x_proj, h_proj):
+        del params, state
+        return HiddenState(h=phi(x_proj + h_proj)), {}
+
+    def tangent(values, state, new, d_state, d_x_proj, d_h_proj):
+        del values, state, d_state
+        return HiddenState(h=slope(new.h) * (d_x_proj + d_h_proj))
+
+    slope: Any = phi.slope
+    facts = Facts(bounds=phi.bounds, max_slope=phi.max_slope, blocks=("hidden",))
+    return Gate(forward, tangent if slope else None, additive=True, facts=facts)
 
 
 def irnn(hidden_size: int, *, gain: Any = 1.0, input_stddev: Any = 1e-3) -> Cell:
     """Elman with rectified units, W_hh = gain·I and W_xh ~ N(0, input_stddev²) at the start.
+
+    Args:
+      hidden_size: H.
+      gain: of the identity; may be traced.
+      input_stddev: of W_xh; may be traced.
+
+    Returns:
+      The cell.
 
     Source: Le, Jaitly & Hinton 2015, "A simple way to initialize recurrent networks of rectified
     linear units", arXiv:1504.00941.

@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells._activation import slope_of
+from rnnreg.cells._activation import Activation, as_activation
 from rnnreg.cells._base import (
     Cell,
-    Derivative,
     HiddenState,
     check_hidden_size,
-    gate_of,
+    made_by,
     plain_weights,
     zero_hidden,
 )
-from rnnreg.cells._initializers import Initializer, gate_blocks, resolve
+from rnnreg.cells._gate import Facts, Gate, Step
+from rnnreg.cells._initializers import Draw, gate_blocks, resolve
 
 
 def gru(
@@ -27,10 +27,10 @@ def gru(
     *,
     reset: str = "after",
     recurrent_bias: bool = True,
-    activation: Callable[[Array], Array] = jnp.tanh,
-    gate_activation: Callable[[Array], Array] = jax.nn.sigmoid,
-    recurrent_init: str | Initializer = "orthogonal",
-    input_init: str | Initializer = "glorot_uniform",
+    activation: Activation | str | Callable[[Array], Array] = jnp.tanh,
+    gate_activation: Activation | str | Callable[[Array], Array] = jax.nn.sigmoid,
+    recurrent_init: str | Draw = "orthogonal",
+    input_init: str | Draw = "glorot_uniform",
 ) -> Cell:
     """h_t = (1 − z)⊙n + z⊙h_{t−1}, with reset gate r, update gate z and candidate n.
 
@@ -54,6 +54,12 @@ def gru(
       recurrent_init: name or initialiser of each gate's block of W_hh.
       input_init: name or initialiser of each gate's block of W_xh.
 
+    Returns:
+      The cell; with `reset="after"` it runs fused.
+
+    Raises:
+      ValueError: another `reset`, or a hidden size, an activation or an initialiser that is none.
+
     Source: Cho et al. 2014, arXiv:1406.1078, equations 5–8.
 
     >>> cell = gru(hidden_size=2, recurrent_bias=False)
@@ -61,34 +67,55 @@ def gru(
     {'W_xh': (1, 6), 'W_hh': (2, 6), 'b_h': (6,)}
     """
     check_hidden_size(hidden_size)
-    recurrent_init, input_init = resolve(recurrent_init), resolve(input_init)
+    phi, sigma = as_activation(activation), as_activation(gate_activation)
+    draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
     if reset not in ("after", "before"):
         raise ValueError(f"reset must be 'after' or 'before' the recurrent product; got {reset!r}.")
 
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)
         params = {
-            "W_xh": gate_blocks(input_init, key_x, input_size, hidden_size, 3, dtype),
-            "W_hh": gate_blocks(recurrent_init, key_h, hidden_size, hidden_size, 3, dtype),
+            "W_xh": gate_blocks(draw_input, key_x, input_size, hidden_size, 3, dtype),
+            "W_hh": gate_blocks(draw_recurrent, key_h, hidden_size, hidden_size, 3, dtype),
             "b_h": jnp.zeros(3 * hidden_size, dtype),
         }
         return params | ({"b_hh": jnp.zeros(3 * hidden_size, dtype)} if recurrent_bias else {})
 
-    def combine(z, n, h):
-        return HiddenState(h=n + z * (h - n))
+    zeros = zero_hidden(hidden_size)
+    if reset == "before":
+        cell = Cell("gru_reset_before", hidden_size, init, zeros, step=_reset_before(phi, sigma))
+    else:
+        gate = gru_gate(phi, sigma)
+        cell = Cell("gru", hidden_size, init, zeros, weights=plain_weights, gate=gate)
+    return made_by(
+        "gru",
+        cell,
+        hidden_size=hidden_size,
+        reset=reset,
+        recurrent_bias=recurrent_bias,
+        activation=phi,
+        gate_activation=sigma,
+        recurrent_init=draw_recurrent,
+        input_init=draw_input,
+    )
 
-    def record(state, x_proj, h_proj):
+
+def gru_gate(phi: Activation, sigma: Activation) -> Gate:
+    """The gate with the reset after the product, with a tangent by hand where φ and σ state their slopes."""
+
+    def forward(params, state, x_proj, h_proj):
+        del params
         x_r, x_z, x_n = jnp.split(x_proj, 3, axis=-1)
         h_r, h_z, h_n = jnp.split(h_proj, 3, axis=-1)
-        r, z = gate_activation(x_r + h_r), gate_activation(x_z + h_z)
-        n = activation(x_n + r * h_n)
-        return combine(z, n, state.h), (r, z, n, h_n)
+        r, z = sigma(x_r + h_r), sigma(x_z + h_z)
+        n = phi(x_n + r * h_n)
+        values = {"reset": r, "update": z, "candidate": n, "h_candidate": h_n}
+        return _combined(z, n, state.h), values
 
-    sigma_slope, phi_slope = slope_of(gate_activation), slope_of(activation)
-
-    def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
+    def tangent(values, state, new, d_state, d_x_proj, d_h_proj):
         del new
-        r, z, n, h_n = saved
+        r, z, n = values["reset"], values["update"], values["candidate"]
+        h_n = values["h_candidate"]
         dx_r, dx_z, dx_n = jnp.split(d_x_proj, 3, axis=-1)
         dh_r, dh_z, dh_n = jnp.split(d_h_proj, 3, axis=-1)
         d_r = sigma_slope(r) * (dx_r + dh_r)
@@ -96,25 +123,39 @@ def gru(
         d_n = phi_slope(n) * (dx_n + d_r * h_n + r * dh_n)
         return HiddenState(h=(1 - z) * d_n + z * d_state.h + (state.h - n) * d_z)
 
-    def step(params, state, x):
+    sigma_slope: Any = sigma.slope
+    phi_slope: Any = phi.slope
+    by_hand = sigma_slope and phi_slope
+    return Gate(forward, tangent if by_hand else None, facts=_facts(phi, sigma))
+
+
+def _reset_before(phi: Activation, sigma: Activation) -> Step:
+    """The step with the reset before the product, which it does itself."""
+
+    def forward(params, state, x):
+        hidden_size = state.h.shape[-1]
         W_gates, W_n = jnp.split(params["W_hh"], [2 * hidden_size], axis=-1)
-        bias = params["b_h"] + params["b_hh"] if recurrent_bias else params["b_h"]
+        bias = params["b_h"] + params["b_hh"] if "b_hh" in params else params["b_h"]
         x_proj = x @ params["W_xh"]
         x_proj = x_proj + jnp.broadcast_to(bias, x_proj.shape)
         x_gates, x_n = jnp.split(x_proj, [2 * hidden_size], axis=-1)
-        r, z = jnp.split(gate_activation(x_gates + state.h @ W_gates), 2, axis=-1)
-        return combine(z, activation(x_n + (r * state.h) @ W_n), state.h)
+        r, z = jnp.split(sigma(x_gates + state.h @ W_gates), 2, axis=-1)
+        n = phi(x_n + (r * state.h) @ W_n)
+        return _combined(z, n, state.h), {"reset": r, "update": z, "candidate": n}
 
-    zeros = zero_hidden(hidden_size)
-    if reset == "before":
-        return Cell("gru_reset_before", hidden_size, init, zeros, step=step)
-    own = Derivative(record, tangent, additive=False) if sigma_slope and phi_slope else None
-    return Cell(
-        name="gru",
-        hidden_size=hidden_size,
-        init=init,
-        initial_state=zeros,
-        weights=plain_weights,
-        gate=gate_of(record),
-        derivative=own,
+    return Step(forward, _facts(phi, sigma))
+
+
+def _combined(z: Array, n: Array, h: Array) -> HiddenState:
+    return HiddenState(h=n + z * (h - n))
+
+
+def _facts(phi: Activation, sigma: Activation) -> Facts:
+    """h lies between φ and the last h, so long as the update gate is in [0, 1]."""
+    opens = sigma.bounds == (0.0, 1.0)
+    return Facts(
+        opens=("reset", "update") if opens else (),
+        bounds=phi.bounds if opens else None,
+        blocks=("reset", "update", "candidate"),
+        keeps="update",
     )

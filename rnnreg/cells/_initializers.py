@@ -7,17 +7,42 @@ traced, so that it can be an axis of a sweep.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-Initializer = Callable[[Array, tuple[int, int], Any], Array]
+Draw = Callable[[Array, tuple[int, int], Any], Array]
+
+
+class Initializer(NamedTuple):
+    """How one gate block of a weight matrix is drawn; calling the record draws it.
+
+    Any function `(key, shape, dtype) -> W` serves in its place.
+
+    Attributes:
+      name: of the factory that made it.
+      arguments: its arguments, pairs of name and value.
+      draw: `draw(key, shape, dtype) -> W [rows, H]`.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...]
+    draw: Draw
+
+    def __call__(self, key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+        return self.draw(key, shape, dtype)
 
 
 def orthogonal(gain: Any = 1.0) -> Initializer:
     """`gain · Q` with Q uniform over orthogonal matrices (Saxe, McClelland & Ganguli 2014).
+
+    Args:
+      gain: factor; may be traced, so that it can be an axis of a sweep.
+
+    Returns:
+      The initialiser.
 
     >>> W = orthogonal(0.9)(jax.random.key(0), (4, 4), jnp.float32)
     >>> bool(jnp.allclose(W @ W.T, 0.81 * jnp.eye(4), atol=1e-5))
@@ -25,63 +50,113 @@ def orthogonal(gain: Any = 1.0) -> Initializer:
     """
     base = jax.nn.initializers.orthogonal()
 
-    def init(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+    def draw(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
         wide = jnp.float64 if dtype == jnp.float64 else jnp.float32  # no QR in bfloat16
         return _scaled(base(key, shape, wide), gain).astype(dtype)
 
-    return init
+    return Initializer("orthogonal", (("gain", gain),), draw)
 
 
 def glorot_uniform(gain: Any = 1.0) -> Initializer:
     """Uniform on ±gain·√(6 / (fan_in + fan_out)) (Glorot & Bengio 2010).
+
+    Args:
+      gain: factor; may be traced, so that it can be an axis of a sweep.
+
+    Returns:
+      The initialiser.
 
     >>> W = glorot_uniform()(jax.random.key(0), (3, 3), jnp.float32)
     >>> bool(jnp.abs(W).max() <= 1)
     True
     """
     base = jax.nn.initializers.glorot_uniform()
-    return lambda key, shape, dtype: _scaled(base(key, shape, dtype), gain)
+    return Initializer(
+        "glorot_uniform",
+        (("gain", gain),),
+        lambda key, shape, dtype: _scaled(base(key, shape, dtype), gain),
+    )
 
 
 def glorot_normal(gain: Any = 1.0) -> Initializer:
     """Truncated normal of variance gain²·2 / (fan_in + fan_out) (Glorot & Bengio 2010).
+
+    Args:
+      gain: factor; may be traced, so that it can be an axis of a sweep.
+
+    Returns:
+      The initialiser.
 
     >>> W = glorot_normal()(jax.random.key(0), (100, 100), jnp.float32)
     >>> bool(abs(W.std() - 0.1) < 0.01)
     True
     """
     base = jax.nn.initializers.glorot_normal()
-    return lambda key, shape, dtype: _scaled(base(key, shape, dtype), gain)
+    return Initializer(
+        "glorot_normal",
+        (("gain", gain),),
+        lambda key, shape, dtype: _scaled(base(key, shape, dtype), gain),
+    )
 
 
 def gaussian(gain: Any = 1.0) -> Initializer:
     """Independent N(0, gain²/H) entries, H columns; its spectral radius tends to the gain (circular law).
 
+    Args:
+      gain: factor; may be traced, so that it can be an axis of a sweep.
+
+    Returns:
+      The initialiser.
+
     >>> W = gaussian(0.5)(jax.random.key(0), (100, 100), jnp.float32)
     >>> bool(abs(W.std() - 0.05) < 0.005)
     True
     """
-    return lambda key, shape, dtype: _scaled(
-        jax.random.normal(key, shape, dtype), gain / jnp.sqrt(shape[-1]).astype(dtype)
+    return Initializer(
+        "gaussian",
+        (("gain", gain),),
+        lambda key, shape, dtype: _scaled(
+            jax.random.normal(key, shape, dtype), gain / jnp.sqrt(shape[-1]).astype(dtype)
+        ),
     )
 
 
 def identity(gain: Any = 1.0) -> Initializer:
     """`gain · I`, cut or padded with zeros when it is not square (Le, Jaitly & Hinton 2015).
 
+    Args:
+      gain: factor; may be traced, so that it can be an axis of a sweep.
+
+    Returns:
+      The initialiser.
+
     >>> identity(0.5)(jax.random.key(0), (2, 2), jnp.float32).tolist()
     [[0.5, 0.0], [0.0, 0.5]]
     """
-    return lambda key, shape, dtype: _scaled(jnp.eye(*shape, dtype=dtype), gain)
+    return Initializer(
+        "identity",
+        (("gain", gain),),
+        lambda key, shape, dtype: _scaled(jnp.eye(*shape, dtype=dtype), gain),
+    )
 
 
 def normal(stddev: Any = 1.0) -> Initializer:
     """Independent N(0, stddev²) entries.
 
+    Args:
+      stddev: standard deviation; may be traced.
+
+    Returns:
+      The initialiser.
+
     >>> normal(0.0)(jax.random.key(0), (1, 2), jnp.float32).tolist()
     [[0.0, 0.0]]
     """
-    return lambda key, shape, dtype: _scaled(jax.random.normal(key, shape, dtype), stddev)
+    return Initializer(
+        "normal",
+        (("stddev", stddev),),
+        lambda key, shape, dtype: _scaled(jax.random.normal(key, shape, dtype), stddev),
+    )
 
 
 BY_NAME: dict[str, Callable[..., Initializer]] = {
@@ -93,7 +168,7 @@ BY_NAME: dict[str, Callable[..., Initializer]] = {
 }
 
 
-def resolve(init: str | Initializer) -> Initializer:
+def resolve(init: str | Draw) -> Draw:
     """An initialiser from its name (gain 1) or from itself."""
     if callable(init):
         return init
@@ -106,7 +181,7 @@ def resolve(init: str | Initializer) -> Initializer:
 
 
 def gate_blocks(
-    init: str | Initializer, key: Array, rows: int, columns: int, num_gates: int, dtype: Any
+    init: str | Draw, key: Array, rows: int, columns: int, num_gates: int, dtype: Any
 ) -> Array:
     """One independent block `[rows, columns]` a gate, joined on the last axis."""
     make = resolve(init)

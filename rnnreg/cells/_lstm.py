@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells._activation import slope_of
-from rnnreg.cells._base import Cell, Derivative, check_hidden_size, gate_of, plain_weights
-from rnnreg.cells._initializers import Initializer, gate_blocks, resolve
+from rnnreg.cells._activation import Activation, as_activation
+from rnnreg.cells._base import Cell, check_hidden_size, made_by, plain_weights
+from rnnreg.cells._gate import Facts, Gate
+from rnnreg.cells._initializers import Draw, gate_blocks, resolve
 
 
 class LSTMState(NamedTuple):
@@ -30,10 +31,10 @@ def lstm(
     hidden_size: int,
     *,
     forget_bias: Any = 1.0,
-    activation: Callable[[Array], Array] = jnp.tanh,
-    gate_activation: Callable[[Array], Array] = jax.nn.sigmoid,
-    recurrent_init: str | Initializer = "orthogonal",
-    input_init: str | Initializer = "glorot_uniform",
+    activation: Activation | str | Callable[[Array], Array] = jnp.tanh,
+    gate_activation: Activation | str | Callable[[Array], Array] = jax.nn.sigmoid,
+    recurrent_init: str | Draw = "orthogonal",
+    input_init: str | Draw = "glorot_uniform",
 ) -> Cell:
     """c_t = f⊙c_{t−1} + i⊙g, h_t = o⊙φ(c_t), with input, forget and output gates i, f, o.
 
@@ -49,21 +50,28 @@ def lstm(
       recurrent_init: name or initialiser of each gate's block of W_hh.
       input_init: name or initialiser of each gate's block of W_xh.
 
+    Returns:
+      The cell; it runs fused.
+
+    Raises:
+      ValueError: a hidden size, an activation or an initialiser that is none.
+
     Source: Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000.
 
     >>> lstm(hidden_size=2).init(jax.random.key(0), 1)["b_h"].tolist()
     [0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
     """
     check_hidden_size(hidden_size)
-    recurrent_init, input_init = resolve(recurrent_init), resolve(input_init)
+    phi, sigma = as_activation(activation), as_activation(gate_activation)
+    draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
 
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)
         bias = jnp.zeros(4 * hidden_size, dtype)
         bias = bias.at[hidden_size : 2 * hidden_size].set(jnp.asarray(forget_bias, dtype))
         return {
-            "W_xh": gate_blocks(input_init, key_x, input_size, hidden_size, 4, dtype),
-            "W_hh": gate_blocks(recurrent_init, key_h, hidden_size, hidden_size, 4, dtype),
+            "W_xh": gate_blocks(draw_input, key_x, input_size, hidden_size, 4, dtype),
+            "W_hh": gate_blocks(draw_recurrent, key_h, hidden_size, hidden_size, 4, dtype),
             "b_h": bias,
         }
 
@@ -71,30 +79,60 @@ def lstm(
         zeros = jnp.zeros((batch_size, hidden_size), dtype)
         return LSTMState(h=zeros, c=zeros)
 
-    def record(state, x_proj, h_proj):
-        i, f, g, o = jnp.split(x_proj + h_proj, 4, axis=-1)
-        i, f, o = gate_activation(i), gate_activation(f), gate_activation(o)
-        g = activation(g)
-        c = f * state.c + i * g
-        return LSTMState(h=o * activation(c), c=c), (i, f, g, o)
-
-    sigma_slope, phi_slope = slope_of(gate_activation), slope_of(activation)
-
-    def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
-        i, f, g, o = saved
-        d_i, d_f, d_g, d_o = jnp.split(d_x_proj + d_h_proj, 4, axis=-1)
-        d_i, d_f, d_o = sigma_slope(i) * d_i, sigma_slope(f) * d_f, sigma_slope(o) * d_o
-        d_c = f * d_state.c + state.c * d_f + g * d_i + i * phi_slope(g) * d_g
-        y = activation(new.c)
-        return LSTMState(h=o * phi_slope(y) * d_c + y * d_o, c=d_c)
-
-    own = Derivative(record, tangent, additive=True) if sigma_slope and phi_slope else None
-    return Cell(
+    cell = Cell(
         name="lstm",
         hidden_size=hidden_size,
         init=init,
         initial_state=initial_state,
         weights=plain_weights,
-        gate=gate_of(record),
-        derivative=own,
+        gate=lstm_gate(phi, sigma),
+    )
+    return made_by(
+        "lstm",
+        cell,
+        hidden_size=hidden_size,
+        forget_bias=forget_bias,
+        activation=phi,
+        gate_activation=sigma,
+        recurrent_init=draw_recurrent,
+        input_init=draw_input,
+    )
+
+
+def lstm_gate(phi: Activation, sigma: Activation) -> Gate:
+    """The gates i, f, g, o and the memory, with a tangent by hand where φ and σ state their slopes."""
+
+    def forward(params, state, x_proj, h_proj):
+        del params
+        i, f, g, o = jnp.split(x_proj + h_proj, 4, axis=-1)
+        i, f, o = sigma(i), sigma(f), sigma(o)
+        g = phi(g)
+        c = f * state.c + i * g
+        values = {"input": i, "forget": f, "candidate": g, "output": o}
+        return LSTMState(h=o * phi(c), c=c), values
+
+    def tangent(values, state, new, d_state, d_x_proj, d_h_proj):
+        i, f, g, o = (values[name] for name in ("input", "forget", "candidate", "output"))
+        d_i, d_f, d_g, d_o = jnp.split(d_x_proj + d_h_proj, 4, axis=-1)
+        d_i, d_f, d_o = sigma_slope(i) * d_i, sigma_slope(f) * d_f, sigma_slope(o) * d_o
+        d_c = f * d_state.c + state.c * d_f + g * d_i + i * phi_slope(g) * d_g
+        y = phi(new.c)
+        return LSTMState(h=o * phi_slope(y) * d_c + y * d_o, c=d_c)
+
+    sigma_slope: Any = sigma.slope
+    phi_slope: Any = phi.slope
+    by_hand = sigma_slope and phi_slope
+    return Gate(forward, tangent if by_hand else None, additive=True, facts=_facts(phi, sigma))
+
+
+def _facts(phi: Activation, sigma: Activation) -> Facts:
+    """h = o φ(c) with o in [0, 1], so 0 is in its range beside that of φ."""
+    opens = sigma.bounds == (0.0, 1.0)
+    bounds = phi.bounds and (min(phi.bounds[0], 0.0), max(phi.bounds[1], 0.0))
+    return Facts(
+        opens=("input", "forget", "output") if opens else (),
+        bounds=bounds if opens else None,
+        blocks=("input", "forget", "candidate", "output"),
+        keeps="forget",
+        enters="input",
     )

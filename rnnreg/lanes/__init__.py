@@ -2,7 +2,7 @@
 
 from rnnreg.lanes._calibration import Calibration, calibrate, load_calibration
 from rnnreg.lanes._plan import Plan, make_plan
-from rnnreg.lanes._program import Program, lower
+from rnnreg.lanes._program import Program, map_lanes, trace
 
 __all__ = [
     "Calibration",
@@ -10,6 +10,7 @@ __all__ = [
     "Program",
     "calibrate",
     "load_calibration",
-    "lower",
     "make_plan",
+    "map_lanes",
+    "trace",
 ]

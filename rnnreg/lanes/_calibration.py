@@ -27,6 +27,9 @@ _SHIPPED: dict[int, dict[int, float]] = {
     64: {1: 49.2, 2: 47.8, 4: 36.6, 8: 25.3},
     128: {1: 64.9, 2: 57.5, 4: 53.5, 8: 41.4},
 }
+# Operations of one step's recurrent product, for each core, from which two cores were faster than one: Elman and GRU
+# H = 64 and LSTM H = 32 at B = 32 (1.05, 1.5 and 1.03 times; 1.6 at H = 128); Elman H = 32 was slower, .85 times.
+_SPLIT_ROWS_FROM = 1e5
 # A lane alone equals its run bit for bit; lanes together, up to rounding. So they have to be worth it.
 _WORTH = 1.15
 
@@ -39,15 +42,25 @@ class Calibration:
       rates: by hidden size, by lanes together, 1e9 operations a second of one device (a multiplication and an
         addition are two).
       source: where they come from, in words.
+      split_rows_from: multiplications and additions of one step's recurrent product, for each device, from which
+        the rows of a lone lane are split over the devices.
     """
 
     rates: dict[int, dict[int, float]]
     source: str
+    split_rows_from: float = _SPLIT_ROWS_FROM
 
     def best_chunk(self, hidden_size: int, *, least: int = 1) -> int:
         """The number of lanes together that ran fastest at the nearest hidden size (on a log axis).
 
-        More than one only where that is clearly faster than a lane alone.
+        More than one only if that is clearly faster than a lane alone.
+
+        Args:
+          hidden_size: H.
+          least: the least number to choose from.
+
+        Returns:
+          The number of lanes.
         """
         nearest = min(self.rates, key=lambda size: abs(np.log(size / hidden_size)))
         rates = self.rates[nearest]
@@ -56,7 +69,14 @@ class Calibration:
         return 1 if 1 in able and able[best] < _WORTH * able[1] else best
 
     def rate(self, hidden_size: int) -> float:
-        """1e9 operations a second at a hidden size, with the best number of lanes together."""
+        """The rate at a hidden size, with the best number of lanes together.
+
+        Args:
+          hidden_size: H.
+
+        Returns:
+          1e9 operations a second.
+        """
         sizes = sorted(self.rates)
         best = [max(self.rates[size].values()) for size in sizes]
         low = min(1.0, hidden_size / sizes[0])  # smaller steps are bound by overhead
@@ -68,6 +88,12 @@ def load_calibration(device: Any = None) -> Calibration:
 
     Args:
       device: defaults to JAX's first.
+
+    Returns:
+      The rates.
+
+    Warns:
+      RuntimeWarning: the stored rates cannot be read.
 
     >>> load_calibration().rate(32) > 0
     True
@@ -131,7 +157,7 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
     """Rates by number of lanes together, interleaved."""
     from rnnreg.cells import elman
     from rnnreg.lanes._plan import make_plan
-    from rnnreg.lanes._program import lower
+    from rnnreg.lanes._program import trace
     from rnnreg.networks import network
 
     devices = tuple(jax.devices())
@@ -150,7 +176,7 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
     def program(chunk):  # every device at work, as in a sweep: chunks would use an idle core too
         plan = make_plan(lanes, plan="chunks", chunk=chunk, width=lanes, devices=devices)
         nothing = jnp.zeros(())
-        compiled = lower(value_and_gradient, plan, params, nothing).compile()
+        compiled = trace(value_and_gradient, plan, params, nothing).lower().compile()
         return lambda params: compiled(params, nothing)
 
     programs = {chunk: program(chunk) for chunk in chunks}

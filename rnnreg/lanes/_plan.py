@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 import jax
@@ -16,9 +17,6 @@ PLANS = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
 # A call should be long enough to hide its overhead, and short enough for a live progress bar and Ctrl-C.
 _SECONDS_A_CALL = 1.0
 _MAX_LANES_A_CALL = 256
-# Operations of one step's recurrent product, a core, from which two cores were faster than one: Elman and GRU H = 64
-# and LSTM H = 32 at B = 32 (1.05, 1.5 and 1.03 times; 1.6 at H = 128); Elman H = 32 was slower, .85 times.
-_SPLIT_ROWS_FROM = 1e5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,13 +67,13 @@ def make_plan(
     lane_bytes: int = 0,
     hidden_size: int = 32,
     step_operations: float = 0.0,
-    plan: str = "auto",
+    plan: str | Plan = "auto",
     width: int | None = None,
     chunk: int | None = None,
     devices: Any = None,
     calibration: Calibration | None = None,
 ) -> Plan:
-    """The plan for so many lanes.
+    """The plan for a number of lanes.
 
     On a CPU a batch axis over lanes turns each step into many small products on one core; lanes one after
     another, each on a core of its own, keep their weights in cache for all steps. Which number of lanes
@@ -88,43 +86,40 @@ def make_plan(
       lane_bytes: estimated memory of one lane while it runs; caps the lanes that run together under "vmap".
       hidden_size: H, of the largest recurrent layer.
       step_operations: multiplications and additions of one step's recurrent product; splitting the rows of a
-        lone lane pays only where it is large. 0 never splits by itself.
-      plan: "auto", "one_by_one", "chunks", "vmap" or "split_rows".
+        lone lane pays only if it is large. 0 never splits by itself.
+      plan: "auto", "one_by_one", "chunks", "vmap" or "split_rows"; or a ready `Plan`, which is returned.
       width: lanes a call; None chooses.
       chunk: lanes together, for "chunks"; None chooses.
       devices: defaults to all of JAX's; see `rr.use_all_cores()`.
       calibration: measured rates; None takes those stored for the device, else those that ship.
 
+    Returns:
+      The plan, with its reason in words.
+
     Raises:
-      ValueError: an unknown plan, no lane, or a chunk or width that is not a positive (multiple of devices × chunk).
+      ValueError: an unknown plan, no lane, a chunk or width that is not a positive (multiple of devices × chunk), or
+        a ready plan of another number of lanes.
 
     >>> make_plan(10, plan="one_by_one", width=2, devices=jax.devices()[:1]).num_calls
     5
     """
+    if isinstance(plan, Plan):
+        return _ready(plan, num_lanes, width, chunk)
     devices = tuple(jax.devices() if devices is None else devices)
-    if plan not in PLANS:
-        raise ValueError(f"plan must be one of {PLANS}; got {plan!r}.")
-    for name, value in (("num_lanes", num_lanes), ("chunk", chunk)):
-        if value is not None and not is_count(value):
-            raise ValueError(f"{name} must be a positive int; got {value!r}.")
+    _check(num_lanes, plan, chunk)
     num_lanes = int(num_lanes)  # a small NumPy integer would overflow below
     chunk = None if chunk is None else int(chunk)
-    if chunk is not None and plan not in ("auto", "chunks"):
-        raise ValueError(f"chunk={chunk} belongs to plan='chunks'; got plan={plan!r}.")
-    cpu = devices[0].platform == "cpu"
     reason = "as asked"
     if plan == "auto" and chunk is not None:
         plan = "chunks"
     if plan == "auto" or (plan == "chunks" and chunk is None):
         rates = calibration or load_calibration(devices[0])
-        asked = plan == "chunks"
-        plan, chunk, reason = _choose(
-            num_lanes, devices, rates, hidden_size, step_operations, asked=asked
-        )
-    if cpu and len(devices) == 1 and available_cores() > 1:
-        reason += (
-            f"; {available_cores()} cores are available: call rr.use_all_cores() first to use them"
-        )
+        if plan == "chunks":
+            chunk = rates.best_chunk(hidden_size, least=2)
+            reason = f"as asked; {chunk} together ran best ({rates.source})"
+        else:
+            plan, chunk, reason = _choose(num_lanes, devices, rates, hidden_size, step_operations)
+    reason += _idle_cores(devices)
     if plan == "split_rows":
         if width is not None and not is_count(width):
             raise ValueError(f"width must be a positive number of lanes; got {width!r}.")
@@ -133,52 +128,87 @@ def make_plan(
     share = -(-num_lanes // len(devices))
     chunk = min(chunk or 1, share) if plan == "chunks" else 1
     if width is None:
-        if plan == "vmap":
-            each = share
-            limit = _device_bytes(devices[0])
-            if lane_bytes and limit:
-                each = max(1, min(each, int(0.5 * limit / lane_bytes)))
-        else:
-            each = round(_SECONDS_A_CALL / max(lane_seconds, 1e-9))
-            each = max(1, min(share, each, _MAX_LANES_A_CALL))
-        calls = -(-share // each)
-        each = -(-share // calls)  # spread evenly: little is filled up
-        width = -(-each // chunk) * chunk * len(devices)
-    if not is_count(width) or width % (len(devices) * chunk):
-        raise ValueError(
-            f"width must be a positive multiple of the {len(devices)} devices"
-            + (f" × {chunk} lanes a chunk" if chunk > 1 else "")
-            + f"; got {width!r}."
-        )
+        most = _most_of_memory(devices[0], lane_bytes) if plan == "vmap" else _most(lane_seconds)
+        width = _even_width(share, min(share, most), chunk, len(devices))
+    elif not is_count(width) or width % (len(devices) * chunk):
+        raise ValueError(_wrong_width(width, len(devices), chunk))
     if plan == "vmap":
         chunk = width // len(devices)
     return Plan(plan, width, chunk, devices, num_lanes, reason)
 
 
-def _choose(num_lanes, devices, rates, hidden_size, step_operations, *, asked: bool):
-    """How, how many lanes together, and why."""
-    if asked:
-        chunk = rates.best_chunk(hidden_size, least=2)
-        return "chunks", chunk, f"as asked; {chunk} together ran best ({rates.source})"
+def _ready(plan: Plan, num_lanes: int, width: int | None, chunk: int | None) -> Plan:
+    """A plan that was made before; raises if it is for other lanes."""
+    if plan.num_lanes != num_lanes:
+        raise ValueError(
+            f"the plan is for {plan.num_lanes} lanes, and there are {num_lanes}; make one for them, "
+            f"rr.lanes.make_plan({num_lanes}, …)."
+        )
+    if width is not None or chunk is not None:
+        raise ValueError(
+            f"a ready Plan has its width ({plan.width}) and chunk ({plan.chunk}) already; got width={width}, "
+            f"chunk={chunk}. Give them to rr.lanes.make_plan."
+        )
+    return plan
+
+
+def _check(num_lanes: Any, plan: Any, chunk: Any) -> None:
+    if plan not in PLANS:
+        raise ValueError(f"plan must be one of {PLANS}, or a ready rr.lanes.Plan; got {plan!r}.")
+    for name, value in (("num_lanes", num_lanes), ("chunk", chunk)):
+        if not is_count(value) and (name == "num_lanes" or value is not None):
+            raise ValueError(f"{name} must be a positive int; got {value!r}.")
+    if chunk is not None and plan not in ("auto", "chunks"):
+        raise ValueError(f"chunk={chunk} belongs to plan='chunks'; got plan={plan!r}.")
+
+
+def _choose(
+    num_lanes: int,
+    devices: tuple[Any, ...],
+    rates: Calibration,
+    hidden_size: int,
+    step_operations: float,
+) -> tuple[str, int | None, str]:
+    """The name of the plan, how many lanes together, and why."""
     if devices[0].platform != "cpu":
         return "vmap", None, "an accelerator fills up with many lanes together"
     share = step_operations / len(devices)
-    if num_lanes == 1 and len(devices) > 1 and share >= _SPLIT_ROWS_FROM:
+    if num_lanes == 1 and len(devices) > 1 and share >= rates.split_rows_from:
         return "split_rows", None, "one lane, and steps large enough to share"
     chunk = rates.best_chunk(hidden_size)
     if chunk == 1:
-        return (
-            "one_by_one",
-            None,
-            f"on a CPU a lane alone keeps its weights in cache ({rates.source})",
-        )
-    return (
-        "chunks",
-        chunk,
-        f"{chunk} lanes of hidden size {hidden_size} together ran best ({rates.source})",
-    )
+        why = f"on a CPU a lane alone keeps its weights in cache ({rates.source})"
+        return "one_by_one", None, why
+    why = f"{chunk} lanes of hidden size {hidden_size} together ran best ({rates.source})"
+    return "chunks", chunk, why
 
 
-def _device_bytes(device: Any) -> int | None:
+def _idle_cores(devices: tuple[Any, ...]) -> str:
+    """What the reason says if JAX shows one CPU device of several cores."""
+    cores = available_cores()
+    if devices[0].platform != "cpu" or len(devices) > 1 or cores == 1:
+        return ""
+    return f"; {cores} cores are available: call rr.use_all_cores() first to use them"
+
+
+def _most(lane_seconds: float) -> int:
+    """Lanes of a device in one call that takes about a second."""
+    return max(1, min(round(_SECONDS_A_CALL / max(lane_seconds, 1e-9)), _MAX_LANES_A_CALL))
+
+
+def _most_of_memory(device: Any, lane_bytes: int) -> int:
+    """Lanes of a device together that take half of its memory, if both are known."""
     stats = device.memory_stats() if hasattr(device, "memory_stats") else None
-    return None if not stats else stats.get("bytes_limit")
+    limit = None if not stats else stats.get("bytes_limit")
+    return max(1, int(0.5 * limit / lane_bytes)) if lane_bytes and limit else sys.maxsize
+
+
+def _even_width(share: int, most: int, chunk: int, num_devices: int) -> int:
+    """Lanes a call with at most so many on each device, spread evenly, so that few are filled up."""
+    each = -(-share // -(-share // most))
+    return -(-each // chunk) * chunk * num_devices
+
+
+def _wrong_width(width: int, num_devices: int, chunk: int) -> str:
+    chunks = f" × {chunk} lanes a chunk" if chunk > 1 else ""
+    return f"width must be a positive multiple of the {num_devices} devices{chunks}; got {width!r}."

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from rnnreg.lanes._plan import Plan
+from rnnreg.lanes._plan import Plan, make_plan
 
 
 class Program:
     """A function of one lane, compiled once for all lanes of a plan.
 
     `function(lane, shared) -> outputs`: `lane` is a tree of one lane's values, `shared` is the same for
-    all. Compiled for the first tree of shapes that it sees; values never recompile it.
+    all. It is compiled for the shapes of `lanes` and `shared`; `run` takes any values of those shapes.
 
     Attributes:
       plan: the plan.
@@ -26,22 +26,24 @@ class Program:
       compile_seconds: how long it took to lower and compile.
     """
 
-    def __init__(
-        self,
-        function: Callable[[Any, Any], Any],
-        plan: Plan,
-        lanes: Any,
-        shared: Any,
-    ):
+    def __init__(self, function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: Any):
         self.plan = plan
         start = time.perf_counter()
-        lowered = lower(function, plan, lanes, shared)
+        lowered = trace(function, plan, lanes, shared).lower()
         self.fingerprint = hashlib.sha256(lowered.as_text().encode()).hexdigest()
         self._compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, lanes: Any, shared: Any) -> Iterator[tuple[np.ndarray, Any]]:
-        """Yields lane numbers and their outputs (NumPy, leading lane axis), call by call."""
+        """The lanes, call by call.
+
+        Args:
+          lanes: a tree whose leaves have a leading axis of lanes, `[L, …]`.
+          shared: what all lanes share.
+
+        Yields:
+          Lane numbers `[n]`, and their outputs in NumPy, leaves `[n, …]`.
+        """
         for numbers in _calls(self.plan):
             true = numbers < self.plan.num_lanes
             rows = np.minimum(numbers, self.plan.num_lanes - 1)  # the last call is filled up
@@ -50,25 +52,93 @@ class Program:
             yield numbers[true], jax.tree.map(lambda leaf, true=true: leaf[true], outputs)
 
     def collect(self, lanes: Any, shared: Any) -> Any:
-        """The outputs of all lanes, stacked in the order of the lanes."""
+        """The outputs of all lanes.
+
+        Args:
+          lanes: a tree whose leaves have a leading axis of lanes, `[L, …]`.
+          shared: what all lanes share.
+
+        Returns:
+          A tree in NumPy, leaves `[L, …]`, in the order of the lanes.
+        """
         numbers, outputs = zip(*self.run(lanes, shared), strict=True)
         order = np.argsort(np.concatenate(numbers))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *outputs)
 
 
-def lower(
+def map_lanes(
     function: Callable[[Any, Any], Any],
-    plan: Plan,
     lanes: Any,
-    shared: Any,
     *,
-    platforms: tuple[str, ...] | None = None,
+    shared: Any = None,
+    plan: str | Plan = "auto",
+    width: int | None = None,
+    chunk: int | None = None,
+    hidden_size: int = 32,
+    lane_seconds: float = 0.1,
 ) -> Any:
-    """The program of a plan lowered, for this machine or for any platform ("cuda", "tpu")."""
-    together = _together(function, plan)
+    """`function(lane, shared)` of every lane, compiled once and run as the lanes of a sweep are.
+
+    A lane is whatever one call needs: a seed, a tree of parameters, a start of a search. For a function that runs long,
+    on many values, this uses all cores, where `jax.vmap` would use one and move every lane at each step.
+
+    Args:
+      function: of one lane, and of what all lanes share; pure.
+      lanes: a tree whose leaves have a leading axis of lanes, `[L, …]`.
+      shared: what all lanes share, such as the data; None if nothing.
+      plan: how lanes run: a name, or a ready `Plan`; see `make_plan`.
+      width: lanes a call; None chooses.
+      chunk: lanes together, for "chunks"; None chooses.
+      hidden_size: H, of the largest recurrent layer, by which "auto" chooses.
+      lane_seconds: estimated time of one lane on one device; sets how many run in a call.
+
+    Returns:
+      What the function returns, in NumPy, leaves `[L, …]` in the order of the lanes.
+
+    Raises:
+      ValueError: no lane, leaves with different numbers of lanes, or a plan that does not fit them.
+
+    >>> lanes = {"x": np.arange(3, dtype=np.float32)}
+    >>> map_lanes(lambda lane, power: lane["x"] ** power, lanes, shared=np.float32(2)).tolist()
+    [0.0, 1.0, 4.0]
+    """
+    sizes = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(lanes)}
+    if len(sizes) != 1 or () in sizes:
+        raise ValueError(
+            f"lanes must be a tree of arrays with one leading axis of lanes; got leading axes {sorted(sizes)}."
+        )
+    ((num_lanes,),) = sizes
+    chosen = make_plan(
+        num_lanes,
+        plan=plan,
+        width=width,
+        chunk=chunk,
+        hidden_size=hidden_size,
+        lane_seconds=lane_seconds,
+    )
+    return Program(function, chosen, lanes, shared).collect(lanes, shared)
+
+
+def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: Any) -> Any:
+    """The program of a plan, traced for one call: what `Program` lowers and compiles.
+
+    Args:
+      function: of one lane, and of what all lanes share.
+      plan: how lanes run.
+      lanes: a tree whose leaves have a leading axis of lanes; only shapes count.
+      shared: what all lanes share, or its shapes.
+
+    Returns:
+      A `jax.stages.Traced`: its `jaxpr`; and `lower()`, for this machine, or with `lowering_platforms=("tpu",)` for
+      another.
+
+    >>> plan = make_plan(4, plan="vmap", devices=jax.devices()[:1])
+    >>> traced = trace(lambda lane, shared: lane + shared, plan, np.zeros(4, np.float32), np.float32(1))
+    >>> traced.out_info.shape
+    (4,)
+    """
     chunk = jax.tree.map(lambda leaf: leaf[:1].repeat(plan.width, axis=0), lanes)
-    traced = jax.jit(together).trace(chunk, shared)
-    return traced.lower() if platforms is None else traced.lower(lowering_platforms=platforms)
+    return jax.jit(_together(function, plan)).trace(chunk, shared)
 
 
 def _together(function, plan: Plan):

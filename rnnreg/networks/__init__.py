@@ -1,16 +1,24 @@
 """Embedding → recurrent layers → readout; a network is a pair of pure functions."""
 
 from rnnreg.networks._forecast import forecast
-from rnnreg.networks._network import explain, layer, network
-from rnnreg.networks._records import Layer, Network, NetworkOutput, Recurrence
+from rnnreg.networks._network import describe, explain, layer, network, weight_paths
+from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
+from rnnreg.networks._stack import Stack
+from rnnreg.networks._walk import Pass, Visit
 
 __all__ = [
+    "Dropout",
     "Layer",
     "Network",
     "NetworkOutput",
+    "Pass",
     "Recurrence",
+    "Stack",
+    "Visit",
+    "describe",
     "explain",
     "forecast",
     "layer",
     "network",
+    "weight_paths",
 ]

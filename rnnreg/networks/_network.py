@@ -1,4 +1,4 @@
-"""Embedding → recurrent layers → readout, with dropout; a network is a pair of pure functions."""
+"""The factory of networks of recurrent layers, and what can be said of a network."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import is_count
-from rnnreg.cells import Cell, glorot_uniform
-from rnnreg.networks._dropout import Drops, is_zero
-from rnnreg.networks._records import Layer, Network, NetworkOutput, Params, Recurrence
-from rnnreg.recurrence import BackendChoice, choose_backend, product, unroll
+from rnnreg._tree import leaf_paths
+from rnnreg.cells import Cell, describe_cell, glorot_uniform
+from rnnreg.cells import weight_paths as weights_of_cell
+from rnnreg.cells._base import matrices, plain
+from rnnreg.networks._records import Dropout, Layer, Network, Params, Recurrence
+from rnnreg.networks._stack import Stack
+from rnnreg.networks._walk import passes_of
+from rnnreg.recurrence import BackendChoice, choose_backend
 from rnnreg.recurrence._backend import check_backend
 from rnnreg.recurrence._product import check_precision
 from rnnreg.recurrence._unroll import check_segments
@@ -24,6 +28,17 @@ def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
     """A layer that applies its cell `repeat` times with the same weights, or in both directions.
 
     Weights that are applied several times are one leaf, so a penalty counts them once.
+
+    Args:
+      cell: the cell.
+      repeat: how many times it is applied, one after another.
+      bidirectional: whether a second cell of the same kind reads the sequence backwards.
+
+    Returns:
+      The layer, for `rr.network([...])`.
+
+    Raises:
+      ValueError: a number of repeats that is not a positive whole number.
 
     >>> import rnnreg as rr
     >>> net = network([layer(rr.cells.elman(2), bidirectional=True)], output_size=1)
@@ -81,6 +96,12 @@ def network(
 
     Every rate may be traced, so that it can be an axis of a sweep; a traced rate outside [0, 1) makes the run diverge.
 
+    Returns:
+      The network.
+
+    Raises:
+      ValueError: an argument out of range, or one that a cell cannot serve.
+
     >>> import rnnreg as rr
     >>> net = network([rr.cells.elman(hidden_size=4)], output_size=1)
     >>> params = net.init(jax.random.key(0), input_size=2)
@@ -88,10 +109,9 @@ def network(
     (3, 5, 1)
     """
     layers = tuple(Layer(c) if isinstance(c, Cell) else c for c in cells)
-    if not layers or not all(isinstance(entry, Layer) for entry in layers):
-        raise ValueError(
-            f"cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got {cells!r}."
-        )
+    _check_layers(layers, cells, backend, precision)
+    check_segments(remat, truncate)
+    check_precision(precision)
     if readout not in ("all", "last"):
         raise ValueError(f"readout must be 'all' or 'last'; got {readout!r}.")
     if initial_state not in ("zero", "learned"):
@@ -99,192 +119,71 @@ def network(
             f"initial_state must be 'zero' or 'learned'; got {initial_state!r}. A given state is passed "
             "to apply(..., state=...)."
         )
+    rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
+    _check_rates(rates)
+    recurrence = Recurrence(backend, remat, truncate, precision)
+    stack = Stack(layers, output_size, embedding, readout, rates, recurrence)
+
+    def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
+        return init_stack(key, stack, input_size, dtype, learned=initial_state == "learned")
+
+    return Network(init, stack, layers, readout, output_size, recurrence, stack.random)
+
+
+def _check_layers(layers: Any, cells: Any, backend: str, precision: str | None) -> None:
+    if not layers or not all(isinstance(entry, Layer) for entry in layers):
+        raise ValueError(
+            f"cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got {cells!r}."
+        )
     for entry in layers:
         check_backend(entry.cell, backend)
-    check_segments(remat, truncate)
-    check_precision(precision)
-    for entry in layers:
         if precision is not None and entry.cell.gate is None:
             raise ValueError(
                 f"precision={precision!r} sets the products that the library does; the cell {entry.cell.name!r} does "
                 "its own in its step. Leave precision=None, or use a cell with a gate."
             )
-    recurrence = Recurrence(backend, remat, truncate, precision)
+
+
+def _check_rates(rates: Dropout) -> None:
     for name, rate in (
-        ("input_dropout", input_dropout),
-        ("dropout", dropout),
-        ("output_dropout", output_dropout),
-        ("recurrent_dropout", recurrent_dropout),
+        ("input_dropout", rates.inputs),
+        ("dropout", rates.between),
+        ("output_dropout", rates.outputs),
+        ("recurrent_dropout", rates.recurrent),
     ):
         if isinstance(rate, Real) and not 0 <= float(rate) < 1:
             raise ValueError(f"{name} must lie in [0, 1); got {rate}.")
-    rates = (input_dropout, dropout, output_dropout, recurrent_dropout)
-    random = not all(map(is_zero, rates))
-
-    def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
-        dtype = jnp.result_type(float) if dtype is None else dtype
-        key_embedding, key_readout, key_layers = jax.random.split(key, 3)
-        params: Params = {}
-        if embedding is not None:
-            input_size = embedding[1]
-            table = jax.random.uniform(key_embedding, embedding, dtype, -0.05, 0.05)
-            params["embedding"] = {"W_embed": table}
-        if input_size is None:
-            raise ValueError(
-                "a network without an embedding needs input_size, the number of input features D; for integer "
-                "tokens give network(..., embedding=(num_tokens, size))."
-            )
-        for index, entry in enumerate(layers):
-            key_layer = jax.random.fold_in(key_layers, index)
-            params[f"layer_{index}"] = _init_layer(
-                entry, key_layer, input_size, dtype, initial_state == "learned"
-            )
-            size = _output_width(entry)
-            if entry.repeat > 1 and size != input_size:
-                raise ValueError(
-                    f"layer {index} is applied {entry.repeat} times, so its input and output sizes must "
-                    f"agree; got input {input_size} and output {size}."
-                )
-            input_size = size
-        if output_size is not None:
-            W_hy = glorot_uniform()(key_readout, (input_size, output_size), dtype)
-            params["readout"] = {"W_hy": W_hy, "b_y": jnp.zeros(output_size, dtype)}
-        return params
-
-    def apply(
-        params: Params,
-        xs: Array,
-        *,
-        mask: Array | None = None,
-        state: dict[str, Any] | None = None,
-        key: Array | None = None,
-        train: bool = False,
-        perturbations: dict[str, Any] | None = None,
-    ) -> NetworkOutput:
-        if state is not None and any(entry.bidirectional for entry in layers):
-            raise ValueError(
-                "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
-            )
-        drops = Drops(key if train else None, variational)
-        if train and key is None and random:
-            raise ValueError(
-                "dropout in training draws masks: pass apply(..., train=True, key=key)."
-            )
-        sequence, params = _enter(params, xs, mask, embedding)
-        check_width(params, sequence, layers)
-        sequence = drops(jnp.swapaxes(sequence, 0, 1), input_dropout)
-        time_mask = None if mask is None else jnp.swapaxes(mask, 0, 1)
-
-        states, final_state = {}, {}
-        for index, entry in enumerate(layers):
-            name = f"layer_{index}"
-            passes = []
-            for application in range(entry.repeat):
-                if index + application > 0:
-                    sequence = drops(sequence, dropout)
-                given = _at(state, name, application, entry.repeat)
-                passed = _at(perturbations, name, application, entry.repeat)
-                final, every, sequence = _run_layer(
-                    entry,
-                    params[name],
-                    sequence,
-                    given,
-                    time_mask,
-                    drops,
-                    recurrent_dropout,
-                    passed,
-                    recurrence,
-                )
-                passes.append((final, every))
-            finals, everys = zip(*passes, strict=True)
-            final_state[name] = finals if entry.repeat > 1 else finals[0]
-            states[name] = everys if entry.repeat > 1 else everys[0]
-
-        if readout == "last":
-            last = f"layer_{len(layers) - 1}"
-            final = final_state[last]
-            final = final[-1] if layers[-1].repeat > 1 else final
-            hidden = (
-                jnp.concatenate([final["forward"].h, final["backward"].h], axis=-1)
-                if layers[-1].bidirectional
-                else final.h
-            )
-        else:
-            hidden = sequence
-        hidden = drops(hidden, output_dropout, over_time=readout == "all")
-        if output_size is not None:
-            hidden = product(hidden, params["readout"]["W_hy"], precision=precision)
-            hidden = hidden + jnp.broadcast_to(params["readout"]["b_y"], hidden.shape)
-        outputs = jnp.swapaxes(hidden, 0, 1) if readout == "all" else hidden
-        states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), states)
-        return NetworkOutput(outputs, states, final_state)
-
-    return Network(init, apply, layers, readout, output_size, recurrence, random)
 
 
-def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
-    """Which recurrence runs each layer of a network, and why, by layer.
-
-    Args:
-      net: the network.
-      input_size: D, of its first layer (the size of the embedding, where it has one).
-
-    >>> import rnnreg as rr
-    >>> net = network([rr.cells.elman(8), rr.cells.gru(8, reset="before")], 1)
-    >>> {name: choice.backend for name, choice in explain(net, input_size=2).items()}
-    {'layer_0': 'fused', 'layer_1': 'scan'}
-    """
-    if not isinstance(net, Network):
+def init_stack(
+    key: Array, stack: Stack, input_size: int | None, dtype: Any, *, learned: bool
+) -> Params:
+    """The parameters of a stack: embedding, layers, readout; with `learned`, a start beside each cell's weights."""
+    dtype = jnp.result_type(float) if dtype is None else dtype
+    key_embedding, key_readout, key_layers = jax.random.split(key, 3)
+    params: Params = {}
+    if stack.embedding is not None:
+        input_size = stack.embedding[1]
+        table = jax.random.uniform(key_embedding, stack.embedding, dtype, -0.05, 0.05)
+        params["embedding"] = {"W_embed": table}
+    if input_size is None:
         raise ValueError(
-            f"explain takes a network; got {type(net).__name__}. Of a function of hyper, give what it returns."
+            "a network without an embedding needs input_size, the number of input features D; for integer "
+            "tokens give network(..., embedding=(num_tokens, size))."
         )
-    choices = {}
-    for index, entry in enumerate(net.layers):
-        choices[f"layer_{index}"] = choose_backend(
-            entry.cell, input_size=input_size, backend=net.recurrence.backend
-        )
-        input_size = _output_width(entry)
-    return choices
-
-
-def start_state(net: Network, params: Params, xs: Array) -> dict[str, Any]:
-    """What the network starts from, by layer, fields `[B, H]`: a masked step holds the state, and hands it back."""
-    first = jnp.asarray(xs)[:, :1]
-    return net.apply(params, first, mask=jnp.zeros(first.shape[:2])).final_state
-
-
-def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> None:
-    """Raises where the inputs do not have the number of features that the first layer was made for."""
-    weights = params["layer_0"]["forward"] if layers[0].bidirectional else params["layer_0"]
-    if "W_xh" in weights and weights["W_xh"].shape[0] != sequence.shape[-1]:
-        raise ValueError(
-            f"the network was made for {weights['W_xh'].shape[0]} input features; xs has "
-            f"{sequence.shape[-1]} (shape {sequence.shape}, [batch, time, feature])."
-        )
-
-
-def _enter(
-    params: Params, xs: Array, mask: Array | None, embedding: tuple[int, int] | None
-) -> tuple[Array, Params]:
-    xs = jnp.asarray(xs)  # NumPy's float64 becomes the precision in force
-    tokens = jnp.issubdtype(xs.dtype, jnp.integer)
-    if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
-        expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
-        raise ValueError(f"xs must be {expected}; got shape {xs.shape} of {xs.dtype}.")
-    if 0 in xs.shape[:2]:
-        raise ValueError(f"xs needs at least one row and one step; got shape {xs.shape}.")
-    if mask is not None:
-        if mask.shape != xs.shape[:2]:
-            raise ValueError(f"mask must be [B, T] = {xs.shape[:2]}; got {mask.shape}.")
-        # NaN at padding (or a padding token without a row) times a zero gradient would be NaN
-        true = mask.astype(bool)
-        xs = jnp.where(true if tokens else true[..., None], xs, 0)
-    if embedding is not None:
-        # JAX would clamp a token that has no row to the last one, and wrap a negative one: NaN instead
-        rows = jnp.where(xs < 0, embedding[0], xs)
-        table = jnp.asarray(params["embedding"]["W_embed"])
-        return table.at[rows].get(mode="fill", fill_value=jnp.nan), params
-    return xs, jax.tree.map(lambda leaf: leaf.astype(xs.dtype), params)
+    for index, entry in enumerate(stack.layers):
+        key_layer = jax.random.fold_in(key_layers, index)
+        params[f"layer_{index}"] = _init_layer(entry, key_layer, input_size, dtype, learned)
+        if entry.repeat > 1 and entry.width != input_size:
+            raise ValueError(
+                f"layer {index} is applied {entry.repeat} times, so its input and output sizes must "
+                f"agree; got input {input_size} and output {entry.width}."
+            )
+        input_size = entry.width
+    if stack.output_size is not None:
+        W_hy = glorot_uniform()(key_readout, (input_size, stack.output_size), dtype)
+        params["readout"] = {"W_hy": W_hy, "b_y": jnp.zeros(stack.output_size, dtype)}
+    return params
 
 
 def _init_layer(entry: Layer, key: Array, input_size: int, dtype: Any, learned: bool) -> Params:
@@ -301,57 +200,105 @@ def _init_layer(entry: Layer, key: Array, input_size: int, dtype: Any, learned: 
     return {"forward": init_cell(key_forward), "backward": init_cell(key_backward)}
 
 
-def _output_width(entry: Layer) -> int:
-    return entry.cell.hidden_size * (2 if entry.bidirectional else 1)
+def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
+    """Which recurrence runs each layer of a network, and why, by layer.
 
+    Args:
+      net: the network.
+      input_size: D, of its first layer (the size of the embedding, where it has one).
 
-def _at(tree: dict[str, Any] | None, name: str, application: int, repeat: int) -> Any:
-    if tree is None:
-        return None
-    return tree[name][application] if repeat > 1 else tree[name]
+    Returns:
+      A `BackendChoice` for each layer; print it.
 
+    Raises:
+      ValueError: something that is not a network.
 
-def _run_layer(
-    entry, params, sequence, state, mask, drops, recurrent_rate, perturbations, recurrence
-):
-    """One pass over a layer: final state, states `[T, B, H]`, and the sequence that it hands on."""
-
-    def run(params, state, perturbations, reverse):
-        batch = sequence.shape[1]
-        if state is None:
-            state = entry.cell.initial_state(batch, sequence.dtype)
-            if "initial" in params:
-                learned = params["initial"]
-                state = type(state)(
-                    **{k: jnp.broadcast_to(learned[k], v.shape) for k, v in state._asdict().items()}
-                )
-        shape = (batch, entry.cell.hidden_size)
-        if perturbations is not None:
-            perturbations = jnp.swapaxes(perturbations, 0, 1)
-        return unroll(
-            entry.cell,
-            params,
-            sequence,
-            state,
-            mask=mask,
-            recurrent_mask=drops.mask(shape, recurrent_rate, sequence.dtype),
-            perturbations=perturbations,
-            reverse=reverse,
-            **recurrence._asdict(),
+    >>> import rnnreg as rr
+    >>> net = network([rr.cells.elman(8), rr.cells.gru(8, reset="before")], 1)
+    >>> {name: choice.backend for name, choice in explain(net, input_size=2).items()}
+    {'layer_0': 'fused', 'layer_1': 'scan'}
+    """
+    if not isinstance(net, Network):
+        raise ValueError(
+            f"explain takes a network; got {type(net).__name__}. If your network depends on hyper, pass "
+            "explain(make_net(hyper), …)."
         )
-
-    if not entry.bidirectional:
-        final, states = run(params, state, perturbations, False)
-        return final, states, states.h
-    sides = {
-        side: run(
-            params[side],
-            None if state is None else state[side],
-            None if perturbations is None else perturbations[side],
-            side == "backward",
+    choices = {}
+    for index, entry in enumerate(net.layers):
+        choices[f"layer_{index}"] = choose_backend(
+            entry.cell, input_size=input_size, backend=net.recurrence.backend
         )
-        for side in ("forward", "backward")
+        input_size = entry.width
+    return choices
+
+
+def weight_paths(net: Network, params: Params) -> list[str]:
+    """The paths of the leaves that are weights, which penalties shrink: each cell says which of its own are.
+
+    Everything else outside the layers (an embedding, a readout, a network of another library) is a weight if it is a
+    matrix: a bias, a gain or a scale is not, whatever its name.
+
+    Args:
+      net: the network.
+      params: its parameters.
+
+    Returns:
+      Paths such as "layer_0/W_hh".
+
+    >>> import rnnreg as rr
+    >>> net = network([rr.cells.elman(2)], 1)
+    >>> weight_paths(net, net.init(jax.random.key(0), 1))
+    ['layer_0/W_hh', 'layer_0/W_xh', 'readout/W_hy']
+    """
+    cells = {}
+    for together in passes_of(net.layers):
+        for place in together:
+            prefix = place.layer if place.side is None else f"{place.layer}/{place.side}"
+            cells[prefix] = (place.cell, place.params_of(params))
+    own = {f"{prefix}/{p}" for prefix, pair in cells.items() for p in weights_of_cell(*pair)}
+    leaves = leaf_paths(params)
+    layers = {f"layer_{index}" for index in range(len(net.layers))}
+    rest = {path: leaf for path, leaf in leaves.items() if path.split("/")[0] not in layers}
+    own |= set(matrices(rest))
+    return [path for path in leaves if path in own]
+
+
+def describe(net: Network) -> dict[str, Any]:
+    """What a network is made of, ready for JSON.
+
+    Args:
+      net: the network.
+
+    Returns:
+      A dict: `layers` (cell, repeat, bidirectional), `output_size`, `readout`, `recurrence`, and of a network of
+      recurrent layers `embedding` and `dropout`; `by_layer` says whether its `apply` is that of `rr.network`.
+
+    >>> import rnnreg as rr
+    >>> described = describe(network([rr.cells.gru(8)], 1))
+    >>> described["layers"][0]["cell"]["factory"], described["readout"]
+    ('gru', 'all')
+    """
+    found: dict[str, Any] = {
+        "layers": [
+            {
+                "cell": describe_cell(entry.cell),
+                "repeat": int(entry.repeat),
+                "bidirectional": bool(entry.bidirectional),
+            }
+            for entry in net.layers
+        ],
+        "output_size": plain(net.output_size),
+        "readout": net.readout,
+        "recurrence": net.recurrence._asdict(),
+        "by_layer": isinstance(net.apply, Stack),
     }
-    final = {side: pair[0] for side, pair in sides.items()}
-    states = {side: pair[1] for side, pair in sides.items()}
-    return final, states, jnp.concatenate([states["forward"].h, states["backward"].h], axis=-1)
+    if isinstance(net.apply, Stack):
+        found["embedding"] = plain(net.apply.embedding)
+        found["dropout"] = {name: plain(rate) for name, rate in net.apply.rates._asdict().items()}
+    return found
+
+
+def start_state(net: Network, params: Params, xs: Array) -> dict[str, Any]:
+    """What the network starts from, by layer, fields `[B, H]`: a masked step holds the state, and hands it back."""
+    first = jnp.asarray(xs)[:, :1]
+    return net.apply(params, first, mask=jnp.zeros(first.shape[:2])).final_state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
 from jax import Array
@@ -25,6 +26,11 @@ class Layer(NamedTuple):
     repeat: int = 1
     bidirectional: bool = False
 
+    @property
+    def width(self) -> int:
+        """The number of features that the layer hands on."""
+        return self.cell.hidden_size * (2 if self.bidirectional else 1)
+
 
 class Recurrence(NamedTuple):
     """How the recurrence is computed: the arguments of `recurrence.unroll` that change time, memory or rounding.
@@ -40,6 +46,30 @@ class Recurrence(NamedTuple):
     remat: str | int = "full"
     truncate: int | None = None
     precision: str | None = None
+
+
+class Dropout(NamedTuple):
+    """The rates of a network's dropout; each may be traced.
+
+    Attributes:
+      inputs: on the inputs of the first layer.
+      between: between layers, and between the applications of a repeated one.
+      outputs: before the readout.
+      recurrent: on the h that enters the recurrent product, one mask over time.
+      variational: whether the first three use one mask over time too.
+    """
+
+    inputs: Any = 0.0
+    between: Any = 0.0
+    outputs: Any = 0.0
+    recurrent: Any = 0.0
+    variational: bool = False
+
+    @property
+    def any(self) -> bool:
+        """Whether some rate is not 0 (a traced one counts as such)."""
+        rates = (self.inputs, self.between, self.outputs, self.recurrent)
+        return not all(isinstance(rate, Real) and rate == 0 for rate in rates)
 
 
 class NetworkOutput(NamedTuple):
@@ -61,8 +91,9 @@ class Network(NamedTuple):
 
     Attributes:
       init: `init(key, input_size=None, *, dtype=float32) -> params`.
-      apply: `apply(params, xs, *, mask, state, key, train, perturbations) -> NetworkOutput`.
-      layers: the recurrent layers.
+      apply: `apply(params, xs, *, mask, state, key, train, perturbations) -> NetworkOutput`; a `Stack` for a network
+        of recurrent layers, which diagnostics can walk through.
+      layers: the recurrent layers, by which states are named; empty for a network of another library.
       readout: "all" or "last".
       output_size: O, or None without a readout matrix.
       recurrence: how the recurrence is computed.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from jax import Array
 
-from rnnreg._tree import leaf_paths
+from rnnreg._tree import is_learned_start, leaf_name, leaf_paths
+from rnnreg.cells._base import matrices
+from rnnreg.networks import Network, weight_paths
 
 Params = dict[str, Any]
 
@@ -25,6 +27,7 @@ class Context(NamedTuple):
       states: by layer, states at every step, fields `[B, T, H]`; None unless needed.
       state_gradients: by layer, ∂(data loss)/∂h_t `[B, T, H]`, differentiable; None unless needed.
       step: by layer, `step(params, state, x) -> state`; None unless needed.
+      weight_paths: the leaves that are weights, by path, as the network's cells say; None: the matrices.
     """
 
     outputs: Array
@@ -33,71 +36,97 @@ class Context(NamedTuple):
     states: dict[str, Any] | None = None
     state_gradients: dict[str, Any] | None = None
     step: dict[str, Callable[..., Any]] | None = None
+    weight_paths: Collection[str] | None = None
 
 
 class Penalty(NamedTuple):
     """R(W), which never sees its λ.
 
     Attributes:
-      init: `init(params) -> state`; raises where a path matches no leaf.
-      value: `value(params, context, state) -> (scalar, state)`, at least float32.
+      init: `init(params) -> state`; raises if a pattern matches no leaf.
+      value: `value(params, context, state) -> (scalar, state)`, at least float32; without a context the matrices are
+        the weights.
       needs: which of "states", "state_gradients" and "step" the context must hold; only what some
         penalty asks for is computed.
-      covers: `covers(params) -> [path, ...]`, the leaves that the penalty looks at.
+      covers: `covers(params, weight_paths=None) -> [path, ...]`, the leaves that the penalty looks at.
+      name: of the factory that made it, for descriptions; "custom" for a user's own.
+      arguments: its arguments, pairs of name and value.
     """
 
     init: Callable[[Params], Any]
     value: Callable[[Params, Any, Any], tuple[Array, Any]]
     needs: frozenset[str] = frozenset()
-    covers: Callable[[Params], list[str]] = lambda params: []
+    covers: Callable[..., list[str]] = lambda params, weight_paths=None: []
+    name: str = "custom"
+    arguments: tuple[tuple[str, Any], ...] = ()
 
 
-def covered(penalty: Penalty, params: Params) -> list[str]:
+def covered(penalty: Penalty, params: Params, *, net: Network | None = None) -> list[str]:
     """The paths of the leaves that a penalty covers, so that a renamed leaf never escapes unseen.
+
+    Args:
+      penalty: the penalty.
+      params: parameters of the network.
+      net: the network, whose cells say which of their leaves are weights; None takes the matrices.
+
+    Returns:
+      Paths such as "layer_0/W_hh".
+
+    Raises:
+      ValueError: a pattern that matches nothing that is penalised.
 
     >>> import rnnreg as rr, jax
     >>> net = rr.network([rr.cells.elman(hidden_size=4)], output_size=1)
-    >>> covered(rr.penalties.l2(), net.init(jax.random.key(0), input_size=2))
+    >>> covered(rr.penalties.l2(), net.init(jax.random.key(0), input_size=2), net=net)
     ['layer_0/W_hh', 'layer_0/W_xh', 'readout/W_hy']
     """
-    return penalty.covers(params)
+    return penalty.covers(params, None if net is None else weight_paths(net, params))
 
 
-def select(params: Params, paths: str | Sequence[str], include_biases: bool) -> dict[str, Any]:
+def select(
+    params: Params,
+    paths: str | Sequence[str],
+    include_biases: bool,
+    weights: Collection[str] | None = None,
+) -> dict[str, Any]:
     """The leaves whose path, or last name, matches a pattern; each once, however many match it.
 
-    Biases (names that begin with `b_`) need `include_biases`; learned initial states need a pattern
+    Leaves that are not weights (biases, gains, scales) need `include_biases`; learned initial states need a pattern
     that names them.
 
+    Args:
+      params: the parameters.
+      paths: one pattern or several.
+      include_biases: cover what is not a weight too.
+      weights: the paths of the weights; None: the matrices.
+
     Raises:
-      ValueError: a pattern matches no leaf.
+      ValueError: a pattern matches no leaf, or only leaves that are left out.
     """
     patterns = [paths] if isinstance(paths, str) else list(paths)
     leaves = leaf_paths(params)
-
-    def matches(path: str, pattern: str) -> bool:
-        parts = path.split("/")
-        if not (fnmatchcase(path, pattern) or fnmatchcase(parts[-1], pattern)):
-            return False
-        if parts[-1].startswith("b_"):
-            return include_biases
-        return "initial" not in parts or "initial" in pattern
-
+    shrunk = set(matrices(leaves) if weights is None else weights)
     chosen: dict[str, Any] = {}
     for pattern in patterns:
-        found = [path for path in leaves if matches(path, pattern)]
-        biases = [path for path in leaves if path.split("/")[-1].startswith("b_")]
-        if not found and any(
-            fnmatchcase(p, pattern) or fnmatchcase(p.split("/")[-1], pattern) for p in biases
-        ):
-            raise ValueError(
-                f"penalty path {pattern!r} matches only biases, which are left out; give include_biases=True."
-            )
+        found = [path for path in leaves if _matches(path, pattern)]
         if not found:
             raise ValueError(
                 f"penalty path {pattern!r} matches no leaf; the leaves are {sorted(leaves)}. A pattern "
                 "matches a whole path or a last name, for example 'W_hh' or 'layer_0/*'; biases need "
                 "include_biases=True."
             )
-        chosen |= {path: leaves[path] for path in found}
+        counted = [p for p in found if include_biases or p in shrunk or is_learned_start(p)]
+        if not counted:
+            raise ValueError(
+                f"penalty path {pattern!r} matches only leaves that are not weights ({', '.join(found)}): biases, "
+                "gains and scales are left out; give include_biases=True."
+            )
+        chosen |= {path: leaves[path] for path in counted}
     return dict(sorted(chosen.items()))
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether a pattern is that of a path or of its last name; a learned start wants a pattern that names it."""
+    if not (fnmatchcase(path, pattern) or fnmatchcase(leaf_name(path), pattern)):
+        return False
+    return not is_learned_start(path) or "initial" in pattern

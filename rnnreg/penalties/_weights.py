@@ -25,7 +25,10 @@ def elementwise(
       function: f, elementwise, with a finite gradient at 0.
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       reduction: "sum" over elements, or "mean" over all of them together.
-      include_biases: cover biases too; the textbook Σ over all w_i.
+      include_biases: cover biases, gains and scales too; the textbook Σ over all w_i.
+
+    Returns:
+      The penalty.
 
     Raises:
       ValueError: an unknown reduction; at `init`, a pattern that matches no leaf.
@@ -38,20 +41,24 @@ def elementwise(
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction must be 'sum' or 'mean' over elements; got {reduction!r}.")
 
-    def chosen(params):
-        return select(params, paths, include_biases)
+    def chosen(params, weights=None):
+        return select(params, paths, include_biases, weights)
 
     def init(params):
-        chosen(params)
+        select(params, paths, include_biases=True)
         return ()
 
     def value(params, context, state):
-        del context
-        leaves = [_wide(leaf) for leaf in chosen(params).values()]
+        weights = None if context is None else context.weight_paths
+        leaves = [_wide(leaf) for leaf in chosen(params, weights).values()]
         total = jnp.stack([jnp.sum(function(leaf)) for leaf in leaves]).sum()
         return total / (sum(leaf.size for leaf in leaves) if reduction == "mean" else 1), state
 
-    return Penalty(init, value, covers=lambda params: list(chosen(params)))
+    def covers(params, weight_paths=None):
+        return list(chosen(params, weight_paths))
+
+    arguments = (("paths", paths), ("reduction", reduction), ("include_biases", include_biases))
+    return Penalty(init, value, covers=covers, name="elementwise", arguments=arguments)
 
 
 def l2(
@@ -65,14 +72,19 @@ def l2(
     Args:
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       reduction: "sum" over elements, or "mean" over all of them together.
-      include_biases: cover biases too.
+      include_biases: cover biases, gains and scales too.
+
+    Returns:
+      The penalty.
 
     >>> penalty = l2("W_hh")
     >>> params = {"layer_0": {"W_hh": jnp.array([[3.0, 4.0]]), "b_h": jnp.ones(2)}}
     >>> float(penalty.value(params, None, penalty.init(params))[0])
     25.0
     """
-    return elementwise(jnp.square, paths=paths, reduction=reduction, include_biases=include_biases)
+    return elementwise(
+        jnp.square, paths=paths, reduction=reduction, include_biases=include_biases
+    )._replace(name="l2")
 
 
 def l1(
@@ -83,13 +95,18 @@ def l1(
     Args:
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       reduction: "sum" over elements, or "mean" over all of them together.
-      include_biases: cover biases too.
+      include_biases: cover biases, gains and scales too.
+
+    Returns:
+      The penalty.
 
     >>> penalty, params = l1(reduction="mean"), {"W_hy": jnp.array([[-3.0, 1.0]])}
     >>> float(penalty.value(params, None, penalty.init(params))[0])
     2.0
     """
-    return elementwise(_absolute, paths=paths, reduction=reduction, include_biases=include_biases)
+    return elementwise(
+        _absolute, paths=paths, reduction=reduction, include_biases=include_biases
+    )._replace(name="l1")
 
 
 def elastic_net(
@@ -105,7 +122,10 @@ def elastic_net(
       l1_ratio: ρ in [0, 1], the share of the L1 part; may be traced.
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       reduction: "sum" over elements, or "mean" over all of them together.
-      include_biases: cover biases too.
+      include_biases: cover biases, gains and scales too.
+
+    Returns:
+      The penalty.
 
     >>> penalty, params = elastic_net(0.25), {"W_hy": jnp.array([[-2.0]])}
     >>> float(penalty.value(params, None, penalty.init(params))[0])
@@ -117,7 +137,10 @@ def elastic_net(
     def function(leaf):
         return l1_ratio * _absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)
 
-    return elementwise(function, paths=paths, reduction=reduction, include_biases=include_biases)
+    penalty = elementwise(function, paths=paths, reduction=reduction, include_biases=include_biases)
+    return penalty._replace(
+        name="elastic_net", arguments=(("l1_ratio", l1_ratio), *penalty.arguments)
+    )
 
 
 def _absolute(leaf: Array) -> Array:

@@ -1,30 +1,30 @@
 """Figures: takes results, computes nothing but means and errors for display, accepts ax, returns it."""
 
-from rnnreg.plotting._curves import forecast, history, loss_curves
-from rnnreg.plotting._dynamics import (
-    jacobian_products,
-    lyapunov_spectrum,
-    lyapunov_trace,
-    parameter_sensitivity,
-)
-from rnnreg.plotting._gradient_flow import gradient_flow
-from rnnreg.plotting._gradients import gradient_heat_map, gradient_signal, path_lengths
-from rnnreg.plotting._horizons import horizons
+from rnnreg.plotting._axes import legend_above, log_y, title_above, whole_steps
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window
-from rnnreg.plotting._paths import cv_curve, weight_norms
-from rnnreg.plotting._spectra import eigenvalue_cloud, singular_value_histogram, spectral_paths
-from rnnreg.plotting._states import bifurcation, fixed_points, gate_openings, saturation
-from rnnreg.plotting._style import save, style
+from rnnreg.plotting._series import loss_curves, predicted_series
+from rnnreg.plotting._states import gate_openings, saturation
+from rnnreg.plotting._style import COLORS, save, style
 from rnnreg.plotting._surface import hessian_spectrum, loss_surface
+from rnnreg.plotting._sweeps import cv_curve, history, weight_norms
+from rnnreg.plotting.dynamics._fixed_points import bifurcation, fixed_points
+from rnnreg.plotting.dynamics._jacobian_products import jacobian_products, singular_value_histogram
+from rnnreg.plotting.dynamics._lyapunov import lyapunov_spectrum, lyapunov_trace
+from rnnreg.plotting.dynamics._spectra import eigenvalue_cloud, spectral_paths
+from rnnreg.plotting.gradients._gradient_flow import gradient_flow
+from rnnreg.plotting.gradients._heat_map import gradient_heat_map
+from rnnreg.plotting.gradients._horizons import horizons
+from rnnreg.plotting.gradients._parameter_sensitivity import parameter_sensitivity
+from rnnreg.plotting.gradients._path_lengths import gradient_signal, path_lengths
 
 __all__ = [
+    "COLORS",
     "bifurcation",
     "cv_curve",
     "eigenvalue_cloud",
     "fisher_memory",
     "fixed_points",
-    "forecast",
     "gate_openings",
     "gradient_flow",
     "gradient_heat_map",
@@ -34,6 +34,8 @@ __all__ = [
     "horizons",
     "jacobian_products",
     "lambda_axis",
+    "legend_above",
+    "log_y",
     "loss_curves",
     "loss_surface",
     "lyapunov_spectrum",
@@ -41,11 +43,14 @@ __all__ = [
     "memory_curve",
     "parameter_sensitivity",
     "path_lengths",
+    "predicted_series",
     "saturation",
     "save",
     "singular_value_histogram",
     "spectral_paths",
     "style",
     "sufficient_window",
+    "title_above",
     "weight_norms",
+    "whole_steps",
 ]

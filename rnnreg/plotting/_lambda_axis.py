@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._style import legend_above, number, width_inches
+from rnnreg.plotting._axes import legend_above, number, width_inches
+from rnnreg.plotting._style import nth_color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,6 @@ def lambda_axis(ax: Axes, lams: Any, *, label: str = "λ") -> np.ndarray:
       ValueError: a λ that is negative or not finite, or none at all.
 
     >>> import matplotlib
-    >>> matplotlib.use("Agg")
     >>> import matplotlib.pyplot as plt
     >>> figure, ax = plt.subplots()
     >>> x = lambda_axis(ax, [0, 1e-4, 1e-2])
@@ -149,9 +149,13 @@ def lambda_colors(lams: Sequence[float] | np.ndarray) -> tuple[list[Any], Any]:
 
 
 def draw_by_lambda(
-    ax: Axes, lams: Sequence[float] | np.ndarray, curves: Sequence[tuple], *, chosen: float | None
-) -> None:
-    """One curve `(x, y)` a λ in its colour, from large λ to small, so that the small lie on top.
+    ax: Axes,
+    lams: Sequence[float] | np.ndarray,
+    curves: Sequence[tuple],
+    *,
+    chosen: float | None = None,
+) -> list[Any]:
+    """One curve `(x, y)` per λ in its colour, which is returned, from large λ to small, so that the small lie on top.
 
     With a colour bar, only λ = 0 and the chosen λ stand in the legend.
     """
@@ -170,8 +174,23 @@ def draw_by_lambda(
             zorder=3.1 if is_chosen else 3,
         )
     if bar is not None:
-        figure = ax.get_figure()
-        if figure is None:
-            raise ValueError("ax belongs to no figure; make it with plt.subplots().")
-        figure.colorbar(bar, ax=ax, aspect=30, pad=0.02).ax.set_xlabel("λ", labelpad=11)
+        ax.figure.colorbar(bar, ax=ax, aspect=30, pad=0.02).ax.set_xlabel("λ", labelpad=11)
     legend_above(ax)
+    return colors
+
+
+def draw_curves(
+    ax: Axes,
+    curves: Sequence[tuple],
+    *,
+    lams: Any = None,
+    labels: Sequence[str] | None = None,
+    chosen: float | None = None,
+) -> list[Any]:
+    """Curves `(x, y)` by λ, or else in the order of the palette with their labels; returns their colours."""
+    if lams is not None:
+        return draw_by_lambda(ax, lams, curves, chosen=chosen)
+    colors = [nth_color(place) for place in range(len(curves))]
+    for curve, color, label in zip(curves, colors, labels or [None] * len(curves), strict=True):
+        ax.plot(*curve, color=color, label=label)
+    return colors

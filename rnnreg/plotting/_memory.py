@@ -1,4 +1,4 @@
-"""How much of the past a state holds, against steps back."""
+"""What a state still holds of its past inputs, against steps back."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnreg.diagnostics import FisherMemory, MemoryCurve, SufficientWindow
-from rnnreg.plotting._style import BLUE, CYCLE, canvas, legend_above, log_y, whole_steps
+from rnnreg.plotting._axes import legend_above, log_y, steps_back
+from rnnreg.plotting._inputs import by_label, one
+from rnnreg.plotting._style import COLORS, canvas, nth_color, nth_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,33 +33,33 @@ def fisher_memory(
     Returns:
       The axes.
 
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> lags = np.arange(3)
-    >>> ax = fisher_memory({"line": FisherMemory(lags, 1 / (lags + 1), 1.83, None, None, 0.0, True)})
+    Raises:
+      ValueError: another record, or none.
+
+    >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
+    >>> memory = rr.diagnostics.fisher_memory(jnp.eye(3, k=1), jnp.eye(3)[0], num_lags=3)
+    >>> ax = fisher_memory({"line": memory})
     >>> ax.lines[0].get_label(), ax.get_yscale()
     ('line, J$_{\\mathrm{tot}}$ = 1.83', 'log')
     >>> matplotlib.pyplot.close(ax.figure)
     """
-    several = {"": memories} if isinstance(memories, FisherMemory) else dict(memories)
+    several = by_label(memories, FisherMemory)
     with canvas(ax) as ax:
         highest = 1.0
         for place, (name, memory) in enumerate(several.items()):
             lead = f"{name}, " if name else ""
-            color = CYCLE[place % len(CYCLE)]
+            color = nth_color(place)
             if not bool(memory.converged):
                 ax.plot([], [], color=color, label=f"{lead}not converged")
                 continue
             label = f"{lead}J$_{{\\mathrm{{tot}}}}$ = {float(memory.total):.2f}"
             curve = np.asarray(memory.curve, dtype=np.float64)
             highest = max(highest, curve.max())
-            style = ("-", "--", "-.", ":")[place % 4]
-            ax.plot(memory.lags, curve, color=color, linestyle=style, label=label)
+            ax.plot(memory.lags, curve, color=color, linestyle=nth_line(place), label=label)
         log_y(ax)
         ax.set_ylim(floor, highest * 1.5)
-        ax.set_xlabel("steps back k")
+        steps_back(ax, symbol="k")
         ax.set_ylabel("Fisher information J(k)")
-        whole_steps(ax)
         legend_above(ax)
     return ax
 
@@ -76,15 +78,18 @@ def memory_curve(
     Returns:
       The axes.
 
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> recall = np.array([1.0, 0.5])
-    >>> ax = memory_curve(MemoryCurve(np.arange(2), recall, 1.5, recall, 0 * recall, np.zeros((3, 2)), 9, 0))
-    >>> ax.lines[0].get_label()
-    'capacity 1.50'
-    >>> matplotlib.pyplot.close(ax.figure)
+    Raises:
+      ValueError: another record, or none.
+
+    >>> import jax, matplotlib, jax.numpy as jnp, rnnreg as rr
+    >>> delay_line = lambda params, state, x: jnp.concatenate([x, state[:, :-1]], axis=1)
+    >>> xs, first = jax.random.normal(jax.random.key(0), (4, 100, 1)), jnp.zeros((4, 3))
+    >>> memory = rr.diagnostics.memory_curve(delay_line, None, xs, key=jax.random.key(1), num_lags=5, state=first)
+    >>> memory_curve(memory).get_xlabel()
+    'steps back k'
+    >>> matplotlib.pyplot.close("all")
     """
-    several = {"": curves} if isinstance(curves, MemoryCurve) else dict(curves)
+    several = by_label(curves, MemoryCurve)
     with canvas(ax) as ax:
         spread, lowest = 0.0, 0.0
         for place, (name, curve) in enumerate(several.items()):
@@ -93,9 +98,7 @@ def memory_curve(
             label += f" ({dropped} direction{'s'[: dropped > 1]} dropped)" if dropped else ""
             recall = np.asarray(curve.recall, dtype=np.float64)
             lowest = min(lowest, recall[np.isfinite(recall)].min(initial=0.0))
-            style = ("-", "--", "-.", ":")[place % 4]
-            color = CYCLE[place % len(CYCLE)]
-            ax.plot(curve.lags, recall, color=color, linestyle=style, label=label)
+            ax.plot(curve.lags, recall, nth_line(place), color=nth_color(place), label=label)
             surrogates = np.asarray(curve.surrogates, dtype=np.float64)
             unseen = (surrogates - surrogates.mean(axis=0)) / np.maximum(
                 1 - surrogates.mean(axis=0), 1e-12
@@ -103,9 +106,8 @@ def memory_curve(
             spread = max(spread, 2 * float(unseen.std()))
         ax.axhspan(-spread, spread, color="0.85", zorder=0, linewidth=0)
         ax.set_ylim(min(-0.05, -1.2 * spread, 1.1 * lowest), 1.05)
-        ax.set_xlabel("steps back k")
+        steps_back(ax, symbol="k")
         ax.set_ylabel("recall of u$_{t−k}$ (R², corrected)")
-        whole_steps(ax)
         legend_above(ax)
     return ax
 
@@ -125,14 +127,18 @@ def sufficient_window(
     Returns:
       The axes.
 
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> found = SufficientWindow(np.array([1, 2]), np.array([[0.5], [0.1]]), np.array([2]), 2)
-    >>> ax = sufficient_window(found, tolerance=0.2)
-    >>> ax.lines[0].get_ydata().tolist()
-    [0.5, 0.1]
+    Raises:
+      ValueError: another record.
+
+    >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
+    >>> leaky, first = lambda params, state, x: 0.5 * state + x, jnp.zeros((1, 1))
+    >>> found = rr.diagnostics.sufficient_window(leaky, None, jnp.ones((1, 16, 1)), tolerance=0.01, state=first)
+    >>> ax = sufficient_window(found, tolerance=0.01)
+    >>> ax.lines[0].get_xdata().tolist()
+    [1, 2, 4, 8]
     >>> matplotlib.pyplot.close(ax.figure)
     """
+    found = one(found, SufficientWindow)
     deviation = np.asarray(found.deviation, dtype=np.float64)
     windows = np.asarray(found.windows)
     finite = np.isfinite(deviation).all(axis=0)
@@ -140,12 +146,17 @@ def sufficient_window(
     deviation = deviation[:, finite]
     with canvas(ax) as ax:
         median = np.median(deviation, axis=1) if finite.any() else np.full(len(windows), np.nan)
-        ax.plot(windows, median, color=BLUE, marker="o", label=label)
+        ax.plot(windows, median, color=COLORS.blue, marker="o", label=label)
         if deviation.shape[1] > 1:
             low, high = deviation.min(axis=1), deviation.max(axis=1)
             smallest = deviation[deviation > 0].min(initial=1.0)
             ax.fill_between(
-                windows, np.maximum(low, smallest), high, color=BLUE, alpha=0.2, label="extremes"
+                windows,
+                np.maximum(low, smallest),
+                high,
+                color=COLORS.blue,
+                alpha=0.2,
+                label="extremes",
             )
         if tolerance is not None:
             whole = int(found.whole)

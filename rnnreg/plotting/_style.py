@@ -1,12 +1,11 @@
-"""How figures look, and how they reach the disk."""
+"""How figures look, how they reach the disk, and the axes that they are drawn on."""
 
 from __future__ import annotations
 
 import contextlib
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,18 +13,35 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette without its yellow, which is too pale for a line on white.
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-)
-CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 
-METRICS = {"val_loss": "validation loss", "train_loss": "training loss"}  # in words, for a label
+class Colors(NamedTuple):
+    """Six colours that colour-blind readers can tell apart, by name and in the order of curves.
+
+    Okabe & Ito's palette without black and without its yellow, which is too pale for a line on white.
+
+    Attributes:
+      blue: of the first curve.
+      vermillion: of the second.
+      green: of the third.
+      purple: of the fourth.
+      orange: of the fifth.
+      sky: of the sixth.
+
+    Source: Okabe & Ito 2008, Color Universal Design.
+
+    >>> COLORS.vermillion == COLORS[1], len(COLORS)
+    (True, 6)
+    """
+
+    blue: str = "#0072B2"
+    vermillion: str = "#D55E00"
+    green: str = "#009E73"
+    purple: str = "#CC79A7"
+    orange: str = "#E69F00"
+    sky: str = "#56B4E9"
+
+
+COLORS = Colors()
 
 _SETTINGS: dict[str, Any] = {
     "figure.figsize": (4.8, 3.2),
@@ -73,8 +89,10 @@ def style() -> Iterator[None]:
     point text at any figure size, fonts embedded as text, and a layout in which nothing overlaps. The
     plotting functions use it for the figures that they make themselves; axes that are given keep their own.
 
+    Yields:
+      Nothing: `with style(): …`.
+
     >>> import matplotlib
-    >>> matplotlib.use("Agg")
     >>> import matplotlib.pyplot as plt
     >>> with style():
     ...     figure, axes = plt.subplots(1, 2, figsize=(7, 2.6))
@@ -86,7 +104,7 @@ def style() -> Iterator[None]:
     """
     import matplotlib
 
-    settings: Any = {**_SETTINGS, "axes.prop_cycle": matplotlib.cycler(color=CYCLE)}
+    settings: Any = {**_SETTINGS, "axes.prop_cycle": matplotlib.cycler(color=COLORS)}
     with matplotlib.rc_context(settings):
         yield
 
@@ -103,7 +121,6 @@ def save(figure: Figure, path: str | Path, *, close: bool = False) -> tuple[Path
       The two paths.
 
     >>> import matplotlib, tempfile
-    >>> matplotlib.use("Agg")
     >>> from rnnreg.plotting import loss_curves
     >>> ax = loss_curves({"a": [1.0, 0.5]})
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -125,20 +142,14 @@ def save(figure: Figure, path: str | Path, *, close: bool = False) -> tuple[Path
     return pdf, png
 
 
-def log_y(ax: Axes) -> None:
-    """A logarithmic y axis with few, plain numbers: 0.02, 0.05, 0.1, and powers of ten far from 1."""
-    from rnnreg.plotting._ticks import PlainLogFormatter
-
-    ax.set_yscale("log", nonpositive="mask")
-    ax.yaxis.set_major_formatter(PlainLogFormatter())
-    ax.yaxis.set_minor_formatter(PlainLogFormatter(minor=True))
+def nth_color(place: int) -> str:
+    """The colour of a curve by its place; after the last the first comes again."""
+    return COLORS[place % len(COLORS)]
 
 
-def whole_steps(ax: Axes) -> None:
-    """Ticks of x at whole numbers only."""
-    from matplotlib.ticker import MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+def nth_line(place: int) -> str:
+    """The line style of a curve by its place, so that curves are told apart without colours too."""
+    return ("-", "--", "-.", ":")[place % 4]
 
 
 @contextlib.contextmanager
@@ -147,123 +158,33 @@ def canvas(ax: Axes | None) -> Iterator[Axes]:
     if ax is not None:
         yield ax
         return
+    with _new() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def panels(count: int, axes: Any, *, width: float, share: bool) -> Iterator[Any]:
+    """So many axes: those given with their own look, or new ones side by side in `style()`."""
+    if axes is not None:
+        axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
+        if len(axes) != count:
+            raise ValueError(f"axes must be {count}; got {len(axes)}.")
+        yield axes
+        return
+    size = (width * count + 0.8, 2.7)
+    with _new(ncols=count, figsize=size, sharey=share, squeeze=False) as made:
+        yield made[0]
+
+
+@contextlib.contextmanager
+def _new(**options: Any) -> Iterator[Any]:
+    """What `plt.subplots` makes in `style()`, closed if the drawing fails."""
     import matplotlib.pyplot as plt
 
     with style():
-        figure, made = plt.subplots()
+        figure, made = plt.subplots(**options)
         try:
             yield made
         except BaseException:
             plt.close(figure)
             raise
-
-
-def legend_above(ax: Axes, *, first: Any = ()) -> None:
-    """The legend above the axes, where it hides no data, in as many columns as fit the width.
-
-    Matplotlib lists error bars last; `first` is what to list before all others.
-    """
-    named = ax.get_legend_handles_labels()[0]
-    handles = [*first, *(handle for handle in named if all(handle is not one for one in first))]
-    if not handles:
-        return
-    labels = [str(handle.get_label()) for handle in handles]
-    width = width_inches(ax)
-    room = max(8, int((width - 0.35) / text_inches("x", 8)))
-    labels = [
-        textwrap.fill(text, room, break_long_words=False) if printed_length(text) > room else text
-        for text in labels
-    ]
-    for columns in range(len(labels), 0, -1):
-        legend = ax.legend(
-            handles,
-            labels,
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=columns,
-            borderaxespad=0.3,
-            columnspacing=1.2,
-            labelspacing=0.35,
-            fontsize=8,
-            frameon=False,
-        )
-        if legend.get_window_extent().width <= width * legend.get_figure(root=True).dpi:
-            return
-
-
-def title_above(ax: Axes, text: str) -> None:
-    """A title over the legend of `legend_above`, which `ax.set_title` would write across."""
-    from matplotlib.font_manager import FontProperties
-
-    legend = ax.get_legend()
-    if legend is None:
-        raise ValueError("ax has no legend: give it its title by ax.set_title.")
-    legend.set_title(text, prop=FontProperties(size=9))
-    legend.set_alignment("left")
-
-
-def width_inches(ax: Axes) -> float:
-    """Width of the axes, after the layout that the figure has so far."""
-    return _size_inches(ax)[0]
-
-
-def height_inches(ax: Axes) -> float:
-    """Height of the axes, after the layout that the figure has so far."""
-    return _size_inches(ax)[1]
-
-
-def _size_inches(ax: Axes) -> tuple[float, float]:
-    figure = ax.get_figure(root=True)
-    if figure is None:
-        raise ValueError("ax belongs to no figure; make it with plt.subplots().")
-    engine = figure.get_layout_engine()
-    if engine is not None:
-        engine.execute(figure)
-    size, place = figure.bbox_inches, ax.get_position()
-    return size.width * place.width, size.height * place.height
-
-
-def text_inches(text: str, points: float) -> float:
-    """About how wide a text is."""
-    return printed_length(text) * 0.56 * points / 72
-
-
-def printed_length(text: str) -> int:
-    """Characters that are seen: of a formula, without the commands and braces."""
-    if "$" not in text:
-        return len(text)
-    for command in ("\\mathrm", "\\lambda", "\\times", "\\rho", "\\sigma"):
-        text = text.replace(command, "x" if command != "\\mathrm" else "")
-    return sum(character not in "${}_^" for character in text)
-
-
-def number(value: float) -> str:
-    r"""A number for a label: 0, 0.03, 1.2 × 10⁻⁴.
-
-    >>> number(0.0), number(0.03), number(1.234e-4)
-    ('0', '0.03', '$1.2\\times10^{-4}$')
-    """
-    if value == 0 or 1e-2 <= abs(value) < 1e4:
-        return f"{value:.3g}"
-    mantissa, exponent = f"{value:.1e}".split("e")
-    power = f"10^{{{int(exponent)}}}"
-    return f"${power}$" if mantissa == "1.0" else f"${mantissa}\\times{power}$"
-
-
-def as_curve(values: Any, times: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """`(times, values)` of one curve given as an array `[T]` or `[T, 1]`, or as a pair with its own times.
-
-    Raises:
-      ValueError: lengths that differ.
-    """
-    if isinstance(values, tuple):
-        times, values = values
-    values = np.asarray(values, dtype=np.float64)
-    values = values[..., 0] if values.ndim > 1 and values.shape[-1] == 1 else values
-    times = np.arange(1, len(values) + 1) if times is None else np.asarray(times)
-    if values.ndim != 1 or times.shape != values.shape:
-        raise ValueError(
-            f"a curve needs one value a time; got times of shape {times.shape} and values of shape "
-            f"{values.shape}. Give (times, values) where a curve has times of its own."
-        )
-    return times, values

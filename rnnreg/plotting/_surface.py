@@ -1,4 +1,4 @@
-"""Slices of the loss: lines, planes, cliffs, and the paths that descent takes on them."""
+"""The loss around a point: lines, planes, cliffs, the paths of descents, and curvatures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import HessianDirections, LossSurface
-from rnnreg.plotting._style import BLUE, CYCLE, VERMILLION, canvas, legend_above, log_y, whole_steps
+from rnnreg.plotting._axes import legend_above, log_y, whole_steps
+from rnnreg.plotting._inputs import one
+from rnnreg.plotting._style import COLORS, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,20 +43,19 @@ def loss_surface(
       The axes; the colour bar of a plane is an axes of its own beside them.
 
     Raises:
-      ValueError: an unknown `show`, paths on a line, or a plane of a single row or without a positive value.
+      ValueError: another record, an unknown `show`, paths on a line, or a plane of a single row or without a positive
+        value.
 
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> grid = np.linspace(0, 1, 3)
-    >>> line = LossSurface(grid, None, grid**2 + 1, 2 * grid, 2 * grid[:, None])
-    >>> ax = loss_surface(line, xlabel="w")
+    >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
+    >>> grid, square = jnp.linspace(0, 1, 3), lambda w: jnp.sum(w**2) + 1
+    >>> ax = loss_surface(rr.diagnostics.loss_surface(square, jnp.zeros(2), jnp.eye(2)[0], alphas=grid), xlabel="w")
     >>> [curve.get_label() for curve in ax.lines], ax.get_xlabel()
     (['loss', '‖∂L/∂params‖'], 'w')
     >>> matplotlib.pyplot.close(ax.figure)
     """
     if show not in ("loss", "gradient_norm"):
         raise ValueError(f"show must be 'loss' or 'gradient_norm'; got {show!r}.")
-    if surface.betas is None:
+    if one(surface, LossSurface).betas is None:
         if paths:
             raise ValueError("paths are drawn on a plane; this surface is a line (betas is None).")
         return _line(surface, xlabel, floor, ax)
@@ -117,9 +118,13 @@ def _plane(
 def _line(surface: LossSurface, xlabel: str, floor: float, ax: Axes | None) -> Axes:
     alphas = np.asarray(surface.alphas)
     with canvas(ax) as ax:
-        ax.plot(alphas, surface.loss, color=BLUE, label="loss")
+        ax.plot(alphas, surface.loss, color=COLORS.blue, label="loss")
         ax.plot(
-            alphas, surface.gradient_norm, color=VERMILLION, linestyle="--", label="‖∂L/∂params‖"
+            alphas,
+            surface.gradient_norm,
+            color=COLORS.vermillion,
+            linestyle="--",
+            label="‖∂L/∂params‖",
         )
         log_y(ax)
         both = np.concatenate([np.asarray(surface.loss), np.asarray(surface.gradient_norm)])
@@ -148,16 +153,17 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
       The axes.
 
     Raises:
-      ValueError: eigenvalues that are not finite.
+      ValueError: another record, or eigenvalues that are not finite.
 
-    >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> found = HessianDirections([2.0], None, [0.1], np.array([-1.0, 0.5, 2.0]), None, None)
+    >>> import jax, matplotlib, jax.numpy as jnp, rnnreg as rr
+    >>> loss_of = lambda w: w[0] ** 2 + 0.25 * w[1] ** 2 - 0.5 * w[2] ** 2
+    >>> found = rr.diagnostics.hessian_directions(loss_of, jnp.zeros(3), key=jax.random.key(0), num_iterations=3)
     >>> ax = hessian_spectrum(found)
-    >>> ax.lines[0].get_ydata().tolist()
+    >>> ax.lines[0].get_ydata().round(3).tolist()
     [2.0, 0.5, -1.0]
     >>> matplotlib.pyplot.close(ax.figure)
     """
+    found = one(found, HessianDirections)
     ritz = np.sort(np.asarray(found.ritz_values, dtype=np.float64))[::-1]
     eigenvalues = np.asarray(found.eigenvalues, dtype=np.float64)
     if not np.isfinite(ritz).all():
@@ -173,7 +179,7 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
             eigenvalues,
             yerr=np.asarray(found.residuals),
             fmt="o",
-            color=CYCLE[1],
+            color=COLORS.vermillion,
             capsize=2,
             label="asked for, ± ‖Hd − θd‖",
         )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
-from rnnreg.cells import Cell
+from rnnreg.cells import Cell, as_gate
 
 BACKENDS = ("auto", "scan", "fused")
 
@@ -37,13 +38,17 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
     """The recurrence that runs a cell.
 
     "scan" is one `lax.scan`, differentiated by JAX; it runs every cell. "fused" has a derivative of its own, in
-    which every weight gradient is one product a sequence; it needs a cell whose gate states its derivative.
-    Both give forward mode, reverse mode and higher orders, and agree to rounding.
+    which every weight gradient is one product a sequence; it needs a cell with a gate. The tangent of the gate is the
+    one that it states, or else `jax.jvp` of the gate. Both give forward mode, reverse mode and higher orders, and
+    agree to rounding.
 
     Args:
       cell: the cell.
       input_size: D.
       backend: "auto", "scan" or "fused".
+
+    Returns:
+      The choice, with its reason.
 
     Raises:
       ValueError: an unknown back end, or "fused" for a cell that it cannot run, with the reasons.
@@ -59,7 +64,9 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
     if obstacle or backend == "scan":
         return BackendChoice("scan", False, obstacle or "as asked")
     inside = jax.default_backend() == "cpu" and input_size <= _MOST_INSIDE
-    why = "as asked" if backend == "fused" else "the gate states its derivative"
+    stated = cell.gate is not None and as_gate(cell.gate).tangent is not None
+    why = "the gate states its tangent" if stated else "the gate's tangent is derived"
+    why = "as asked" if backend == "fused" else why
     return BackendChoice("fused", inside, f"{why}, so weight gradients are one product a sequence")
 
 
@@ -70,8 +77,8 @@ def check_backend(cell: Cell, backend: str) -> None:
     obstacle = _obstacle(cell)
     if backend == "fused" and obstacle:
         raise ValueError(
-            f"backend='fused' cannot run this cell: {obstacle}. Use backend='auto' or 'scan', or give the cell a "
-            "rr.cells.Derivative."
+            f"backend='fused' cannot run this cell: {obstacle}. Use backend='auto' or 'scan', or give the cell a gate "
+            "(rr.cells.Gate) and real states."
         )
 
 
@@ -79,6 +86,7 @@ def _obstacle(cell: Cell) -> str | None:
     """Why a cell cannot run fused; None where it can."""
     if cell.gate is None or cell.weights is None:
         return f"{cell.name} does its own products"
-    if cell.derivative is None:
-        return f"the gate of {cell.name} does not state its derivative (unusual activations do not)"
+    state = jax.eval_shape(lambda: cell.initial_state(1, jnp.float32))
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)):
+        return f"the state of {cell.name} holds numbers that are not real"
     return None

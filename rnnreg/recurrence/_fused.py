@@ -6,7 +6,8 @@ the derivative is stated forwards, as the linearised recurrence
     d_state_t = tangent_t(d_state_{t−1}, u_t + d h_{t−1} W_hh),
     u_t = h_{t−1} dW_hh + x_t dW_xh + db + dx_t W_xh                  for all t in one product, outside the loop,
 
-whose coefficients come from activations that the forward pass stored. JAX transposes it: the backward loop then
+whose coefficients come from activations that the forward pass stored: those that a gate names and its tangent reads,
+or the projections, on which the gate is then linearised by `jax.jvp`. JAX transposes it: the backward loop then
 has the one product δ_t W_hhᵀ and carries the state's cotangent alone, and every weight gradient is the one product
 Σ_t [h_{t−1}, x_t, 1]ᵀ δ_t after it. Being a `custom_jvp`, it serves forward mode and higher orders as well.
 """
@@ -14,13 +15,14 @@ has the one product δ_t W_hhᵀ and carries the state's cotangent alone, and ev
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells import Cell, Derivative, Weights
+from rnnreg.cells import Cell, Gate, Weights, as_gate
 from rnnreg.recurrence._product import lax_precision, rounded
 from rnnreg.recurrence._scan import Streams, affine, gates_of, loop, masked, settle
 
@@ -29,17 +31,18 @@ class _Inputs(NamedTuple):
     """Everything that the recurrence depends on, so that each part can have a tangent."""
 
     weights: Weights
+    params: Any
     streams: Streams
     state: Any
     recurrent_mask: Array | None
 
 
 class _Stored(NamedTuple):
-    """What the forward pass keeps for the derivative: states, the gate's output, its saved activations."""
+    """What the forward pass keeps for the derivative: states, the gate's output, and what its tangent reads."""
 
     states: Any
     gated: Any
-    saved: tuple[Array, ...]
+    saved: Any
 
 
 def fused_scan(
@@ -53,10 +56,10 @@ def fused_scan(
     precision: str | None,
     inside: bool,
 ) -> tuple[Any, Any]:
-    """`unroll` with the gate's own derivative.
+    """`unroll` with a derivative of its own.
 
     Args:
-      cell: a cell with a `derivative`.
+      cell: a cell with a gate.
       params: its parameters.
       streams: what enters at each step.
       state: the state before the first step.
@@ -66,29 +69,30 @@ def fused_scan(
       inside: project each input inside the loop (small D), or all of them before it.
     """
     assert cell.weights is not None
-    assert cell.derivative is not None
+    assert cell.gate is not None
     options = {"reverse": reverse, "precision": precision, "inside": inside}
-    derivative = cell.derivative
+    gate = as_gate(cell.gate)
 
     @jax.custom_jvp
     def states_of(inputs: _Inputs) -> Any:
-        return _forward(derivative, inputs, **options).states
+        return _forward(gate, inputs, **options).states
 
     @states_of.defjvp
     def _(primals, tangents):
         (inputs,), (d_inputs,) = primals, tangents
-        stored = _forward(derivative, inputs, **options, store=True)
-        return stored.states, _tangent(derivative, inputs, d_inputs, stored, **options)
+        stored = _forward(gate, inputs, **options, store=True)
+        return stored.states, _tangent(gate, inputs, d_inputs, stored, **options)
 
     weights = Weights(*cell.weights(params))
     if weights.b_h is None:  # a cell without a bias
         weights = weights._replace(b_h=jnp.zeros_like(weights.W_hh[0]))
-    states = states_of(_Inputs(weights, streams, state, recurrent_mask))
+    gate, own = _closed(gate, params, state, weights)
+    states = states_of(_Inputs(weights, own, streams, state, recurrent_mask))
     return jax.tree.map(lambda leaf: leaf[0 if reverse else -1], states), states
 
 
 def _forward(
-    derivative: Derivative,
+    gate: Gate,
     inputs: _Inputs,
     *,
     reverse: bool,
@@ -105,9 +109,11 @@ def _forward(
         x, keep, perturbation = step_inputs
         h = masked(state.h, recurrent_mask)
         x_proj = project(x) if inside else x
-        gated, saved = derivative.record(state, x_proj, affine(h, W_hh, b_hh, precision))
+        h_proj = affine(h, W_hh, b_hh, precision)
+        gated, values = gate.forward(inputs.params, state, x_proj, h_proj)
         new = settle(gated, state, keep, perturbation)
-        return new, (new, None if perturbation is None else gated, saved if store else ())
+        saved = () if not store else values if gate.tangent else (x_proj, h_proj)
+        return new, (new, None if perturbation is None else gated, saved)
 
     xs = xs if inside else project(xs)
     streams = Streams(xs, keeps, perturbations)
@@ -118,7 +124,7 @@ def _forward(
 
 
 def _tangent(
-    derivative: Derivative,
+    gate: Gate,
     inputs: _Inputs,
     d_inputs: _Inputs,
     stored: _Stored,
@@ -144,7 +150,7 @@ def _tangent(
     W_xh, W_hh, xs = (rounded(value, precision) for value in (W_xh, W_hh, xs))
     h = rounded(masked(previous.h, mask), precision)
     d_x = linear(d_xs, W_xh)
-    if derivative.additive and inside:  # one product serves W_hh, W_xh and b_h
+    if gate.additive and inside:  # one product serves W_hh, W_xh and b_h
         joined = jnp.concatenate([h, xs, jnp.ones((*xs.shape[:2], 1), xs.dtype)], axis=-1)
         bias = db_h if db_hh is None else db_h + db_hh
         u_x, u_h = d_x, linear(joined, jnp.concatenate([dW_hh, dW_xh, bias[None]]))
@@ -152,9 +158,10 @@ def _tangent(
         u_x, u_h = d_x + linear(xs, dW_xh, db_h), linear(h, dW_hh, db_hh)
     if mask is not None:
         u_h = u_h + linear(previous.h * d_mask, W_hh)
-    if derivative.additive:
+    if gate.additive:
         u_x, u_h = u_x + u_h, None
 
+    tangent = gate.tangent or _derived_tangent(gate, inputs.params, d_inputs.params)
     # Its transpose δ W_hhᵀ is then an ordinary product with a matrix that was transposed once.
     W_T = jax.lax.optimization_barrier(W_hh.T)
 
@@ -168,13 +175,49 @@ def _tangent(
         state, gated, saved, keep, u_x, u_h, d_perturbation = step_inputs
         d_h_proj = recurrent(masked(d_state.h, mask))
         d_h_proj = d_h_proj if u_h is None else d_h_proj + u_h
-        d_new = derivative.tangent(saved, state, gated, d_state, u_x, d_h_proj)
+        d_new = tangent(saved, state, gated, d_state, u_x, d_h_proj)
         d_new = settle(d_new, d_state, keep, d_perturbation)
         return d_new, d_new
 
     streams = (previous, stored.gated, stored.saved, keeps, u_x, u_h, d_perturbations)
     gates = gates_of(inputs.weights)
     return loop(body, d_inputs.state, streams, gates=gates, reverse=reverse)[1]
+
+
+def _closed(gate: Gate, params: Any, state: Any, weights: Weights) -> tuple[Gate, Any]:
+    """The gate, and its parameters: {} for one with a tangent, else its own and all that it closes over.
+
+    A gate of a function of `hyper` closes over traced numbers, which a `custom_jvp` would not see. They become
+    parameters, and a tangent by hand, which does not know them, gives way to the derived one.
+    """
+    own = {} if gate.tangent else params
+    projected = jnp.zeros((state.h.shape[0], weights.W_hh.shape[-1]), state.h.dtype)
+    forward, captured = jax.closure_convert(gate.forward, own, state, projected, projected)
+    if gate.tangent and not captured:
+        return gate, own
+
+    def opened(own, state, x_proj, h_proj):
+        return forward(own[0], state, x_proj, h_proj, *own[1])
+
+    return gate._replace(forward=opened, tangent=None), (own, captured)
+
+
+def _derived_tangent(gate: Gate, params: Any, d_params: Any) -> Callable[..., Any]:
+    """The tangent of a gate that states none: `jax.jvp` of it at the projections that the forward pass stored."""
+
+    def tangent(saved, state, new, d_state, d_x_proj, d_h_proj):
+        del new
+        x_proj, h_proj = saved
+        if gate.additive:  # all of the tangent is in one of the two
+            d_h_proj, d_x_proj = d_x_proj + d_h_proj, jnp.zeros_like(d_x_proj)
+
+        def forward(*point):
+            return gate.forward(*point)[0]
+
+        point, direction = (params, state, x_proj, h_proj), (d_params, d_state, d_x_proj, d_h_proj)
+        return jax.jvp(forward, point, direction)[1]
+
+    return tangent
 
 
 def _linear(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells import Cell, Weights
+from rnnreg.cells import Cell, Weights, as_gate, as_step
 from rnnreg.recurrence._product import product
 
 # A loop's turn costs a few microseconds on a CPU and a kernel launch or two elsewhere. Short sequences are written out
@@ -75,7 +75,14 @@ def gates_of(weights: Weights) -> int:
 def cell_step(
     cell: Cell, *, precision: str | None = None
 ) -> Callable[[dict[str, Any], Any, Array], Any]:
-    """One step of any cell, `step(params, state, x [B, D]) -> state`, products included.
+    """One step of any cell, products included.
+
+    Args:
+      cell: the cell.
+      precision: of the products; see `product`.
+
+    Returns:
+      `step(params, state, x [B, D]) -> state`, on rows.
 
     >>> import rnnreg as rr
     >>> cell = rr.cells.elman(2, activation=jax.nn.identity, recurrent_init="identity")
@@ -83,7 +90,7 @@ def cell_step(
     >>> cell_step(cell)(params, cell.initial_state(1), jnp.ones((1, 1))).h.tolist()
     [[1.0, 1.0]]
     """
-    if cell.step is not None:
+    if cell.gate is None and cell.step is not None:
         return cell.step
 
     def step(params, state, x):
@@ -91,6 +98,25 @@ def cell_step(
         return advance(state, inputs)
 
     return step
+
+
+def cell_values(
+    cell: Cell, *, precision: str | None = None
+) -> Callable[[dict[str, Any], Any, Array], dict[str, Array]]:
+    """What a cell's gate or step names at one step, `values(params, state, x [B, D])`, such as its open gates."""
+    if cell.gate is None and cell.step is not None:
+        whole = as_step(cell.step)
+        return lambda params, state, x: whole.forward(params, state, x)[1]
+
+    def values(params, state, x):
+        assert cell.weights is not None
+        assert cell.gate is not None
+        gate, (W_xh, W_hh, b_h, b_hh) = as_gate(cell.gate), Weights(*cell.weights(params))
+        own = {} if gate.tangent else params
+        x_proj, h_proj = affine(x, W_xh, b_h, precision), affine(state.h, W_hh, b_hh, precision)
+        return gate.forward(own, state, x_proj, h_proj)[1]
+
+    return values
 
 
 def step_and_inputs(
@@ -113,7 +139,7 @@ def step_and_inputs(
             raise ValueError(f"the cell {cell.name!r} has neither weights and a gate, nor a step.")
         return xs, lambda state, x: step(params, state, x)
 
-    gate = cell.gate
+    gate = as_gate(cell.gate)
     W_xh, W_hh, b_h, b_hh = Weights(*cell.weights(params))
 
     def advance(state, x_proj):

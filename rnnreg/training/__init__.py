@@ -1,16 +1,21 @@
 """A training run as pure functions: init, update, advance, finish, and the whole run as one call."""
 
+from rnnreg.training._checks import check_data
+from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction
 from rnnreg.training._records import Best, Run, TrainInfo, TrainState
 from rnnreg.training._run import Train, make_train
-from rnnreg.training._settings import Hyper, Settings, check_data
+from rnnreg.training._settings import Hyper, Settings
 from rnnreg.training._track import Track
 
 __all__ = [
     "Best",
     "Hyper",
+    "NetworkFunction",
+    "OptimizerFunction",
     "Run",
     "Settings",
     "Track",
+    "TrackFunction",
     "Train",
     "TrainInfo",
     "TrainState",

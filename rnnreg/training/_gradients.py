@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg.data import Batch, take_rows
+from rnnreg.objective import Objective
 
 Params = dict[str, Any]
 
@@ -37,9 +38,9 @@ class Gradients(NamedTuple):
 
 
 def gradients_of(
-    objective: Callable, params: Params, *arguments: Any, key: Array, **start: Any
+    objective: Objective, params: Params, *arguments: Any, key: Array, **start: Any
 ) -> Gradients:
-    """Value and gradient of `objective(params, batch, hyper, penalty_state, key=…, train=True, **start)`.
+    """Value and gradient of `objective(params, hyper, batch, penalty_state, key=…, train=True, **start)`.
 
     `start`, a network state to go on from, is an argument of the objective and no function of the parameters:
     no gradient passes through it.
@@ -51,10 +52,10 @@ def gradients_of(
 
 
 def split_gradients_of(
-    objective: Callable,
+    objective: Objective,
     params: Params,
-    batch: Batch,
     hyper: Mapping[str, Any],
+    batch: Batch,
     penalty_state: dict[str, Any],
     *,
     key: Array,
@@ -73,7 +74,7 @@ def split_gradients_of(
     rows, everywhere = PartitionSpec("rows"), PartitionSpec()
     specs = Gradients(everywhere, everywhere, everywhere, everywhere, everywhere, rows)  # type: ignore[arg-type]
 
-    def part(params, batch, hyper, penalty_state, key, network_state, fresh):
+    def part(params, hyper, batch, penalty_state, key, network_state, fresh):
         count = jnp.sum(row_weights(batch))
         all_rows = jax.lax.psum(count, "rows")
         share = jnp.where(
@@ -83,8 +84,8 @@ def split_gradients_of(
         own = gradients_of(
             objective,
             params,
-            batch,
             hyper,
+            batch,
             penalty_state,
             key=key,
             network_state=network_state,
@@ -101,13 +102,13 @@ def split_gradients_of(
     found = jax.shard_map(
         part,
         mesh=mesh,
-        in_specs=(everywhere, rows, everywhere, everywhere, everywhere, rows, everywhere),
+        in_specs=(everywhere, everywhere, rows, everywhere, everywhere, rows, everywhere),
         out_specs=specs,
         check_vma=False,
     )(
         params,
-        _even(batch, len(devices)),
         dict(hyper),
+        _even(batch, len(devices)),
         penalty_state,
         key,
         jax.tree.map(

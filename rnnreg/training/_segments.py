@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import is_count
-from rnnreg._tree import leaf_paths
+from rnnreg._tree import is_learned_start, leaf_paths
 from rnnreg.data import Batch
 from rnnreg.networks import Network
 from rnnreg.networks._network import start_state
@@ -23,18 +23,19 @@ def update_segments(
     net: Network,
     state: TrainState,
     batch: Batch,
-    hyper: Mapping[str, Any],
     *,
     length: int,
 ) -> tuple[TrainState, Array]:
-    """One update a segment of `length` steps; the new state, and the gradient norm of the last one made (or NaN).
+    """The state after one update for each segment of `length` steps, and the gradient norm of the last made (or NaN).
+
+    `update(state, segment, *, network_state, fresh)` is called once for each segment.
 
     The network's state enters each update as an argument, which it does not differentiate. Nothing else stops the
     gradient, so the derivative of a whole run with respect to a hyperparameter stays exact.
     """
     segments = cut(batch, length)
     # a learned start belongs to the parameters: the first segment has to find it inside its gradient
-    learned = any("initial" in path.split("/") for path in leaf_paths(state.params))
+    learned = any(map(is_learned_start, leaf_paths(state.params)))
     first = jnp.arange(segments.xs.shape[0]) == 0
 
     def step(carry, of_segment):
@@ -44,7 +45,6 @@ def update_segments(
         new, info = update(
             state,
             segment,
-            hyper,
             network_state=network_state,
             fresh=first if learned else None,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from rnnreg.training._contracts import TrackFunction
 
 
 class Track(NamedTuple):
@@ -15,5 +16,5 @@ class Track(NamedTuple):
       dims: names for the axes of every array that it returns; None leaves them to the name of the array.
     """
 
-    function: Callable[..., Any]
+    function: TrackFunction
     dims: tuple[str, ...] | None = None

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
 
 from rnnreg._checks import check_whole
@@ -146,6 +145,8 @@ def _descend(speed, state: Array, learning_rate: float, num_steps: int) -> Array
     """Adam on q."""
     if num_steps < 1:
         return state
+    import optax
+
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps))
 
     def step(carry, _):

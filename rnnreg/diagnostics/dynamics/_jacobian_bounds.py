@@ -15,15 +15,12 @@ from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
 from rnnreg.diagnostics.dynamics._system import System
 from rnnreg.networks import Network
 
-# sup |φ′| by activation
-_SLOPES = ((jnp.tanh, 1.0), (jax.nn.sigmoid, 0.25), (jax.nn.relu, 1.0), (jax.nn.identity, 1.0))
-
 
 class JacobianBounds(NamedTuple):
     """Rates a step back, in nats: multiply by ℓ to compare with ln ‖∂h_T/∂h_{T−ℓ}‖.
 
     Attributes:
-      slope: γ = sup |φ′|; None where it is not known.
+      slope: γ = sup |φ′|; None if the gate does not state it.
       sigma_max: of W_hh, a float or an array of the leading axes; None where the state is not that of one square block.
       rho: the spectral radius of W_hh; None as for sigma_max.
       log_bound: ln(γ σ_max), so that ‖∂h_T/∂h_{T−ℓ}‖₂ ≤ (γ σ_max)^ℓ; None where either is None.
@@ -43,9 +40,9 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     Of stored parameters it is computed on the host in float64, inside `jit`, `vmap`, `SweepResult.map` and
     `track=` in their precision (see `matrix_spectrum`).
 
-    γ is known for Elman cells with tanh, sigmoid, relu or the identity: 1, ¼, 1 and 1, recognised by their values at
-    some hundred points from −10⁴ to 10⁴; of any other activation it is None. For gated cells, for networks of
-    several layers and for step functions there is no such bound from one matrix, and all fields are None.
+    γ is what the gate states as `max_slope`: an Elman cell has that of its activation (tanh 1, sigmoid ¼, relu 1, the
+    identity 1, see `rr.cells.Activation`). A gate that states none has None, and so no bound. For gated cells, for
+    networks of several layers and for step functions there is no such bound from one matrix, and all fields are None.
 
     How to read it: γ σ_max < 1 is sufficient for gradients to vanish. The bound is reached by a linear network with
     a scaled orthogonal W_hh, and else lies far above: real units saturate, and singular vectors do not line up.
@@ -53,6 +50,9 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     Args:
       system: a cell, a network of one layer, or a step function.
       params: its parameters, or stacked over any leading axes.
+
+    Returns:
+      The bounds; fields are None where there is none.
 
     Raises:
       ValueError: parameters that are not those of the cell.
@@ -72,7 +72,7 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     if W_hh.shape[-2] != W_hh.shape[-1]:
         return JacobianBounds(None, None, None, None, None)
     spectrum = matrix_spectrum(W_hh)
-    slope, sigma_max, rho = _slope(cell, weights), spectrum.sigma_max, spectrum.rho
+    slope, sigma_max, rho = cell.facts.max_slope, spectrum.sigma_max, spectrum.rho
     log_bound = None if slope is None else _log(slope * sigma_max)
     found = JacobianBounds(slope, sigma_max, rho, log_bound, _log(rho))
     if isinstance(rho, jax.Array) or np.ndim(rho):
@@ -107,24 +107,6 @@ def _only_cell(system: System, params: Any) -> tuple[Cell | None, Any]:
         if layer.repeat == 1 and not layer.bidirectional:
             return layer.cell, params["layer_0"]
     return None, None
-
-
-def _slope(cell: Cell, params: Any) -> float | None:
-    """sup |φ′| of a cell h ← φ(x_proj + h_proj), φ recognised by its values at many points of both signs."""
-    if cell.name not in ("elman", "irnn") or cell.gate is None:
-        return None
-    with jax.ensure_compile_time_eval():
-        far = np.geomspace(4.0, 1e4, 60)
-        points = np.concatenate([-far[::-1], np.linspace(-4.0, 4.0, 401), far])
-        probes = jnp.broadcast_to(jnp.asarray(points)[:, None], (len(points), cell.hidden_size))
-        state = cell.initial_state(len(points), probes.dtype)
-        given = cell.gate(params, state, probes, jnp.zeros_like(probes)).h
-        if isinstance(given, jax.core.Tracer):  # φ depends on parameters
-            return None
-        for activation, slope in _SLOPES:
-            if np.allclose(given, activation(probes), rtol=1e-6, atol=1e-6):
-                return slope
-    return None
 
 
 def _log(values: Any) -> Any:

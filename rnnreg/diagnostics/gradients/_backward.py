@@ -13,8 +13,11 @@ from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
 from rnnreg._linalg import safe_norm, unit, wide
 from rnnreg.data import Batch, check_batch
-from rnnreg.networks import Network, network
+from rnnreg.networks import Network, Stack, Visit
 from rnnreg.networks._network import start_state
+from rnnreg.networks._walk import by_layer
+from rnnreg.recurrence import cell_step
+from rnnreg.recurrence._scan import settle
 
 Params = dict[str, Any]
 
@@ -62,7 +65,7 @@ def why_not_forwards(net: Network) -> str | None:
 
 def why_not_by_layer(net: Network) -> str | None:
     """Why its gradient cannot go back layer by layer within each step; or None."""
-    if getattr(net.apply, "__module__", None) != network.__module__:
+    if not isinstance(net.apply, Stack):
         return (
             "its apply is not that of rr.network, so that its layers may be put together otherwise"
         )
@@ -158,8 +161,8 @@ def log_state_gradients(
       seeds_from: ∂L/∂y_t `[T, B, O]` from the outputs.
       whole_state: take the norm over all that a layer carries (an LSTM's h and c), not over h alone.
     """
-    steps, outputs, states = steps_of(net, params, batch)
-    passes = _passes_of(net, params, steps, states)
+    assert isinstance(net.apply, Stack)  # it goes by layer
+    passes, outputs = _passes_of(net.apply, params, batch)
     seeds = seeds_from(outputs)
     kept, pullbacks_at = linearised(
         lambda steps: [_pullback(one, step) for one, step in zip(passes, steps, strict=True)],
@@ -178,7 +181,7 @@ def log_state_gradients(
             above = _times(above, jnp.exp(log_above - log_scale))
             before, at_h, *below = pullback((after, above))
             counted = _with_other_fields(at_h, after) if whole_state else at_h
-            norms = log_scale + jnp.log(safe_norm(counted["layer_0"]))
+            norms = log_scale + jnp.log(safe_norm(counted))
             before, log_before = jax.vmap(unit)(before)
             found.insert(0, ((before, log_scale + log_before), norms))
             if below:
@@ -193,75 +196,68 @@ def log_state_gradients(
         for one in passes
     )
     _, norms = jax.lax.scan(body, first, (kept, seeds), reverse=True)
-    rest, by_layer = [leaf.T for leaf in norms], {}
-    for index, entry in enumerate(net.layers):
-        own, rest = rest[: entry.repeat], rest[entry.repeat :]
-        by_layer[f"layer_{index}"] = tuple(own) if entry.repeat > 1 else own[0]
-    return by_layer
+    return by_layer(net.layers, [leaf.T for leaf in norms])
 
 
 class _Pass(NamedTuple):
-    """One application of one layer.
+    """One pass of one cell, as a map that is iterated.
 
     Attributes:
-      net: a network of this layer alone; the last has the readout, and the first the embedding.
-      params: its parameters.
-      steps: its steps; above the first, `xs` are the h of the pass below.
-      lowest: whether it is the first.
+      run: `run(before, added, x, keep) -> (state, what it hands on)`, on rows: the h of the cell, or the output of the
+        network at the top.
+      steps: its steps, whose `before` is the state of its cell.
+      lowest: whether it reads the inputs of the network.
     """
 
-    net: Network
-    params: Params
+    run: Callable[[Any, Array, Array, Array | None], tuple[Any, Array]]
     steps: Steps
     lowest: bool
 
 
-def _passes_of(net: Network, params: Params, steps: Steps, states: Any) -> list[_Pass]:
-    """The passes of a network from input to output, as many of a layer as it is repeated."""
-    how = {"backend": net.recurrence.backend, "precision": net.recurrence.precision}
-    shared = {name: params[name] for name in ("embedding", "readout") if name in params}
-    table = params["embedding"]["W_embed"].shape if "embedding" in params else None
-    xs, passes = steps.xs, []
-    for index, entry in enumerate(net.layers):
-        name = f"layer_{index}"
-        before, after = steps.before[name], states[name]
-        pairs = [(before, after)] if entry.repeat == 1 else zip(before, after, strict=True)
-        for application, (before, after) in enumerate(pairs):
-            last = index == len(net.layers) - 1 and application == entry.repeat - 1
-            lowest = not passes
-            alone = network(
-                [entry.cell],
-                net.output_size if last else None,
-                embedding=table if lowest else None,
-                **how,
-            )
-            own = Steps({"layer_0": before}, xs, steps.keeps)
-            passes.append(_Pass(alone, shared | {"layer_0": params[name]}, own, lowest))
-            xs = after.h
-    return passes
+def _passes_of(stack: Stack, params: Params, batch: Batch) -> tuple[list[_Pass], Array]:
+    """The passes of a network from input to output, and its outputs."""
+    visits, hidden = stack.walk(params, batch.xs, mask=batch.mask)
+    keeps = None if batch.mask is None else jnp.swapaxes(jnp.asarray(batch.mask), 0, 1) > 0
+    passes = [
+        _Pass(
+            _run_of(stack, params, one, top=one is visits[-1]),
+            Steps(one.before(), one.inputs, keeps),
+            one is visits[0],
+        )
+        for one in visits
+    ]
+    if stack.readout == "last":
+        return passes, stack.read(params, visits[-1].final.h)
+    return passes, jnp.swapaxes(stack.read(params, hidden), 0, 1)
+
+
+def _run_of(stack: Stack, params: Params, visit: Visit, *, top: bool) -> Callable[..., Any]:
+    step = cell_step(visit.place.cell, precision=stack.recurrence.precision)
+
+    def run(before, added, x, keep):
+        new = settle(step(visit.params, before, x), before, keep, added)
+        return new, stack.read(params, new.h) if top else new.h
+
+    return run
 
 
 def _pullback(one: _Pass, step: Steps) -> Callable[[Any], Any]:
     """From cotangents of a step's state and output to those of the state before it, of h, and of x above the lowest."""
-    zeros = {"layer_0": jnp.zeros_like(step.before["layer_0"].h)}
-
-    def run(before, added, xs):
-        return one_step(one.net, one.params, step._replace(before=before, xs=xs), added)
-
+    zeros = jnp.zeros_like(step.before.h)
     if one.lowest:
-        return jax.vjp(lambda before, added: run(before, added, step.xs), step.before, zeros)[1]
-    return jax.vjp(run, step.before, zeros, step.xs)[1]
+        return jax.vjp(
+            lambda before, added: one.run(before, added, step.xs, step.keeps), step.before, zeros
+        )[1]
+    return jax.vjp(
+        lambda before, added, x: one.run(before, added, x, step.keeps), step.before, zeros, step.xs
+    )[1]
 
 
-def _with_other_fields(at_h: Any, after: Any) -> Any:
-    """By layer, the gradients of every field of the state side by side: of h as given, of others as carried."""
-
-    def joined(h, state):
-        others = [value for name, value in state._asdict().items() if name != "h"]
-        rows = [value.reshape(len(value), -1) for value in (h, *others)]
-        return jnp.concatenate(rows, axis=-1)
-
-    return jax.tree.map(joined, at_h, after)
+def _with_other_fields(at_h: Array, after: Any) -> Array:
+    """The gradients of every field of a state side by side: of h as given, of others as carried."""
+    others = [value for name, value in after._asdict().items() if name != "h"]
+    rows = [value.reshape(len(value), -1) for value in (at_h, *others)]
+    return jnp.concatenate(rows, axis=-1)
 
 
 def _times(tree: Any, factor: Array) -> Any:

@@ -52,7 +52,7 @@ class Horizon(NamedTuple):
     lags: Array
     censored_each: Array
     longest: Array
-    vanished: Array | None = None
+    vanished: Array
 
 
 def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> DecayRate:

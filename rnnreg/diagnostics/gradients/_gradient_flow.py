@@ -50,11 +50,11 @@ class GradientFlow(NamedTuple):
     ratio: dict[str, Any]
     vanished: dict[str, Any]
     norms: dict[str, Any]
-    log_ratio: Any = None
-    log_ratio_se: Any = None
-    log_norms: Any = None
-    whole_loss: Any = None
-    not_finite: Any = None
+    log_ratio: dict[str, Any]
+    log_ratio_se: dict[str, Any]
+    log_norms: dict[str, Any]
+    whole_loss: Array
+    not_finite: dict[str, Any]
 
 
 def gradient_flow(

@@ -13,7 +13,8 @@ from jax import Array
 from rnnreg._checks import is_count
 from rnnreg.diagnostics.dynamics._system import System, dynamics_of
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences, states_along
-from rnnreg.networks import Network
+from rnnreg.networks import Network, Stack
+from rnnreg.networks._walk import passes_of
 
 
 class MemoryCurve(NamedTuple):
@@ -297,13 +298,15 @@ def _first(tried: Array, stays: Array) -> Array:
 
 
 def _readout(system: System, params: Any) -> Callable[[Any], Array] | None:
-    """The output of a network from its state; None where there is no readout, and all that is carried is compared."""
-    if not isinstance(system, Network) or system.output_size is None:
+    """The output of a network from its state; None without a readout: all that is carried is compared then."""
+    if not isinstance(system, Network) or not isinstance(system.apply, Stack):
         return None
-    name, entry = f"layer_{len(system.layers) - 1}", system.layers[-1]
+    stack = system.apply
+    if stack.output_size is None:
+        return None
+    *_, (top,) = passes_of(stack.layers)
 
     def readout(state):
-        last = state[name][-1] if entry.repeat > 1 else state[name]
-        return last.h @ params["readout"]["W_hy"] + params["readout"]["b_y"][None]
+        return stack.read(params, top.part_of(state).h)
 
     return readout

@@ -9,16 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells import Cell, Weights
+from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import cell_start, dynamics_of, network_start
 from rnnreg.diagnostics.dynamics._trajectory import before, states_along
+from rnnreg.networks import Pass, Stack, Visit
 from rnnreg.recurrence import unroll
-from rnnreg.recurrence._scan import affine
+from rnnreg.recurrence._scan import cell_values
 
 Params = dict[str, Any]
-
-# What the record of a gate's derivative holds, in order; None is not a gate.
-GATES = {"gru": ("reset", "update"), "lstm": ("input", "forget", None, "output")}
 
 
 class Run(NamedTuple):
@@ -32,39 +30,30 @@ class Run(NamedTuple):
 
 def network_runs(net, params, xs, mask, state, gates) -> Iterator[Run]:
     """Each pass over each layer, with the inputs and the states that its gates saw."""
-    inputs = xs = jnp.asarray(xs)
-    start = network_start(net, params, xs, state)
-    out = net.apply(params, xs, mask=mask, state=state)
-    if "embedding" in params:
-        inputs = jnp.asarray(params["embedding"]["W_embed"])[inputs]
-    for index, entry in enumerate(net.layers):
-        name = f"layer_{index}"
-        repeated = entry.repeat > 1
-        for application in range(entry.repeat):
-            states, first = out.states[name], start[name]
-            if repeated:
-                states, first = states[application], first[application]
-            label = f"{name}/{application}" if repeated else name
-            sides = ("forward", "backward") if entry.bidirectional else (None,)
-            for side in sides:
-                own = params[name] if side is None else params[name][side]
-                at = states if side is None else states[side]
-                begin = first if side is None else first[side]
-                opened = _gates_along(entry.cell, own, inputs, at, begin, side == "backward", gates)
-                yield Run(label if side is None else f"{label}/{side}", entry.cell, at.h, opened)
-            inputs = (
-                jnp.concatenate([states[side].h for side in sides], axis=-1)
-                if entry.bidirectional
-                else states.h
-            )
+    network_start(net, params, jnp.asarray(xs), state)
+    if not isinstance(net.apply, Stack):
+        raise ValueError(
+            "the apply of this network is not that of rr.network, so its layers cannot be visited one by one; give one "
+            "of its cells, or a step function."
+        )
+    visits, _ = net.apply.walk(params, xs, mask=mask, state=state)
+    for one in visits:
+        precision = net.recurrence.precision
+        opened = _gates_along(
+            one.place.cell, one.params, one.inputs, one.before(), precision, gates
+        )
+        yield Run(one.place.name, one.place.cell, jnp.swapaxes(one.states.h, 0, 1), opened)
 
 
 def cell_runs(cell, params, xs, mask, state, gates) -> Iterator[Run]:
-    begin = cell_start(cell, params, xs, state)
+    """The one pass over a cell."""
+    start = cell_start(cell, params, xs, state)
+    inputs = jnp.swapaxes(xs, 0, 1)
     time_mask = None if mask is None else jnp.swapaxes(mask, 0, 1)
-    _, states = unroll(cell, params, jnp.swapaxes(xs, 0, 1), begin, mask=time_mask)
-    states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), states)
-    yield Run("cell", cell, states.h, _gates_along(cell, params, xs, states, begin, False, gates))
+    final, states = unroll(cell, params, inputs, start, mask=time_mask)
+    visit = Visit(Pass(0, None, None, cell), params, inputs, start, final, states)
+    opened = _gates_along(cell, params, inputs, visit.before(), None, gates)
+    yield Run("cell", cell, jnp.swapaxes(states.h, 0, 1), opened)
 
 
 def step_runs(step, params, xs, mask, state, gates) -> Iterator[Run]:
@@ -91,24 +80,15 @@ def step_runs(step, params, xs, mask, state, gates) -> Iterator[Run]:
         opened = {}
 
 
-def _gates_along(cell, params, inputs, states, begin, reverse, gates) -> dict[str, Array]:
-    """The gates `[B, T, H]` by name, computed again from the states before each step."""
-    own = GATES.get(cell.name)
-
-    def shifted(all_states, first):
-        pieces = (
-            [all_states[:, 1:], first[:, None]] if reverse else [first[:, None], all_states[:, :-1]]
-        )
-        return jnp.concatenate(pieces, axis=1)
-
-    previous = jax.tree.map(shifted, states, begin)
-    if gates is not None:
-        return jax.vmap(lambda state, x: gates(params, state, x), in_axes=1, out_axes=1)(
-            previous, inputs
-        )
-    if own is None or cell.weights is None or cell.derivative is None:
+def _gates_along(cell, params, inputs, previous, precision, gates) -> dict[str, Array]:
+    """The gates `[B, T, H]` by name, from the states before each step; all time first when they come in."""
+    opens = cell.facts.opens
+    if gates is None and not opens:
         return {}
-    W_xh, W_hh, b_h, b_hh = Weights(*cell.weights(params))
-    x_proj, h_proj = affine(inputs, W_xh, b_h, None), affine(previous.h, W_hh, b_hh, None)
-    _, saved = cell.derivative.record(previous, x_proj, h_proj)
-    return {name: value for name, value in zip(own, saved, strict=False) if name is not None}
+    values = cell_values(cell, precision=precision) if gates is None else gates
+
+    def along(state, x):
+        found = values(params, state, x)
+        return {name: found[name] for name in (found if gates is not None else opens)}
+
+    return jax.vmap(along, out_axes=1)(previous, inputs)

@@ -14,7 +14,6 @@ from rnnreg._checks import check_whole
 from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import System
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences
-from rnnreg.diagnostics.states._activation_range import activation_range
 from rnnreg.diagnostics.states._layer_states import cell_runs, network_runs, step_runs
 from rnnreg.networks import Network
 
@@ -60,8 +59,8 @@ class Saturation(NamedTuple):
       edges: `[N + 1]`, of the bins.
       participation: (Σλ)²/Σλ², λ the eigenvalues of the covariance of h: how many directions the states use,
         from 1 to H.
-      gates: a `GateOpening` by name: reset and update of a GRU; input, forget and output of an LSTM; empty
-        otherwise.
+      gates: a `GateOpening` of each gate that the cell names: reset and update of a GRU; input, forget and output of
+        an LSTM.
     """
 
     bounds: tuple[float, float]
@@ -111,12 +110,12 @@ def saturation(
       mask: `[B, T]`, 1 where a step counts.
       state: the state before the first step; a function needs it.
       bounds: `(low, high)` of the activation, None for no bound, for all layers or in a dict by the layer's name;
-        by default found by trying the cells of `rr.cells`. A cell or function of yours needs them.
+        by default what the gate of the cell states (`rr.cells.Facts`). A gate or function that states none needs them.
       margin: see above.
       middle: see above.
       num_bins: N.
-      gates: `gates(params, state, x) -> {name: [B, H]}` on rows, for a cell of yours or a GRU with reset before
-        the product.
+      gates: `gates(params, state, x) -> {name: [B, H]}` on rows, in place of the gates that the cell names; a function
+        has no names of its own.
 
     Returns:
       One record a layer: "layer_0", "layer_1/forward", …; "cell" for a cell; the names of the fields for a
@@ -175,7 +174,7 @@ def _bounds(name: str, cell: Cell | None, given: Bounds | Mapping[str, Bounds] |
     """(low, high) of a layer, infinite where there is no bound."""
     bounds = given.get(name) if isinstance(given, Mapping) else given
     if bounds is None:
-        found = None if cell is None else activation_range(cell)
+        found = None if cell is None else cell.facts.bounds
         if found is None:
             what = "this function" if cell is None else f"the cell {cell.name!r}"
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Numbers along the λ path."""
+"""What a sweep found along λ: cross-validation, norms of weights, learning curves."""
 
 from __future__ import annotations
 
@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._lambda_axis import lambda_axis, with_gap
-from rnnreg.plotting._style import (
-    BLUE,
-    CYCLE,
-    GREEN,
-    METRICS,
-    PURPLE,
-    VERMILLION,
-    canvas,
-    legend_above,
-    number,
-)
+from rnnreg.plotting._axes import METRICS, legend_above, log_y, number
+from rnnreg.plotting._inputs import history_by_lambda, names_after, one
+from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_axis, with_gap
+from rnnreg.plotting._style import COLORS, canvas, nth_color
 from rnnreg.selection import Choice
 from rnnreg.sweeps import SweepResult
 
@@ -27,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def cv_curve(
-    result: SweepResult | None,
+    result: SweepResult,
     choice: Choice,
     *,
     ax: Axes | None = None,
@@ -42,7 +34,7 @@ def cv_curve(
     that agree share a line.
 
     Args:
-      result: the sweep, for the number of its seeds; None where it is not at hand.
+      result: the sweep, for the number of its seeds.
       choice: from `rr.selection.choose`.
       ax: where to draw.
       scale: multiplies all scores, such as variance of the series / 1535 for ARV.
@@ -53,10 +45,12 @@ def cv_curve(
     Returns:
       The axes.
 
+    Raises:
+      ValueError: not a sweep and the choice from it.
+
     Source: Friedman, Hastie & Tibshirani 2010 (glmnet).
 
     >>> import matplotlib, jax, optax, rnnreg as rr
-    >>> matplotlib.use("Agg")
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
     >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
     ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
@@ -68,9 +62,9 @@ def cv_curve(
     ('λ (l2)', 'validation loss')
     >>> matplotlib.pyplot.close(ax.figure)
     """
-    curve = choice.curve
+    curve = one(choice, Choice).curve
     num_folds = curve.folds.shape[1]
-    name, sample = _labels(result, num_folds)
+    name, sample = _labels(one(result, SweepResult), num_folds)
     show_folds = show_folds and num_folds > 1
     with canvas(ax) as ax:
         positions = lambda_axis(ax, curve.lam, label=f"λ ({choice.axis})")
@@ -79,29 +73,18 @@ def cv_curve(
         )
         if show_folds:
             for fold in range(num_folds):
-                ax.plot(
-                    x,
-                    folds[:, fold],
-                    color="0.72",
-                    linewidth=0.7,
-                    marker=".",
-                    markersize=2,
-                    label="_fold" if fold else sample,
-                    zorder=1,
-                )
-        bars = ax.errorbar(
-            x,
-            mean,
-            yerr=se if num_folds > 1 else None,
-            color=BLUE,
-            marker="o",
-            markersize=3.5,
-            linewidth=1.4,
-            elinewidth=0.9,
-            capsize=1.8,
-            label=name if show_folds or not sample else f"{name} ({sample})",
-            zorder=3,
-        )
+                look = {
+                    "color": "0.72",
+                    "linewidth": 0.7,
+                    "marker": ".",
+                    "markersize": 2,
+                    "zorder": 1,
+                }
+                ax.plot(x, folds[:, fold], label="_fold" if fold else sample, **look)  # pyright: ignore
+        name = name if show_folds or not sample else f"{name} ({sample})"
+        se_bars = se if num_folds > 1 else None
+        look = {"color": COLORS.blue, "marker": "o", "elinewidth": 0.9, "capsize": 1.8, "zorder": 3}
+        bars = ax.errorbar(x, mean, yerr=se_bars, label=name, **look)  # pyright: ignore
         place = dict(zip(curve.lam.tolist(), positions.tolist(), strict=True))
         for lam, (names, look) in _rules(choice).items():
             ax.axvline(place[lam], **look, label=f"{' = '.join(names)} = {number(lam)}")
@@ -111,10 +94,9 @@ def cv_curve(
     return ax
 
 
-def _labels(result: SweepResult | None, num_folds: int) -> tuple[str, str]:
+def _labels(result: SweepResult, num_folds: int) -> tuple[str, str]:
     """What the mean is, and over what."""
-    counts = {"fold": num_folds if num_folds > 1 else 0}
-    counts["seed"] = 0 if result is None else len(result.config["seeds"])
+    counts = {"fold": num_folds if num_folds > 1 else 0, "seed": len(result.config["seeds"])}
     sample = ", ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in counts.items() if n)
     return "CV mean ± 1 SE" if num_folds > 1 else "validation set", sample
 
@@ -122,16 +104,14 @@ def _labels(result: SweepResult | None, num_folds: int) -> tuple[str, str]:
 def _rules(choice: Choice) -> dict[float, tuple[list[str], dict[str, Any]]]:
     """By λ, the rules that chose it and the look of the first."""
     found: dict[float, tuple[list[str], dict[str, Any]]] = {}
+    dashed = {"linestyle": "--", "linewidth": 1.3, "zorder": 2}
+    thin = {"linestyle": (0, (4, 2)), "linewidth": 0.9, "zorder": 2}
     for lam, name, look in (
-        (choice.lam_min, r"$\lambda_\mathrm{min}$", {"color": VERMILLION, "linestyle": "--"}),
-        (choice.lam_1se, r"$\lambda_\mathrm{1se}$", {"color": GREEN, "linestyle": "--"}),
-        (
-            choice.lam_paired_1se,
-            r"$\lambda_\mathrm{1se,paired}$",
-            {"color": PURPLE, "linestyle": (0, (4, 2)), "linewidth": 0.9},
-        ),
+        (choice.lam_min, "min", {**dashed, "color": COLORS.vermillion}),
+        (choice.lam_1se, "1se", {**dashed, "color": COLORS.green}),
+        (choice.lam_paired_1se, "1se,paired", {**thin, "color": COLORS.purple}),
     ):
-        found.setdefault(lam, ([], {"linewidth": 1.3, "zorder": 2, **look}))[0].append(name)
+        found.setdefault(lam, ([], look))[0].append(rf"$\lambda_\mathrm{{{name}}}$")
     return found
 
 
@@ -178,7 +158,6 @@ def weight_norms(
       ValueError: a curve whose first axis is not that of λ.
 
     >>> import matplotlib
-    >>> matplotlib.use("Agg")
     >>> ax = weight_norms([0, 1e-3, 1e-1], {"ρ(W_hh)": [[1.2, 1.3], [0.9, 0.8], [0.1, 0.2]]})
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['ρ(W_hh)']
@@ -189,17 +168,15 @@ def weight_norms(
     for name, array in arrays.items():
         if array.ndim not in (1, 2) or len(array) != len(lam):
             raise ValueError(
-                f"values[{name!r}] must have shape [{len(lam)}] or [{len(lam)}, S], one row a λ; got {array.shape}."
+                f"values[{name!r}] must have shape [{len(lam)}] or [{len(lam)}, S], one row per λ; got {array.shape}."
             )
     with canvas(ax) as ax:
         positions = lambda_axis(ax, lam, label=label)
-        for number_, (name, array) in enumerate(arrays.items()):
-            mean, se, left_out = _over_seeds(array.reshape(len(lam), -1))
+        for place, (name, array) in enumerate(arrays.items()):
+            mean, se, name = over_seeds(array, name)
             x, mean, se = with_gap(lam, positions, mean, se)
-            color = CYCLE[number_ % len(CYCLE)]
-            if left_out:
-                name = f"{name} ({left_out} of {array.size} diverged, left out)"
-            marker = "osD^v<"[number_ % 6]
+            color = nth_color(place)
+            marker = "osD^v<"[place % 6]
             ax.plot(x, mean, color=color, marker=marker, markersize=3.5, label=name, zorder=3)
             ax.fill_between(x, mean - se, mean + se, color=color, alpha=0.22, linewidth=0)
             alone = np.isnan(np.append(x, np.nan)[1:]) & ~np.isnan(
@@ -216,12 +193,72 @@ def weight_norms(
     return ax
 
 
-def _over_seeds(array: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mean and standard error `[n]` over the finite entries of `[n, S]`, and how many were not."""
+def over_seeds(array: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """Mean and standard error `[n]` over the finite entries of `[n, …]`; the name says how many were not."""
+    array = array.reshape(len(array), -1)
     finite = np.isfinite(array)
     count = finite.sum(axis=1)
     safe = np.maximum(count, 1)
     mean = np.where(finite, array, 0).sum(axis=1) / safe
     squares = np.where(finite, np.square(array - mean[:, None]), 0).sum(axis=1)
     se = np.sqrt(squares / np.maximum(count - 1, 1) / safe)
-    return np.where(count > 0, mean, np.nan), np.where(count > 0, se, np.nan), int((~finite).sum())
+    if not finite.all():
+        name = f"{name} ({(~finite).sum()} of {array.size} diverged, left out)"
+    return np.where(count > 0, mean, np.nan), np.where(count > 0, se, np.nan), name
+
+
+def history(
+    result: SweepResult,
+    *,
+    name: str = "train_loss",
+    axis: str = "l2",
+    at: Mapping[str, Any] | None = None,
+    chosen: float | None = None,
+    ylabel: str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Learning curves, one per λ: a recorded number against epochs, averaged over seeds and folds.
+
+    A curve ends where the first of its lanes diverged; nothing is averaged over the rest.
+
+    Args:
+      result: the sweep.
+      name: what was recorded: "train_loss", "val_loss", "gradient_norm", ….
+      axis: the dimension of λ.
+      at: labels of other dimensions, such as `{"fold": "all"}` or `{"learning_rate": 1e-2}`; needed for each
+        axis of the sweep with more than one value. Without a fold the mean is over all but "all".
+      chosen: the λ to draw thick and to name.
+      ylabel: of the axis; by default the name.
+      ax: where to draw.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ValueError: no sweep, nothing was recorded under that name, or a dimension is left open.
+
+    >>> import matplotlib, jax, optax, rnnreg as rr
+    >>> batch = rr.Batch(np.ones((4, 3, 1)), np.ones((4, 1)))
+    >>> train = rr.make_train(rr.network([rr.cells.elman(2)], 1, readout="last"),
+    ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
+    ...     optimizer=optax.sgd(1e-2), num_epochs=4)
+    >>> result = rr.sweep(train, {"l2": [0, 0.1]}, batch, seeds=2, key=jax.random.key(0), progress=False)
+    >>> ax = history(result)
+    >>> sorted(line.get_label() for line in ax.lines)
+    ['λ = 0', 'λ = 0.1']
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    variable = f"history_{name}"
+    if variable not in one(result, SweepResult).metrics:
+        recorded = names_after("history_", result)
+        raise ValueError(f"nothing was recorded as {name!r}; the result has {recorded}.")
+    recorded = history_by_lambda(result, variable, axis=axis, at=at, along=("epoch",))
+    values, epochs = recorded.values, recorded["epoch"].values
+    with canvas(ax) as ax:
+        if (values[np.isfinite(values)] > 0).all():
+            log_y(ax)
+        curves = [(epochs, curve) for curve in values]
+        draw_by_lambda(ax, recorded[axis].values, curves, chosen=chosen)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(ylabel or METRICS.get(name, name).replace("_", " "))
+    return ax

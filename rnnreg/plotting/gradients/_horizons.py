@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import Horizon
+from rnnreg.plotting._axes import legend_above
+from rnnreg.plotting._inputs import one
 from rnnreg.plotting._lambda_axis import lambda_axis, with_gap
-from rnnreg.plotting._style import BLUE, canvas, legend_above
+from rnnreg.plotting._style import COLORS, canvas
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def horizons(
-    lams: Any, reach: Horizon, *, label: str = "horizon", color: Any = BLUE, ax: Axes | None = None
+    lams: Any,
+    reach: Horizon,
+    *,
+    label: str = "horizon",
+    color: Any = COLORS.blue,
+    ax: Axes | None = None,
 ) -> Axes:
     """The horizon of each run against λ, and its median; a censored one is an open triangle at the last lag.
 
@@ -34,10 +41,9 @@ def horizons(
       The axes.
 
     Raises:
-      ValueError: a number of λ that is not that of the horizons.
+      ValueError: another record, or a number of λ that is not that of the horizons.
 
     >>> import matplotlib
-    >>> matplotlib.use("Agg")
     >>> from rnnreg.diagnostics import horizon
     >>> rates = -np.array([0.05, 0.5, 1.0])[:, None, None, None] * np.ones((3, 2, 1, 1))
     >>> ax = horizons([0, 0.1, 1], horizon(rates * np.arange(9)))
@@ -46,10 +52,11 @@ def horizons(
     >>> matplotlib.pyplot.close(ax.figure)
     """
     lams = np.asarray(lams, dtype=np.float64)
+    reach = one(reach, Horizon)
     lags, censored = np.asarray(reach.lag, np.float64), np.asarray(reach.censored)
     if lags.shape[:1] != lams.shape:
         raise ValueError(
-            f"one horizon a λ in front: got {lams.shape} λ and horizons of shape {lags.shape}."
+            f"one horizon per λ in front: got {lams.shape} λ and horizons of shape {lags.shape}."
         )
     lags, censored = lags.reshape(len(lams), -1), censored.reshape(len(lams), -1)
     last = max(np.asarray(reach.longest, np.float64).max(), 1)

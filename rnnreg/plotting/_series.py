@@ -1,4 +1,4 @@
-"""Curves over time: forecasts along it, learning over epochs."""
+"""Curves of arrays: a series with its predictions, and losses over epochs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._lambda_axis import draw_by_lambda
-from rnnreg.plotting._style import (
-    CYCLE,
-    METRICS,
-    as_curve,
-    canvas,
+from rnnreg.plotting._axes import (
     height_inches,
     legend_above,
     log_y,
@@ -20,13 +15,13 @@ from rnnreg.plotting._style import (
     whole_steps,
     width_inches,
 )
-from rnnreg.sweeps import SweepResult
+from rnnreg.plotting._style import canvas, nth_color, nth_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def forecast(
+def predicted_series(
     times: Any,
     truth: Any,
     predictions: Mapping[str, Any],
@@ -37,7 +32,7 @@ def forecast(
     xlabel: str = "time",
     ylabel: str | None = None,
 ) -> Axes:
-    """A series, and beside it what was forecast: one step ahead, free-running, or both.
+    """A series in black, and over it what was predicted: one step ahead, free-running, or both.
 
     Args:
       times: `[T]`.
@@ -56,8 +51,7 @@ def forecast(
       ValueError: arrays and times of different lengths, or a band without a prediction.
 
     >>> import matplotlib
-    >>> matplotlib.use("Agg")
-    >>> ax = forecast([1, 2, 3], [0.0, 1.0, 0.0], {"free-running": ([3, 4], [0.1, 0.9])},
+    >>> ax = predicted_series([1, 2, 3], [0.0, 1.0, 0.0], {"free-running": ([3, 4], [0.1, 0.9])},
     ...     spans={"test": (2.5, 4.5)}, xlabel="year", ylabel="sunspot number")
     >>> [line.get_label() for line in ax.lines]
     ['data', 'free-running']
@@ -69,15 +63,15 @@ def forecast(
         raise ValueError(
             f"bands has {sorted(unknown)[0]!r}, which is not among the predictions {list(predictions)}."
         )
-    series = as_curve(truth, times)
-    curves = {name: as_curve(values, times) for name, values in predictions.items()}
+    series = _as_curve(truth, times)
+    curves = {name: _as_curve(values, times) for name, values in predictions.items()}
     with canvas(ax) as ax:
         ax.plot(*series, color="black", linewidth=1.0, marker=".", markersize=2.5, label="data")
         for place, (name, (at, values)) in enumerate(curves.items()):
-            color = CYCLE[place % len(CYCLE)]
-            ax.plot(at, values, color=color, linestyle=("-", "--", "-.")[place % 3], label=name)
+            color = nth_color(place)
+            ax.plot(at, values, color=color, linestyle=nth_line(place), label=name)
             if name in bands:
-                low, high = (as_curve(edge, at)[1] for edge in bands[name])
+                low, high = (_as_curve(edge, at)[1] for edge in bands[name])
                 ax.fill_between(at, low, high, color=color, alpha=0.2, linewidth=0)
         ax.margins(x=0.02)
         ax.set_xlabel(xlabel)
@@ -122,81 +116,6 @@ def _shade(ax: Axes, spans: Mapping[str, tuple[float, float]]) -> None:
         )
 
 
-def history(
-    result: SweepResult,
-    *,
-    name: str = "train_loss",
-    axis: str = "l2",
-    at: Mapping[str, Any] | None = None,
-    chosen: float | None = None,
-    ylabel: str | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """Learning curves, one a λ: a recorded number against epochs, averaged over seeds and folds.
-
-    A curve ends where the first of its lanes diverged; nothing is averaged over the rest.
-
-    Args:
-      result: the sweep.
-      name: what was recorded: "train_loss", "val_loss", "gradient_norm", ….
-      axis: the dimension of λ.
-      at: labels of other dimensions, such as `{"fold": "all"}` or `{"learning_rate": 1e-2}`; needed for each
-        axis of the sweep with more than one value. Without a fold the mean is over all but "all".
-      chosen: the λ to draw thick and to name.
-      ylabel: of the axis; by default the name.
-      ax: where to draw.
-
-    Returns:
-      The axes.
-
-    Raises:
-      ValueError: nothing was recorded under that name, or a dimension is left open.
-
-    >>> import matplotlib, jax, optax, rnnreg as rr
-    >>> matplotlib.use("Agg")
-    >>> batch = rr.Batch(np.ones((4, 3, 1)), np.ones((4, 1)))
-    >>> train = rr.make_train(rr.network([rr.cells.elman(2)], 1, readout="last"),
-    ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
-    ...     optimizer=optax.sgd(1e-2), num_epochs=4)
-    >>> result = rr.sweep(train, {"l2": [0, 0.1]}, batch, seeds=2, key=jax.random.key(0), progress=False)
-    >>> ax = history(result)
-    >>> sorted(line.get_label() for line in ax.lines)
-    ['λ = 0', 'λ = 0.1']
-    >>> matplotlib.pyplot.close(ax.figure)
-    """
-    variable = f"history_{name}"
-    if variable not in result.metrics:
-        recorded = [
-            str(found).removeprefix("history_")
-            for found in result.metrics
-            if str(found).startswith("history_")
-        ]
-        raise ValueError(f"nothing was recorded as {name!r}; the result has {recorded}.")
-    recorded = result.metrics[variable].sel(dict(at or {}))
-    if "fold" in recorded.dims:
-        recorded = recorded.sel(fold=[fold for fold in recorded.fold.values if fold != "all"])
-    recorded = recorded.mean(
-        [dim for dim in ("seed", "fold") if dim in recorded.dims], skipna=False
-    )
-    extra = [dim for dim in recorded.dims if dim not in (axis, "epoch")]
-    if axis not in recorded.dims or any(recorded.sizes[dim] > 1 for dim in extra):
-        raise ValueError(
-            f"a learning curve needs the dimension {axis!r} and a label for every other; after `at` the "
-            f"result has {dict(recorded.sizes)}. Give at={{dimension: label}}, or another axis."
-        )
-    values = recorded.squeeze(extra).transpose(axis, "epoch").values
-    epochs = recorded["epoch"].values
-    with canvas(ax) as ax:
-        if (values[np.isfinite(values)] > 0).all():
-            log_y(ax)
-        draw_by_lambda(
-            ax, recorded[axis].values, [(epochs, curve) for curve in values], chosen=chosen
-        )
-        ax.set_xlabel("epoch")
-        ax.set_ylabel(ylabel or METRICS.get(name, name).replace("_", " "))
-    return ax
-
-
 def loss_curves(
     curves: Mapping[str, Any],
     *,
@@ -221,19 +140,18 @@ def loss_curves(
       ValueError: epochs and values of different lengths.
 
     >>> import matplotlib
-    >>> matplotlib.use("Agg")
     >>> ax = loss_curves({"training": [1.0, 0.3, 0.1], "validation": ([1, 3], [1.1, 0.4])})
     >>> ax.lines[0].get_xdata().tolist()
     [1, 2, 3]
     >>> matplotlib.pyplot.close(ax.figure)
     """
-    read = {name: as_curve(values) for name, values in curves.items()}
+    read = {name: _as_curve(values) for name, values in curves.items()}
     with canvas(ax) as ax:
         for place, (name, curve) in enumerate(read.items()):
             ax.plot(
                 *curve,
-                color=CYCLE[place % len(CYCLE)],
-                linestyle=("-", "--", "-.", ":")[place % 4],
+                color=nth_color(place),
+                linestyle=nth_line(place),
                 marker="osD^v<"[place % 6],
                 markersize=3.5,
                 label=name,
@@ -245,3 +163,22 @@ def loss_curves(
         ax.set_ylabel(ylabel)
         legend_above(ax)
     return ax
+
+
+def _as_curve(values: Any, times: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    """`(times, values)` of one curve given as an array `[T]` or `[T, 1]`, or as a pair with its own times.
+
+    Raises:
+      ValueError: lengths that differ.
+    """
+    if isinstance(values, tuple):
+        times, values = values
+    values = np.asarray(values, dtype=np.float64)
+    values = values[..., 0] if values.ndim > 1 and values.shape[-1] == 1 else values
+    times = np.arange(1, len(values) + 1) if times is None else np.asarray(times)
+    if values.ndim != 1 or times.shape != values.shape:
+        raise ValueError(
+            f"a curve needs one value per time; got times of shape {times.shape} and values of shape "
+            f"{values.shape}. Give (times, values) if a curve has times of its own."
+        )
+    return times, values

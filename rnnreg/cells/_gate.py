@@ -1,0 +1,142 @@
+"""What a cell does at a step, and what is known of it: gates, whole steps, facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from jax import Array
+
+Params = dict[str, Any]
+Values = dict[str, Array]
+
+
+class GateFunction(Protocol):
+    """A plain gate: one step on rows, from the two projections that the library computes."""
+
+    def __call__(self, params: Params, state: Any, x_proj: Array, h_proj: Array, /) -> Any:
+        """The state after the step.
+
+        Args:
+          params: the cell's own parameters.
+          state: before the step, fields `[B, …]`.
+          x_proj: `[B, G·H]`, x W_xh + b_h.
+          h_proj: `[B, G·H]`, h W_hh + b_hh.
+
+        Returns:
+          The new state, of the same type.
+        """
+        ...
+
+
+class StepFunction(Protocol):
+    """A whole step on rows, its own matrix products included."""
+
+    def __call__(self, params: Params, state: Any, x: Array, /) -> Any:
+        """The state after the step.
+
+        Args:
+          params: the cell's parameters.
+          state: before the step, fields `[B, …]`.
+          x: `[B, D]` inputs.
+
+        Returns:
+          The new state, of the same type.
+        """
+        ...
+
+
+class Facts(NamedTuple):
+    """What is known of a gate or a step besides the states that it returns; None and () are "not known".
+
+    The facts belong to the function beside which they stand: a cell whose gate is replaced loses them.
+
+    Attributes:
+      opens: names, among the values that the function returns, of gates in [0, 1].
+      bounds: (low, high) that h stays inside, infinite where it has no bound.
+      max_slope: γ with ‖∂h′/∂h_proj‖₂ ≤ γ for a gate that sees the state through its projection alone.
+      blocks: names of the gate blocks on the last axis of W_xh, W_hh and b_h, in order.
+      keeps: the block of the gate that keeps the state from step to step.
+      enters: the block of the gate that lets new values in.
+    """
+
+    opens: tuple[str, ...] = ()
+    bounds: tuple[float, float] | None = None
+    max_slope: float | None = None
+    blocks: tuple[str, ...] = ()
+    keeps: str | None = None
+    enters: str | None = None
+
+
+class Gate(NamedTuple):
+    """A row-wise gate: its forward map, its derivative if one is written by hand, and what is known of it.
+
+    Calling the record gives the state alone. `forward` and `tangent` belong together: replace both, or leave
+    `tangent` out. The derivative is then `jax.jvp` of `forward`, which runs about as fast.
+
+    Attributes:
+      forward: `forward(params, state, x_proj, h_proj) -> (state', values)`; `values` names the `[B, …]` arrays that
+        the tangent needs or that diagnostics show.
+      tangent: `tangent(values, state, state', d_state, d_x_proj, d_h_proj) -> d_state'`, linear in the d's. What h
+        contributes through `h_proj` is not in it. A gate with a tangent is given no parameters ({}): what it uses
+        comes in through the projections.
+      additive: whether the gate sees its projections only as their sum; one stream of tangents then serves both.
+      facts: what is known of the gate.
+    """
+
+    forward: Callable[[Params, Any, Array, Array], tuple[Any, Values]]
+    tangent: Callable[..., Any] | None = None
+    additive: bool = False
+    facts: Facts = Facts()
+
+    def __call__(self, params: Params, state: Any, x_proj: Array, h_proj: Array) -> Any:
+        return self.forward({} if self.tangent else params, state, x_proj, h_proj)[0]
+
+
+class Step(NamedTuple):
+    """A whole step and what is known of it; calling the record gives the state alone.
+
+    Attributes:
+      forward: `forward(params, state, x) -> (state', values)`, its own matrix products included.
+      facts: what is known of the step; `max_slope` has no meaning here.
+    """
+
+    forward: Callable[[Params, Any, Array], tuple[Any, Values]]
+    facts: Facts = Facts()
+
+    def __call__(self, params: Params, state: Any, x: Array) -> Any:
+        return self.forward(params, state, x)[0]
+
+
+def as_gate(given: Gate | GateFunction) -> Gate:
+    """The record of a gate that is given as a record or as a plain function of which nothing is known.
+
+    Args:
+      given: a `Gate`, or `gate(params, state, x_proj, h_proj) -> state`.
+
+    Returns:
+      The record.
+
+    >>> as_gate(lambda params, state, x_proj, h_proj: state).tangent is None
+    True
+    """
+    if isinstance(given, Gate):
+        return given
+    return Gate(lambda params, state, x_proj, h_proj: (given(params, state, x_proj, h_proj), {}))
+
+
+def as_step(given: Step | StepFunction) -> Step:
+    """The record of a step that is given as a record or as a plain function of which nothing is known.
+
+    Args:
+      given: a `Step`, or `step(params, state, x) -> state`.
+
+    Returns:
+      The record.
+
+    >>> as_step(lambda params, state, x: state).facts.bounds is None
+    True
+    """
+    if isinstance(given, Step):
+        return given
+    return Step(lambda params, state, x: (given(params, state, x), {}))

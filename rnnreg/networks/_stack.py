@@ -1,0 +1,169 @@
+"""The forward pass of a network of recurrent layers: embedding → layers → readout."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.networks._dropout import Drops
+from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
+from rnnreg.networks._walk import Visit, by_layer, walk
+from rnnreg.recurrence import product
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stack:
+    """`apply` of a network of recurrent layers: embedding → layers → readout.
+
+    It is a function, and it knows what it goes through: `walk` visits the passes one by one. A network whose `apply`
+    was replaced by a function has no walk, and diagnostics that need one say so.
+
+    Attributes:
+      layers: the recurrent layers.
+      output_size: O, or None without a readout matrix.
+      embedding: (number of tokens, size) for integer inputs; None for real ones.
+      readout: "all" or "last".
+      rates: of dropout.
+      recurrence: how the recurrence is computed.
+    """
+
+    layers: tuple[Layer, ...]
+    output_size: int | None
+    embedding: tuple[int, int] | None
+    readout: str
+    rates: Dropout
+    recurrence: Recurrence
+
+    def __call__(
+        self,
+        params: Params,
+        xs: Array,
+        *,
+        mask: Array | None = None,
+        state: dict[str, Any] | None = None,
+        key: Array | None = None,
+        train: bool = False,
+        perturbations: dict[str, Any] | None = None,
+    ) -> NetworkOutput:
+        """Outputs, states and the final state on a batch of sequences.
+
+        Args:
+          params: from `net.init`.
+          xs: `[B, T, D]` real inputs, or `[B, T]` integer tokens with an embedding.
+          mask: `[B, T]`, 1 where a step counts; a masked step holds the state.
+          state: by layer, the state before the first step, such as the `final_state` of the part before; None is the
+            network's own.
+          key: for dropout; needed if `train` and some rate is not 0.
+          train: whether to drop units.
+          perturbations: by layer, `[B, T, H]`, added to h after each step; the gradient with respect to zeros is
+            ∂L/∂h_t.
+
+        Returns:
+          A `NetworkOutput`.
+
+        Raises:
+          ValueError: inputs, a mask or a state that do not fit, or dropout without a key.
+        """
+        if train and key is None and self.random:
+            raise ValueError(
+                "dropout in training draws masks: pass apply(..., train=True, key=key)."
+            )
+        drops = Drops(key if train else None, self.rates.variational)
+        visits, hidden = self.walk(
+            params, xs, mask=mask, state=state, drops=drops, perturbations=perturbations
+        )
+        if self.readout == "last":
+            tops = [one.final.h for one in visits[-2 if self.layers[-1].bidirectional else -1 :]]
+            hidden = tops[0] if len(tops) == 1 else jnp.concatenate(tops, axis=-1)
+        hidden = drops(hidden, self.rates.outputs, over_time=self.readout == "all")
+        outputs = self.read(params, hidden)
+        states = jax.tree.map(
+            lambda leaf: jnp.swapaxes(leaf, 0, 1), by_layer(self.layers, [v.states for v in visits])
+        )
+        return NetworkOutput(
+            jnp.swapaxes(outputs, 0, 1) if self.readout == "all" else outputs,
+            states,
+            by_layer(self.layers, [one.final for one in visits]),
+        )
+
+    @property
+    def random(self) -> bool:
+        """Whether training draws random numbers."""
+        return self.rates.any
+
+    def walk(
+        self,
+        params: Params,
+        xs: Array,
+        *,
+        mask: Array | None = None,
+        state: dict[str, Any] | None = None,
+        drops: Drops | None = None,
+        perturbations: dict[str, Any] | None = None,
+    ) -> tuple[list[Visit], Array]:
+        """Every pass over `xs [B, T, …]` in order, and the h of the last layer; time first from here on."""
+        if state is not None and any(entry.bidirectional for entry in self.layers):
+            raise ValueError(
+                "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
+            )
+        sequence, params = enter(params, xs, mask, self.embedding)
+        check_width(params, sequence, self.layers)
+        return walk(
+            self.layers,
+            params,
+            jnp.swapaxes(sequence, 0, 1),
+            mask=None if mask is None else jnp.swapaxes(mask, 0, 1),
+            state=state,
+            drops=drops,
+            rates=self.rates,
+            perturbations=perturbations,
+            recurrence=self.recurrence,
+        )
+
+    def read(self, params: Params, hidden: Array) -> Array:
+        """y = h W_hy + b_y of any h `[…, H]`; h itself without a readout matrix."""
+        if self.output_size is None:
+            return hidden
+        own = params["readout"]
+        W_hy, b_y = (jnp.asarray(own[name], hidden.dtype) for name in ("W_hy", "b_y"))
+        outputs = product(hidden, W_hy, precision=self.recurrence.precision)
+        return outputs + jnp.broadcast_to(b_y, outputs.shape)
+
+
+def enter(
+    params: Params, xs: Array, mask: Array | None, embedding: tuple[int, int] | None
+) -> tuple[Array, Params]:
+    """The inputs as real numbers `[B, T, D]`, padding cleared, and the parameters in their dtype."""
+    xs = jnp.asarray(xs)  # NumPy's float64 becomes the precision in force
+    tokens = jnp.issubdtype(xs.dtype, jnp.integer)
+    if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
+        expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
+        raise ValueError(f"xs must be {expected}; got shape {xs.shape} of {xs.dtype}.")
+    if 0 in xs.shape[:2]:
+        raise ValueError(f"xs needs at least one row and one step; got shape {xs.shape}.")
+    if mask is not None:
+        if mask.shape != xs.shape[:2]:
+            raise ValueError(f"mask must be [B, T] = {xs.shape[:2]}; got {mask.shape}.")
+        # NaN at padding (or a padding token without a row) times a zero gradient would be NaN
+        true = mask.astype(bool)
+        xs = jnp.where(true if tokens else true[..., None], xs, 0)
+    if embedding is not None:
+        # JAX would clamp a token that has no row to the last one, and wrap a negative one: NaN instead
+        rows = jnp.where(xs < 0, embedding[0], xs)
+        table = jnp.asarray(params["embedding"]["W_embed"])
+        return table.at[rows].get(mode="fill", fill_value=jnp.nan), params
+    return xs, jax.tree.map(lambda leaf: leaf.astype(xs.dtype), params)
+
+
+def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> None:
+    """Raises where the inputs do not have the number of features that the first layer was made for."""
+    weights = params["layer_0"]["forward"] if layers[0].bidirectional else params["layer_0"]
+    if "W_xh" in weights and weights["W_xh"].shape[0] != sequence.shape[-1]:
+        raise ValueError(
+            f"the network was made for {weights['W_xh'].shape[0]} input features; xs has "
+            f"{sequence.shape[-1]} (shape {sequence.shape}, [batch, time, feature])."
+        )

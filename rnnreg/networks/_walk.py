@@ -1,0 +1,177 @@
+"""The one walk through a network: every pass of every cell, in order, with what it read and what it wrote.
+
+A layer is passed once for each repeat and each direction. Whatever has to go through a network (its output, its
+start, gradients layer by layer, gates along a batch) goes through here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.cells import Cell
+from rnnreg.networks._dropout import Drops
+from rnnreg.networks._records import Dropout, Layer, Params, Recurrence
+from rnnreg.recurrence import unroll
+
+SIDES = ("forward", "backward")
+
+
+class Pass(NamedTuple):
+    """One pass of one cell over the sequence.
+
+    Attributes:
+      index: of the layer.
+      application: which of the layer's repeats; None where it has one.
+      side: "forward" or "backward" of a bidirectional layer; None of any other.
+      cell: the cell.
+    """
+
+    index: int
+    application: int | None
+    side: str | None
+    cell: Cell
+
+    @property
+    def layer(self) -> str:
+        """The name of the layer, "layer_0"."""
+        return f"layer_{self.index}"
+
+    @property
+    def name(self) -> str:
+        """The name of the pass, such as "layer_0", "layer_1/0" or "layer_1/backward"."""
+        parts = (self.layer, self.application, self.side)
+        return "/".join(str(part) for part in parts if part is not None)
+
+    def params_of(self, params: Params) -> Params:
+        """The parameters of its cell, which all repeats of a layer share."""
+        own = params[self.layer]
+        return own if self.side is None else own[self.side]
+
+    def part_of(self, tree: dict[str, Any]) -> Any:
+        """Its part of a tree by layer, such as `NetworkOutput.states`."""
+        own = tree[self.layer]
+        own = own if self.application is None else own[self.application]
+        return own if self.side is None else own[self.side]
+
+
+class Visit(NamedTuple):
+    """What happened in one pass, time first.
+
+    Attributes:
+      place: the pass.
+      params: the parameters of its cell.
+      inputs: `[T, B, D]`, what it read.
+      start: the state before its first step (of a backward cell: before the last step of the sequence).
+      final: the state after its last step.
+      states: the states at every step, fields `[T, B, …]`.
+    """
+
+    place: Pass
+    params: Params
+    inputs: Array
+    start: Any
+    final: Any
+    states: Any
+
+    def before(self) -> Any:
+        """The states that each step started from, fields `[T, B, …]`."""
+        backward = self.place.side == "backward"
+
+        def shifted(states, start):
+            pieces = (states[1:], start[None]) if backward else (start[None], states[:-1])
+            return jnp.concatenate(pieces)
+
+        return jax.tree.map(shifted, self.states, self.start)
+
+
+def passes_of(layers: Sequence[Layer]) -> Iterator[list[Pass]]:
+    """The passes through the layers in order; those that read the same sequence (two directions) come together."""
+    for index, entry in enumerate(layers):
+        for application in range(entry.repeat):
+            number = application if entry.repeat > 1 else None
+            sides = SIDES if entry.bidirectional else (None,)
+            yield [Pass(index, number, side, entry.cell) for side in sides]
+
+
+def by_layer(layers: Sequence[Layer], values: Sequence[Any]) -> dict[str, Any]:
+    """One value a pass, in order, as a tree by layer: a tuple over repeats, a dict over directions."""
+    left, tree = iter(values), {}
+    for index, entry in enumerate(layers):
+        repeats = tuple(
+            {side: next(left) for side in SIDES} if entry.bidirectional else next(left)
+            for _ in range(entry.repeat)
+        )
+        tree[f"layer_{index}"] = repeats if entry.repeat > 1 else repeats[0]
+    return tree
+
+
+def walk(
+    layers: Sequence[Layer],
+    params: Params,
+    sequence: Array,
+    *,
+    mask: Array | None = None,
+    state: dict[str, Any] | None = None,
+    drops: Drops | None = None,
+    rates: Dropout = Dropout(),  # noqa: B008 - a tuple of numbers
+    perturbations: dict[str, Any] | None = None,
+    recurrence: Recurrence = Recurrence(),  # noqa: B008
+) -> tuple[list[Visit], Array]:
+    """Every pass over a time-first sequence, and the sequence that comes out at the top.
+
+    Args:
+      layers: the layers.
+      params: the network's parameters.
+      sequence: `[T, B, D]` real inputs (tokens are embedded).
+      mask: `[T, B]`, 1 where a step counts.
+      state: by layer, the states to start from; None is each cell's own.
+      drops: draws dropout masks; None drops nothing.
+      rates: of dropout.
+      perturbations: by layer, `[B, T, H]`, added to h after each step.
+      recurrence: how the recurrence is computed.
+
+    Returns:
+      The visits in order, and the h of the last layer, `[T, B, H]`.
+    """
+    drops = Drops(None, False) if drops is None else drops
+    visits: list[Visit] = []
+    for number, together in enumerate(passes_of(layers)):
+        rate = rates.between if number else rates.inputs
+        sequence = drops(sequence, rate)
+        joined = []
+        for place in together:
+            own = place.params_of(params)
+            size = (sequence.shape[1], place.cell.hidden_size)
+            given = None if state is None else place.part_of(state)
+            start = start_of(place.cell, own, sequence) if given is None else given
+            added = None if perturbations is None else place.part_of(perturbations)
+            final, states = unroll(
+                place.cell,
+                own,
+                sequence,
+                start,
+                mask=mask,
+                recurrent_mask=drops.mask(size, rates.recurrent, sequence.dtype),
+                perturbations=None if added is None else jnp.swapaxes(added, 0, 1),
+                reverse=place.side == "backward",
+                **recurrence._asdict(),
+            )
+            visits.append(Visit(place, own, sequence, start, final, states))
+            joined.append(states.h)
+        sequence = joined[0] if len(joined) == 1 else jnp.concatenate(joined, axis=-1)
+    return visits, sequence
+
+
+def start_of(cell: Cell, params: Params, sequence: Array) -> Any:
+    """What a cell starts from on `[T, B, D]`: zeros, or what it learned, the same for every row."""
+    state = cell.initial_state(sequence.shape[1], sequence.dtype)
+    if "initial" not in params:
+        return state
+    learned = params["initial"]
+    fields = state._asdict().items()
+    return type(state)(**{name: jnp.broadcast_to(learned[name], v.shape) for name, v in fields})

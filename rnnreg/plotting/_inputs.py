@@ -1,0 +1,88 @@
+"""What figures are given: records of the right type, as many names as records, histories along λ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from rnnreg import diagnostics
+from rnnreg.selection import Choice
+from rnnreg.sweeps import SweepResult
+
+R = TypeVar("R")
+
+_MAKERS: dict[type, str] = {
+    Choice: "rr.selection.choose",
+    SweepResult: "rr.sweep",
+    diagnostics.DistinctPoints: "rr.diagnostics.distinct_points",
+    diagnostics.FisherMemory: "rr.diagnostics.fisher_memory",
+    diagnostics.GradientFlow: "rr.diagnostics.gradient_flow",
+    diagnostics.GradientSignal: "rr.diagnostics.gradient_signal",
+    diagnostics.HessianDirections: "rr.diagnostics.hessian_directions",
+    diagnostics.Horizon: "rr.diagnostics.horizon",
+    diagnostics.JacobianBounds: "rr.diagnostics.jacobian_bounds",
+    diagnostics.JacobianProducts: "rr.diagnostics.jacobian_products",
+    diagnostics.LossSurface: "rr.diagnostics.loss_surface",
+    diagnostics.Lyapunov: "rr.diagnostics.lyapunov",
+    diagnostics.MemoryCurve: "rr.diagnostics.memory_curve",
+    diagnostics.ParameterSensitivity: "rr.diagnostics.parameter_sensitivity",
+    diagnostics.PathLengths: "rr.diagnostics.path_lengths",
+    diagnostics.Saturation: "rr.diagnostics.saturation for each layer",
+    diagnostics.Spectrum: "rr.diagnostics.spectra for each matrix, matrix_spectrum or step_spectra",
+    diagnostics.SufficientWindow: "rr.diagnostics.sufficient_window",
+}
+
+
+def one(given: Any, record: type[R]) -> R:
+    """The record, or an error that says which function makes it."""
+    if isinstance(given, record):
+        return given
+    entries = f" Take one of its entries {list(given)}." if isinstance(given, Mapping) else ""
+    raise ValueError(
+        f"the figure is of a {record.__name__}; got {type(given).__name__}. It is what {_MAKERS[record]} returns."
+        + entries
+    )
+
+
+def by_label(given: Any, record: type[R]) -> dict[str, R]:
+    """Several records by label, or a single one under the label ""."""
+    found = dict(given) if isinstance(given, Mapping) else {"": given}
+    if not found:
+        raise ValueError(f"give at least one {record.__name__}; {_MAKERS[record]} returns it.")
+    return {label: one(entry, record) for label, entry in found.items()}
+
+
+def in_order(given: Any, record: type[R], **each: Any) -> list[R]:
+    """Several records, or a single one in a list; what `each` holds has one entry for each, or is None."""
+    several = [*given] if isinstance(given, Iterable) and not isinstance(given, record) else [given]
+    found = [one(entry, record) for entry in several]
+    for name, entries in each.items():
+        if entries is not None and len(entries) != len(found):
+            raise ValueError(
+                f"{name} needs one entry per {record.__name__}; got {len(entries)} for {len(found)}."
+            )
+    if not found:
+        raise ValueError(f"give at least one {record.__name__}; {_MAKERS[record]} returns it.")
+    return found
+
+
+def history_by_lambda(
+    result: SweepResult, variable: str, *, axis: str, at: Mapping[str, Any] | None, along: tuple
+) -> Any:
+    """A variable `[λ, *along]` of the history, the mean over seeds and over folds other than "all"."""
+    found = result.metrics[variable].sel(dict(at or {}))
+    if "fold" in found.dims:
+        found = found.sel(fold=[fold for fold in found.fold.values if fold != "all"])
+    found = found.mean([dim for dim in ("seed", "fold") if dim in found.dims], skipna=False)
+    extra = [dim for dim in found.dims if dim not in (axis, *along)]
+    if axis not in found.dims or any(found.sizes[dim] > 1 for dim in extra):
+        raise ValueError(
+            f"the figure needs the dimension {axis!r} and a label for every other; after `at` the result has "
+            f"{dict(found.sizes)}. Give at={{dimension: label}}, or another axis."
+        )
+    return found.squeeze(extra).transpose(axis, *along)
+
+
+def names_after(start: str, result: SweepResult) -> list[str]:
+    """What the result has recorded under names that begin so, without this beginning."""
+    return [str(name).removeprefix(start) for name in result.metrics if str(name).startswith(start)]

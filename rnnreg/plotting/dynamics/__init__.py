@@ -1,0 +1,1 @@
+"""Figures of a recurrence as a map of states; public in `rnnreg.plotting`."""

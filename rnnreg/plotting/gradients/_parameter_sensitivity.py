@@ -1,0 +1,65 @@
+"""How far the last state moves with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnnreg.diagnostics import ParameterSensitivity
+from rnnreg.plotting._axes import legend_above, log_or_decades, steps_back
+from rnnreg.plotting._inputs import by_label
+from rnnreg.plotting._style import canvas, nth_color
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def parameter_sensitivity(
+    found: ParameterSensitivity | Mapping[str, ParameterSensitivity], *, ax: Axes | None = None
+) -> Axes:
+    """‖∂h_T/∂W‖_F, W moved in the last ℓ steps, beside ‖∂h_T/∂h_{T−ℓ}‖_F (dashed): geometric means of trajectories.
+
+    Args:
+      found: one, or several by label, from `rr.diagnostics.parameter_sensitivity`.
+      ax: where to draw.
+
+    Returns:
+      The axes.
+
+    Raises:
+      ValueError: another record, or none.
+
+    >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
+    >>> step = lambda W, state, x: state @ W
+    >>> found = rr.diagnostics.parameter_sensitivity(step, jnp.eye(2), jnp.zeros((1, 4, 0)), state=jnp.ones((1, 2)),
+    ...     weights=None)
+    >>> ax = parameter_sensitivity(found)
+    >>> [line.get_label() for line in ax.lines]
+    ['‖∂h$_T$/∂W‖$_F$, W moved in the last ℓ steps', '‖∂h$_T$/∂h$_{T−ℓ}$‖$_F$']
+    >>> matplotlib.pyplot.close(ax.figure)
+    """
+    several = by_label(found, ParameterSensitivity)
+    with canvas(ax) as ax:
+        curves = {
+            label: [
+                np.where(np.isfinite(logs), logs, np.nan).mean(axis=0)
+                for logs in (np.asarray(record.log_parameters), np.asarray(record.log_state))
+            ]
+            for label, record in several.items()
+        }
+        draw = log_or_decades(
+            ax, np.concatenate([curve for pair in curves.values() for curve in pair])
+        )
+        for place, (label, (parameters, state)) in enumerate(curves.items()):
+            color, lags = nth_color(place), np.asarray(several[label].lags)
+            names = ("‖∂h$_T$/∂W‖$_F$, W moved in the last ℓ steps", "‖∂h$_T$/∂h$_{T−ℓ}$‖$_F$")
+            if label:
+                names = (f"{label}: ∂h$_T$/∂W", f"{label}: ∂h$_T$/∂h$_{{T−ℓ}}$")
+            ax.plot(lags, draw(parameters), color=color, label=names[0])
+            ax.plot(lags, draw(state), color=color, linestyle="--", label=names[1])
+        steps_back(ax)
+        ax.set_ylabel("Frobenius norm")
+        legend_above(ax)
+    return ax

@@ -1,0 +1,162 @@
+"""What is checked of the settings, the hyperparameters and the data of a run, before anything compiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from rnnreg._checks import is_count
+from rnnreg.data import Batch, Split, check_batch
+from rnnreg.networks import Network
+from rnnreg.penalties import NEEDS, Penalty
+from rnnreg.training._segments import as_segment_steps, check_segments, check_targets
+from rnnreg.training._settings import Settings, as_hyper
+from rnnreg.training._track import Track
+
+
+def checked(settings: Settings) -> Settings:
+    """The settings with their defaults filled in.
+
+    Raises:
+      ValueError: one of them is out of range.
+    """
+    _check_counts(settings)
+    record_every = _stride(settings)
+    _check_functions(settings)
+    penalties, metrics = settings.penalties, settings.metrics
+    if penalties is not None and not isinstance(penalties, Mapping):
+        raise ValueError(
+            'penalties must be a dict by name, such as {"l2": rr.penalties.l2()}; got '
+            f"{type(penalties).__name__}."
+        )
+    for name in metrics or {}:
+        _check_metric_name(name)
+    for name, penalty in (penalties or {}).items():
+        _check_penalty(name, penalty)
+    segment_steps = as_segment_steps(settings.segment_steps)
+    if isinstance(settings.net, Network):  # else when the function of hyper has made it
+        check_segments(settings.net, segment_steps)
+    return settings._replace(
+        penalties=dict(penalties or {}),
+        num_epochs=int(settings.num_epochs),
+        batch_size=None if settings.batch_size is None else int(settings.batch_size),
+        patience=None if settings.patience is None else int(settings.patience),
+        record_every=int(record_every),
+        metrics=dict(metrics or {}),
+        track={name: _as_track(name, given) for name, given in (settings.track or {}).items()},
+        segment_steps=segment_steps,
+    )
+
+
+def _check_counts(settings: Settings) -> None:
+    for name in ("num_epochs", "batch_size", "patience"):
+        value = getattr(settings, name)
+        if not is_count(value) and (name == "num_epochs" or value is not None):
+            raise ValueError(f"{name} must be a positive int; got {value!r}.")
+
+
+def _stride(settings: Settings) -> int:
+    """Epochs between two records: as asked, or the least that gives at most 50 records."""
+    num_epochs, stride = settings.num_epochs, settings.record_every
+    if stride is None:
+        divisors = (d for d in range(1, num_epochs + 1) if num_epochs % d == 0)
+        stride = next(d for d in divisors if num_epochs // d <= 50)
+    if not is_count(stride) or num_epochs % stride:
+        raise ValueError(
+            f"record_every must be a positive int that divides num_epochs={num_epochs}; got {stride!r}."
+        )
+    return stride
+
+
+def _check_functions(settings: Settings) -> None:
+    import optax
+
+    loss, optimizer = settings.loss, settings.optimizer
+    if not callable(loss):
+        raise ValueError(
+            f"loss must be a function such as rr.losses.squared_error('mean'); got {loss!r}."
+        )
+    if not callable(optimizer) and not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(
+            "optimizer must be an optax transformation or a function of hyper that returns one; got "
+            f"{optimizer!r}."
+        )
+
+
+def _check_metric_name(name: Any) -> None:
+    if name == "loss" or not str(name).isidentifier():
+        raise ValueError(
+            f"metrics may not be named {name!r}: 'loss' is the data loss itself, and a name is a word of letters, "
+            "digits and _."
+        )
+
+
+def _check_penalty(name: Any, penalty: Any) -> None:
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"{name!r} cannot name a penalty: use a word of letters, digits and _; its λ has the same name."
+        )
+    if not isinstance(penalty, Penalty):
+        raise ValueError(
+            f"penalties[{name!r}] must be a Penalty such as rr.penalties.l2(); got {penalty!r}. Its λ comes "
+            "from hyper."
+        )
+    if not penalty.needs <= NEEDS:
+        raise ValueError(
+            f"penalties[{name!r}] needs {sorted(penalty.needs - NEEDS)[0]!r}; a penalty may need "
+            f"{sorted(NEEDS)}."
+        )
+
+
+def _as_track(name: str, given: Any) -> Track:
+    """What is tracked under a name; a plain function has axes without names."""
+    track = given if isinstance(given, Track) else Track(given)
+    if not str(name).isidentifier() or not callable(track.function):
+        raise ValueError(
+            "track must be a dict of functions of (net, params, batch) by a word, such as {'flow': "
+            f"rr.diagnostics.track_gradient_flow(loss)}}; got {name!r}: {given!r}."
+        )
+    return track
+
+
+def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
+    """Raises where a penalty has no λ, or where a concrete λ is negative or not finite."""
+    for name in settings.penalties:
+        lam = as_hyper(hyper)[name]
+        if isinstance(lam, jax.core.Tracer):
+            continue
+        values = np.asarray(lam, dtype=np.float64)  # NumPy: jnp would trace a constant inside jit
+        if not np.isfinite(values).all() or (values < 0).any():
+            raise ValueError(f"λ must be finite and not negative; got {name}={lam}.")
+
+
+def check_update(hyper: Any, batch: Any) -> None:
+    """Raises if an update is called with its arguments in another order, or without a batch."""
+    if isinstance(batch, Batch) and not isinstance(hyper, (Batch, Split)):
+        return
+    raise ValueError(
+        "an update is called as update(state, hyper, batch), with a dict of hyperparameters and then a Batch; got "
+        f"hyper of type {type(hyper).__name__} and batch of type {type(batch).__name__}."
+    )
+
+
+def check_data(settings: Settings, data: Split) -> None:
+    """Raises where the data cannot be trained on with these settings."""
+    check_batch(data.train, name="data.train")
+    check_targets(data.train, settings.segment_steps, name="data.train")
+    if data.validation is not None:
+        check_batch(data.validation, name="data.validation")
+    num_rows = data.train.xs.shape[0]
+    if settings.batch_size is not None and settings.batch_size > num_rows:
+        raise ValueError(
+            f"batch_size={settings.batch_size} is larger than the {num_rows} training rows; use a smaller one, "
+            "or batch_size=None for all rows at once."
+        )
+    if data.validation is None and (settings.keep_best or settings.patience is not None):
+        raise ValueError(
+            "keep_best and patience score a validation set, and the data has none; give Split(validation=…), "
+            "or folds in a sweep."
+        )

@@ -1,0 +1,87 @@
+"""Epochs of minibatches, and the scan over records that a run is."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.data import Batch, Split, scale_batch, take_rows
+from rnnreg.training._measure import measure, track
+from rnnreg.training._records import TrainState, note_best
+from rnnreg.training._settings import Hyper, Settings, network_of
+from rnnreg.training._update import update_minibatch
+
+
+def advance(
+    settings: Settings, state: TrainState, hyper: Hyper, data: Split, num_epochs: int
+) -> tuple[TrainState, dict[str, Array]]:
+    """The state after so many epochs, and the history of their records; one scan."""
+    stride = settings.record_every
+    if num_epochs < 1 or num_epochs % stride:
+        raise ValueError(
+            f"advance goes on by a positive multiple of record_every={stride} epochs; got num_epochs={num_epochs}."
+        )
+    batch = scale_batch(data.train, data.scaling)
+
+    def run(state):
+        state, norms = jax.lax.scan(
+            lambda state, _: epoch(settings, state, hyper, batch, data.epoch_rows),
+            state,
+            length=stride,
+        )
+        return state, norms[-1]
+
+    def skip(state):
+        return state, jnp.full((), jnp.nan, norm_dtype)
+
+    norm_dtype = jax.eval_shape(run, state)[1].dtype
+
+    def record(state, _):
+        stopped = state.diverged_at >= 0
+        if settings.patience is not None:
+            stopped |= state.stalled >= settings.patience
+        state, gradient_norm = jax.lax.cond(stopped, skip, run, state)
+        values, _ = measure(settings, state.params, state.penalty_state, hyper, data)
+        net = network_of(settings, hyper)
+        values |= track(settings, net, state.params, batch, taken=set(values))
+        if state.best:
+            state = note_best(state, values["val_loss"], stopped)
+        return state, values | {"gradient_norm": gradient_norm}
+
+    return jax.lax.scan(record, state, length=num_epochs // stride)
+
+
+def epoch(
+    settings: Settings, state: TrainState, hyper: Hyper, batch: Batch, epoch_rows: int | None
+) -> tuple[TrainState, Array]:
+    """The state after one pass over the rows, and the gradient norm of its last update."""
+    if settings.batch_size is None:
+        state, norm = update_minibatch(settings, state, hyper, batch)
+        return state._replace(epoch=state.epoch + 1), norm
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.epoch)
+    rows = order_rows(key, batch, settings.batch_size, epoch_rows)
+
+    def step(state, rows):
+        return update_minibatch(settings, state, hyper, take_rows(batch, rows))
+
+    state, norms = jax.lax.scan(step, state, rows)
+    return state._replace(epoch=state.epoch + 1), norms[-1]
+
+
+def order_rows(key: Array, batch: Batch, batch_size: int, epoch_rows: int | None) -> Array:
+    """`[minibatches, batch_size]` row numbers in a fresh order, the last minibatch filled up from its start.
+
+    >>> rows = order_rows(jax.random.key(0), Batch(jnp.zeros((5, 1, 1)), jnp.zeros((5, 1))), 3, None)
+    >>> rows.shape, sorted(rows.reshape(-1)[:5].tolist()), bool(rows[1, 2] == rows[0, 0])
+    ((2, 3), [0, 1, 2, 3, 4], True)
+    """
+    num_rows = batch.xs.shape[0]
+    num_batches = -(-(epoch_rows or num_rows) // batch_size)
+    draws = jax.random.uniform(key, (num_rows,))
+    count = num_rows
+    if batch.weights is not None:  # padding rows come last in the order, and are never reached
+        draws = jnp.where(batch.weights > 0, draws, jnp.inf)
+        count = jnp.sum(batch.weights > 0)
+    positions = jnp.arange(num_batches * batch_size) % count
+    return jnp.argsort(draws)[positions].reshape(num_batches, batch_size)

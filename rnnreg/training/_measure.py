@@ -1,0 +1,89 @@
+"""What is recorded of a run: losses, scores, penalties, norms, and what is tracked."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg._linalg import sigma_max, square_blocks
+from rnnreg._tree import leaf_name, leaf_paths
+from rnnreg.data import Batch, Split, scale_batch, unscale_outputs
+from rnnreg.networks import Network
+from rnnreg.objective import make_objective
+from rnnreg.training._gradients import row_weights
+from rnnreg.training._records import Params, Run, TrainState
+from rnnreg.training._settings import Hyper, Settings, network_of
+
+
+def measure(
+    settings: Settings, params: Params, penalty_state: dict[str, Any], hyper: Hyper, data: Split
+) -> tuple[dict[str, Array], Any]:
+    """Everything that is recorded by name, and the outputs on the validation rows (None without any)."""
+    net = network_of(settings, hyper)
+    objective = make_objective(net, settings.loss, settings.penalties)
+    seen = scale_batch(data.train, data.scaling)
+    _, (parts, _) = objective(params, hyper, seen, penalty_state, key=None, train=False)
+    outputs = unscale_outputs(parts.outputs, data.scaling)
+    values = _scores(settings, outputs, data.train, "train")
+    values |= {f"penalty_{name}": value for name, value in parts.penalties.items()}
+    predictions = None
+    if data.validation is not None:
+        seen = scale_batch(data.validation, data.scaling)
+        predictions = net.apply(params, seen.xs, mask=seen.mask).outputs
+        predictions = unscale_outputs(predictions, data.scaling)
+        values |= _scores(settings, predictions, data.validation, "val")
+    return values | _norms(params), predictions
+
+
+def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> Run:
+    """The run that ends in a state, without its history."""
+    params = state.best.params if settings.keep_best else state.params
+    values, predictions = measure(settings, params, state.penalty_state, hyper, data)
+    diverged = state.diverged_at >= 0
+    return Run(
+        params=params,
+        history={},
+        metrics={name: jnp.where(diverged, jnp.nan, value) for name, value in values.items()},
+        predictions=predictions,
+        diverged_at=state.diverged_at,
+        num_updates=state.step,
+    )
+
+
+def track(
+    settings: Settings, net: Network, params: Params, batch: Batch, *, taken: Container[str]
+) -> dict[str, Array]:
+    """What is tracked, by path; a lone array goes by its name."""
+    found: dict[str, Array] = {}
+    for name, entry in settings.track.items():
+        for path, leaf in leaf_paths(entry.function(net, params, batch)).items():
+            found[f"{name}/{path}" if path else name] = jnp.asarray(leaf)
+        if any(one in taken or one == "gradient_norm" for one in (name, *found)):
+            raise ValueError(f"track may not be named {name!r}, which is recorded already.")
+    return found
+
+
+def _scores(settings: Settings, outputs: Array, batch: Batch, prefix: str) -> dict[str, Array]:
+    """Loss and further metrics of outputs in the units of the split's arrays; NaN if no row counts."""
+    nothing = ~jnp.any(row_weights(batch) > 0)
+    functions = {"loss": settings.loss, **settings.metrics}
+    return {
+        f"{prefix}_{name}": jnp.where(
+            nothing, jnp.nan, function(outputs, batch.ys, batch.mask, batch.weights)
+        )
+        for name, function in functions.items()
+    }
+
+
+def _norms(params: Params) -> dict[str, Array]:
+    """‖W_hh‖_F and the largest σ_max over the gate blocks, for every W_hh."""
+    values = {}
+    for path, leaf in leaf_paths(params).items():
+        if leaf_name(path) == "W_hh":
+            values[f"norm/{path}"] = jnp.sqrt(jnp.sum(jnp.square(leaf)))
+            values[f"sigma_max/{path}"] = jnp.max(jax.vmap(sigma_max)(square_blocks(leaf)))
+    return values

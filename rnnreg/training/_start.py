@@ -1,0 +1,69 @@
+"""The state that a run starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg._tree import leaf_paths
+from rnnreg.data import Split
+from rnnreg.networks import weight_paths
+from rnnreg.training._checks import check_data, check_hyper
+from rnnreg.training._records import Best, Params, TrainState
+from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
+
+
+def start(
+    settings: Settings, hyper: Hyper, data: Split, *, key: Array, params: Any = None
+) -> TrainState:
+    """The state before the first update: parameters drawn from the key, or those given."""
+    check_data(settings, data)
+    check_hyper(settings, hyper)
+    optimizer = optimizer_of(settings, hyper)
+    key_params, key_run = jax.random.split(key)
+    xs = data.train.xs
+    real = jnp.issubdtype(xs.dtype, jnp.floating)
+    dtype = jnp.promote_types(xs.dtype, jnp.float32) if real else jnp.result_type(float)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy's float64 where x64 is off
+
+    def draw(key):
+        return network_of(settings, hyper).init(key, xs.shape[-1] if real else None, dtype=dtype)
+
+    params = (
+        draw(key_params) if params is None else _given(params, jax.eval_shape(draw, key_params))
+    )
+    weights = weight_paths(network_of(settings, hyper), params)
+    for penalty in settings.penalties.values():
+        penalty.covers(
+            params, weights
+        )  # a pattern that covers nothing is an error before anything compiles
+    best = ()
+    if settings.keep_best or settings.patience is not None:
+        infinite = jnp.asarray(jnp.inf, jnp.promote_types(dtype, jnp.float32))
+        best = Best(params, infinite, jnp.int32(0))
+    return TrainState(
+        params=params,
+        opt_state=optimizer.init(params),
+        penalty_state={name: penalty.init(params) for name, penalty in settings.penalties.items()},
+        key=key_run,
+        step=jnp.int32(0),
+        epoch=jnp.int32(0),
+        diverged_at=jnp.int32(-1),
+        best=best,
+        stalled=jnp.int32(0),
+    )
+
+
+def _given(params: Any, wanted: Any) -> Params:
+    """The given parameters in the dtypes of the run; raises if they are those of another network."""
+    shapes = {path: jnp.shape(leaf) for path, leaf in leaf_paths(params).items()}
+    own = {path: leaf.shape for path, leaf in leaf_paths(wanted).items()}
+    if shapes != own or jax.tree.structure(params) != jax.tree.structure(wanted):
+        raise ValueError(
+            f"params must be a tree of this network's parameters, with the shapes {own}; got {shapes}. "
+            "train.network(hyper).init(key, input_size) makes one."
+        )
+    return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, wanted)

@@ -1,0 +1,100 @@
+"""One update of a run, and the updates of one minibatch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg.data import Batch
+from rnnreg.objective import make_objective
+from rnnreg.training._gradients import Gradients, gradients_of, split_gradients_of
+from rnnreg.training._records import Params, TrainInfo, TrainState, select
+from rnnreg.training._segments import update_segments
+from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
+
+
+def update(
+    settings: Settings,
+    state: TrainState,
+    hyper: Hyper,
+    batch: Batch,
+    *,
+    network_state: dict[str, Any] | None = None,
+    fresh: Array | None = None,
+) -> tuple[TrainState, TrainInfo]:
+    """The state after one update, which is applied only if everything in it is finite."""
+    objective = make_objective(network_of(settings, hyper), settings.loss, settings.penalties)
+    key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
+    arguments = (hyper, batch, state.penalty_state)
+    options = {"key": key, "network_state": network_state, "fresh": fresh}
+    if settings.devices is None:
+        found = gradients_of(objective, state.params, *arguments, **options)
+    else:
+        found = split_gradients_of(
+            objective, state.params, *arguments, devices=settings.devices, **options
+        )
+
+    def total_of(params):  # for optimisers that search along a line
+        return objective(params, *arguments, train=True, **options)[0]
+
+    params, opt_state = _moved(settings, state, hyper, found, total_of)
+    gradient_norm, finite = _check(found, params)
+    new = state._replace(
+        params=params,
+        opt_state=opt_state,
+        penalty_state=found.penalty_state,
+        step=state.step + 1,
+    )
+    running = state.diverged_at < 0
+    kept = select(finite & running, new, state)
+    diverged_at = jnp.where(running & ~finite, state.step, state.diverged_at)
+    info = TrainInfo(
+        found.total, found.data_loss, found.penalties, gradient_norm, finite, found.network_state
+    )
+    return kept._replace(diverged_at=diverged_at), info
+
+
+def update_minibatch(
+    settings: Settings, state: TrainState, hyper: Hyper, batch: Batch
+) -> tuple[TrainState, Array]:
+    """The state after the updates of one minibatch, one for each segment; and the gradient norm of the last."""
+    length = settings.segment_steps
+    if length is None or length >= batch.xs.shape[1]:
+        state, info = update(settings, state, hyper, batch)
+        return state, info.gradient_norm
+
+    def update_segment(state, segment, **start):
+        return update(settings, state, hyper, segment, **start)
+
+    net = network_of(settings, hyper)
+    return update_segments(update_segment, net, state, batch, length=length)
+
+
+def _moved(
+    settings: Settings, state: TrainState, hyper: Hyper, found: Gradients, total_of: Any
+) -> tuple[Params, Any]:
+    """The parameters after a step of the optimiser, and the optimiser's state."""
+    import optax
+
+    updates, opt_state = optimizer_of(settings, hyper).update(
+        found.gradients,
+        state.opt_state,
+        state.params,
+        value=found.total,
+        grad=found.gradients,
+        value_fn=total_of,
+    )
+    params: Any = optax.apply_updates(state.params, updates)
+    return params, opt_state
+
+
+def _check(found: Gradients, params: Params) -> tuple[Array, Array]:
+    """The norm of the gradient, and whether loss, gradient and the new parameters are finite."""
+    import optax
+
+    norm = optax.tree.norm(found.gradients)  # overflows before the optimiser's squares do
+    every = jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]).all()
+    return norm, jnp.isfinite(found.total) & jnp.isfinite(norm) & every
