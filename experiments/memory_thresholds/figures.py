@@ -282,7 +282,9 @@ def control_figure(controls: Controls) -> Any:
         size, ratios = (7.6, 0.28 * len(names) + 1.5), {"width_ratios": (1.3, 1)}
         figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, gridspec_kw=ratios)
         shifts = np.linspace(-0.15, 0.15, len(steps)) if len(steps) > 1 else [0.0]
-        for shift, T, colour, marker in zip(shifts, steps, (COLORS.blue, COLORS.vermillion), "os", strict=False):
+        for shift, T, colour, marker in zip(
+            shifts, steps, (COLORS.blue, COLORS.vermillion), "os", strict=False
+        ):
             left.plot([], [], marker, color=colour, label=f"T = {T}")
             for y, name in enumerate(names):
                 one = controls.cold[name][T]

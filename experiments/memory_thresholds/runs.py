@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -103,9 +103,7 @@ def warm_paths(
 
     shared = (recall_batch(num_steps, num_bits=variant.num_bits), jnp.asarray(ladder, jnp.float32))
     lanes = {"seed": np.arange(seeds, dtype=np.uint32)}
-    found = rr.lanes.map_lanes(
-        follow, lanes, shared=shared, plan="one_by_one", lane_seconds=10.0
-    )
+    found = rr.lanes.map_lanes(follow, lanes, shared=shared, plan="one_by_one", lane_seconds=10.0)
     dataset = xr.Dataset(
         {name: both_ways(leaf) for name, leaf in found.items()},
         {"way": ["up", "down"], "l2": lams, "seed": lanes["seed"]},
