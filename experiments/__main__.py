@@ -13,7 +13,7 @@ from typing import Literal
 
 import tyro
 
-from experiments._report import text_table
+from experiments._harness import text_table
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,28 @@ class Arguments:
 def discover(folder: Path) -> dict[str, str]:
     """{name: first line of its docstring} of the experiments in a folder.
 
-    An experiment is a module that defines `main` and a class `Config`, and whose name does not
-    begin with an underscore. Modules are parsed and not imported: listing is quick and cannot fail
+    An experiment is a module, or a package in its `__init__` and `__main__`, that has a `main` and a `Config`, and
+    whose name does not begin with an underscore. Files are parsed and not imported: listing is quick and cannot fail
     on a peer that is missing.
     """
     found = {}
-    for path in sorted(folder.glob("*.py")):
-        if path.name.startswith("_"):
-            continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        defined = {
-            node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
-        }
-        if {"main", "Config"} <= defined:
-            found[path.stem] = (ast.get_docstring(tree) or "").partition("\n")[0]
+    for path in sorted(folder.iterdir()):
+        files = [path] if path.suffix == ".py" else [path / "__init__.py", path / "__main__.py"]
+        trees = [ast.parse(file.read_text("utf-8")) for file in files if file.exists()]
+        defined = {name for tree in trees for node in tree.body for name in _names(node)}
+        if {"main", "Config"} <= defined and not path.name.startswith("_"):
+            about = next(filter(None, map(ast.get_docstring, trees)), "")
+            found[path.stem] = about.partition("\n")[0]
     return found
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """What a statement of a module defines or imports."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, ast.ImportFrom):
+        return [alias.asname or alias.name for alias in node.names]
+    return []
 
 
 def run(name: str, preset: str) -> tuple[int, list[str]]:

@@ -8,15 +8,15 @@ A = W − Wᵀ − γI with eigenvalues −γ ± iω that is at most 1 only for 
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, Report, run, text_table
 from rnnreg.plotting import title_above
 
 EPSILON, OMEGA, GAMMA = 0.1, 2.0, 0.15
@@ -40,17 +40,13 @@ RADII = dict(
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the antisymmetric network."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     num_steps: int = 50
     """Steps of the figure."""
     long_steps: int = 2000
     """Steps until the ring is looked at."""
-    out: Path = Path("results/antisymmetric")
-    """Where the figure and summary.json go."""
 
 
 PRESETS = {"quick": {}, "full": {}}
@@ -81,15 +77,13 @@ def at_origin(A) -> rr.diagnostics.Spectrum:
     )
 
 
-def main(config: Config) -> None:
-    """Runs the four matrices, looks for the stable γ and at the ring, writes the figure and the summary."""
-    rr.compilation_cache()
-    with jax.enable_x64(True):
-        spectra = {name: at_origin(A) for name, A in MATRICES.items()}
-        paths = {name: trajectories(A, config.num_steps) for name, A in MATRICES.items()}
-        threshold = _stable_from()
-        ring = trajectories(MATRICES["antisymmetric − .15 I"], config.long_steps)
-        exponents = _exponents(config)
+def main(config: Config) -> Report:
+    """Runs the four matrices, looks for the stable γ and at the ring."""
+    spectra = {name: at_origin(A) for name, A in MATRICES.items()}
+    paths = {name: trajectories(A, config.num_steps) for name, A in MATRICES.items()}
+    threshold = _stable_from()
+    ring = trajectories(MATRICES["antisymmetric − .15 I"], config.long_steps)
+    exponents = _exponents(config)
     multipliers = {name: float(found.rho[0, 0]) for name, found in spectra.items()}
     radii = {name: np.linalg.norm(path[:, -1], axis=-1) for name, path in paths.items()}
     last = np.linalg.norm(ring[:, -config.long_steps // 5 :], axis=-1)
@@ -97,27 +91,25 @@ def main(config: Config) -> None:
         (name, f"{multipliers[name]:.4f}", *(f"{radius:.3f}" for radius in radii[name]))
         for name in MATRICES
     ]
-    print(text_table(("A", "|1 + ελ|", *(f"from {start}" for start in STARTS)), rows))
-    print(f"the origin is stable from γ = {threshold:.4f} on")
-    print(
-        f"γ = .15, the last fifth of {config.long_steps} steps: radius {last.min():.4f} to {last.max():.4f}"
-    )
-    for name, found in exponents.items():
-        print(
-            f"Lyapunov exponents, {name}: {found.exponents[0, 0]:.5f}, {found.exponents[0, 1]:.5f} nats a step"
-        )
-    claims = _claims(config, multipliers, radii, threshold, last, exponents)
-    print(claims_table(claims))
-    _figure(config, paths, ring, last, spectra, multipliers)
+    lines = [
+        text_table(("A", "|1 + ελ|", *(f"from {start}" for start in STARTS)), rows),
+        f"the origin is stable from γ = {threshold:.4f} on",
+        f"γ = .15, the last fifth of {config.long_steps} steps: radius {last.min():.4f} to {last.max():.4f}",
+        *(
+            f"Lyapunov exponents, {name}: {found[0]:.5f}, {found[1]:.5f} nats a step"
+            for name, found in exponents.items()
+        ),
+    ]
     summary = {
-        "config": config,
         "multipliers": multipliers,
         "radii": radii,
         "stable_from": threshold,
         "ring": {"smallest": last.min(), "largest": last.max()},
-        "lyapunov": {name: found.exponents[0] for name, found in exponents.items()},
+        "lyapunov": exponents,
     }
-    write_summary(config.out, summary, claims)
+    claims = _claims(config, multipliers, radii, threshold, last, exponents)
+    figure = _figure(config, paths, ring, last, spectra, multipliers)
+    return Report(summary, claims, "\n".join(lines), {"antisymmetric": figure})
 
 
 def _stable_from() -> float:
@@ -142,79 +134,64 @@ def _exponents(config: Config):
             jnp.zeros((1, 5 * config.long_steps, 0)),
             state=jnp.array(STARTS[:1]),
             discard=config.long_steps,
-        )
+        ).exponents[0]
     return found
 
 
 def _claims(config: Config, multipliers, radii, threshold, last, exponents) -> list[Claim]:
-    figure = "Chang et al. 2019, Fig. 1"
+    figure, iterated = "Chang et al. 2019, Fig. 1", "iterated beforehand"
     claims = [
         Claim.close(
             f"|1 + ελ| at the origin, {name}",
-            source=figure + ", closed form",
-            expected=expected,
+            expected,
+            multipliers[name],
+            source=f"{figure}, closed form",
             tolerance=5e-5,
-            measured=multipliers[name],
         )
         for name, expected in MULTIPLIERS.items()
     ]
     claims += [
         Claim.close(
             f"radius after {config.num_steps} steps from {start}, {name}",
-            source=figure + ", iterated beforehand",
-            expected=expected,
+            expected,
+            measured,
+            source=f"{figure}, {iterated}",
             tolerance=0.005 if expected > 2 else 5e-4,  # as printed: three digits
-            measured=float(measured),
         )
         for name in MATRICES
         for start, expected, measured in zip(STARTS, RADII[name], radii[name], strict=True)
     ]
+    stable = "smallest γ with a stable origin"
+    least = "smallest radius of the ring at γ = .15 (.57 in two digits)"
+    most = "largest radius of the ring at γ = .15 (.60 in two digits)"
+    on_the_ring = "largest Lyapunov exponent on the ring"
     return [
         *claims,
+        Claim.close(stable, 0.2020, threshold, source="γ ≥ ε(γ² + ω²)/2", tolerance=5e-5),
+        Claim.at_least(least, 0.565, last.min(), source=iterated),
+        Claim.at_most(most, 0.605, last.max(), source=iterated),
         Claim.close(
-            "smallest γ with a stable origin",
-            source="γ ≥ ε(γ² + ω²)/2",
-            expected=0.2020,
-            tolerance=5e-5,
-            measured=threshold,
-        ),
-        Claim.at_least(
-            "smallest radius of the ring at γ = .15 (.57 in two digits)",
-            source="iterated beforehand",
-            expected=0.565,
-            measured=float(last.min()),
-        ),
-        Claim.at_most(
-            "largest radius of the ring at γ = .15 (.60 in two digits)",
-            source="iterated beforehand",
-            expected=0.605,
-            measured=float(last.max()),
-        ),
-        Claim.close(
-            "largest Lyapunov exponent on the ring",
+            on_the_ring,
+            0.0,
+            exponents["γ = 0.15"][0],
             source="an invariant curve: 0",
-            expected=0.0,
             tolerance=1e-3,
-            measured=float(exponents["γ = 0.15"].exponents[0, 0]),
         ),
     ]
 
 
-def _figure(config: Config, paths, ring, last, spectra, multipliers) -> None:
-    import matplotlib.pyplot as plt
-
-    with rr.plotting.style():
-        figure, axes = plt.subplots(2, 3, figsize=(10.8, 7.4))
-        figure.suptitle(f"h ← h + .1 tanh(A h), {config.num_steps} steps; circles: starts")
-        panels = axes.ravel()
-        for ax, (name, path), letter in zip(panels, paths.items(), "abcd", strict=False):
-            _draw(ax, path, f"({letter}) {name}, |1 + ελ| = {multipliers[name]:.4f}")
-        ends = f"radius {last.min():.2f} to {last.max():.2f}"
-        title = f"(e) γ = .15, {config.long_steps} steps: {ends}"
-        _draw(panels[4], ring, title, linewidth=0.3, marker="")
-        rr.plotting.eigenvalue_cloud(spectra, ax=panels[5])
-        title_above(panels[5], "(f) eigenvalues 1 + ελ of a step at h = 0")
-        rr.plotting.save(figure, config.out / "antisymmetric", close=True)
+def _figure(config: Config, paths, ring, last, spectra, multipliers) -> Figure:
+    figure, axes = plt.subplots(2, 3, figsize=(10.8, 7.4))
+    figure.suptitle(f"h ← h + .1 tanh(A h), {config.num_steps} steps; circles: starts")
+    panels = axes.ravel()
+    for ax, (name, path), letter in zip(panels, paths.items(), "abcd", strict=False):
+        _draw(ax, path, f"({letter}) {name}, |1 + ελ| = {multipliers[name]:.4f}")
+    ends = f"radius {last.min():.2f} to {last.max():.2f}"
+    title = f"(e) γ = .15, {config.long_steps} steps: {ends}"
+    _draw(panels[4], ring, title, linewidth=0.3, marker="")
+    rr.plotting.eigenvalue_cloud(spectra, ax=panels[5])
+    title_above(panels[5], "(f) eigenvalues 1 + ελ of a step at h = 0")
+    return figure
 
 
 def _draw(ax, path, title: str, **look) -> None:
@@ -223,9 +200,8 @@ def _draw(ax, path, title: str, **look) -> None:
         ax.plot(*row[0], "o", color=color, markersize=5, markerfacecolor="white")
     ax.set_title(title, loc="left")
     ax.set_aspect("equal", adjustable="datalim")
-    ax.set_xlabel("h$_1$")
-    ax.set_ylabel("h$_2$")
+    ax.set(xlabel="h$_1$", ylabel="h$_2$")
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS, x64=True)

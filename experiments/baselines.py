@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, Report, format_table, run
+from rnnreg.plotting import COLORS
 from rnnreg.tasks import Task
 
 ORIGIN = "derived here; rnnreg.tasks"
@@ -34,15 +36,20 @@ SOURCES = {  # of a task's loss, and of a score by itself
     },
 }
 FOLKLORE = 0.1767  # of the adding problem: Bai, Kolter & Koltun 2018 and those who copied it
+COLUMNS = {
+    "task": "{task}",
+    "score": "{metric}",
+    "closed form": "{exact:.5f}",
+    "measured ± SE": "{mean:.5f} ± {error:.5f}",
+    "rows": "{rows:,}",
+}
 SCALES_MEASURED = ("lorenz", "mackey-glass", "narma-10")  # baselines of 1 to within .01
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the baselines."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     num_rows: int = 2_000_000
     """Rows of each of the two samples, where a row is short."""
     max_numbers: float = 4e7
@@ -53,8 +60,6 @@ class Config:
     """Delays of copying."""
     seed: int = 0
     """Of all samples."""
-    out: Path = Path("results/baselines")
-    """Where the figure and summary.json go."""
 
 
 PRESETS = {
@@ -115,9 +120,8 @@ class Score(NamedTuple):
         return 4 * self.error + 2 * self.excess + 1e-6
 
 
-def main(config: Config) -> None:
-    """Samples, fits, scores; prints the table and writes figure and summary."""
-    rr.compilation_cache()
+def main(config: Config) -> Report:
+    """Samples, fits, scores."""
     key = jax.random.key(config.seed)
     tasks = cases(config)
     scores = {
@@ -125,29 +129,18 @@ def main(config: Config) -> None:
         for place, (name, task) in enumerate(tasks.items())
     }
     rows = [
-        (
-            name,
-            metric,
-            f"{tasks[name].baseline[metric]:.5f}",
-            f"{score.mean:.5f} ± {score.error:.5f}",
-            f"{score.rows:,}",
-        )
+        {"task": name, "metric": metric, "exact": tasks[name].baseline[metric], **score._asdict()}
         for name, by_metric in scores.items()
         for metric, score in by_metric.items()
     ]
-    print(text_table(("task", "score", "closed form", "measured ± SE", "rows"), rows))
-
     criteria = product_criteria(jax.random.fold_in(key, len(tasks)), config.num_rows)
     zero = zero_readouts(jax.random.fold_in(key, len(tasks) + 1), config.num_rows)
-    claims = claims_of(tasks, scores, criteria, zero)
-    print(claims_table(claims))
-    figure(config, tasks, scores, criteria)
-    write_summary(
-        config.out,
-        {"config": config, "scores": scores, "multiplication_criteria": criteria},
-        claims,
+    return Report(
+        {"scores": scores, "multiplication_criteria": criteria},
+        claims_of(tasks, scores, criteria, zero),
+        format_table(COLUMNS, rows),
+        {"baselines": figure(tasks, scores, criteria)},
     )
-    print(f"wrote {config.out}/")
 
 
 def blind_scores(task: Task, key: Any, config: Config) -> dict[str, Score]:
@@ -243,19 +236,19 @@ def claims_of(tasks, scores, criteria, zero) -> list[Claim]:
             claims.append(
                 Claim.close(
                     f"{name}: {metric}",
+                    tasks[name].baseline[metric],
+                    score.mean,
                     source=SOURCES.get(f"{name}: {metric}", told if metric == "loss" else ORIGIN),
-                    expected=tasks[name].baseline[metric],
                     tolerance=score.tolerance + slack,
-                    measured=score.mean,
                 )
             )
     loss = scores["adding"]["loss"]
     claims.append(
         Claim.at_least(
             f"adding: standard errors between the measured baseline and the folklore's {FOLKLORE}",
+            10,
+            (FOLKLORE - loss.mean) / loss.error,
             source="derived here; against Bai, Kolter & Koltun 2018",
-            expected=10,
-            measured=(FOLKLORE - loss.mean) / loss.error,
         )
     )
     num_rows = scores["multiplication"]["loss"].rows
@@ -264,123 +257,102 @@ def claims_of(tasks, scores, criteria, zero) -> list[Claim]:
         claims.append(
             Claim.close(
                 f"multiplication: best share within {bound:g} that one constant can have",
+                share,
+                shares.max(),
                 source=ORIGIN,
-                expected=share,
                 tolerance=4 * math.sqrt(share * (1 - share) / num_rows) + 5e-5,
-                measured=float(shares.max()),
             )
         )
         claims.append(
             Claim.close(
                 f"multiplication: that constant, for {bound:g}",
+                best,
+                criteria["guess"][shares.argmax()],
                 source=ORIGIN,
-                expected=best,
                 tolerance=0.0101,  # a step of the grid
-                measured=float(criteria["guess"][shares.argmax()]),
             )
         )
     claims.append(
         Claim.close(
             "adding: a readout of zeros is not the baseline, but 7/6",
+            7 / 6,
+            zero["adding"].mean,
             source=ORIGIN,
-            expected=7 / 6,
             tolerance=zero["adding"].tolerance,
-            measured=zero["adding"].mean,
         )
     )
     claims.append(
         Claim.close(
             "copy: a readout of zeros is not the baseline, but ln 9 (9 classes)",
+            math.log(9),
+            zero["copy"].mean,
             source=ORIGIN,
-            expected=math.log(9),
             tolerance=1e-5,
-            measured=zero["copy"].mean,
         )
     )
     return claims
 
 
-def figure(config: Config, tasks, scores, criteria) -> None:
+def figure(tasks, scores, criteria) -> Figure:
     """Measured over closed form; the baseline of copying against the delay; two criteria of being correct."""
-    import matplotlib
+    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 4.4), width_ratios=(1.15, 1, 1))
+    for ax, letter, title in (
+        (left, "a", "loss of the best constant guess"),
+        (middle, "b", "lines: closed form; dots: measured"),
+        (right, "c", "multiplication: share correct"),
+    ):
+        ax.set_title(f"({letter}) {title}", loc="left")
+    _draw_ratios(left, tasks, scores)
+    _draw_delays(middle, scores)
+    _draw_criteria(right, criteria)
+    return fig
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    from rnnreg.plotting import COLORS
+def _draw_ratios(ax, tasks, scores) -> None:
+    names, quoted = list(scores), 100 * (6 * FOLKLORE - 1)
+    for place, name in enumerate(names):
+        score, exact = scores[name]["loss"], tasks[name].baseline["loss"]
+        ratio, bar = 100 * (score.mean / exact - 1), 100 * score.tolerance / exact
+        ax.errorbar(ratio, place, xerr=bar, fmt="o", color=COLORS[0], ecolor="0.55")
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.plot(quoted, names.index("adding"), "x", color=COLORS[1], markersize=6)
+    ax.annotate(
+        f"often quoted: {FOLKLORE}",
+        (quoted, names.index("adding")),
+        xytext=(0, -14),
+        textcoords="offset points",
+        ha="right",
+        color=COLORS[1],
+        fontsize=8,
+    )
+    ax.set_yticks(range(len(names)), names)
+    ax.invert_yaxis()
+    ax.set_xlabel("measured / closed form − 1 (%), bars ± 4 SE")
 
-    with rr.plotting.style():
-        fig, (left, middle, right) = plt.subplots(
-            1, 3, figsize=(11, 4.4), width_ratios=(1.15, 1, 1)
-        )
-        for ax, letter, title in (
-            (left, "a", "loss of the best constant guess"),
-            (middle, "b", "lines: closed form; dots: measured"),
-            (right, "c", "multiplication: share correct"),
-        ):
-            ax.set_title(f"({letter}) {title}", loc="left")
-        names = list(scores)
-        for place, name in enumerate(names):
-            score, exact = scores[name]["loss"], tasks[name].baseline["loss"]
-            left.errorbar(
-                100 * (score.mean / exact - 1),
-                place,
-                xerr=100 * score.tolerance / exact,
-                fmt="o",
-                color=COLORS[0],
-                ecolor="0.55",
-            )
-        left.axvline(0, color="black", linewidth=0.8)
-        left.plot(
-            100 * (6 * FOLKLORE - 1), names.index("adding"), "x", color=COLORS[1], markersize=6
-        )
-        left.annotate(
-            f"often quoted: {FOLKLORE}",
-            (100 * (6 * FOLKLORE - 1), names.index("adding")),
-            xytext=(0, -14),
-            textcoords="offset points",
-            ha="right",
-            color=COLORS[1],
-            fontsize=8,
-        )
-        left.set_yticks(range(len(names)), names)
-        left.invert_yaxis()
-        left.set_xlabel("measured / closed form − 1 (%), bars ± 4 SE")
 
-        for place, (kind, label) in enumerate(
-            (("copy", "copy, 10 ln 8/(T+20)"), ("memorisation", "memorisation, 10 ln 5/(T+20)"))
-        ):
-            delays = np.array([int(name.split()[1]) for name in names if name.startswith(kind)])
-            symbols = {"copy": 8, "memorisation": 5}[kind]
-            line = np.geomspace(40, 2500, 100)
-            middle.plot(line, 10 * np.log(symbols) / (line + 20), color=COLORS[place], label=label)
-            middle.plot(
-                delays,
-                [scores[f"{kind} {delay}"]["loss"].mean for delay in delays],
-                "o",
-                color=COLORS[place],
-            )
-        middle.set_xscale("log")
-        middle.set_yscale("log")
-        middle.set_xlabel("delay T (steps)")
-        middle.set_ylabel("cross-entropy (nats a step)")
-        middle.legend()
+def _draw_delays(ax, scores) -> None:
+    line = np.geomspace(40, 2500, 100)
+    for color, (kind, symbols) in zip(COLORS, (("copy", 8), ("memorisation", 5)), strict=False):
+        of_kind = {int(n.split()[1]): s["loss"].mean for n, s in scores.items() if kind in n}
+        label = f"{kind}, 10 ln {symbols}/(T+20)"
+        ax.plot(line, 10 * np.log(symbols) / (line + 20), color=color, label=label)
+        ax.plot(list(of_kind), list(of_kind.values()), "o", color=color)
+    ax.set(xscale="log", yscale="log")
+    ax.set(xlabel="delay T (steps)", ylabel="cross-entropy (nats a step)")
+    ax.legend()
 
-        for place, (name, label) in enumerate(
-            (("within_.04", "|error| < .04"), ("within_.2", "error² < .04"))
-        ):
-            right.plot(criteria["guess"], criteria[name], color=COLORS[place], label=label)
-            best = criteria[name].argmax()
-            right.plot(criteria["guess"][best], criteria[name][best], "o", color=COLORS[place])
-        right.axvline(
-            0.25, ymax=0.75, color="0.5", linestyle=":", label="guess with least squared error, ¼"
-        )
-        right.set_xlabel("constant guess of the product")
-        right.set_ylabel("share counted as correct")
-        right.set_ylim(0, 1)
-        right.legend(loc="upper right")
-        rr.plotting.save(fig, config.out / "baselines", close=True)
+
+def _draw_criteria(ax, criteria) -> None:
+    bounds = {"within_.04": "|error| < .04", "within_.2": "error² < .04"}
+    for color, (name, label) in zip(COLORS, bounds.items(), strict=False):
+        ax.plot(criteria["guess"], criteria[name], color=color, label=label)
+        best = criteria[name].argmax()
+        ax.plot(criteria["guess"][best], criteria[name][best], "o", color=color)
+    guess = "guess with least squared error, ¼"
+    ax.axvline(0.25, ymax=0.75, color="0.5", linestyle=":", label=guess)
+    ax.set(xlabel="constant guess of the product", ylabel="share counted as correct", ylim=(0, 1))
+    ax.legend(loc="upper right")
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS)

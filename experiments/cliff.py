@@ -9,16 +9,17 @@ the unit's fixed points appear and vanish as b moves at w = 5.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, write_summary
+from experiments._harness import Claim, Options, Report, run
 from rnnreg.diagnostics import LossSurface
 from rnnreg.plotting import title_above
 
@@ -28,11 +29,9 @@ AT_HALF = 1 / (1 + np.exp(-START))  # σ(½)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the cliff experiment."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     resolution: int = 241
     """Points along each axis of the error surface."""
     num_updates: int = 80
@@ -45,8 +44,6 @@ class Config:
     """(w, b) where both descents start, on the high side of the cliff."""
     num_biases: int = 121
     """Values of b in the bifurcation diagram."""
-    out: Path = Path("results/cliff")
-    """Where figures and summary.json go."""
 
 
 PRESETS = {"quick": {"resolution": 81, "num_biases": 41}, "full": {}}
@@ -176,9 +173,8 @@ def saddle_node(w: float, low: float, high: float) -> float:
     return 0.5 * (low + high)
 
 
-def main(config: Config) -> None:
-    """Measures derivatives and bifurcations, descends, draws."""
-    jax.config.update("jax_enable_x64", True)
+def main(config: Config) -> Report:
+    """Measures derivatives and bifurcations, descends."""
     w = 5.0
     exact, measured = exact_line(w), measured_line(w)
     surfaces = [
@@ -190,31 +186,29 @@ def main(config: Config) -> None:
     steps = {
         name: np.linalg.norm(np.diff(places, axis=0), axis=1) for name, (places, _) in paths.items()
     }
-    for name, (places, errors) in paths.items():
-        print(
-            f"{name}: from (w, b) = ({places[0, 0]:.3f}, {places[0, 1]:.3f}), E = {errors[0]:.4g}, to "
-            f"({places[-1, 0]:.3f}, {places[-1, 1]:.3f}), E = {errors[-1]:.4g}; largest step {steps[name].max():.4g}"
-        )
+    lines = [
+        f"{name}: from (w, b) = ({places[0, 0]:.3f}, {places[0, 1]:.3f}), E = {errors[0]:.4g}, to "
+        f"({places[-1, 0]:.3f}, {places[-1, 1]:.3f}), E = {errors[-1]:.4g}; largest step {steps[name].max():.4g}"
+        for name, (places, errors) in paths.items()
+    ]
     biases = np.linspace(-2.9, -2.1, config.num_biases)
     tables = points_by_bias(w, biases)
-    nodes = {
-        "lower": saddle_node(w, -2.9, -2.5),
-        "upper": saddle_node(w, -2.5, -2.1),
+    nodes = {"lower": saddle_node(w, -2.9, -2.5), "upper": saddle_node(w, -2.5, -2.1)}
+    figures = {
+        "cliff": _draw_cliff(config, exact, surfaces, line, paths),
+        "bifurcation": _draw_bifurcation(biases, tables),
     }
-    claims = _claims(exact, measured, nodes, steps, paths, config)
-    print(claims_table(claims))
-    _draw(config, exact, surfaces, line, paths, biases, tables)
     summary = {
-        "config": config,
         "exact": exact,
         "measured": measured,
         "saddle_nodes": nodes,
-        "steepest_at_w_5": float(np.max(line.gradient_norm)),
+        "steepest_at_w_5": np.max(line.gradient_norm),
         "descent": {
             name: {"places": places, "errors": errors} for name, (places, errors) in paths.items()
         },
     }
-    write_summary(config.out, summary, claims)
+    claims = _claims(exact, measured, nodes, steps, paths, config)
+    return Report(summary, claims, "\n".join(lines), figures)
 
 
 def _claims(exact, measured, nodes, steps, paths, config) -> list[Claim]:
@@ -222,56 +216,56 @@ def _claims(exact, measured, nodes, steps, paths, config) -> list[Claim]:
     claims = [
         Claim.close(
             f"{name} at w = 5 on the line",
+            value,
+            measured[name],
             source=f"{PASCANU}, Fig. 6 (closed form)",
-            expected=value,
             tolerance=tolerance,
-            measured=measured[name],
         )
         for name, (value, tolerance) in printed.items()
     ]
     claims.append(
         Claim.at_most(
             "the same derivatives: largest relative distance to the closed form",
+            1e-6,
+            max(abs(measured[name] / exact[name] - 1) for name in printed),
             source="algebra",
-            expected=1e-6,
-            measured=max(abs(measured[name] / exact[name] - 1) for name in printed),
         )
     )
     for side, value in (("upper", -2.3444), ("lower", -2.6556)):
         claims.append(
             Claim.close(
                 f"{side} saddle-node at w = 5: b",
+                value,
+                nodes[side],
                 source=f"{PASCANU}, Fig. 3 (closed form)",
-                expected=value,
                 tolerance=1e-4,
-                measured=nodes[side],
             )
         )
     return [
         *claims,
         Claim.at_most(
             "clipped descent: largest step",
+            config.learning_rate * config.clip * (1 + 1e-9),
+            steps["clipped"].max(),
             source="learning rate × clip",
-            expected=config.learning_rate * config.clip * (1 + 1e-9),
-            measured=float(steps["clipped"].max()),
         ),
         Claim.at_most(
             "clipped descent bounces: largest distance from the edge",
+            0.1,
+            _from_edge(paths["clipped"][0]).max(),
             source=f"{PASCANU}, section 3.2",
-            expected=0.1,
-            measured=float(_from_edge(paths["clipped"][0]).max()),
         ),
         Claim.at_least(
             "descent without clipping jumps: largest step, in largest steps of the clipped one",
+            10.0,
+            steps["not clipped"].max() / steps["clipped"].max(),
             source=f"{PASCANU}, section 3.2",
-            expected=10.0,
-            measured=float(steps["not clipped"].max() / steps["clipped"].max()),
         ),
         Claim.at_most(
             "after as many updates: E of the clipped descent, relative to that of the other",
+            1.0,
+            paths["clipped"][1][-1] / paths["not clipped"][1][-1],
             source=f"{PASCANU}, section 3.2",
-            expected=1.0,
-            measured=float(paths["clipped"][1][-1] / paths["not clipped"][1][-1]),
         ),
     ]
 
@@ -281,46 +275,42 @@ def _from_edge(places: np.ndarray) -> np.ndarray:
     return np.abs(places[:, 1] - START + AT_HALF * places[:, 0]) / np.hypot(1, AT_HALF)
 
 
-def _draw(config, exact, surfaces, line, paths, biases, tables) -> None:
-    import matplotlib.pyplot as plt
-
+def _draw_cliff(config, exact, surfaces, line, paths) -> Figure:
     places = {name: path for name, (path, _) in paths.items()}
     labels = {"xlabel": "w", "ylabel": "b"}
     titles = ("(a) E = (σ(x$_{50}$) − .7)² and two descents", "(b) the same, close to the edge")
-    with rr.plotting.style():
-        figure, axes = plt.subplots(1, 3, figsize=(12.4, 3.7))
-        for ax, surface, title in zip(axes, surfaces, titles, strict=False):
-            rr.plotting.loss_surface(
-                surface, paths=places, floor=1e-4, contours=False, **labels, ax=ax
-            )
-            ends = np.array(ax.get_xlim())
-            ax.plot(ends, START - AT_HALF * ends, ":", color="black", linewidth=1)
-            ax.plot(*config.descent_from, "s", color="white", markeredgecolor="black", markersize=5)
-            ax.set_title(title + "\nsquare: start; circles: ends; dots: b = ½ − σ(½) w", loc="left")
-        ax = rr.plotting.loss_surface(line, xlabel="b", floor=1e-7, ax=axes[2])
-        norm = abs(exact["∂E/∂b"]) * np.hypot(1, AT_HALF)
-        ax.plot(START - 5 * AT_HALF, norm, "*", color="black", markersize=7)
-        ax.annotate(
-            f"exact at b = ½ − 5σ(½):\n‖∂E/∂(w, b)‖ = {norm:.1f}",
-            (START - 5 * AT_HALF, norm),
-            xytext=(10, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
-        title_above(ax, "(c) along b at w = 5")
-    rr.plotting.save(figure, config.out / "cliff", close=True)
+    figure, axes = plt.subplots(1, 3, figsize=(12.4, 3.7))
+    for ax, surface, title in zip(axes, surfaces, titles, strict=False):
+        rr.plotting.loss_surface(surface, paths=places, floor=1e-4, contours=False, **labels, ax=ax)
+        ends = np.array(ax.get_xlim())
+        ax.plot(ends, START - AT_HALF * ends, ":", color="black", linewidth=1)
+        ax.plot(*config.descent_from, "s", color="white", markeredgecolor="black", markersize=5)
+        ax.set_title(title + "\nsquare: start; circles: ends; dots: b = ½ − σ(½) w", loc="left")
+    ax = rr.plotting.loss_surface(line, xlabel="b", floor=1e-7, ax=axes[2])
+    norm = abs(exact["∂E/∂b"]) * np.hypot(1, AT_HALF)
+    ax.plot(START - 5 * AT_HALF, norm, "*", color="black", markersize=7)
+    ax.annotate(
+        f"exact at b = ½ − 5σ(½):\n‖∂E/∂(w, b)‖ = {norm:.1f}",
+        (START - 5 * AT_HALF, norm),
+        xytext=(10, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+    )
+    title_above(ax, "(c) along b at w = 5")
+    return figure
 
-    with rr.plotting.style():
-        figure, ax = plt.subplots()
-        nodes = np.log((0.7236 / 0.2764, 0.2764 / 0.7236))  # where w σ′(x) = 1
-        ax.plot((-2.6556, -2.3444), nodes, "k*", markersize=8, label="saddle-nodes, closed form")
-        for b in (-2.6556, -2.3444):
-            ax.axvline(b, color="0.6", linestyle=":", linewidth=1.0, zorder=0)
-        rr.plotting.bifurcation(biases, tables, xlabel="b", ylabel="fixed point x*", ax=ax)
-        title_above(ax, "fixed points of x ← 5 σ(x) + b")
-    rr.plotting.save(figure, config.out / "bifurcation", close=True)
+
+def _draw_bifurcation(biases, tables) -> Figure:
+    figure, ax = plt.subplots()
+    nodes = np.log((0.7236 / 0.2764, 0.2764 / 0.7236))  # where w σ′(x) = 1
+    ax.plot((-2.6556, -2.3444), nodes, "k*", markersize=8, label="saddle-nodes, closed form")
+    for b in (-2.6556, -2.3444):
+        ax.axvline(b, color="0.6", linestyle=":", linewidth=1.0, zorder=0)
+    rr.plotting.bifurcation(biases, tables, xlabel="b", ylabel="fixed point x*", ax=ax)
+    title_above(ax, "fixed points of x ← 5 σ(x) + b")
+    return figure
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS, x64=True)

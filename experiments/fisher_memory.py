@@ -8,15 +8,15 @@ alone.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, Report, run, text_table
 from rnnreg.diagnostics import FisherMemory
 from rnnreg.plotting import title_above
 
@@ -25,11 +25,9 @@ KERG = "Kerg et al. 2019, Fig. 1, by the closed form"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the Fisher memory experiment."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     size: int = 20
     """Units of the delay lines."""
     normal_size: int = 50
@@ -40,8 +38,6 @@ class Config:
     """Gains of the delay line."""
     rho: float = 0.95
     """Spectral radius that the normal and the random networks are scaled to."""
-    out: Path = Path("results/fisher_memory")
-    """Where figures and summary.json go."""
 
 
 PRESETS = {"quick": {"seeds": 3}, "full": {}}
@@ -90,9 +86,8 @@ def memory_of(W: jax.Array, v: jax.Array, noise: jax.Array | None = None) -> Fis
     return rr.diagnostics.fisher_memory(W, v, num_lags=2 * len(v), noise=noise)
 
 
-def main(config: Config) -> None:
-    """Computes the curves, compares them with the closed forms, draws them."""
-    jax.config.update("jax_enable_x64", True)
+def main(config: Config) -> Report:
+    """Computes the curves and compares them with the closed forms."""
     lags = np.arange(config.size)
     first = jnp.eye(config.size)[0]
     lines = {gain: memory_of(delay_line(config.size, gain), first) for gain in config.gains}
@@ -127,20 +122,17 @@ def main(config: Config) -> None:
         for name in kinds
     ]
     rows += [("delay line, noise along the input alone", f"{along_input.total:.4f}", "–", "1")]
-    print(text_table(("network", "J_tot", "of the best direction", "draws"), rows))
-
-    claims = _claims(config, lines, errors, totals, mean, along_input)
-    print(claims_table(claims))
-    _draw(config, lines, kinds, along_input)
     summary = {
-        "config": config,
         "delay_lines": {f"{gain:g}": lines[gain].curve for gain in lines},
         "largest_error_of_the_curves": {f"{gain:g}": error for gain, error in errors.items()},
         "totals": totals,
         "totals_of_the_best_direction": best,
         "all_converged": all(bool(m.converged) for kind in kinds.values() for m in kind),
     }
-    write_summary(config.out, summary, claims)
+    claims = _claims(config, lines, errors, totals, mean, along_input)
+    table = text_table(("network", "J_tot", "of the best direction", "draws"), rows)
+    figure = _draw(config, lines, kinds, along_input)
+    return Report(summary, claims, table, {"fisher_memory": figure})
 
 
 def _spectrum(memory: FisherMemory) -> np.ndarray:
@@ -157,47 +149,45 @@ def _claims(config, lines, errors, totals, mean, along_input) -> list[Claim]:
         claims.append(
             Claim.at_most(
                 name + "largest |J(k) − closed form|",
+                1e-12,
+                errors[gain],
                 source=GANGULI if gain == 1 else KERG,
-                expected=1e-12,
-                measured=errors[gain],
             )
         )
         if (config.size, gain) in published:
             claims.append(
                 Claim.close(
                     name + f"J_tot (N = {config.size})",
+                    published[config.size, gain],
+                    memory.total,
                     source="H_20" if gain == 1 else KERG,
-                    expected=published[config.size, gain],
                     tolerance=5e-5,
-                    measured=float(memory.total),
                 )
             )
     return [
         *claims,
         Claim.at_most(
             f"normal networks: largest |J_tot − 1| of {normal.size}",
+            1e-9,
+            np.abs(normal - 1).max(),
             source=GANGULI,
-            expected=1e-9,
-            measured=float(np.abs(normal - 1).max()),
         ),
         Claim.at_most(
             "every network: largest |mean of J_tot over input directions − 1|",
+            1e-9,
+            np.abs(mean - 1).max(),
             source="algebra: tr Σ W^k C⁻¹ (W^k)ᵀ = tr C⁻¹C = N",
-            expected=1e-9,
-            measured=float(np.abs(mean - 1).max()),
         ),
         Claim.at_most(
             "delay line, noise along the input alone: largest |J(k) − 1| for k < N",
+            1e-12,
+            np.abs(along_input.curve[: config.size] - 1).max(),
             source="algebra: C = Σ (vW^k)ᵀ(vW^k) is diagonal",
-            expected=1e-12,
-            measured=float(np.abs(along_input.curve[: config.size] - 1).max()),
         ),
     ]
 
 
-def _draw(config, lines, kinds, along_input) -> None:
-    import matplotlib.pyplot as plt
-
+def _draw(config, lines, kinds, along_input) -> Figure:
     first = {name: kind[0] for name, kind in kinds.items()}
     noisy = {"noise on every unit": lines[1.0]} if 1.0 in lines else {}
     panels = [
@@ -208,18 +198,17 @@ def _draw(config, lines, kinds, along_input) -> None:
         (f"(b) N = {config.normal_size}, ρ = {config.rho:g}, one draw of each", first),
         ("(c) delay line, α = 1", {**noisy, "noise along the input alone": along_input}),
     ]
-    with rr.plotting.style():
-        figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.7), sharey=True)
-        for ax, (title, memories) in zip(axes, panels, strict=True):
-            rr.plotting.fisher_memory(memories, floor=1e-3, ax=ax)
-            ax.set_xlim(0, config.normal_size if memories is first else config.size)
-            title_above(ax, title)
-            ax.set_ylabel(ax.get_ylabel() if ax is axes[0] else "")
-        lags = np.arange(config.size)
-        for gain in lines:
-            axes[0].plot(lags, closed_form(gain, lags), "o", color="black", markersize=2.5)
-    rr.plotting.save(figure, config.out / "fisher_memory", close=True)
+    figure, axes = plt.subplots(1, 3, figsize=(10.2, 3.7), sharey=True)
+    for ax, (title, memories) in zip(axes, panels, strict=True):
+        rr.plotting.fisher_memory(memories, floor=1e-3, ax=ax)
+        ax.set_xlim(0, config.normal_size if memories is first else config.size)
+        title_above(ax, title)
+        ax.set_ylabel(ax.get_ylabel() if ax is axes[0] else "")
+    lags = np.arange(config.size)
+    for gain in lines:
+        axes[0].plot(lags, closed_form(gain, lags), "o", color="black", markersize=2.5)
+    return figure
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS, x64=True)

@@ -8,24 +8,22 @@ No product ever exceeds (γ σ_max)^ℓ; ρ^ℓ bounds nothing. Everything is in
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, Report, plus_minus, run, standard_error, text_table
 from rnnreg.plotting import title_above, whole_steps
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the gradient norms."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     power_size: int = 400
     """N of the powers of one Gaussian matrix."""
     power_nets: int = 8
@@ -42,8 +40,6 @@ class Config:
     """Standard deviation of the inputs."""
     seed: int = 0
     """Of weights and inputs."""
-    out: Path = Path("results/gradient_norms")
-    """Where figures and summary.json go."""
 
 
 PRESETS = {
@@ -63,59 +59,41 @@ CASES = {
 }
 
 
-def main(config: Config) -> None:
-    """Measures powers and products, prints them beside the theory, writes figures and summary."""
-    rr.compilation_cache()
-    with jax.enable_x64(True):
-        key = jax.random.key(config.seed)
-        powers = _powers(config, jax.random.fold_in(key, 0))
-        products, bounds = _products(config, jax.random.fold_in(key, 1))
-        sensitivity = _sensitivity(config, jax.random.fold_in(key, 2))
-
+def main(config: Config) -> Report:
+    """Measures powers and products, and compares them with the theory."""
+    key = jax.random.key(config.seed)
+    powers = _powers(config, jax.random.fold_in(key, 0))
+    products, bounds = _products(config, jax.random.fold_in(key, 1))
+    sensitivity = _sensitivity(config, jax.random.fold_in(key, 2))
     limit = _limit(np.arange(1, config.num_powers + 1))
-    mean = powers.mean(axis=0)
-    se = powers.std(axis=0, ddof=1) / np.sqrt(len(powers))
-    shown = [k for k in (1, 2, 3, 5, 10, 20) if k <= config.num_powers]
+    mean, se = powers.mean(axis=0), standard_error(powers, axis=0)
     rows = [
-        (
-            str(k),
-            f"{limit[k - 1]:.4f}",
-            f"{mean[k - 1]:.4f} ± {se[k - 1]:.4f}",
-            f"{mean[k - 1] / limit[k - 1]:.4f}",
-        )
-        for k in shown
+        (str(k), f"{limit[k - 1]:.4f}", plus_minus(mean[k - 1], se[k - 1]), f"{ratio:.4f}")
+        for k, ratio in enumerate(mean / limit, 1)
+        if k in (1, 2, 3, 5, 10, 20)
     ]
-    print(f"‖W^k‖₂ of {len(powers)} Gaussian matrices, N = {config.power_size}")
-    print(text_table(("k", "N → ∞", "mean ± SE", "ratio"), rows))
-    print(
-        f"ln ‖∂h_T/∂h_t‖₂ after T = {config.num_steps} steps back, and what the weights alone say"
-    )
-    print(
+    steps = config.num_steps
+    logs = [
+        (name, found.log_norm[-1], bounds[name].log_bound * steps, bounds[name].log_rho * steps)
+        for name, found in products.items()
+    ]
+    lines = [
+        f"‖W^k‖₂ of {len(powers)} Gaussian matrices, N = {config.power_size}",
+        text_table(("k", "N → ∞", "mean ± SE", "ratio"), rows),
+        f"ln ‖∂h_T/∂h_t‖₂ after T = {steps} steps back, and what the weights alone say",
         text_table(
             ("network", "measured", "bound", "ln ρ^T"),
-            [
-                (
-                    name,
-                    f"{float(found.log_norm[-1]):.2f}",
-                    f"{bounds[name].log_bound * config.num_steps:.2f}",
-                    f"{bounds[name].log_rho * config.num_steps:.2f}",
-                )
-                for name, found in products.items()
-            ],
-        )
-    )
-    claims = _claims(config, mean, se, limit, products, bounds)
-    print(claims_table(claims))
-    if config.preset != "full":
-        print("The claims are about --preset full; this run is too small to test them.")
-    _figures(config, mean, se, limit, products, bounds, sensitivity)
+            [(name, *(f"{float(value):.2f}" for value in values)) for name, *values in logs],
+        ),
+    ]
     summary = {
-        "config": config,
         "powers": {"mean": mean, "standard_error": se, "limit": limit},
         "log_norm_at_T": {name: found.log_norm[-1] for name, found in products.items()},
         "bounds": bounds,
     }
-    write_summary(config.out, summary, claims)
+    claims = _claims(config, mean, se, limit, products, bounds)
+    figure = _figures(config, mean, se, limit, products, bounds, sensitivity)
+    return Report(summary, claims, "\n".join(lines), {"gradient_norms": figure})
 
 
 def _limit(k):
@@ -185,10 +163,10 @@ def _claims(config: Config, mean, se, limit, products, bounds) -> list[Claim]:
     claims = [
         Claim.close(
             f"‖W^{k}‖₂ / limit, mean of {config.power_nets} Gaussian matrices, N = {config.power_size}",
+            1.0,
+            mean[k - 1] / limit[k - 1],
             source="g^k √((k+1)^(k+1)/k^k), N → ∞",
-            expected=1.0,
             tolerance=0.02,
-            measured=float(mean[k - 1] / limit[k - 1]),
         )
         for k in (1, 2, 3)
     ]
@@ -199,53 +177,50 @@ def _claims(config: Config, mean, se, limit, products, bounds) -> list[Claim]:
         *claims,
         Claim.at_most(
             f"‖W^k‖₂, k = 4…{config.num_powers}: largest distance to the limit, in standard errors",
+            3.0,
+            (np.abs(mean - limit) / se)[3:].max(),
             source="g^k √((k+1)^(k+1)/k^k), N → ∞",
-            expected=3.0,
-            measured=float((np.abs(mean - limit) / se)[3:].max()),
         ),
         Claim.at_most(
             f"largest |σ − 1| of a linear orthogonal network, all lags up to {config.num_steps}",
+            1e-10,
+            np.abs(kept - 1).max(),
             source="closed form",
-            expected=1e-10,
-            measured=float(np.abs(kept - 1).max()),
         ),
         Claim.at_most(
             "most that ln ‖∂h_T/∂h_t‖ exceeds ln (γ σ_max)^ℓ, all networks and lags",
+            1e-10,
+            excess,
             source="Pascanu, Mikolov & Bengio 2013",
-            expected=1e-10,
-            measured=excess,
         ),
         Claim.at_most(
             "share of largest singular values that are unresolved",
+            0.0,
+            unresolved,
             source="this library",
-            expected=0.0,
-            measured=float(unresolved),
         ),
     ]
 
 
-def _figures(config: Config, mean, se, limit, products, bounds, sensitivity) -> None:
-    import matplotlib.pyplot as plt
-
+def _figures(config: Config, mean, se, limit, products, bounds, sensitivity) -> Figure:
     plot = rr.plotting
-    with plot.style():
-        figure, axes = plt.subplots(2, 3, figsize=(13.5, 8.2))
-        (of_powers, of_linear, of_tanh), (of_one, isometry, of_weights) = axes
-        _draw_powers(of_powers, config, mean, se, limit)
-        for ax, group in zip((of_linear, of_tanh), ("linear", "tanh"), strict=True):
-            chosen = {name: found for name, found in products.items() if name.startswith(group)}
-            plot.jacobian_products(chosen, bounds={name: bounds[name] for name in chosen}, ax=ax)
-        name = "tanh, 1.5 Gaussian"
-        plot.jacobian_products(products[name], bounds=bounds[name], ax=of_one)
-        plot.singular_value_histogram(products["tanh, orthogonal"], ax=isometry)
-        plot.parameter_sensitivity(sensitivity, ax=of_weights)
-        bands = f"mean of {config.rows} trajectories; bands: their range"
-        title_above(of_linear, f"(b) linear, N = {config.hidden_size}: {bands}")
-        title_above(of_tanh, f"(c) tanh: {bands}")
-        title_above(of_one, f"(d) {name}: every singular value")
-        title_above(isometry, "(e) tanh, orthogonal: isometry would be all at the dots")
-        title_above(of_weights, "(f) tanh, gain × orthogonal, N = 8")
-        plot.save(figure, config.out / "gradient_norms", close=True)
+    figure, axes = plt.subplots(2, 3, figsize=(13.5, 8.2))
+    (of_powers, of_linear, of_tanh), (of_one, isometry, of_weights) = axes
+    _draw_powers(of_powers, config, mean, se, limit)
+    for ax, group in zip((of_linear, of_tanh), ("linear", "tanh"), strict=True):
+        chosen = {name: found for name, found in products.items() if name.startswith(group)}
+        plot.jacobian_products(chosen, bounds={name: bounds[name] for name in chosen}, ax=ax)
+    name = "tanh, 1.5 Gaussian"
+    plot.jacobian_products(products[name], bounds=bounds[name], ax=of_one)
+    plot.singular_value_histogram(products["tanh, orthogonal"], ax=isometry)
+    plot.parameter_sensitivity(sensitivity, ax=of_weights)
+    bands = f"mean of {config.rows} trajectories; bands: their range"
+    title_above(of_linear, f"(b) linear, N = {config.hidden_size}: {bands}")
+    title_above(of_tanh, f"(c) tanh: {bands}")
+    title_above(of_one, f"(d) {name}: every singular value")
+    title_above(isometry, "(e) tanh, orthogonal: isometry would be all at the dots")
+    title_above(of_weights, "(f) tanh, gain × orthogonal, N = 8")
+    return figure
 
 
 def _draw_powers(ax, config: Config, mean, se, limit) -> None:
@@ -254,12 +229,11 @@ def _draw_powers(ax, config: Config, mean, se, limit) -> None:
     name = f"N = {config.power_size}, mean ± 1 SE"
     ax.errorbar(k, mean, yerr=se, color="#0072B2", fmt="o", capsize=2, label=name)
     ax.axhline(1, color="0.35", linewidth=0.9, linestyle=":", label=r"$\rho^k$, N → ∞")
-    ax.set_xlabel("power k")
-    ax.set_ylabel("‖W$^k$‖$_2$")
+    ax.set(xlabel="power k", ylabel="‖W$^k$‖$_2$")
     ax.set_title(f"(a) powers of {config.power_nets} Gaussian W, g = 1", loc="left")
     whole_steps(ax)
     ax.legend(loc="upper left")
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS, x64=True)

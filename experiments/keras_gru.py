@@ -18,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,18 +26,16 @@ import numpy as np
 import optax
 
 import rnnreg as rr
+from experiments._harness import Claim, Options, run, text_table
 from experiments._keras import keras_adam, keras_program
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
 
 NAME = "keras_gru"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Options):
     """The program, its data, and where the results go."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     hidden_size: int = 128
     """Units of the embedding and of the GRU."""
     num_layers: int = 2
@@ -64,8 +62,6 @@ class Config:
     """Targets at each step, O."""
     seed: int = 0
     """Of the data, the weights, the batches and the dropout masks."""
-    out: Path = Path("results") / NAME
-    """Where the figure and summary.json go."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -282,21 +278,18 @@ def make_claims(
     return [
         Claim.at_most(
             "validation loss / that of predicting the mean",
+            0.5,
+            trained["val_loss"][-1] / trained["predict_the_mean"],
             source="the data can be learnt",
-            expected=0.5,
-            measured=trained["val_loss"][-1] / trained["predict_the_mean"],
         ),
         *(
             Claim.at_most(
-                f"{what}, {dtype}, largest difference",
-                source=source,
-                expected=bound,
-                measured=found.get(what),
+                f"{what}, {dtype}, largest difference", bound, found.get(what), source=source
             )
             for dtype, bound, found in (("float32", 1e-5, float32), ("float64", 1e-10, float64))
             for what in ("outputs", "gradients")
         ),
-        Claim.at_most(epochs, source=source, expected=1e-6, measured=worst),
+        Claim.at_most(epochs, 1e-6, worst, source=source),
     ]
 
 
@@ -409,4 +402,4 @@ def losses_table(losses: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS)

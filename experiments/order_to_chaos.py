@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import Claim, Options, Report, mean_and_error, plus_minus, run, text_table
 from rnnreg.plotting import title_above
 
 MEAN_FIELD = {3.0: 0.31025, 5.0: 0.53243}  # computed beforehand, 20001-point grid
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the order-to-chaos experiment."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     num_steps: int = 1000
     """Steps of each trajectory, the first fifth of which is not counted."""
     nets: tuple[int, ...] = (400, 200, 100, 60)
@@ -45,8 +44,6 @@ class Config:
     """Steps of the one whole spectrum, of 100 units at g = 1.5."""
     seed: int = 0
     """Of all networks and starts."""
-    out: Path = Path("results/order_to_chaos")
-    """Where figures and summary.json go."""
 
 
 PRESETS = {
@@ -114,44 +111,19 @@ def exponents(key, *, size: int, num_nets: int, g: float, num_steps: int) -> np.
     return np.asarray(measure(size, num_steps)(keys, g), np.float64)
 
 
-def main(config: Config) -> None:
-    """Measures curve and fit, prints both beside the theory, writes figures and summary."""
-    rr.compilation_cache()
+def main(config: Config) -> Report:
+    """Measures curve and fit, and compares both with the theory."""
     key = jax.random.key(config.seed)
     curve = _curve(config, jax.random.fold_in(key, 0))
     fits, means = _fits(config, jax.random.fold_in(key, 1))
     origin = _origin(config, jax.random.fold_in(key, 2))
     spectrum = _spectrum(config, jax.random.fold_in(key, 3))
-
     theory = {g: mean_field(g)[1] for g in config.gains}
-    rows = [
-        (f"{g:g}", f"{theory[g]:.4f}", *(_pm(*curve[size][g]) for size in config.curve_sizes))
-        for g in config.gains
-    ]
-    print(text_table(("g", "mean field", *(f"N = {size}" for size in config.curve_sizes)), rows))
-    for size in config.curve_sizes:
-        print(
-            f"N = {size}: the mean exponent crosses 0 at g ≈ {_crossing(curve[size]):.3g} (N → ∞: 1)"
-        )
-    for g, fit in fits.items():
-        by_size = ", ".join(f"{size}: {_pm(*means[g][size])}" for size in config.sizes)
-        smaller = fit["without_smallest"]
-        print(f"g = {g:g}: λ(N) {by_size}")
-        print(
-            f"  λ∞ = {_pm(fit['limit'], fit['limit_se'])}, c = {_pm(fit['c'], fit['c_se'])}, "
-            f"χ² = {fit['chi_square']:.1f} on {fit['degrees']}; "
-            f"without N = {config.sizes[0]}: λ∞ = {_pm(smaller['limit'], smaller['limit_se'])}"
-        )
-    claims = _claims(config, fits, origin)
-    print(claims_table(claims))
-    if config.preset != "full":
-        print("The claims are about --preset full; this run is too short to test them.")
-    _figures(config, curve, fits, means, spectrum)
+    crossing = {size: _crossing(curve[size]) for size in config.curve_sizes}
     summary = {
-        "config": config,
         "mean_field": theory,
         "curve": curve,
-        "crossing": {size: _crossing(curve[size]) for size in config.curve_sizes},
+        "crossing": crossing,
         "sizes": means,
         "fits": fits,
         "spectrum_at_g_1.5": {
@@ -162,7 +134,36 @@ def main(config: Config) -> None:
             "share_unconverged": spectrum.unconverged[0].mean(),
         },
     }
-    write_summary(config.out, summary, claims)
+    figures = {
+        "order_to_chaos": _figure(config, curve, fits, means, spectrum),
+        "convergence": _convergence(spectrum),
+    }
+    text = _text(config, theory, curve, crossing, fits, means)
+    return Report(summary, _claims(config, fits, origin), text, figures)
+
+
+def _text(config: Config, theory, curve, crossing, fits, means) -> str:
+    rows = [
+        (f"{g:g}", f"{theory[g]:.4f}", *(plus_minus(*curve[N][g]) for N in config.curve_sizes))
+        for g in config.gains
+    ]
+    lines = [
+        text_table(("g", "mean field", *(f"N = {N}" for N in config.curve_sizes)), rows),
+        *(
+            f"N = {N}: the mean exponent crosses 0 at g ≈ {at:.3g} (N → ∞: 1)"
+            for N, at in crossing.items()
+        ),
+    ]
+    for g, fit in fits.items():
+        by_size = ", ".join(f"{N}: {plus_minus(*means[g][N])}" for N in config.sizes)
+        smaller = fit["without_smallest"]
+        lines += [
+            f"g = {g:g}: λ(N) {by_size}",
+            f"  λ∞ = {plus_minus(fit['limit'], fit['limit_se'])}, c = {plus_minus(fit['c'], fit['c_se'])}, "
+            f"χ² = {fit['chi_square']:.1f} on {fit['degrees']}; "
+            f"without N = {config.sizes[0]}: λ∞ = {plus_minus(smaller['limit'], smaller['limit_se'])}",
+        ]
+    return "\n".join(lines)
 
 
 def _curve(config: Config, key) -> dict[int, dict[float, tuple[float, float]]]:
@@ -171,7 +172,9 @@ def _curve(config: Config, key) -> dict[int, dict[float, tuple[float, float]]]:
     for place, (size, num) in enumerate(zip(config.curve_sizes, config.curve_nets, strict=True)):
         own = jax.random.fold_in(key, place)
         found[size] = {
-            g: _mean(exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps))
+            g: mean_and_error(
+                exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps)
+            )
             for g in config.gains
         }
     return found
@@ -185,7 +188,7 @@ def _fits(config: Config, key):
         for place, (size, num) in enumerate(zip(config.sizes, config.nets, strict=True)):
             own = jax.random.fold_in(jax.random.fold_in(key, int(g)), place)
             values = exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps)
-            means[g][size] = _mean(values)
+            means[g][size] = mean_and_error(values)
         mean, se = np.array(list(means[g].values())).T
         fits[g] = _weighted_fit(np.array(config.sizes), mean, se)
         fits[g]["without_smallest"] = _weighted_fit(np.array(config.sizes[1:]), mean[1:], se[1:])
@@ -226,14 +229,6 @@ def _spectrum(config: Config, key):
     )(W, start)
 
 
-def _mean(values: np.ndarray) -> tuple[float, float]:
-    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _pm(value: float, error: float) -> str:
-    return f"{value:.4f} ± {error:.4f}"
-
-
 def _crossing(curve: dict[float, tuple[float, float]]) -> float:
     """Where the piecewise linear mean curve first passes 0 upwards; NaN where it does not."""
     gains, values = np.array(list(curve)), np.array([mean for mean, _ in curve.values()])
@@ -246,20 +241,20 @@ def _claims(config: Config, fits, origin: float) -> list[Claim]:
     claims = [
         Claim.close(
             f"mean-field λ_max at g = {g:g}, from a dense grid",
+            expected,
+            mean_field(g)[1],
             source="q = g²E tanh²(√q z); table computed beforehand",
-            expected=expected,
             tolerance=1e-4,
-            measured=mean_field(g)[1],
         )
         for g, expected in MEAN_FIELD.items()
     ]
     claims += [
         Claim.close(
             f"λ∞ of λ(N) = λ∞ − c/N at g = {g:g}, N = {config.sizes[0]}…{config.sizes[-1]}",
+            expected,
+            fits[g]["limit"],
             source="mean field, N → ∞",
-            expected=expected,
             tolerance=0.005,
-            measured=fits[g]["limit"],
         )
         for g, expected in {3.0: 0.3103, 5.0: 0.5324}.items()
     ]
@@ -267,27 +262,27 @@ def _claims(config: Config, fits, origin: float) -> list[Claim]:
         *claims,
         Claim.at_most(
             "largest |λ_max − ln(g ρ(W))| over networks at g = .5",
+            0.01,
+            origin,
             source="the origin attracts below g = 1/ρ(W)",
-            expected=0.01,
-            measured=origin,
         ),
     ]
 
 
-def _figures(config: Config, curve, fits, means, spectrum) -> None:
-    import matplotlib.pyplot as plt
+def _figure(config: Config, curve, fits, means, spectrum) -> Figure:
+    figure, axes = plt.subplots(1, 3, figsize=(12.6, 4.0))
+    _draw_curve(axes[0], config, curve)
+    _draw_fits(axes[1], config, fits, means)
+    rr.plotting.lyapunov_spectrum({"N = 100, g = 1.5": spectrum}, ax=axes[2])
+    title_above(axes[2], "(c) whole spectrum of one network, ± 1 SE")
+    return figure
 
-    with rr.plotting.style():
-        figure, axes = plt.subplots(1, 3, figsize=(12.6, 4.0))
-        _draw_curve(axes[0], config, curve)
-        _draw_fits(axes[1], config, fits, means)
-        rr.plotting.lyapunov_spectrum({"N = 100, g = 1.5": spectrum}, ax=axes[2])
-        title_above(axes[2], "(c) whole spectrum of one network, ± 1 SE")
-        rr.plotting.save(figure, config.out / "order_to_chaos", close=True)
-        figure, ax = plt.subplots()
-        rr.plotting.lyapunov_trace(spectrum, num_exponents=4, ax=ax)
-        title_above(ax, "N = 100, g = 1.5; bars at the right: ± 1 SE")
-        rr.plotting.save(figure, config.out / "convergence", close=True)
+
+def _convergence(spectrum) -> Figure:
+    figure, ax = plt.subplots()
+    rr.plotting.lyapunov_trace(spectrum, num_exponents=4, ax=ax)
+    title_above(ax, "N = 100, g = 1.5; bars at the right: ± 1 SE")
+    return figure
 
 
 def _draw_curve(ax, config: Config, curve) -> None:
@@ -327,4 +322,4 @@ def _draw_fits(ax, config: Config, fits, means) -> None:
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS)

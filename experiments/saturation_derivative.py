@@ -19,16 +19,28 @@ measured, and the paper's order is claimed of each; it holds in the first alone:
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
+from experiments._harness import (
+    Claim,
+    Options,
+    Report,
+    mean_and_error,
+    plus_minus,
+    run,
+    standard_error,
+    text_table,
+)
 from rnnreg.cells import HiddenState
+from rnnreg.plotting import COLORS
 
 COOIJMANS = "Cooijmans et al. 2017, Fig. 1"
 SCALES = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
@@ -37,11 +49,9 @@ MEAN_SQUARED_SLOPE = (0.9807, 0.9295, 0.8610, 0.7174, 0.4644, 0.2560, 0.1057)
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the saturation experiment."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     gammas: tuple[float, ...] = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
     """Standard deviations that the pre-activations are normalised to."""
     hidden_size: int = 80
@@ -54,8 +64,6 @@ class Config:
     """Rows, over which the statistics are taken."""
     seeds: int = 4
     """Draws of weights and data."""
-    out: Path = Path("results/saturation_derivative")
-    """Where figures and summary.json go."""
 
 
 PRESETS = {
@@ -139,43 +147,28 @@ def log_ratios(config: Config, setup: str, gamma: Any, key: jax.Array) -> jax.Ar
     return logs - logs[0]
 
 
-def main(config: Config) -> None:
-    """Integrates, differentiates, compares, draws."""
-    jax.config.update("jax_enable_x64", True)
+def main(config: Config) -> Report:
+    """Integrates, differentiates, compares."""
     slopes, squared = mean_slopes(SCALES)
-    print(
-        text_table(
-            ("s", "E tanh′", "E tanh′²"),
-            [
-                (f"{s:g}", f"{one:.4f}", f"{two:.4f}")
-                for s, one, two in zip(SCALES, slopes, squared, strict=True)
-            ],
-        )
-    )
-    keys = jax.vmap(jax.random.key)(jnp.arange(config.seeds))
-    logs, rates = {}, {}
-    for setup in SETUPS:
-
-        @jax.jit
-        def profiles(gammas, setup=setup):
-            return jax.lax.map(
-                lambda gamma: jax.lax.map(lambda key: log_ratios(config, setup, gamma, key), keys),
-                gammas,
-            )
-
-        logs[setup] = np.asarray(profiles(jnp.asarray(config.gammas)))  # [γ, seed, ℓ]
-        # the rate after the first steps, which are the loss's own
-        rates[setup] = (logs[setup][..., -1] - logs[setup][..., 10]) / (config.num_lags - 10)
+    logs = {setup: _profiles(config, setup) for setup in SETUPS}
+    # the rate after the first steps, which are the loss's own
+    rates = {
+        setup: (found[..., -1] - found[..., 10]) / (config.num_lags - 10)
+        for setup, found in logs.items()
+    }
     rows = [
         (f"{gamma:g}", *[_shown(setup, gamma, rates[setup][place]) for setup in SETUPS])
         for place, gamma in enumerate(config.gammas)
     ]
-    print(text_table(("γ", *[f"{setup}: ln r a step (predicted)" for setup in SETUPS]), rows))
-    claims = _claims(config, slopes, squared, logs, rates)
-    print(claims_table(claims))
-    _draw(config, logs, rates)
+    moments = [
+        [f"{s:g}", f"{one:.4f}", f"{two:.4f}"]
+        for s, one, two in zip(SCALES, slopes, squared, strict=True)
+    ]
+    tables = [
+        text_table(("s", "E tanh′", "E tanh′²"), moments),
+        text_table(("γ", *[f"{setup}: ln r a step (predicted)" for setup in SETUPS]), rows),
+    ]
     summary = {
-        "config": config,
         "scales": SCALES,
         "mean_slope": slopes,
         "mean_squared_slope": squared,
@@ -183,19 +176,30 @@ def main(config: Config) -> None:
         "predicted_rate": {setup: mean_field(setup, config.gammas) for setup in SETUPS},
         "log_ratio": {setup: values.mean(axis=1) for setup, values in logs.items()},
     }
-    write_summary(config.out, summary, claims)
+    claims = _claims(config, slopes, squared, logs, rates)
+    figures = {"saturation_derivative": _draw(config, logs, rates)}
+    return Report(summary, claims, "\n".join(tables), figures)
+
+
+def _profiles(config: Config, setup: str) -> np.ndarray:
+    """`log_ratios` of one set-up, [γ, seed, ℓ]."""
+    keys = jax.vmap(jax.random.key)(jnp.arange(config.seeds))
+
+    @jax.jit
+    def profiles(gammas):
+        return jax.lax.map(
+            lambda gamma: jax.lax.map(lambda key: log_ratios(config, setup, gamma, key), keys),
+            gammas,
+        )
+
+    return np.asarray(profiles(jnp.asarray(config.gammas)))
 
 
 def _shown(setup: str, gamma: float, rates: np.ndarray) -> str:
     """Mean over seeds ± its standard error, and the prediction."""
     predicted = float(mean_field(setup, gamma))
     shown = f"{predicted:.4f}" if np.isfinite(predicted) else "–"
-    return f"{rates.mean():.4f} ± {_standard_error(rates):.4f} ({shown})"
-
-
-def _standard_error(rates: np.ndarray) -> np.ndarray:
-    """Over seeds, the last axis."""
-    return rates.std(axis=-1, ddof=1) / np.sqrt(rates.shape[-1])
+    return f"{plus_minus(*mean_and_error(rates))} ({shown})"
 
 
 def _claims(config, slopes, squared, logs, rates) -> list[Claim]:
@@ -207,91 +211,80 @@ def _claims(config, slopes, squared, logs, rates) -> list[Claim]:
     claims = [
         Claim.close(
             f"E tanh′(s z) at s = {scale:g}",
+            expected,
+            measured,
             source=f"{COOIJMANS}b (integral)",
-            expected=expected,
             tolerance=5e-5,
-            measured=float(measured),
         )
         for scale, expected, measured in zip(SCALES, MEAN_SLOPE, slopes, strict=True)
     ]
     claims += [
         Claim.at_most(
             "E tanh′(s z)²: largest distance to the table",
+            5e-5,
+            np.abs(squared - MEAN_SQUARED_SLOPE).max(),
             source="integral",
-            expected=5e-5,
-            measured=float(np.abs(squared - MEAN_SQUARED_SLOPE).max()),
         ),
         *(
             Claim.at_most(
                 f"{setup}: neighbouring γ (each seed, {found.size} in all) whose r({config.num_lags}) does not fall",
+                0,
+                found.sum(),
                 source=f"{COOIJMANS}a",
-                expected=0,
-                measured=int(found.sum()),
             )
             for setup, found in not_falling.items()
         ),
         Claim.close(
             f"identity, silent, γ = {largest:g}: ln r a step",
+            float(mean_field("identity, silent", largest)),
+            rates["identity, silent"][order[-1]].mean(),
             source="algebra: ln(2γ/sinh 2γ)",
-            expected=float(mean_field("identity, silent", largest)),
             tolerance=0.02,
-            measured=float(rates["identity, silent"][order[-1]].mean()),
         ),
     ]
     return claims + [
         Claim.at_most(
             f"{setup}: largest |ln r a step − prediction| over γ",
+            0.03,
+            np.abs(rates[setup].mean(axis=1) - mean_field(setup, config.gammas)).max(),
             source="mean field",
-            expected=0.03,
-            measured=float(
-                np.abs(rates[setup].mean(axis=1) - mean_field(setup, config.gammas)).max()
-            ),
         )
         for setup in ("orthogonal, silent", "orthogonal, driven")
     ]
 
 
-def _draw(config, logs, rates) -> None:
-    import matplotlib.pyplot as plt
-    from matplotlib import colormaps
+def _draw(config, logs, rates) -> Figure:
+    figure, axes = plt.subplots(2, 3, figsize=(10.8, 6.4))
+    profiles, (of_rates, of_slope) = axes.ravel()[:4], axes.ravel()[4:]
+    shades = colormaps["viridis"](np.linspace(0, 0.9, len(config.gammas)))
+    for ax, setup, letter in zip(profiles, SETUPS, "abcd", strict=True):
+        for gamma, values, color in zip(config.gammas, logs[setup], shades, strict=True):
+            ax.plot(np.exp(values.mean(axis=0)), color=color, label=f"γ = {gamma:g}")
+        ax.set_yscale("log")
+        ax.set(xlabel="steps back ℓ", ylabel="r(ℓ) = ‖∂L/∂h$_{T−ℓ}$‖ / ‖∂L/∂h$_T$‖")
+        ax.set_title(f"({letter}) W$_{{hh}}$ {setup}: mean of {config.seeds} seeds", loc="left")
+    profiles[0].legend(fontsize=7, ncols=2, handlelength=1.0, columnspacing=0.8)
 
-    from rnnreg.plotting import COLORS
+    fine = np.linspace(0.02, max(config.gammas), 100)
+    for setup, color in zip(SETUPS, COLORS, strict=False):
+        mean, error = rates[setup].mean(axis=1), standard_error(rates[setup])
+        of_rates.errorbar(config.gammas, mean, yerr=error, fmt="o", color=color, label=setup)
+        of_rates.plot(fine, mean_field(setup, fine), color=color)
+    of_rates.set(xlabel="γ", ylabel="ln r a step (nats)")
+    of_rates.set_title("(e) dots: measured ± 1 SE; lines: predicted", loc="left")
+    of_rates.legend(loc="lower left", fontsize=7)
 
-    with rr.plotting.style():
-        figure, axes = plt.subplots(2, 3, figsize=(10.8, 6.4))
-        profiles, (of_rates, of_slope) = axes.ravel()[:4], axes.ravel()[4:]
-        shades = colormaps["viridis"](np.linspace(0, 0.9, len(config.gammas)))
-        for ax, setup, letter in zip(profiles, SETUPS, "abcd", strict=True):
-            for gamma, values, color in zip(config.gammas, logs[setup], shades, strict=True):
-                ax.plot(np.exp(values.mean(axis=0)), color=color, label=f"γ = {gamma:g}")
-            ax.set_yscale("log")
-            ax.set_xlabel("steps back ℓ")
-            ax.set_ylabel("r(ℓ) = ‖∂L/∂h$_{T−ℓ}$‖ / ‖∂L/∂h$_T$‖")
-            ax.set_title(f"({letter}) W$_{{hh}}$ {setup}: mean of {config.seeds} seeds", loc="left")
-        profiles[0].legend(fontsize=7, ncols=2, handlelength=1.0, columnspacing=0.8)
-
-        fine = np.linspace(0.02, max(config.gammas), 100)
-        for setup, color in zip(SETUPS, COLORS, strict=False):
-            mean, error = rates[setup].mean(axis=1), _standard_error(rates[setup])
-            of_rates.errorbar(config.gammas, mean, yerr=error, fmt="o", color=color, label=setup)
-            of_rates.plot(fine, mean_field(setup, fine), color=color)
-        of_rates.set_xlabel("γ")
-        of_rates.set_ylabel("ln r a step (nats)")
-        of_rates.set_title("(e) dots: measured ± 1 SE; lines: predicted", loc="left")
-        of_rates.legend(loc="lower left", fontsize=7)
-
-        scales = np.linspace(0, 3, 121)
-        slope, square = mean_slopes(scales)
-        of_slope.plot(scales, slope, label="E tanh′")
-        of_slope.plot(scales, np.sqrt(square), "--", label="√E tanh′²")
-        of_slope.plot(SCALES[:-1], MEAN_SLOPE[:-1], "o", color="black", label="E tanh′, table")
-        of_slope.set_ylim(0, 1.05)
-        of_slope.set_xlabel("standard deviation s of the pre-activation")
-        of_slope.set_ylabel("slope of tanh")
-        of_slope.set_title("(f) mean slope of tanh at N(0, s²)", loc="left")
-        of_slope.legend()
-    rr.plotting.save(figure, config.out / "saturation_derivative", close=True)
+    scales = np.linspace(0, 3, 121)
+    slope, square = mean_slopes(scales)
+    of_slope.plot(scales, slope, label="E tanh′")
+    of_slope.plot(scales, np.sqrt(square), "--", label="√E tanh′²")
+    of_slope.plot(SCALES[:-1], MEAN_SLOPE[:-1], "o", color="black", label="E tanh′, table")
+    of_slope.set(xlabel="standard deviation s of the pre-activation", ylabel="slope of tanh")
+    of_slope.set_ylim(0, 1.05)
+    of_slope.set_title("(f) mean slope of tanh at N(0, s²)", loc="left")
+    of_slope.legend()
+    return figure
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS, x64=True)

@@ -8,22 +8,18 @@ by the mean forecast of the seeds.
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
-from typing import Literal
 
 import jax
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table, write_summary
-from experiments._sunspots import log_grid, make_train, sunspots
+from experiments._harness import Claim, Options, Report, run, text_table
+from experiments._sunspots.network import log_grid, make_train, sunspots
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Options):
     """Options of the configuration run."""
 
-    preset: Literal["quick", "full"] = "full"
-    """Base values that the other options override."""
     transforms: tuple[str, ...] = ("identity", "sqrt")
     """Candidate transforms of the series."""
     windows: tuple[int, ...] = (9, 12, 24)
@@ -44,8 +40,6 @@ class Config:
     """Seeds of each combination, as many as the main job's mean forecast."""
     folds: int = 5
     """Blocks of consecutive target years."""
-    out: Path = Path("results/sunspot_configuration")
-    """Where summary.json goes."""
 
 
 PRESETS = {
@@ -60,10 +54,9 @@ PRESETS = {
 }
 
 
-def main(config: Config) -> None:
-    """Sweeps every candidate and prints the best of each."""
+def main(config: Config) -> Report:
+    """Sweeps every candidate; the table shows the best of each."""
     rr.use_all_cores()
-    rr.compilation_cache()
     fixed = {"hidden_size": config.hidden_size, "num_updates": config.num_updates}
 
     def data(static):
@@ -81,7 +74,6 @@ def main(config: Config) -> None:
         static={"transform": config.transforms, "window": config.windows},
         key=jax.random.key(0),
     )
-    print(result.plan)
     choice = rr.selection.choose(result, metric="val_arv", combine="ensemble")
     score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean(
         "fold"
@@ -99,25 +91,22 @@ def main(config: Config) -> None:
         for case in best.stack(case=best.dims).transpose("case")
     ]
     header = ("transform", "window", "learning rate", "CV ARV at λ=0", "CV ARV at best λ", "best λ")
-    print(text_table(header, rows))
-    print("chosen:", choice.values)
     claims = [
         Claim.at_most(
             "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)",
+            1.0,
+            choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0],
             source="this project",
-            expected=1.0,
-            measured=float(choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0]),
         )
     ]
-    print(claims_table(claims))
     summary = {
-        "config": config,
         "chosen": choice.values,
         "candidates": [dict(zip(header, row, strict=True)) for row in rows],
         "warnings": choice.warnings,
         "seconds_compute": result.config["seconds_compute"],
     }
-    write_summary(config.out, summary, claims)
+    lines = [result.plan, text_table(header, rows), f"chosen: {choice.values}"]
+    return Report(summary, claims, "\n".join(lines))
 
 
 def _at(case) -> dict:
@@ -125,4 +114,4 @@ def _at(case) -> dict:
 
 
 if __name__ == "__main__":
-    main(command_line(Config, PRESETS))
+    run(main, Config, PRESETS)

@@ -6,7 +6,8 @@ No error on 1980–2008 is computed here: those years are the clean test of the 
 import numpy as np
 import pytest
 
-from experiments import _linear as linear
+from experiments._sunspots import autoregression as linear
+from experiments._sunspots import errors
 from rnnreg.datasets import SUNSPOT_VARIANCE, sunspot_series
 
 SPANS = {"1921-1955": np.arange(1921, 1956), "1956-1979": np.arange(1956, 1980)}
@@ -18,7 +19,7 @@ def series():
 
 
 def _arv(series, method, years):
-    return linear.arv(linear.truth(series, years), linear.one_step(method, series, years))
+    return errors.arv(linear.truth(series, years), linear.one_step(method, series, years))
 
 
 @pytest.mark.parametrize(
@@ -95,14 +96,14 @@ def test_ridge_choice_ignores_later_years(series):
 
 def test_scores():
     y, yhat = np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 50.0])
-    assert linear.arv(y, yhat) == pytest.approx(300 / SUNSPOT_VARIANCE)
-    assert linear.r2(y, yhat) == pytest.approx(1 - 900 / 200)
+    assert errors.arv(y, yhat) == pytest.approx(300 / SUNSPOT_VARIANCE)
+    assert errors.r2(y, yhat) == pytest.approx(1 - 900 / 200)
 
 
 def test_resamples_are_runs_of_consecutive_years_and_reproducible():
-    rows = linear.stationary_resamples(35, num_resamples=2000, seed=3)
-    np.testing.assert_array_equal(rows, linear.stationary_resamples(35, num_resamples=2000, seed=3))
-    assert (rows != linear.stationary_resamples(35, num_resamples=2000, seed=4)).any()
+    rows = errors.stationary_resamples(35, num_resamples=2000, seed=3)
+    np.testing.assert_array_equal(rows, errors.stationary_resamples(35, num_resamples=2000, seed=3))
+    assert (rows != errors.stationary_resamples(35, num_resamples=2000, seed=4)).any()
     follows = (rows[:, 1:] - rows[:, :-1]) % 35 == 1
     share = 1 - (1 / 11) * (34 / 35)  # a jump lands on the next year once in 35 times
     assert follows.mean() == pytest.approx(
@@ -111,19 +112,19 @@ def test_resamples_are_runs_of_consecutive_years_and_reproducible():
 
 
 def test_bootstrap_of_independent_errors_has_the_textbook_standard_error():
-    errors = np.random.default_rng(0).normal(size=400) * 20
-    interval = linear.bootstrap_interval(errors, block_length=1, num_resamples=4000)
-    expected = (errors**2).std() / np.sqrt(400) / SUNSPOT_VARIANCE
+    drawn = np.random.default_rng(0).normal(size=400) * 20
+    interval = errors.bootstrap_interval(drawn, block_length=1, num_resamples=4000)
+    expected = (drawn**2).std() / np.sqrt(400) / SUNSPOT_VARIANCE
     assert interval.standard_error == pytest.approx(expected, rel=4 / np.sqrt(2 * 4000))
     assert interval.low < interval.value < interval.high
-    assert interval == linear.bootstrap_interval(errors, block_length=1, num_resamples=4000)
+    assert interval == errors.bootstrap_interval(drawn, block_length=1, num_resamples=4000)
 
 
 def test_bootstrap_of_r2(series):
     years = SPANS["1921-1955"]
     y, yhat = linear.truth(series, years), linear.one_step(linear.autoregression(9), series, years)
-    interval = linear.bootstrap_interval(y - yhat, targets=y, num_resamples=500)
-    assert interval.value == pytest.approx(linear.r2(y, yhat))
+    interval = errors.bootstrap_interval(y - yhat, targets=y, num_resamples=500)
+    assert interval.value == pytest.approx(errors.r2(y, yhat))
     assert interval.low < interval.value < interval.high <= 1
 
 
@@ -132,13 +133,13 @@ def test_paired_bootstrap(series):
     y = linear.truth(series, years)
     a = y - linear.one_step(linear.METHODS["ar9_sqrt"], series, years)
     b = y - linear.one_step(linear.METHODS["persistence"], series, years)
-    better = linear.paired_bootstrap(a, b, num_resamples=2000)
+    better = errors.paired_bootstrap(a, b, num_resamples=2000)
     assert better.difference < 0
     assert better.high < 0
     assert better.p_better < 0.05 < better.p_worse
-    worse = linear.paired_bootstrap(b, a, num_resamples=2000)
+    worse = errors.paired_bootstrap(b, a, num_resamples=2000)
     assert (worse.difference, worse.p_worse) == (-better.difference, better.p_better)
-    same = linear.paired_bootstrap(a, a, num_resamples=100)
+    same = errors.paired_bootstrap(a, a, num_resamples=100)
     assert (same.difference, same.low, same.high, same.p_better) == (0, 0, 0, 1)
 
 
@@ -156,10 +157,10 @@ def test_published_figures_say_where_they_stand():
         (lambda s: linear.training_years(s, 12, 1720), "leave 9 training years"),
         (lambda s: linear.autoregression(9, transform="log"), "transform must be"),
         (lambda s: linear.ridge_autoregression(9, rule="best"), "rule must be"),
-        (lambda s: linear.bootstrap_interval([1.0, np.nan]), "1 NaN or infinite"),
-        (lambda s: linear.paired_bootstrap([1.0], [1.0, 2.0]), "must be of the same years"),
-        (lambda s: linear.bootstrap_interval([1.0, 2.0], targets=[1.0]), "one entry a year"),
-        (lambda s: linear.stationary_resamples(5, block_length=0), "must be at least 1"),
+        (lambda s: errors.bootstrap_interval([1.0, np.nan]), "1 NaN or infinite"),
+        (lambda s: errors.paired_bootstrap([1.0], [1.0, 2.0]), "must be of the same years"),
+        (lambda s: errors.bootstrap_interval([1.0, 2.0], targets=[1.0]), "one entry a year"),
+        (lambda s: errors.stationary_resamples(5, block_length=0), "must be at least 1"),
     ],
 )
 def test_bad_arguments(series, call, message):

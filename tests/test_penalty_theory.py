@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from experiments import _memory_theory as theory
-from experiments import _penalty_runs as runs
+from experiments.penalty_theory import chain, runs
 
 CHAIN = {  # T: (λ_s, λ_c)
     5: (1.735, 1.0518),
@@ -42,19 +42,19 @@ def best(objective, lam, bottom):
 @pytest.mark.parametrize("T", CHAIN)
 def test_the_chains_thresholds_are_those_of_its_objective(T):
     spinodal, switch = CHAIN[T]
-    assert theory.chain_spinodal(T) == pytest.approx(spinodal, abs=6e-4 * spinodal)
-    assert theory.chain_switch(T) == pytest.approx(switch, abs=6e-5)
+    assert chain.spinodal(T) == pytest.approx(spinodal, abs=6e-4 * spinodal)
+    assert chain.switch(T) == pytest.approx(switch, abs=6e-5)
 
     w = np.linspace(0, 1, 200_001)[1:]
     stationary = T * w ** (T - 2) * (1 - w**T)
-    assert theory.chain_spinodal(T) == pytest.approx(stationary.max(), rel=1e-6)
+    assert chain.spinodal(T) == pytest.approx(stationary.max(), rel=1e-6)
 
     def objective(w, lam):
         return (1 - w**T) ** 2 + lam * w**2
 
     bottom = ((T - 2) / (2 * T - 2)) ** (1 / T)
     found = last_lambda(lambda lam: best(objective, lam, bottom) < 1, 0.1, spinodal)
-    assert theory.chain_switch(T) == pytest.approx(found, rel=1e-6)
+    assert chain.switch(T) == pytest.approx(found, rel=1e-6)
 
 
 @pytest.mark.parametrize("pair", [False, True])
@@ -105,7 +105,7 @@ def test_the_three_matrices_share_the_penalty_as_the_theory_says():
 
 @pytest.mark.parametrize(("T", "expected"), [(10, 2.80), (20, 2.64), (50, 0.316), (100, 0.0033)])
 def test_descent_from_a_small_start_splits_at_lambda_cold(T, expected):
-    cold = theory.chain_cold(T, 0.9)
+    cold = chain.cold(T, 0.9)
     assert cold == pytest.approx(expected, rel=0.01)
     for lam, up in ((0.99 * cold, True), (1.01 * cold, False)):
         slope = -2 * T * 0.9 ** (T - 1) * (1 - 0.9**T) + 2 * lam * 0.9
@@ -114,7 +114,7 @@ def test_descent_from_a_small_start_splits_at_lambda_cold(T, expected):
 
 def test_the_branch_solves_the_stationary_equation():
     lams = np.linspace(0.1, 5.3, 7)
-    w = theory.chain_branch(20, lams) ** (1 / 20)
+    w = chain.branch(20, lams) ** (1 / 20)
     np.testing.assert_allclose(20 * w**18 * (1 - w**20), lams, rtol=1e-9)
 
 
@@ -130,9 +130,9 @@ def test_the_library_runs_are_those_of_the_closed_forms():
         trained = runs.one_step(xs, ys, lams, num_updates=300)
         np.testing.assert_allclose(trained, runs.ridge(xs, ys, lams), atol=1e-9)
 
-        chain = runs.Chain((5, 8), num_updates=400, path_updates=400)
-        weight, total = chain.fit([5, 8, 8], [1.0, 1.0, 1.0], [1.0, 2.0, 2.6])
-        expected = [theory.chain_branch(5, np.array(1.0)), theory.chain_branch(8, np.array(2.0)), 0]
+        memory = runs.Chain((5, 8), num_updates=400, path_updates=400)
+        weight, total = memory.fit([5, 8, 8], [1.0, 1.0, 1.0], [1.0, 2.0, 2.6])
+        expected = [chain.branch(5, np.array(1.0)), chain.branch(8, np.array(2.0)), 0]
         # descent on w = 0's side is (1 − 2ηλ)^t, slow
         np.testing.assert_allclose(weight ** np.array([5, 8, 8]), expected, atol=1e-5)
         by_hand = (1 - weight ** np.array([5, 8, 8])) ** 2 + np.array([1.0, 2.0, 2.6]) * weight**2
@@ -142,4 +142,5 @@ def test_the_library_runs_are_those_of_the_closed_forms():
 def test_docstrings_hold():
     import doctest
 
+    assert doctest.testmod(chain).failed == 0
     assert doctest.testmod(theory).failed == 0

@@ -13,7 +13,19 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as listing
-from experiments._report import Claim, claims_table, command_line, write_summary
+from experiments._harness import (
+    Claim,
+    Options,
+    Report,
+    carry_out,
+    claims_table,
+    command_line,
+    format_table,
+    mean_and_error,
+    proportion,
+    run,
+    write_summary,
+)
 
 
 @dataclass(frozen=True)
@@ -82,11 +94,11 @@ def test_a_config_without_a_preset_is_told_so():
 
 def claims():
     return [
-        Claim.close("a", source="s", expected=1.0, tolerance=0.1, measured=1.05),
-        Claim.close("b", source="s", expected=1.0, tolerance=0.1, measured=math.nan),
-        Claim.at_most("c", source="s", expected=0.11, measured=np.float32(0.12)),
-        Claim.at_least("d", source="s", expected=0.9, measured=jnp.asarray(0.95)),
-        Claim.at_most("e", source="s", expected=0.11, measured=None),
+        Claim.close("a", 1.0, 1.05, source="s", tolerance=0.1),
+        Claim.close("b", 1.0, math.nan, source="s", tolerance=0.1),
+        Claim.at_most("c", 0.11, np.float32(0.12), source="s"),
+        Claim.at_least("d", 0.9, jnp.asarray(0.95), source="s"),
+        Claim.at_most("e", 0.11, None, source="s"),
     ]
 
 
@@ -102,6 +114,79 @@ def test_claims_table_shows_every_claim():
     assert [row.split()[-1] for row in rows] == ["holds", "FAILS", "FAILS", "holds", "measured"]
     assert "1 ± 0.1" in rows[0]
     assert "at most 0.11" in rows[2]
+
+
+def test_what_is_measured_becomes_a_number_of_python():
+    assert [type(claim.measured) for claim in claims()] == [float] * 4 + [type(None)]
+    assert type(Claim.at_most("n", 3, np.int64(2), source="s").measured) is int
+
+
+@dataclass(frozen=True)
+class Small(Options):
+    """Options of a small experiment."""
+
+    num_rows: int = 4
+    """Rows."""
+
+
+def small(config):
+    import matplotlib.pyplot as plt
+
+    figure, _ = plt.subplots()
+    summary = {"rows": jnp.zeros(config.num_rows), "dtype": str(jnp.zeros(1).dtype)}
+    return Report(summary, claims(), "a line", {"plot": figure})
+
+
+def test_an_experiment_is_carried_out(tmp_path, capsys):
+    import matplotlib.pyplot as plt
+
+    config = Small(preset="quick", out=tmp_path / "small")
+    carry_out(small, config, x64=True)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "a line"
+    assert [line.split()[0] for line in rest[3:8]] == list("abcde")
+    assert rest[-2:] == [
+        "The claims are about --preset full; this run is too short to test them.",
+        f"wrote {config.out}/",
+    ]
+    written = json.loads((config.out / "summary.json").read_text("utf-8"))
+    assert list(written) == ["config", "rows", "dtype", "claims", "environment"]
+    assert written["config"]["num_rows"] == len(written["rows"]) == 4
+    assert (written["dtype"], written["environment"]["x64"]) == ("float64", True)
+    assert {path.name for path in config.out.iterdir()} == {"summary.json", "plot.pdf", "plot.png"}
+    assert plt.get_fignums() == []
+
+
+def test_an_experiment_writes_under_its_own_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["small", "--preset", "quick"])
+    monkeypatch.setattr("rnnreg.compilation_cache", lambda: None)
+    run(small, Small, {"quick": {"num_rows": 2}, "full": {}})
+    (folder,) = (tmp_path / "results").iterdir()
+    assert folder.name == __name__.rpartition(".")[2]
+    assert json.loads((folder / "summary.json").read_text("utf-8"))["config"]["num_rows"] == 2
+
+
+def test_help_of_an_experiment_shows_the_options_of_all(capsys):
+    with pytest.raises(SystemExit):
+        command_line(Small, {"full": {}}, args=["--help"], name="experiments.small")
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("python -m experiments.small", "results/small", "Base values", "Rows."):
+        assert words in text
+
+
+def test_records_make_a_table():
+    table = format_table({"a": "{x:.1f}", "b": "{y}"}, [{"x": 1.25, "y": "z"}])
+    assert [line.split() for line in table.splitlines()][::2] == [["a", "b"], ["1.2", "z"]]
+
+
+def test_small_statistics():
+    mean, error = mean_and_error([1.0, 2.0, 3.0, 6.0])
+    assert (mean, error) == (3.0, pytest.approx(np.sqrt(14 / 3 / 4)))
+    low, high = proportion([[0, 5], [10, 10]], 10)
+    assert low.shape == high.shape == (2, 2)
+    np.testing.assert_allclose([low[0, 1], high[0, 1]], [0.1871, 0.8129], atol=5e-5)
+    np.testing.assert_allclose([low[1, 0], high[0, 0]], [0.6915, 0.3085], atol=5e-5)
 
 
 class Point(NamedTuple):
@@ -157,6 +242,20 @@ def test_discover_parses_without_importing(tmp_path):
     assert listing.discover(tmp_path) == {"good": "One line."}
 
 
+def test_discover_finds_packages(tmp_path):
+    whole = "class Config: ...\ndef main(config): ..."
+    for name, files in {
+        "split": {"__init__": '"""Of the package."""', "__main__": f'"""Not this."""\n{whole}'},
+        "imported": {"__init__": '"""Two files."""\nfrom x.run import Config, main'},
+        "library": {"__init__": '"""No experiment."""', "part": whole},
+        "_hidden": {"__init__": whole},
+    }.items():
+        (tmp_path / name).mkdir()
+        for file, text in files.items():
+            (tmp_path / name / f"{file}.py").write_text(text)
+    assert listing.discover(tmp_path) == {"imported": "Two files.", "split": "Of the package."}
+
+
 def test_every_experiment_has_a_line_and_a_documented_config():
     folder = Path(listing.__file__).parent
     for name, line in listing.discover(folder).items():
@@ -192,7 +291,7 @@ def test_all_runs_each_and_reports_failures(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(listing, "discover", lambda folder: dict.fromkeys(outcomes, "A line."))
     monkeypatch.setattr(listing.subprocess, "run", fake)
-    monkeypatch.setattr("experiments._report.commit", lambda: None)
+    monkeypatch.setattr("experiments._harness.summary.commit", lambda: None)
     assert listing.main(listing.Arguments("all", "quick")) == 1
     one, two = capsys.readouterr().out.splitlines()[-2:]
     assert one.split() == ["one", "ok", one.split()[2], "2", "2", "1"]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import _latch as latch
-from experiments._intervals import proportion
+from experiments._harness import proportion
+from experiments.gradient_profiles import latch
 
 
 @pytest.mark.parametrize(

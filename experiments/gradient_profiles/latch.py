@@ -10,11 +10,17 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 
 import rnnreg as rr
+from experiments._harness import Claim
 from rnnreg.cells import HiddenState
+from rnnreg.plotting import COLORS, legend_above, title_above
 
+BENGIO, HERE = "Bengio, Simard & Frasconi 1994", "derived here"
+STEPS = (100, 400, 1600)
 NET = rr.network([rr.cells.elman(1)], output_size=None, readout="last")
 
 
@@ -132,3 +138,103 @@ def lambda_s(num_steps: int) -> float:
     return float(
         (np.sqrt(3 * num_steps) * np.gradient(F, x) * (1 - np.sqrt(3 / num_steps) * F)).max()
     )
+
+
+# ---- what is measured, claimed and drawn ----------------------------------------------------------
+
+
+def measure(num_weights: int) -> dict[str, Any]:
+    """Margins by halving, the path over λ by autodiff, and thresholds in closed form."""
+    w = np.array([0.5, 0.8, 0.95, 1.05, 1.2, 1.5, 2.0, 3.0, 4.0])
+    return {
+        "w": w,
+        "margin": margin(w),
+        "margin_measured": measured_margin(w, num_steps=3000),
+        "paths": {T: latch_path(num_steps=T, num_weights=num_weights) for T in STEPS},
+        "lambda_c": lambda_c(),
+        "lambda_s": {T: lambda_s(T) for T in STEPS},
+    }
+
+
+def claims(held) -> list[Claim]:
+    """The threshold w = 1, the margin, and what λ does to both."""
+    below, above = held["w"] < 1, held["w"] > 1
+    path = held["paths"][STEPS[-1]]
+    claims = [
+        Claim.at_most(
+            "latch: largest margin at any w < 1",
+            1e-6,
+            held["margin_measured"][below].max(),
+            source=BENGIO,
+        ),
+        Claim.at_most(
+            "latch: margin at w > 1, measured − (√(w(w−1)) − artanh √(1−1/w)), largest difference",
+            1e-4,
+            np.abs(held["margin_measured"] - held["margin"])[above].max(),
+            source=HERE,
+        ),
+        Claim.close(
+            f"latch: λ_c, above which forgetting is better, T = {STEPS[-1]}",
+            held["lambda_c"],
+            path.lambda_c,
+            source=HERE,
+            tolerance=0.01 * held["lambda_c"],
+        ),
+    ]
+    for T, allowed in zip(STEPS, (0.2, 0.1, 0.05), strict=True):
+        claims.append(
+            Claim.close(
+                f"latch: λ_s, above which no minimum with memory is left, T = {T}",
+                held["lambda_s"][T],
+                held["paths"][T].lambda_s,
+                source="expansion in 1/√T, derived here",
+                tolerance=allowed * held["lambda_s"][T],
+            )
+        )
+    return [
+        *claims,
+        Claim.at_most(
+            "latch: the margin only falls with λ (largest step up)",
+            0.0,
+            np.diff(path.margin).max(),
+            source=HERE,
+        ),
+        Claim.at_least(
+            "latch: the gradient's factor a step only rises with λ, while w > 1 (smallest step)",
+            0.0,
+            np.diff(path.shrink[path.w > 1]).min(),
+            source=BENGIO + ": what is held safely has a vanishing gradient",
+        ),
+        Claim.close(
+            f"latch: w where memory ends, T = {STEPS[-1]}",
+            1.0,
+            path.w[-1],
+            source=BENGIO + ": threshold w = 1",
+            tolerance=2 / STEPS[-1],
+        ),
+    ]
+
+
+def figure(held) -> Figure:
+    """Margin against w; weight, margin and gradient's factor against λ."""
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.7))
+    w = np.linspace(0.4, 4.2, 300)
+    left.plot(w, margin(w), color=COLORS[0], label="closed form")
+    left.plot(held["w"], held["margin_measured"], "o", color=COLORS[1], label="by halving")
+    left.axvline(1, color="0.5", linestyle=":", label="threshold w = 1")
+    left.set(xlabel="recurrent weight w", ylabel="margin: opposing input withstood")
+    left.legend()
+    left.set_title("(a) h ← tanh(w h + u): a bit held against −u", loc="left")
+
+    path = held["paths"][STEPS[-1]]
+    right.plot(path.lam, path.w, label="weight w")
+    right.plot(path.lam, path.margin, label="margin")
+    right.plot(path.lam, path.shrink, label="gradient's factor a step")
+    for at, line, label in ((path.lambda_c, "--", "λ$_c$ "), (path.lambda_s, ":", "λ$_s$ ")):
+        right.axvline(at, color="0.4", linestyle=line)
+        right.text(at, 0.6, label, transform=right.get_xaxis_transform(), ha="right")
+    right.set(xscale="log", xlabel="λ", ylabel="w, margin, factor w(1 − h*²)")
+    right.set_ylim(bottom=0)
+    legend_above(right)
+    title_above(right, f"(b) at the minimum of (1 − h$_T$)² + λw², T = {STEPS[-1]}")
+    return fig

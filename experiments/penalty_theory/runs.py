@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import rnnreg as rr
-from experiments._memory_theory import chain_cold, chain_spinodal
+from experiments.penalty_theory.chain import bottom, spinodal
 
 
 def frozen(*names: str) -> optax.GradientTransformation:
@@ -75,28 +75,38 @@ def shrinkage(lams: np.ndarray, *, rate: float, num_updates: int, hidden_size: i
     return Shrinkage(np.asarray(lams), rate, rho, theory)
 
 
+def linear_cell(size: int, recurrent_init: Any) -> rr.cells.Cell:
+    """A linear unit h ← h W_hh + x, as long as W_xh = I and b = 0 stay frozen."""
+    return rr.cells.elman(
+        size,
+        activation=jax.nn.identity,
+        recurrent_init=recurrent_init,
+        input_init=rr.cells.identity(),
+    )
+
+
+def descent(net: Any, *, loss: Any, num_epochs: int, record_every: int) -> rr.Train:
+    """Gradient descent on the squared error and λ‖W_hh‖², of W_hh alone."""
+    return rr.make_train(
+        net,
+        loss=rr.losses.squared_error(loss),
+        penalties={"l2": rr.penalties.l2("W_hh")},
+        optimizer=lambda hyper: optax.chain(
+            frozen("W_xh", "b_h"), optax.sgd(hyper["learning_rate"])
+        ),
+        num_epochs=num_epochs,
+        record_every=record_every,
+    )
+
+
 def one_step(xs: np.ndarray, ys: np.ndarray, lams: np.ndarray, *, num_updates: int) -> np.ndarray:
     """W_hh `[λ, H, H]` of h₂ = h₁ W_hh with h₁ = x, fitted to y by (1/n)‖Y − X W‖² + λ‖W‖².
 
     A linear network of two steps: the first writes x into the state (W_xh = I, frozen), the second applies W_hh.
     """
-    size = xs.shape[1]
-    cell = rr.cells.elman(
-        size,
-        activation=jax.nn.identity,
-        recurrent_init="orthogonal",
-        input_init=rr.cells.identity(),
-    )
-    train = rr.make_train(
-        rr.network([cell], output_size=None, readout="last"),
-        loss=rr.losses.squared_error("sum"),
-        penalties={"l2": rr.penalties.l2("W_hh")},
-        optimizer=lambda hyper: optax.chain(
-            frozen("W_xh", "b_h"), optax.sgd(hyper["learning_rate"])
-        ),
-        num_epochs=num_updates,
-        record_every=num_updates,
-    )
+    cell = linear_cell(xs.shape[1], "orthogonal")
+    net = rr.network([cell], output_size=None, readout="last")
+    train = descent(net, loss="sum", num_epochs=num_updates, record_every=num_updates)
     batch = rr.Batch(jnp.stack([xs, np.zeros_like(xs)], axis=1), jnp.asarray(ys))
     steepest = float(np.linalg.norm(xs, 2) ** 2 / len(xs))
 
@@ -124,27 +134,12 @@ class Chain:
     def __init__(self, num_steps: tuple[int, ...], *, num_updates: int, path_updates: int):
         self.num_steps = np.asarray(num_steps)
         self.longest = int(self.num_steps.max())
-        self.train = rr.make_train(
-            lambda hyper: rr.network(
-                [
-                    rr.cells.elman(
-                        1,
-                        activation=jax.nn.identity,
-                        recurrent_init=rr.cells.identity(hyper["start"]),
-                        input_init=rr.cells.identity(),
-                    )
-                ],
-                output_size=None,
-                readout="last",
-            ),
-            loss=rr.losses.squared_error("mean"),
-            penalties={"l2": rr.penalties.l2("W_hh")},
-            optimizer=lambda hyper: optax.chain(
-                frozen("W_xh", "b_h"), optax.sgd(hyper["learning_rate"])
-            ),
-            num_epochs=num_updates,
-            record_every=path_updates,
-        )
+
+        def net(hyper):
+            cell = linear_cell(1, rr.cells.identity(hyper["start"]))
+            return rr.network([cell], output_size=None, readout="last")
+
+        self.train = descent(net, loss="mean", num_epochs=num_updates, record_every=path_updates)
         self._lanes = jax.jit(jax.vmap(self._lane))
         self._paths = jax.jit(jax.vmap(self._path))
 
@@ -201,9 +196,9 @@ class Thresholds(NamedTuple):
     error: np.ndarray
 
 
-def thresholds(chain: Chain, *, start: float, num_lambdas: int, rounds: int = 2) -> Thresholds:
+def thresholds(memory: Chain, *, start: float, num_lambdas: int, rounds: int = 2) -> Thresholds:
     """Brackets the three thresholds by λ grids under one vmap, each round inside the bracket of the last."""
-    T = chain.num_steps
+    T = memory.num_steps
     low = np.full((3, len(T)), 1e-3)
     high = np.full((3, len(T)), 1e2)
     starts = np.array([1.0, 1.0, start])[:, None, None]
@@ -211,11 +206,10 @@ def thresholds(chain: Chain, *, start: float, num_lambdas: int, rounds: int = 2)
         space = np.geomspace if turn == 0 else np.linspace
         lams = space(low, high, num_lambdas, axis=-1)  # [3, T, λ]
         full = [np.broadcast_to(v, lams.shape).ravel() for v in (T[None, :, None], starts)]
-        weight, total = (v.reshape(lams.shape) for v in chain.fit(*full, lams.ravel()))
-        bottom = ((T - 2) / (2 * T - 2))[:, None]
+        weight, total = (v.reshape(lams.shape) for v in memory.fit(*full, lams.ravel()))
         kept = np.stack(
             [
-                weight[0] ** T[:, None] > bottom / 2,
+                weight[0] ** T[:, None] > bottom(T)[:, None] / 2,
                 total[1] < 1,
                 weight[2] >= start,  # in one dimension a descent path never turns back
             ]
@@ -226,7 +220,7 @@ def thresholds(chain: Chain, *, start: float, num_lambdas: int, rounds: int = 2)
             ..., 0
         ]
     middle = (low + high) / 2
-    below = start**T < (T - 2) / (2 * T - 2)
+    below = start**T < bottom(T)
     return Thresholds(middle[0], middle[1], np.where(below, middle[2], np.nan), (high - low) / 2)
 
 
@@ -244,18 +238,10 @@ class Paths(NamedTuple):
     down: np.ndarray
 
 
-def paths(chain: Chain, *, num_lambdas: int) -> Paths:
+def paths(memory: Chain, *, num_lambdas: int) -> Paths:
     """Warm paths over 0 … 1.25 λ_s of each T, and back."""
-    ends = np.array([chain_spinodal(T) for T in chain.num_steps])
+    ends = spinodal(memory.num_steps)
     lams = ends[:, None] * np.linspace(0, 1.25, num_lambdas)
-    weights = chain.path(np.concatenate([lams, lams[:, ::-1]], axis=1))
-    values = np.abs(weights) ** chain.num_steps[:, None]
+    weights = memory.path(np.concatenate([lams, lams[:, ::-1]], axis=1))
+    values = np.abs(weights) ** memory.num_steps[:, None]
     return Paths(lams, values[:, :num_lambdas], values[:, : num_lambdas - 1 : -1])
-
-
-def cold_theory(num_steps: np.ndarray, start: float) -> np.ndarray:
-    """λ_cold of each T; NaN where w₀ lies above the spinodal, so that a cold start is a warm one."""
-    values = [
-        chain_cold(T, start) if start**T < (T - 2) / (2 * T - 2) else np.nan for T in num_steps
-    ]
-    return np.array(values)
