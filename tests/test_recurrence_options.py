@@ -278,6 +278,7 @@ BAD = [
     ({"remat": True}, "remat must be .*got True"),
     ({"truncate": 0}, "truncate must be a positive number of steps, or None; got 0"),
     ({"truncate": 2.5}, "truncate must be .*got 2.5"),
+    ({"projection": "out"}, r"projection must be one of \('auto', 'inside', 'before'\); got 'out'"),
     ({"precision": "low"}, r"precision must be one of \(None, 'default'.*got 'low'"),
 ]
 
@@ -309,10 +310,13 @@ def test_explain_says_which_and_why():
     # two directions of ten units are twenty inputs of the next layer
     wide = rr.explain(rr.network([layers[2], rr.cells.gru(2)], 1, backend="fused"), input_size=1)
     assert [choice.inside for choice in wide.values()] == [True, False]
+    forced = rr.network([rr.cells.gru(2)], 1, projection="before")
+    assert not rr.explain(forced, input_size=1)["layer_0"].inside
 
 
 def test_a_network_records_its_recurrence():
-    options = {"backend": "scan", "remat": 3, "truncate": 5, "precision": "highest"}
+    options = {"backend": "fused", "remat": 3, "truncate": 5, "precision": "highest"}
+    options["projection"] = "before"
     net = rr.network([rr.cells.gru(HIDDEN)], 1, **options)
     assert net.recurrence._asdict() == options
 

@@ -66,6 +66,7 @@ def network(
     remat: str | int = "full",
     truncate: int | None = None,
     precision: str | None = None,
+    projection: str = "auto",
 ) -> Network:
     """y_t = h_t W_hy + b_y over a stack of recurrent layers.
 
@@ -93,6 +94,7 @@ def network(
         through time); the state is carried on.
       precision: of every matrix product: None (JAX's default), "default", "high", "highest" or "bfloat16"
         (operands rounded to bfloat16; sums, states and parameters stay in float32).
+      projection: "auto", or where the fused recurrence projects its inputs: "inside" its loop or "before" it.
 
     Every rate may be traced, so that it can be an axis of a sweep; a traced rate outside [0, 1) makes the run diverge.
 
@@ -109,7 +111,8 @@ def network(
     (3, 5, 1)
     """
     layers = tuple(Layer(c) if isinstance(c, Cell) else c for c in cells)
-    _check_layers(layers, cells, backend, precision)
+    recurrence = Recurrence(backend, remat, truncate, precision, projection)
+    _check_layers(layers, cells, recurrence)
     check_segments(remat, truncate)
     check_precision(precision)
     if readout not in ("all", "last"):
@@ -121,7 +124,6 @@ def network(
         )
     rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
     _check_rates(rates)
-    recurrence = Recurrence(backend, remat, truncate, precision)
     stack = Stack(layers, output_size, embedding, readout, rates, recurrence)
 
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
@@ -130,17 +132,17 @@ def network(
     return Network(init, stack, layers, readout, output_size, recurrence, stack.random)
 
 
-def _check_layers(layers: Any, cells: Any, backend: str, precision: str | None) -> None:
+def _check_layers(layers: Any, cells: Any, recurrence: Recurrence) -> None:
     if not layers or not all(isinstance(entry, Layer) for entry in layers):
         raise ValueError(
             f"cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got {cells!r}."
         )
     for entry in layers:
-        check_backend(entry.cell, backend)
-        if precision is not None and entry.cell.gate is None:
+        check_backend(entry.cell, recurrence.backend, recurrence.projection)
+        if recurrence.precision is not None and entry.cell.gate is None:
             raise ValueError(
-                f"precision={precision!r} sets the products that the library does; the cell {entry.cell.name!r} does "
-                "its own in its step. Leave precision=None, or use a cell with a gate."
+                f"precision={recurrence.precision!r} sets the products that the library does; the cell "
+                f"{entry.cell.name!r} does its own in its step. Leave precision=None, or use a cell with a gate."
             )
 
 
@@ -226,7 +228,10 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
     choices = {}
     for index, entry in enumerate(net.layers):
         choices[f"layer_{index}"] = choose_backend(
-            entry.cell, input_size=input_size, backend=net.recurrence.backend
+            entry.cell,
+            input_size=input_size,
+            backend=net.recurrence.backend,
+            projection=net.recurrence.projection,
         )
         input_size = entry.width
     return choices

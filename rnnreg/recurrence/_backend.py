@@ -71,9 +71,12 @@ BACKENDS: dict[str, Backend] = {
     "scan": Backend(plain_scan, lambda cell: None, lambda cell: _no_fused(cell) or "as asked"),
 }
 NAMES = ("auto", *reversed(BACKENDS))
+PROJECTIONS = ("auto", "inside", "before")
 
 
-def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> BackendChoice:
+def choose_backend(
+    cell: Cell, *, input_size: int, backend: str = "auto", projection: str = "auto"
+) -> BackendChoice:
     """The recurrence that runs a cell.
 
     "scan" is one `lax.scan`, differentiated by JAX; it runs every cell. "fused" has a derivative of its own, in
@@ -85,6 +88,8 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
       cell: the cell.
       input_size: D.
       backend: "auto", "scan" or "fused".
+      projection: where the fused recurrence projects its inputs, "inside" its loop, all of them "before" it, or "auto":
+        inside on a CPU up to 16 features. "scan" always projects before.
 
     Returns:
       The choice, with its reason.
@@ -98,7 +103,7 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
     >>> print(choose_backend(rr.cells.gru(8, reset="before"), input_size=2))
     scan, inputs projected before the loop: gru_reset_before does its own products
     """
-    check_backend(cell, backend)
+    check_backend(cell, backend, projection)
     able = (name for name, one in BACKENDS.items() if one.obstacle(cell) is None)
     name = next(able) if backend == "auto" else backend
     chosen = BACKENDS[name]
@@ -106,14 +111,17 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
     if name == "scan":
         return BackendChoice(name, False, why)
     cpu = jax.default_backend() == "cpu"
-    inside = chosen.can_project_inside and cpu and input_size <= _MOST_INSIDE
+    small = cpu and input_size <= _MOST_INSIDE if projection == "auto" else projection == "inside"
+    inside = chosen.can_project_inside and small
     return BackendChoice(name, inside, f"{why}, so weight gradients are one product a sequence")
 
 
-def check_backend(cell: Cell, backend: str) -> None:
+def check_backend(cell: Cell, backend: str, projection: str = "auto") -> None:
     """Raises if there is no such back end, or it cannot run the cell. It asks for no device, so it starts none."""
     if backend not in NAMES:
         raise ValueError(f"backend must be one of {NAMES}; got {backend!r}.")
+    if projection not in PROJECTIONS:
+        raise ValueError(f"projection must be one of {PROJECTIONS}; got {projection!r}.")
     obstacle = None if backend == "auto" else BACKENDS[backend].obstacle(cell)
     if obstacle:
         raise ValueError(
