@@ -45,14 +45,9 @@ def brackets(
     ([1.0, -inf], [2.0, 0.0])
     """
     edges = np.concatenate([[-np.inf], np.log(lams), [np.inf]])
-    counts = _last_alive(alive) if last else alive.sum(axis=0)
+    numbers = np.arange(1, len(lams) + 1)[:, None]
+    counts = (alive * numbers).max(axis=0) if last else alive.sum(axis=0)
     return edges[counts], edges[counts + 1]
-
-
-def _last_alive(alive: np.ndarray) -> np.ndarray:
-    """The number of the last λ alive, counted from 1; 0 where there is none."""
-    from_above = np.argmax(alive[::-1], axis=0)
-    return np.where(alive.any(axis=0), len(alive) - from_above, 0)
 
 
 def fit_threshold(lams: np.ndarray, alive: np.ndarray, *, last: bool = False) -> Threshold:
@@ -71,48 +66,59 @@ def fit_threshold(lams: np.ndarray, alive: np.ndarray, *, last: bool = False) ->
     >>> 0.9 < found.value < 1.2, found.low < found.value < found.high
     (True, True)
     """
-    from scipy.stats import t
-
     order = [place for place in np.argsort(lams) if lams[place] > 0]
     lams, alive = np.asarray(lams, dtype=np.float64)[order], np.asarray(alive, dtype=bool)[order]
-    if not alive.shape[1]:
+    n = alive.shape[1]
+    if not n:
         return Threshold(np.nan, 0.0, np.inf, np.nan, 0, 0, 0, 0)
     low, high = brackets(lams, alive, last=last)
-    n, below, above = len(low), int(np.isneginf(low).sum()), int(np.isposinf(high).sum())
-    counts = alive.sum(axis=0)
-    unordered = int(sum(not alive[:count, seed].all() for seed, count in enumerate(counts)))
-    logs = np.log(lams)
-    spacing = float(np.diff(logs).max()) if len(lams) > 1 else 1.0
+    below, above = int(np.isneginf(low).sum()), int(np.isposinf(high).sum())
+    unordered = int((alive[1:] & ~alive[:-1]).any(axis=0).sum())
     if max(below, above) * 2 > n:  # the median seed is off the grid
         edge = (0.0, 0.0, float(lams[0])) if below > above else (np.inf, float(lams[-1]), np.inf)
         return Threshold(*edge, np.nan, n, below, above, unordered)
-
-    reach = 6 * spacing + 0.5 * (logs[-1] - logs[0])
-    mu = np.linspace(logs[0] - reach, logs[-1] + reach, 1001)
-    scales = np.geomspace(spacing / 50, 3 * spacing + (logs[-1] - logs[0]), 40)
-    profile, best = np.full(len(mu), -np.inf), np.zeros(len(mu))
-    for s in scales:
-        upper = 1 / (1 + np.exp(-np.clip((high[:, None] - mu) / s, -700, 700)))
-        lower = 1 / (1 + np.exp(-np.clip((low[:, None] - mu) / s, -700, 700)))
-        likelihood = np.log(np.maximum(upper - lower, 1e-300)).sum(axis=0)
-        better = likelihood > profile
-        profile, best = np.where(better, likelihood, profile), np.where(better, s, best)
-    top = profile.max()
-    flat = np.flatnonzero(profile >= top - 0.02)  # all seeds in one bracket: any μ inside it
+    mu, scale, drop = _profile(np.log(lams), low, high)
+    flat = np.flatnonzero(drop <= 0.02)  # all seeds in one bracket: any μ inside it
     middle = (flat[0] + flat[-1]) // 2
-    quantile = t.ppf(0.975, n - 1) if n > 1 else np.inf
-    cut = n / 2 * np.log1p(quantile**2 / max(n - 1, 1))
-    inside = np.flatnonzero(profile >= top - cut)
+    inside = np.flatnonzero(drop <= _cut(n))
     return Threshold(
         value=float(np.exp(mu[middle])),
         low=float(np.exp(mu[inside[0]])) if inside[0] > 0 else 0.0,
         high=float(np.exp(mu[inside[-1]])) if inside[-1] < len(mu) - 1 else np.inf,
-        scale=float(best[middle]),
+        scale=float(scale[middle]),
         num_seeds=n,
         below=below,
         above=above,
         unordered=unordered,
     )
+
+
+def _profile(
+    logs: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """μ on a grid, the likeliest s at each, and by how much its log likelihood falls short of the best."""
+    from scipy.special import expit
+
+    span = logs[-1] - logs[0]
+    spacing = float(np.diff(logs).max()) if len(logs) > 1 else 1.0
+    reach = 6 * spacing + 0.5 * span
+    mu = np.linspace(logs[0] - reach, logs[-1] + reach, 1001)
+    scales = np.geomspace(spacing / 50, 3 * spacing + span, 40)
+    upper, lower = ((ends - mu[:, None]) / scales[:, None, None] for ends in (high, low))
+    mass = expit(upper) - expit(lower)  # [s, μ, seed]
+    likelihood = np.log(np.maximum(mass, 1e-300)).sum(axis=-1)
+    profile = likelihood.max(axis=0)
+    return mu, scales[likelihood.argmax(axis=0)], profile.max() - profile
+
+
+def _cut(num_seeds: int) -> float:
+    """By how much the profile falls at the ends of a 95 % interval: (n/2) ln(1 + t²/(n − 1))."""
+    from scipy.stats import t
+
+    if num_seeds == 1:
+        return np.inf
+    quantile = t.ppf(0.975, num_seeds - 1)
+    return num_seeds / 2 * np.log1p(quantile**2 / (num_seeds - 1))
 
 
 class Ratio(NamedTuple):

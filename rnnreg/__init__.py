@@ -24,7 +24,7 @@ from rnnreg.networks import Network, explain, forecast, layer, network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
 from rnnreg.runtime import compilation_cache, environment, use_all_cores
-from rnnreg.sweeps import SweepResult, load_result, sweep, zipped
+from rnnreg.sweeps import SweepResult, dry_run, load_result, sweep, zipped
 from rnnreg.training import Train, make_train
 
 __version__ = "0.1.0"
@@ -43,6 +43,7 @@ __all__ = [
     "data",
     "datasets",
     "diagnostics",
+    "dry_run",
     "environment",
     "explain",
     "forecast",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from numbers import Integral
 from typing import Any
 
@@ -20,3 +22,11 @@ def check_whole(value: Any, name: str, *, least: int = 1) -> None:
     """Raises where a number is not a whole one of at least `least`."""
     if not is_count(value, least=least):
         raise ValueError(f"{name} must be at least {least}, a whole number; got {value!r}.")
+
+
+def warn_caller(message: str) -> None:
+    """A RuntimeWarning at the line of the user's code that led here, however deep inside the package."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("rnnreg."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

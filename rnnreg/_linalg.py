@@ -68,6 +68,9 @@ def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:
       W: `[M, N]`.
       num_iterations: how many products with W Wᵀ.
 
+    Returns:
+      A scalar in the dtype of W.
+
     >>> bool(abs(sigma_max(jnp.diag(jnp.array([3.0, 1.0]))) - 3) < 1e-5)
     True
     """

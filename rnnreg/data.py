@@ -6,15 +6,20 @@ one fold trains and validates on, so that training itself knows nothing about fo
 
 from __future__ import annotations
 
-import warnings
+import dataclasses
+import functools
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from rnnreg._checks import warn_caller
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = [
     "Batch",
@@ -67,8 +72,32 @@ class Scaling(NamedTuple):
     y_scale: Any
 
 
-@flax.struct.dataclass
-class Split:
+class _Replaceable:
+    """What `Split` and `Fold` share."""
+
+    def replace(self, **fields: Any) -> Self:
+        """The record with other values of some fields.
+
+        Args:
+          **fields: new values by name.
+
+        Returns:
+          Another record.
+
+        Raises:
+          TypeError: a name that the record does not have.
+        """
+        return dataclasses.replace(self, **fields)  # type: ignore[type-var]
+
+
+_ARRAYS = ("train", "validation", "test", "target_times", "units", "scaling")
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=_ARRAYS, meta_fields=("epoch_rows",)
+)
+@dataclasses.dataclass(frozen=True)
+class Split(_Replaceable):
     """Training rows with optional validation rows and named test sets.
 
     Attributes:
@@ -85,16 +114,20 @@ class Split:
 
     train: Batch
     validation: Batch | None = None
-    test: Mapping[str, Batch] = flax.struct.field(default_factory=dict)
+    test: Mapping[str, Batch] = dataclasses.field(default_factory=dict)
     target_times: Any = None
     units: Scaling | None = None
     scaling: Scaling | None = None
-    epoch_rows: int | None = flax.struct.field(pytree_node=False, default=None)
+    epoch_rows: int | None = None
 
 
-@flax.struct.dataclass
-class Fold:
-    """One way to cut the training rows in two; with a leading axis, one a fold.
+_ROWS = ("train_rows", "train_weights", "validation_rows", "validation_weights", "scaling")
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=_ROWS, meta_fields=("epoch_rows",))
+@dataclasses.dataclass(frozen=True)
+class Fold(_Replaceable):
+    """One way to cut the training rows in two; with a leading axis, one for each fold.
 
     Attributes:
       train_rows: `[n]` row numbers to train on, padded with repeats.
@@ -111,11 +144,18 @@ class Fold:
     validation_rows: Any
     validation_weights: Any
     scaling: Scaling | None = None
-    epoch_rows: int | None = flax.struct.field(pytree_node=False, default=None)
+    epoch_rows: int | None = None
 
 
 def lengths_to_mask(lengths: Any, num_steps: int) -> np.ndarray:
     """The mask `[N, T]` of sequences of the given true lengths.
+
+    Args:
+      lengths: `[N]` true steps of each sequence.
+      num_steps: T, the steps of the padded arrays.
+
+    Returns:
+      float32 `[N, T]`, 1 where a step is true.
 
     Raises:
       ValueError: a length is negative or beyond `num_steps`.
@@ -155,6 +195,9 @@ def windows(
     Returns:
       The batch, and `[N, 2]` first and last target time of each row.
 
+    Raises:
+      ValueError: a series that has no such window, or times of another length.
+
     >>> batch, target_times = windows(np.arange(6.0), window=3)
     >>> batch.xs[:, :, 0].tolist(), batch.ys[:, 0].tolist(), target_times[:, 1].tolist()
     ([[0.0, 1.0, 2.0], [1.0, 2.0, 3.0], [2.0, 3.0, 4.0]], [3.0, 4.0, 5.0], [3.0, 4.0, 5.0])
@@ -187,6 +230,13 @@ def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
     Padding (mask 0, rows of weight 0) is left out. A constant feature keeps scale 1. Token inputs and class targets
     are not scaled (shift 0, scale 1).
 
+    Args:
+      batch: the rows.
+      rows: `[n]` numbers of the rows to fit on; None takes all.
+
+    Returns:
+      Shift and scale of each feature.
+
     >>> batch = Batch(np.array([[[0.0], [2.0]], [[4.0], [6.0]]]), np.array([[1.0], [3.0]]))
     >>> fit_scaling(batch).y_shift.tolist(), fit_scaling(batch, rows=[0]).x_shift.tolist()
     ([2.0], [1.0])
@@ -215,6 +265,13 @@ def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
 def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
     """The batch in the network's units: `(array - shift) / scale`; integers pass unchanged.
 
+    Args:
+      batch: rows in the units of the split's arrays.
+      scaling: shift and scale; None changes nothing.
+
+    Returns:
+      The batch that the network sees.
+
     >>> batch = Batch(np.array([[[1.0], [3.0]]]), np.array([[5.0]]))
     >>> scale_batch(batch, Scaling(np.ones(1), 2 * np.ones(1), np.ones(1), np.ones(1))).xs.tolist()
     [[[0.0], [1.0]]]
@@ -229,6 +286,13 @@ def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
 
 def unscale_outputs(outputs: Any, scaling: Scaling | None) -> Any:
     """Network outputs back in the units of the targets: `outputs * scale + shift`.
+
+    Args:
+      outputs: `[..., O]` what the network returns.
+      scaling: shift and scale; None changes nothing.
+
+    Returns:
+      Outputs of the same shape.
 
     >>> scaling = Scaling(np.zeros(1), np.ones(1), np.ones(1), 2 * np.ones(1))
     >>> unscale_outputs(np.array([[3.0]]), scaling).tolist()
@@ -254,6 +318,15 @@ def standardize(split: Split) -> Split:
 
     The map back to the data's own units is kept in `units`. Folds are scaled once more, each on its
     own training rows, so that no fold sees the mean of its validation block.
+
+    Args:
+      split: the split in its own units.
+
+    Returns:
+      The standardised split, its test sets too.
+
+    Raises:
+      ValueError: it is standardised already.
 
     >>> split = standardize(Split(windows(np.arange(6.0), window=2)[0]))
     >>> float(split.train.ys.mean()), split.units.y_shift.tolist()
@@ -285,6 +358,9 @@ def stack_folds(
       pairs: what a scikit-learn splitter's `split` yields.
       split: whose training rows are meant; a standardised split gets a scaling for each fold.
       include_all: add the fold "all", which trains on every row and validates on none.
+
+    Returns:
+      The folds, and their labels "0" … and "all".
 
     Raises:
       ValueError: no folds; a fold with nothing to train or validate on; a row outside the data; a
@@ -348,12 +424,10 @@ def _warn_of_leaks(pairs, target_times) -> None:
     for index, (train, val) in enumerate(pairs):
         shared = (first[train, None] <= last[None, val]) & (last[train, None] >= first[None, val])
         if shared.any():
-            warnings.warn(
+            warn_caller(
                 f"fold {index}: {int(shared.any(axis=1).sum())} training rows share target times with "
                 "validation rows, so the score is too good; use rr.selection.blocked_folds, which leaves "
-                "them out.",
-                RuntimeWarning,
-                stacklevel=6,  # the line that called sweep
+                "them out."
             )
             return
 
@@ -371,6 +445,14 @@ def _padded(rows):
 
 def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
     """The given rows of a batch; `weights` multiply the rows' own.
+
+    Args:
+      batch: the rows to choose from.
+      rows: `[n]` row numbers.
+      weights: `[n]` how much each counts; None leaves the batch's own.
+
+    Returns:
+      A batch of n rows.
 
     >>> take_rows(Batch(np.zeros((3, 1, 1)), np.array([5, 6, 7])), np.array([2, 0])).ys.tolist()
     [7, 5]
@@ -390,7 +472,14 @@ def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
 
 
 def take_fold(split: Split, fold: Fold | None) -> Split:
-    """The split that one fold trains and validates on (`fold` without its leading axis).
+    """The split that one fold trains and validates on.
+
+    Args:
+      split: whose training rows are cut.
+      fold: without its leading axis; None leaves the split as it is.
+
+    Returns:
+      A split with training and validation rows, and the fold's own scaling.
 
     >>> split = Split(windows(np.arange(6.0), window=2)[0])
     >>> folds, labels = stack_folds([([0, 1], [2]), ([2, 3], [0, 1])], split)
@@ -411,6 +500,12 @@ def take_fold(split: Split, fold: Fold | None) -> Split:
 def as_split(data: Split | Batch) -> Split:
     """A bare batch is a split with training rows only.
 
+    Args:
+      data: either.
+
+    Returns:
+      A split.
+
     >>> as_split(Batch(np.zeros((3, 1, 1)), np.zeros((3, 1)))).validation is None
     True
     """
@@ -421,6 +516,13 @@ def check_batch(batch: Batch, *, name: str = "data.train") -> None:
     """Raises a `ValueError` that says what is wrong with a batch of concrete or traced arrays.
 
     Shapes are always checked; values (NaN, a mask of zeros) only where arrays are concrete.
+
+    Args:
+      batch: the rows.
+      name: what messages call it.
+
+    Raises:
+      ValueError: it is no batch, or one that cannot be trained on.
     """
     if not isinstance(batch, Batch):
         raise ValueError(

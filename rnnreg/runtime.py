@@ -203,6 +203,9 @@ def _count_cpu_devices() -> int:
 def cache_folder() -> Path:
     """Where what was measured or compiled is kept: `rnnreg` under `$XDG_CACHE_HOME` or `~/.cache`.
 
+    Returns:
+        The folder, which need not exist.
+
     >>> cache_folder().name
     'rnnreg'
     """

@@ -38,6 +38,9 @@ def blocked_folds(
     Returns:
       A function of the split, which must have `target_times`; give it to `sweep(..., folds=…)`.
 
+    Raises:
+      ValueError: fewer than two folds, or a negative embargo.
+
     >>> import rnnreg as rr
     >>> batch, times = rr.data.windows(np.arange(9.0), window=3)
     >>> split = rr.Split(batch, target_times=times)
@@ -148,6 +151,9 @@ def one_standard_error(folds: Any, fold_sizes: Any, lam: Any) -> tuple[Curve, in
     Returns:
       The curve, and the places of λ_min, λ_1se and the paired λ_1se.
 
+    Raises:
+      ValueError: no value has a finite score in every fold.
+
     Source: Friedman, Hastie & Tibshirani 2010 (glmnet), `cv.glmnet`.
 
     >>> _, best, one_se, _ = one_standard_error([[1.0, 2.0], [1.1, 2.0], [3.0, 3.0]], [1, 1], [0.1, 1, 10])
@@ -206,6 +212,9 @@ def choose(
       rule: which λ becomes `choice.lam`: "min", "1se" or "paired_1se".
       num_epochs: "fixed" scores the end of the runs; "common" also chooses the number of epochs, the same
         for all folds, from the recorded history (never each fold at its own best).
+
+    Returns:
+      λ by every rule, the values of all axes, and the curve.
 
     Raises:
       ValueError: an unknown metric, axis, rule or way to combine seeds.
@@ -284,12 +293,13 @@ def refit(
     data: Split | Batch | Callable[[Mapping[str, Any]], Split],
     *,
     key: Array,
+    params: Any = None,
     rescale: bool = False,
     progress: bool = True,
 ) -> SweepResult:
-    """The chosen run on all the training rows, one lane a seed.
+    """The chosen run on all the training rows, one lane for each seed.
 
-    Where the sweep has the lane "all" (`refit=True`) and nothing has to change, those lanes are taken;
+    If the sweep has the lane "all" (`refit=True`) and nothing has to change, those lanes are taken;
     otherwise they are trained. With the same key, and all rows at once, both are the same.
 
     Args:
@@ -298,12 +308,16 @@ def refit(
       choice: from `choose`.
       data: what the sweep was given.
       key: what the sweep was given.
+      params: what the sweep was given.
       rescale: multiply λ by n_fold / n_full: with a mean loss the best λ falls like 1/n, and the folds
         trained on fewer rows.
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
       A `SweepResult` with the dimension `seed` alone.
+
+    Raises:
+      ValueError: `params` are missing, or the run needs a validation set.
 
     >>> import rnnreg as rr, jax, optax
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
@@ -335,6 +349,10 @@ def refit(
         job = [group.static for group in result.groups].index(static)
         data = data.replace(epoch_rows=result.config["epoch_rows"][job])
     made = train if isinstance(train, Train) else train(static)
+    if params is None and any(result.config["start"]):
+        raise ValueError(
+            "the sweep started from given parameters, and so must the refit: give refit(..., params=...)."
+        )
     if folds and (made.settings.keep_best or made.settings.patience is not None):
         raise ValueError(
             "a refit on all rows has nothing to validate on, so keep_best and patience cannot stop it: give a train "
@@ -342,7 +360,15 @@ def refit(
         )
     if num_epochs is not None:
         made = made.with_epochs(int(num_epochs))
-    final = sweep(made, values, data, key=key, seeds=result.config["seeds"], progress=progress)
+    final = sweep(
+        made,
+        values,
+        data,
+        key=key,
+        seeds=result.config["seeds"],
+        params=params(static) if callable(params) else params,
+        progress=progress,
+    )
     return _noted(final, choice)
 
 
@@ -400,7 +426,8 @@ def _values_at(result: SweepResult, lane: xr.DataArray) -> dict[str, Any]:
 
 
 def _lambda_names(result: SweepResult, choice: Choice) -> list[str]:
-    return [name for name in result.config["penalties"] if name in choice.values]
+    penalties = {name for group in result.config["penalties"] for name in group}
+    return sorted(penalties & set(choice.values))
 
 
 def _largest(lam: np.ndarray, allowed: np.ndarray) -> int:

@@ -280,5 +280,6 @@ def test_an_optimizer_from_optax_needs_no_function():
 
 
 def test_good_input_passes_the_same_gate():
-    plan = _sweep(folds=rr.selection.blocked_folds(3), refit=True, seeds=2, dry_run=True)
+    options = {"folds": rr.selection.blocked_folds(3), "refit": True, "seeds": 2, "key": KEY}
+    plan = rr.dry_run(make(), GRID, sine(), **options)
     assert plan.lanes == 2 * 2 * 4

@@ -24,7 +24,7 @@ from rnnreg.lanes import (
     map_lanes,
     trace,
 )
-from rnnreg.sweeps._job import make_job
+from rnnreg.sweeps._job import Request, make_job
 
 KEY = jax.random.key(SEED)
 PAIRS = [(list(range(12)), list(range(12, 20))), (list(range(20, 36)), [0, 1, 2])]  # unequal
@@ -323,19 +323,9 @@ def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
         patience=2,
     )
     grid = {"l2": [0.0, 1e-2], "learning_rate": [1e-3, 1e-2]}
-    job = make_job(
-        train,
-        grid,
-        sine(),
-        key=KEY,
-        seeds=np.arange(2),
-        folds=rr.selection.blocked_folds(3),
-        refit=False,
-        static={},
-        plan="vmap",
-        width=4,
-        chunk=None,
-    )
+    folds = rr.selection.blocked_folds(3)
+    request = Request(grid, KEY, np.arange(2), folds, plan="vmap", width=4)
+    job = make_job(train, sine(), request, static={})
     assert job.plan.num_lanes == 24
     before = counted.count
     traced = trace(job.lane, job.plan, job.lanes, job.shared)

@@ -3,33 +3,36 @@
 import doctest
 import itertools
 import warnings
+from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+import xarray as xr
 from scipy.stats import binomtest
 
+import rnnreg as rr
 from experiments import _intervals as intervals
-from experiments import _memory_claims as claims
-from experiments import _memory_controls as controls
-from experiments import _memory_figure as figures
-from experiments import _memory_predictors as predictors
-from experiments import _memory_statistics as statistics
+from experiments import _memory_theory as theory
 from experiments import _thresholds as thresholds
 from experiments._intervals import proportion
-from experiments._memory_runs import cold_starts, warm_paths
-from experiments._memory_statistics import fit_law
-from experiments._memory_task import (
+from experiments._report import claims_table, plain
+from experiments._thresholds import Threshold, fit_threshold, ratio
+from experiments.memory_thresholds import Config, claims, controls, figures, law, report, slopes
+from experiments.memory_thresholds.diagram import branch_ratios
+from experiments.memory_thresholds.law import fit_law
+from experiments.memory_thresholds.measures import PREDICTORS, decoded_bits, gradient_slopes, memory
+from experiments.memory_thresholds.runs import cold_starts, warm_paths
+from experiments.memory_thresholds.task import (
+    ALIVE,
     Variant,
-    decoded_bits,
     make_train,
-    measure,
     near_identity,
     network_of,
     recall_batch,
 )
-from experiments._report import claims_table
-from experiments._thresholds import Threshold, fit_threshold, ratio
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -37,10 +40,8 @@ SMALL = Variant(hidden_size=4, num_updates=60, num_records=2, learning_rate=0.02
 
 
 def test_docstrings_hold():
-    assert doctest.testmod(statistics).failed == 0
-    assert doctest.testmod(intervals).failed == 0
-    assert doctest.testmod(thresholds).failed == 0
-    assert doctest.testmod(controls).failed == 0
+    for module in (law, slopes, intervals, thresholds, controls):
+        assert doctest.testmod(module).failed == 0
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.3, 0.8])
@@ -182,48 +183,57 @@ def test_the_batch_is_every_pattern_once():
 @pytest.mark.parametrize(("size", "expected"), [(0.0, 0.0), (1e-12, 0.0), (0.1, 0.369), (1.0, 1.0)])
 def test_a_bit_is_decoded_where_the_state_stands_out_of_the_noise(size, expected):
     # K = 1, h = ±size on one unit: the error rate is Φ(−size / noise), Φ(−1) = .1587, 1 − H₂ = .369
-    states = size * np.array([[[1.0, 0.0]], [[-1.0, 0.0]]]).reshape(1, 2, 2)
+    states = size * jnp.array([[1.0, 0.0], [-1.0, 0.0]])
     bits = np.array([[1.0], [-1.0]])
     np.testing.assert_allclose(decoded_bits(states, bits), expected, atol=2e-3)
 
 
 def test_two_bits_are_two():
-    states = np.array([[[-1.0, -1], [1, -1], [-1, 1], [1, 1]]])
-    np.testing.assert_allclose(decoded_bits(states, states[0]), 2.0, atol=1e-6)
+    states = jnp.array([[-1.0, -1], [1, -1], [-1, 1], [1, 1]])
+    np.testing.assert_allclose(decoded_bits(states, states), 2.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_gradient_axis_is_the_product_of_step_jacobians(depth, key):
-    variant = SMALL._replace(depth=depth)
-    net = network_of(variant)
-    params = net.init(key, 1)
-    stacked = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)
-    found = measure(net, stacked, 5)
-    assert found.loss.shape == (1,)
+    net = network_of(SMALL._replace(depth=depth))
+    params, batch = net.init(key, 1), recall_batch(5)
+    found = memory(net, params, batch)
+    assert found.bits.shape == found.gradient.shape == found.rho.shape == ()
     if depth == 1:
         W = np.asarray(params["layer_0"]["W_hh"], np.float64)
-        h = found.states[0, 1].astype(np.float64)
-        product = np.eye(4)
-        for t in range(1, 6):
-            product = product @ W * (1 - h[t] ** 2)
-        expected = np.linalg.norm(product, 2)
-        np.testing.assert_allclose(found.gradient[0], expected, rtol=1e-4)
+        states = np.asarray(net.apply(params, batch.xs).states["layer_0"].h, np.float64)
+        expected = []
+        for h in states:
+            product = np.eye(4)
+            for t in range(1, 6):
+                product = product @ W * (1 - h[t] ** 2)
+            expected.append(np.linalg.norm(product, 2))
+        np.testing.assert_allclose(found.gradient, np.sqrt(np.prod(expected)), rtol=1e-4)
     else:  # two layers: the state is twice as wide, and its Jacobian is at least that of the upper layer
-        assert found.gradient[0] > 0
+        assert found.gradient > 0
+
+
+def slopes_of(W, num_steps, activation):
+    """The measured slope and its predictors of a network with this W_hh and states of 0, in float64."""
+    with jax.enable_x64():
+        net = network_of(Variant(activation=activation, hidden_size=len(W)))
+        params = net.init(jax.random.key(0), 1, dtype=jnp.float64)
+        params["layer_0"] |= {"W_hh": jnp.asarray(W), "W_xh": jnp.zeros((1, len(W)))}
+        batch = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), recall_batch(num_steps))
+        slope = {"tanh": jnp.tanh, "linear": jax.nn.identity}[activation]
+        return gradient_slopes(net, params, batch, activation=slope)
 
 
 def test_the_slope_of_an_orthogonal_linear_network_is_the_log_of_its_gain():
     rng = np.random.default_rng(0)
-    W = 0.9 * np.linalg.qr(rng.normal(size=(6, 6)))[0][None]
-    states = np.ones((1, 2, 11, 6))
-    found = predictors.slopes_of(W, states, "linear")
-    np.testing.assert_allclose(np.concatenate(found), np.log(0.9), atol=1e-10)
+    found = slopes_of(0.9 * np.linalg.qr(rng.normal(size=(6, 6)))[0], 10, "linear")
+    assert list(found) == ["slope", *PREDICTORS]
+    np.testing.assert_allclose(list(found.values()), np.log(0.9), atol=1e-10)
 
 
 def test_the_slope_survives_float_underflow():
-    W = 1e-3 * np.eye(3)[None]
-    found = predictors.slopes_of(W, np.zeros((1, 2, 401, 3)), "tanh")
-    np.testing.assert_allclose(found[0], np.log(1e-3), rtol=1e-6)
+    found = slopes_of(1e-3 * np.eye(3), 400, "tanh")
+    np.testing.assert_allclose(found["slope"], np.log(1e-3), rtol=1e-6)
 
 
 def test_biases_stay_at_zero_and_the_penalty_to_the_identity_vanishes_there(key):
@@ -236,7 +246,7 @@ def test_biases_stay_at_zero_and_the_penalty_to_the_identity_vanishes_there(key)
         "layer_0": {"W_hh": np.eye(3, dtype=np.float32), "W_xh": np.ones((1, 3), np.float32)},
         "readout": {"W_hy": np.zeros((3, 1), np.float32)},
     }
-    value = penalty.value(jax.tree.map(jax.numpy.asarray, params), None, penalty.init(params))[0]
+    value = penalty.value(jax.tree.map(jnp.asarray, params), None, penalty.init(params))[0]
     assert float(value) == 3.0
     assert penalty.covers(params) == ["layer_0/W_hh", "layer_0/W_xh", "readout/W_hy"]
 
@@ -248,7 +258,7 @@ def test_decoupled_decay_shrinks_like_the_penalty_under_descent(key):
     batch = recall_batch(2)
     state = train.init({"l2": 0.5, "gain": 1.0}, batch, key=key)
     state.params["readout"]["W_hy"] *= 0
-    moved, _ = train.update(state, {"l2": 0.5, "gain": 1.0}, jax.tree.map(jax.numpy.asarray, batch))
+    moved, _ = train.update(state, {"l2": 0.5, "gain": 1.0}, jax.tree.map(jnp.asarray, batch))
     np.testing.assert_allclose(
         moved.params["layer_0"]["W_hh"],
         state.params["layer_0"]["W_hh"] * (1 - 2 * 0.02 * 0.5),
@@ -258,25 +268,27 @@ def test_decoupled_decay_shrinks_like_the_penalty_under_descent(key):
 
 def test_sweeps_are_read_back_and_paths_start_from_the_memory(tmp_path):
     lams = np.array([0.0, 1e-3, 5.0])
-    first = cold_starts(tmp_path, SMALL, 2, gains=(1.0,), lams=lams, seeds=2)
-    again = cold_starts(tmp_path, SMALL, 2, gains=(1.0,), lams=lams, seeds=2)
-    np.testing.assert_array_equal(first.loss, again.loss)
-    assert first.history.shape == (3, 1, 2, 2)
-    assert first.alive[0].all()
-    assert not first.alive[2].any()
+    first = cold_starts(tmp_path, SMALL, 2, gains=(1.0,), lams=lams, seeds=2).metrics
+    again = cold_starts(tmp_path, SMALL, 2, gains=(1.0,), lams=lams, seeds=2).metrics
+    assert first.train_loss.equals(again.train_loss)
+    assert dict(first.history_train_loss.sizes) == {"l2": 3, "gain": 1, "seed": 2, "epoch": 2}
+    alive = first.train_loss < ALIVE
+    assert alive.isel(l2=0).all()
+    assert not alive.isel(l2=2).any()
 
     asked = {"gain": 1.0, "lams": np.array([1e-3, 1e-2, 5.0]), "seeds": 3, "updates": 60}
     warm = warm_paths(tmp_path, SMALL, 2, **asked)
     back = warm_paths(tmp_path, SMALL, 2, **asked)
-    np.testing.assert_array_equal(warm.loss, back.loss)
-    assert warm.loss.shape == (2, 3, 3)
-    assert warm.alive[0, :2].all()
-    assert not warm.alive[:, 2].any()
-    assert not warm.alive[1].any()  # nothing comes back on the way down
-    leaf = warm.params["layer_0"]["W_hh"]
-    assert leaf.shape == (2, 3, 3, 4, 4)
-    norm = np.square(leaf).sum(axis=(-2, -1))
-    assert (norm[0, 0] > norm[0, 1]).all()
+    assert warm.equals(back)
+    assert dict(warm.sizes) == {"way": 2, "seed": 3, "l2": 3}
+    alive = warm.train_loss < ALIVE
+    assert alive.sel(way="up").isel(l2=slice(2)).all()
+    assert not alive.isel(l2=2).any()
+    assert not alive.sel(way="down").any()  # nothing comes back on the way down
+    norm = warm.frobenius.sel(way="up")
+    assert (norm.isel(l2=0) > norm.isel(l2=1)).all()
+    assert (warm.gradient.sel(way="up").isel(l2=0) > 0.1).all()  # what is held is measured
+    assert (warm.bits.sel(way="up").isel(l2=0) > 0.9).all()
     assert len(list((tmp_path / "sweeps").glob("*.nc"))) == 2
 
 
@@ -287,13 +299,13 @@ def test_networks_that_lost_their_bits_are_told_apart_by_their_weights():
     squares = np.array([[[3.0, 2.0, 2.0], [3.0, 1e-9, 1e-9], [3.0, 0.4, 3.0]]] * 2)
     loss[1, 0], squares[1, 0] = [1.0, 1.0, 0.1], [1.0, 1e-9, 3.0]
     loss[1, 1], squares[1, 1] = [0.1, np.nan, np.nan], [3.0, np.nan, np.nan]
-    found = controls._history(lams, loss, squares, 8000)
+    found = controls.history_of(lams, loss, squares, 8000)
     assert found.dead[:2] == (4, 2)
     assert found.collapsed[:2] == (1, 0)
     assert found.others[:2] == (3, 2)
     assert found.collapsed.high == pytest.approx(binomtest(0, 1).proportion_ci(0.95).high)
     assert found.others.high == pytest.approx(binomtest(2, 3).proportion_ci(0.95).high)
-    nothing = controls._history(lams, np.full((2, 3, 3), 0.1), squares, 8000)
+    nothing = controls.history_of(lams, np.full((2, 3, 3), 0.1), squares, 8000)
     assert nothing.collapsed == (0, 0, 1.0)
 
 
@@ -304,19 +316,17 @@ def test_memories_that_longer_training_loses_and_gains_are_counted():
     history[0, 1, 1:5] = 0.1  # learns and loses
     history[1, 0, 6:] = 0.1  # learns late
     history[1, 1, 2] = np.nan
-    found = controls._duration(lams, history, 10, 25)
+    losses = xr.DataArray(history, {"l2": lams}, ("l2", "seed", "epoch"))
+    found = controls.duration_of(losses, each=10, updates=25)
     assert (found.at, found.until) == (20, 80)
     assert (found.alive, found.lost, found.gained) == (2, 1, 1)
     assert found.lost_lams == [0.1]
     assert list(found.lam_cold) == [10, 20, 40, 80]
-    assert controls._duration(lams, history, 100, 25).at == 100  # the first record there is
+    assert controls.duration_of(losses, each=100, updates=25).at == 100  # the first record there is
 
 
 @pytest.mark.slow
 def test_the_controls_run(tmp_path):
-    from experiments._report import plain
-    from experiments.memory_thresholds import Config
-
     config = Config(
         out=tmp_path,
         hidden_size=4,
@@ -341,7 +351,7 @@ def test_the_controls_run(tmp_path):
     duration = found.duration[2]
     assert list(duration.lam_cold) == [8, 16, 32, 64, 128]
     assert (duration.at, duration.until) == (64, 128)
-    assert "λ switched on after training" in controls.table(found)
+    assert "λ switched on after training" in report.control_table(found)
     assert plain(found)["history"]["2"]["collapsed"]["revived"] == 0
 
 
@@ -370,7 +380,7 @@ def some_controls():
 
 
 def test_controls_are_printed_with_their_intervals():
-    text = controls.table(some_controls())
+    text = report.control_table(some_controls())
     assert "depth 1 0.133 [0.092, 0.19], depth 2 2 [" in text
     assert "the law at depth 1: 0.17" in text
     assert "of those at W = 0, 0 of 11 (95 %: at most 30.0%); of the others, 1 of 12" in text
@@ -380,10 +390,8 @@ def test_controls_are_printed_with_their_intervals():
 
 
 def test_what_no_control_could_test_is_untested():
-    from types import SimpleNamespace
-
     config = SimpleNamespace(control_steps=(10, 40))
-    found = claims._control_claims(config, some_controls())
+    found = claims.control_claims(config, some_controls())
     by = {claim.claim: claim for claim in found}
     collapse = "λ off after a collapse to W = 0: networks that come back"
     assert by[
@@ -403,22 +411,18 @@ def test_what_no_control_could_test_is_untested():
 
 
 def test_a_law_that_its_thresholds_do_not_determine_is_untested():
-    from types import SimpleNamespace
-
     one_length = fit_law([10.0, 10.0], [0.8, 0.9], [0.1, 0.3])
     assert np.isfinite(one_length.constant)
     assert np.isnan(one_length.free).all()
     nothing = fit_law(*np.zeros((3, 0)))
     none = {"cold": [], "warm": []}
-    for law in (one_length, nothing):
-        found = claims._law_claims(SimpleNamespace(), law, none)
+    for found_law in (one_length, nothing):
+        found = claims.law_claims(SimpleNamespace(), found_law, none)
         assert found[0].holds is None
     assert found[1].holds is None
 
 
 def gain_diagram(gains):
-    from types import SimpleNamespace
-
     both = {T: threshold_at(1.0) for T in (5, 10)}
     return SimpleNamespace(
         lam_cold={(T, gain): threshold_at(0.1 * gain) for T in (5, 10) for gain in gains},
@@ -436,13 +440,13 @@ def test_a_gain_has_one_colour_in_every_figure(no_figures_left):
         found = {label: handle.get_color() for handle, label in zip(handles, labels, strict=True)}
         return {label: colour for label, colour in found.items() if "cold" in label}
 
-    law = fit_law([5.0, 10.0, 20.0], [0.7, 0.8, 0.9], [0.1, 0.1, 0.1])
+    own = fit_law([5.0, 10.0, 20.0], [0.7, 0.8, 0.9], [0.1, 0.1, 0.1])
     drawn = []
     for gains in ((0.7, 0.8, 0.85, 0.9, 1.0), (0.8, 0.9), (0.9, 0.95, 1.1)):
         linear = figures.linear_diagram(gain_diagram(gains), None)
         drawn.append(colours(linear.axes[0]))
         ax = plt.figure().add_subplot()
-        figures.phase_diagram(ax, None, gain_diagram(gains), law, {"cold": [], "warm": []})
+        figures.phase_diagram(ax, gain_diagram(gains), own, {"cold": [], "warm": []})
         drawn.append(colours(ax))
         assert len(drawn[-1]) == len(gains)
     everywhere = {}
@@ -455,19 +459,10 @@ def test_a_gain_has_one_colour_in_every_figure(no_figures_left):
 def test_slopes_outside_the_axes_are_drawn_at_the_edge_and_counted(no_figures_left):
     rng = np.random.default_rng(0)
     measured = rng.normal(0, 0.05, 200)
-    predicted = dict.fromkeys(predictors.NAMES, measured + 0.01)
-    wild = predicted[predictors.NAMES[0]].copy()
-    wild[:3] = 5.0
-    predicted[predictors.NAMES[0]] = wild
-    scores = {name: statistics.score(measured, values) for name, values in predicted.items()}
-    table = predictors.Slopes(measured, predicted, np.repeat([5, 10], 100), scores, {})
-    empty = predictors.Slopes(
-        measured[:0],
-        dict.fromkeys(predicted, measured[:0]),
-        np.zeros(0, int),
-        {name: statistics.score(measured[:0], measured[:0]) for name in predicted},
-        {},
-    )
+    table = pd.DataFrame({"T": np.repeat([5, 10], 100), "slope": measured})
+    table = table.assign(**dict.fromkeys(PREDICTORS, measured + 0.01))
+    table.loc[:2, PREDICTORS[0]] = 5.0
+    empty = table.iloc[:0]
     figure = figures.slope_figure({"tanh": table, "linear": empty})
     first, second = figure.axes[:2]
     low, high = first.get_xlim()
@@ -505,14 +500,11 @@ def test_the_figure_of_the_controls_shows_bounds_as_arrows(no_figures_left):
 
 
 def test_a_path_is_compared_with_the_theory_of_its_own_solution():
-    from types import SimpleNamespace
-
-    from experiments import _memory_theory as theory
-
     turn = np.array([[0.0, 1.1], [-1.1, 0.0]])  # a pair: ‖W‖² = 2ρ²
     line = np.array([[1.1, 0.0], [0.0, 0.0]])
     lams = np.geomspace(0.1, 10, 400)
-    W = np.stack([np.broadcast_to(one, (2, 400, 2, 2)) for one in (turn, line)], axis=2)
+    spectrum = rr.diagnostics.matrix_spectrum(np.stack([turn, line]))
+    cost = np.square(spectrum.frobenius / spectrum.rho)
     ends = np.array(
         [
             [f(10, pair=pair) for pair in (True, False)]
@@ -521,12 +513,10 @@ def test_a_path_is_compared_with_the_theory_of_its_own_solution():
     )
     alive = lams[:, None] < ends[1]
     worth = lams[:, None] < ends[0]
-    warm = SimpleNamespace(
-        lams=lams,
-        loss=np.zeros((2, 400, 2)),
-        alive=np.stack([alive, alive]),
-        objective=np.stack([np.where(worth, 0.5, 2.0)] * 2),
-        params={"layer_0": {"W_hh": W}},
-    )
-    switch, spinodal = claims.branch_ratios(SimpleNamespace(warm={10: warm}))
-    np.testing.assert_allclose(np.concatenate([switch, spinodal]), 0, atol=0.01)
+    loss = xr.DataArray(np.where(worth, 0.5, 2.0), dims=("l2", "seed"))
+    found = xr.Dataset({"objective": loss}, {"l2": lams})
+    found = found.assign(alive=(("l2", "seed"), alive), cost=("seed", cost))
+    warm = {10: found.broadcast_like(xr.Dataset(coords={"way": ["up", "down"]}))}
+    ratios = branch_ratios(SimpleNamespace(warm=warm))
+    np.testing.assert_allclose(np.concatenate([*ratios.values()]), 0, atol=0.01)
+    assert [len(values) for values in ratios.values()] == [2, 2]

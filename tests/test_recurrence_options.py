@@ -68,8 +68,8 @@ def test_memory_changes_nothing(name, backend, direction, memories):
     given, mask = split(draw(case))
     options = {"backend": backend, "reverse": DIRECTIONS[direction]}
     full = results(functools.partial(unroll, **options), case.cell, given, mask)
-    for memory in memories:
-        run = functools.partial(unroll, remat=memory, **options)
+    for remat in memories:
+        run = functools.partial(unroll, remat=remat, **options)
         assert_close(results(run, case.cell, given, mask), full)
 
 
@@ -104,10 +104,10 @@ TRUNCATIONS = [
 
 @pytest.mark.numerics
 @pytest.mark.parametrize(("name", "backend", "direction", "steps", "remat"), TRUNCATIONS)
-def test_truncation_equals_one_by_hand(name, backend, direction, steps, memory):
+def test_truncation_equals_one_by_hand(name, backend, direction, steps, remat):
     case, reverse = CASES[name], DIRECTIONS[direction]
     given, mask = split(draw(case, steps=steps))
-    run = functools.partial(unroll, backend=backend, reverse=reverse, remat=memory)
+    run = functools.partial(unroll, backend=backend, reverse=reverse, remat=remat)
     by_hand = results(functools.partial(cut_by_hand, 3, reverse), case.cell, given, mask)
     cut = results(functools.partial(run, truncate=3), case.cell, given, mask)
     assert_close(cut, by_hand)
@@ -352,3 +352,27 @@ def test_networks_agree(name):
     assert_close(results(backend="fused"), expected)
     if name == "both_directions":
         assert_close(results(backend="auto", remat="sqrt"), expected)
+
+
+# ---- a mask for each unit -------------------------------------------------------------------------
+
+
+@pytest.mark.numerics
+@pytest.mark.parametrize("backend", ["scan", "fused"])
+def test_a_unit_whose_step_is_masked_holds_its_state(backend):
+    """Zoneout: a mask `[T, B, H]` is a choice, unit by unit, between the new state and the old one."""
+    cell, case = LSTM, CASES["lstm"]
+    given = draw(case, but=("mask", "recurrent_mask", "perturbations"))
+    keep = jnp.asarray(np.random.default_rng(1).random((LONG, BATCH, HIDDEN)) < 0.6)
+    _, states = unroll(cell, **given, mask=keep, backend=backend)
+    step, old = rr.recurrence.cell_step(cell), given["state"]
+    for t in range(LONG):
+        new = step(given["params"], old, given["xs"][t])
+        old = jax.tree.map(lambda n, o, t=t: jnp.where(keep[t], n, o), new, old)
+        assert_close(jax.tree.map(lambda leaf, t=t: leaf[t], states), old, loosen=10)
+
+    def value(params, backend):
+        return wave(given | {"params": params, "mask": keep}, cell, backend=backend)
+
+    gradients = [jax.grad(value)(given["params"], one) for one in (backend, "scan")]
+    assert_close(*gradients, loosen=10)

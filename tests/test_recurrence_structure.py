@@ -162,9 +162,9 @@ def test_segments_need_less_memory(case, backend):
     params, xs = cell.init(jax.random.key(0), INSIDE), jnp.ones((steps, batch, INSIDE))
     given = {"params": params, "xs": xs, "state": cell.initial_state(batch, xs.dtype)}
 
-    @functools.partial(jax.jit, static_argnames="memory")
-    def gradient(given, memory):
-        return jax.grad(wave)(given, cell, backend=backend, remat=memory)["params"]
+    @functools.partial(jax.jit, static_argnames="remat")
+    def gradient(given, remat):
+        return jax.grad(wave)(given, cell, backend=backend, remat=remat)["params"]
 
     def size(memory):
         """In units of all states."""

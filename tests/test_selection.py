@@ -13,8 +13,7 @@ from small import assert_same, make, sine
 
 import rnnreg as rr
 from rnnreg.selection import blocked_folds, choose, one_standard_error, refit
-from rnnreg.sweeps import SweepResult
-from rnnreg.sweeps._result import Group
+from rnnreg.sweeps import Group, SweepResult
 
 KEY = jax.random.key(SEED)
 GOLDEN = Path(__file__).parent / "golden" / "glmnet.json"
@@ -203,7 +202,8 @@ def made_up(val_loss, *, grid, sizes=(1, 1), diverged=None, static=None, history
         "folds": folds,
         "epoch_rows": [None] * 9,
         "seeds": val_loss.seed.values.tolist(),
-        "penalties": ["l2"],
+        "penalties": [{"l2": {}}],
+        "start": [None],
         "dims": [dim for dim in val_loss.dims if dim not in static],
     }
     groups = [Group({name: v}, {}) for name in static for v in static[name]]

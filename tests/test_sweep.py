@@ -1,5 +1,6 @@
 """A sweep: every combination once, in one program, labelled, and nothing changed by its neighbours."""
 
+import json
 import sys
 import warnings
 
@@ -26,7 +27,8 @@ def absolute_error(outputs, ys, mask=None, weights=None):
     return jnp.sum(rows * jnp.abs(outputs - ys)[:, 0]) / jnp.sum(rows)
 
 
-COUNTED = Counted(rr.network([rr.cells.elman(4)], 1, readout="last"))
+NET = rr.network([rr.cells.elman(4)], 1, readout="last")
+COUNTED = Counted(NET)
 TRAIN = make(COUNTED.net, metrics={"mae": absolute_error})
 
 
@@ -230,6 +232,81 @@ def test_a_saved_result_comes_back_equal(base, tmp_path):
         rr.load_result(other)
 
 
+def test_a_saved_result_is_one_tree_of_datasets(base, tmp_path):
+    tree = xr.open_datatree(base[0].save(tmp_path / "sweep.nc"), engine="h5netcdf")
+    assert set(tree.children) == {"params", "predictions"}
+    group = base[0].groups[0]
+    np.testing.assert_array_equal(
+        tree["params/0/layer_0/W_hh"].values, group.params["layer_0"]["W_hh"]
+    )
+    np.testing.assert_array_equal(tree["predictions/0/targets"].values, group.targets)
+    assert tree["val_loss"].dims == base[0].metrics.val_loss.dims
+    tree.close()
+
+
+def test_a_result_says_what_its_runs_were(base):
+    config = json.loads(json.dumps(base[0].config))
+    (network,), (optimizer,), (penalties,) = (
+        config[name] for name in ("network", "optimizer", "penalties")
+    )
+    cell = network["layers"][0]["cell"]
+    assert (cell["factory"], cell["hidden_size"]) == ("elman", 4)
+    assert (network["readout"], network["output_size"]) == ("last", 1)
+    assert (network["function_of_hyper"], network["reads"]) == (False, [])
+    assert (optimizer["function_of_hyper"], optimizer["reads"]) == (True, ["learning_rate"])
+    assert penalties["l2"]["name"] == "l2"
+    assert penalties["l2"]["covers"] == ["layer_0/W_hh", "layer_0/W_xh", "readout/W_hy"]
+    assert config["loss"] == [
+        {"name": "squared_error", "reduction": "mean", "mean_over_rows": True}
+    ]
+    assert config["metrics"][0]["mae"]["name"] == "absolute_error"
+    assert (config["data"][0]["train_rows"], config["data"][0]["scaling"]["all"]) == (36, None)
+    assert config["start"] == [None]
+    key = jax.random.wrap_key_data(
+        jnp.asarray(config["key"]["data"], jnp.uint32), impl=config["key"]["impl"]
+    )
+    assert key == KEY
+
+
+def test_a_digest_tells_data_apart(fake):
+    def digest(split, **options):
+        grid = {"l2": [0], "learning_rate": 1e-2}
+        result = rr.sweep(make(), grid, split, key=KEY, progress=False, **options)
+        return result.config["data"][0]
+
+    split = sine()
+    one = digest(split)
+    assert one == digest(sine())
+    assert (
+        one["sha256"]
+        != digest(split.replace(train=split.train._replace(ys=-split.train.ys)))["sha256"]
+    )
+    scaled = digest(rr.data.standardize(split), folds=KFold(2))
+    assert len(scaled["units"]["y_scale"]) == 1
+    shifts = [scaled["scaling"][fold]["y_shift"][0] for fold in ("0", "1")]
+    assert shifts[0] != shifts[1]
+
+
+def test_every_lane_starts_from_given_parameters():
+    params = NET.init(jax.random.key(1), 1)
+    grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2}
+    options = {"key": KEY, "params": params, "progress": False}
+    result = rr.sweep(make(NET, num_epochs=1), grid, sine(), folds=FOLDS, refit=True, **options)
+    fold = fold_of(list(FOLDS.split(np.zeros(36))), sine(), 1, include_all=True)
+    hyper = {"l2": 1e-2, "learning_rate": 1e-2}
+    key = jax.random.fold_in(KEY, 0)
+    alone = jax.jit(make(NET, num_epochs=1))(hyper, fold, key=key, params=params)
+    assert_same(result.params_at(l2=1e-2, fold="1"), alone.params)
+    assert len(result.config["start"][0]) == 64
+    choice = rr.selection.choose(result)
+    with pytest.raises(ValueError, match="the sweep started from given parameters"):
+        rr.selection.refit(make(NET), result, choice, sine(), key=KEY, rescale=True)
+    final = rr.selection.refit(
+        make(NET, num_epochs=1), result, choice, sine(), rescale=True, **options
+    )
+    assert final.config["start"] == result.config["start"]
+
+
 # ---- static and zipped axes -----------------------------------------------------------------------
 
 
@@ -324,7 +401,7 @@ def test_a_dropout_rate_out_of_range_diverges_at_once():
 
 def test_dry_run_says_what_would_be_done_and_compiles_nothing(monkeypatch):
     monkeypatch.setattr(RUN, "Program", None)
-    plan = rr.sweep(
+    plan = rr.dry_run(
         lambda static: make(rr.network([rr.cells.gru(static["hidden_size"])], 1, readout="last")),
         {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2},
         sine(),
@@ -333,7 +410,6 @@ def test_dry_run_says_what_would_be_done_and_compiles_nothing(monkeypatch):
         refit=True,
         static={"hidden_size": [2, 3]},
         key=KEY,
-        dry_run=True,
     )
     assert plan.lanes == 2 * 3 * 4 * 4
     assert plan.compilations == 2
@@ -352,7 +428,7 @@ def test_a_dry_run_knows_which_lanes_run_in_turn():
     def seconds(plan):
         options = {"plan": plan, "chunk": 2 if plan == "chunks" else None}
         grid = {"l2": [0, 1e-3, 1e-2, 1e-1], "learning_rate": 1e-2}
-        return rr.sweep(make(), grid, sine(), key=KEY, dry_run=True, **options).seconds
+        return rr.dry_run(make(), grid, sine(), key=KEY, **options).seconds
 
     alone = seconds("one_by_one")
     assert seconds("chunks") == seconds("split_rows") == alone > seconds("vmap")
@@ -490,7 +566,7 @@ def test_a_fold_of_padding_alone_is_refused(fields):
     grid = {"l2": [0], "learning_rate": 1e-2}
 
     def dry(pairs):
-        rr.sweep(make(), grid, split.replace(train=batch), folds=pairs, key=KEY, dry_run=True)
+        rr.dry_run(make(), grid, split.replace(train=batch), folds=pairs, key=KEY)
 
     whole = (range(12, 36), range(6, 12))
     with pytest.raises(ValueError, match="fold 1 leaves nothing to validate on: all its rows"):
@@ -512,7 +588,7 @@ def test_a_fold_of_padding_alone_is_refused(fields):
 )
 def test_names_that_would_hide_something_are_refused(grid, message):
     with pytest.raises(ValueError, match=message):
-        rr.sweep(make(), grid, sine(), key=KEY, dry_run=True)
+        rr.dry_run(make(), grid, sine(), key=KEY)
 
 
 @pytest.mark.parametrize(
@@ -560,5 +636,5 @@ def test_rows_are_split_unasked_only_where_sums_of_parts_are_equal(monkeypatch):
             optimizer=optax.sgd(0.1),
             num_epochs=1,
         )
-        rr.sweep(train, {"p": 1e-3}, sine(), key=KEY, dry_run=True)
+        rr.dry_run(train, {"p": 1e-3}, sine(), key=KEY)
     assert seen == [True, False, False, False]

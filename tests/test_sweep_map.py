@@ -28,7 +28,7 @@ def result():
 @pytest.fixture
 def programs(monkeypatch):
     """The programs that are compiled from now on."""
-    made, module = [], importlib.import_module("rnnreg.sweeps._map")
+    made, module = [], importlib.import_module("rnnreg.lanes._program")
 
     class Program(module.Program):
         def __init__(self, *arguments):

@@ -9,7 +9,8 @@ from sklearn.model_selection import KFold
 from small import HYPER, assert_same, make, sine
 
 import rnnreg as rr
-from rnnreg.diagnostics import Track, gradient_flow, track_gradient_flow
+from rnnreg.diagnostics import gradient_flow, track_gradient_flow
+from rnnreg.training import Track
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -80,7 +81,7 @@ def _of(function, dims=None):
 def test_tracks_that_cannot_be_recorded_are_refused(track, message):
     grid = {"l2": [0.0], "learning_rate": 1e-2}
     with pytest.raises(ValueError, match=message):
-        rr.sweep(make(NET, track=track), grid, sine(), key=KEY, dry_run=True)
+        rr.dry_run(make(NET, track=track), grid, sine(), key=KEY)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def in_a_row(diagnostic: Diagnostic, net: rr.Network, count: int) -> Callable[..
 def measure_costs(task: Task, config: Config) -> list[dict[str, Any]]:
     """A row for each diagnostic of one network: milliseconds, and how many training steps that is."""
     train = task.train(penalties={"l2": rr.penalties.l2()})
-    net, batch = train.settings.net, task.data()
+    net, batch = train.network({}), task.data()
     params = net.init(jax.random.key(0), task.inputs)
     device = jax.devices()[0]
     params, batch = jax.device_put((params, batch), device)

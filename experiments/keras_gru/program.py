@@ -155,7 +155,7 @@ def side_by_side(config: Config, *, epochs: bool = True) -> dict[str, Any]:
     )
 
     first = jax.tree.map(lambda rows: rows[: config.batch_size], data)
-    net, settings = ours.settings.net, ours.settings
+    net, settings = ours.network(hyper), ours.settings
     objective = rr.make_objective(net, settings.loss, settings.penalties)
 
     def total(params):

@@ -34,6 +34,9 @@ def sunspot_series() -> tuple[np.ndarray, np.ndarray]:
 
     Version 1 is the series before the recalibration of July 2015; the benchmark was defined on it.
 
+    Returns:
+      The years and the values.
+
     >>> years, values = sunspot_series()
     >>> len(values), int(years[0]), int(years[-1]), float(values[0])
     (309, 1700, 2008, 5.0)
@@ -49,6 +52,12 @@ def sunspot_series() -> tuple[np.ndarray, np.ndarray]:
 def sqrt_transform(values: Any) -> np.ndarray:
     """`z = 2(√(1 + x) − 1)`, which makes the noise of counts nearly constant and keeps 0 at 0.
 
+    Args:
+      values: counts, at least 0, of any shape.
+
+    Returns:
+      The transformed values, of the same shape.
+
     >>> sqrt_transform([0.0, 3.0, 8.0]).tolist()
     [0.0, 2.0, 4.0]
 
@@ -61,6 +70,12 @@ def inverse_sqrt(values: Any) -> np.ndarray:
     """`x = (z/2 + 1)² − 1`, the inverse of `sqrt_transform`.
 
     Forecasts below −2, which no count can reach, map to −1, so that the inverse never turns up.
+
+    Args:
+      values: transformed counts, of any shape.
+
+    Returns:
+      Counts of the same shape, at least −1.
 
     >>> inverse_sqrt([0.0, 2.0, 4.0]).tolist()
     [0.0, 3.0, 8.0]

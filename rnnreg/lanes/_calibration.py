@@ -1,122 +1,21 @@
-"""How fast lanes run on a device, alone and together: shipped figures, and how to measure one's own."""
+"""How to measure how fast lanes run on one's own device."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import statistics
 import time
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from rnnreg.runtime import available_cores, cache_folder, cpu_model
-
-# 1e9 operations a second of one core by hidden size and by lanes together: value and gradient of the fused Elman
-# network, B = 32, T = 100, D = 2, two x86-64 cores with AVX2, jax 0.10.2.
-_SHIPPED: dict[int, dict[int, float]] = {
-    8: {1: 5.4, 2: 4.6, 4: 6.1, 8: 5.6},
-    16: {1: 11.1, 2: 10.1, 4: 12.1, 8: 10.5},
-    32: {1: 32.4, 2: 28.4, 4: 26.8, 8: 23.7},
-    64: {1: 49.2, 2: 47.8, 4: 36.6, 8: 25.3},
-    128: {1: 64.9, 2: 57.5, 4: 53.5, 8: 41.4},
-}
-# Operations of one step's recurrent product, for each core, from which two cores were faster than one: Elman and GRU
-# H = 64 and LSTM H = 32 at B = 32 (1.05, 1.5 and 1.03 times; 1.6 at H = 128); Elman H = 32 was slower, .85 times.
-_SPLIT_ROWS_FROM = 1e5
-# A lane alone equals its run bit for bit; lanes together, up to rounding. So they have to be worth it.
-_WORTH = 1.15
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Measured rates of a device.
-
-    Attributes:
-      rates: by hidden size, by lanes together, 1e9 operations a second of one device (a multiplication and an
-        addition are two).
-      source: where they come from, in words.
-      split_rows_from: multiplications and additions of one step's recurrent product, for each device, from which
-        the rows of a lone lane are split over the devices.
-    """
-
-    rates: dict[int, dict[int, float]]
-    source: str
-    split_rows_from: float = _SPLIT_ROWS_FROM
-
-    def best_chunk(self, hidden_size: int, *, least: int = 1) -> int:
-        """The number of lanes together that ran fastest at the nearest hidden size (on a log axis).
-
-        More than one only if that is clearly faster than a lane alone.
-
-        Args:
-          hidden_size: H.
-          least: the least number to choose from.
-
-        Returns:
-          The number of lanes.
-        """
-        nearest = min(self.rates, key=lambda size: abs(np.log(size / hidden_size)))
-        rates = self.rates[nearest]
-        able = {chunk: rate for chunk, rate in rates.items() if chunk >= least}
-        best = max(able, key=lambda chunk: able[chunk]) if able else least
-        return 1 if 1 in able and able[best] < _WORTH * able[1] else best
-
-    def rate(self, hidden_size: int) -> float:
-        """The rate at a hidden size, with the best number of lanes together.
-
-        Args:
-          hidden_size: H.
-
-        Returns:
-          1e9 operations a second.
-        """
-        sizes = sorted(self.rates)
-        best = [max(self.rates[size].values()) for size in sizes]
-        low = min(1.0, hidden_size / sizes[0])  # smaller steps are bound by overhead
-        return low * float(np.interp(hidden_size, sizes, best))
-
-
-def load_calibration(device: Any = None) -> Calibration:
-    """The rates that were stored for a device by `calibrate`, else those that ship.
-
-    Args:
-      device: defaults to JAX's first.
-
-    Returns:
-      The rates.
-
-    Warns:
-      RuntimeWarning: the stored rates cannot be read.
-
-    >>> load_calibration().rate(32) > 0
-    True
-    """
-    path = _path(jax.devices()[0] if device is None else device)
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        rates = {
-            int(h): {int(c): float(r) for c, r in by.items()} for h, by in stored["rates"].items()
-        }
-        if rates and all(rates.values()):
-            return Calibration(rates, "measured on this device")
-        raise ValueError("no rates in it")
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        warnings.warn(
-            f"the calibration {path} cannot be read ({error}); the shipped one is used. rr.lanes.calibrate() "
-            "writes it anew.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-    return Calibration(_SHIPPED, "shipped figures; rr.lanes.calibrate() measures this device")
+from rnnreg.cells import elman
+from rnnreg.lanes._plan import make_plan
+from rnnreg.lanes._program import trace
+from rnnreg.lanes._rates import Calibration, calibration_path
+from rnnreg.networks import network
 
 
 def calibrate(
@@ -147,7 +46,7 @@ def calibrate(
     rates = {size: _measure(size, chunks, rounds) for size in sizes}
     measured = Calibration(rates, "measured on this device")
     if store:
-        path = _path(jax.devices()[0])
+        path = calibration_path(jax.devices()[0])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"rates": rates}, indent=1) + "\n", encoding="utf-8")
     return measured
@@ -155,11 +54,6 @@ def calibrate(
 
 def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, float]:
     """Rates by number of lanes together, interleaved."""
-    from rnnreg.cells import elman
-    from rnnreg.lanes._plan import make_plan
-    from rnnreg.lanes._program import trace
-    from rnnreg.networks import network
-
     devices = tuple(jax.devices())
     batch, steps, inputs, lanes = 32, 100, 2, 2 * math.lcm(*chunks) * len(devices)
     net = network([elman(hidden_size)], output_size=1)
@@ -191,10 +85,3 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
     per_row = hidden_size * (hidden_size + inputs + 1)
     operations = 6.0 * lanes * batch * steps * per_row / len(devices)
     return {chunk: operations / statistics.median(s) / 1e9 for chunk, s in seconds.items()}
-
-
-def _path(device: Any) -> Path:
-    model = cpu_model() if device.platform == "cpu" else device.device_kind
-    kind = "-".join("".join(c if c.isalnum() else " " for c in model.lower()).split())
-    devices = f"{available_cores()}-cores-{len(jax.devices())}-devices"
-    return cache_folder() / "calibration" / f"{device.platform}-{kind}-{devices}.json"

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from rnnreg._checks import is_count
-from rnnreg.lanes._calibration import Calibration, load_calibration
+from rnnreg.lanes._rates import Calibration, load_calibration
 from rnnreg.runtime import available_cores
 
 PLANS = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
@@ -154,7 +154,7 @@ def _ready(plan: Plan, num_lanes: int, width: int | None, chunk: int | None) -> 
 
 def _check(num_lanes: Any, plan: Any, chunk: Any) -> None:
     if plan not in PLANS:
-        raise ValueError(f"plan must be one of {PLANS}, or a ready rr.lanes.Plan; got {plan!r}.")
+        raise ValueError(f"plan must be a ready rr.lanes.Plan, or one of {PLANS}; got {plan!r}.")
     for name, value in (("num_lanes", num_lanes), ("chunk", chunk)):
         if not is_count(value) and (name == "num_lanes" or value is not None):
             raise ValueError(f"{name} must be a positive int; got {value!r}.")

@@ -105,7 +105,22 @@ class Stack:
         drops: Drops | None = None,
         perturbations: dict[str, Any] | None = None,
     ) -> tuple[list[Visit], Array]:
-        """Every pass over `xs [B, T, …]` in order, and the h of the last layer; time first from here on."""
+        """Every pass over `xs [B, T, …]` in order, and the h of the last layer; time first from here on.
+
+        Args:
+          params: from `net.init`.
+          xs: `[B, T, D]` real inputs, or `[B, T]` integer tokens with an embedding.
+          mask: `[B, T]`, 1 where a step counts; a masked step holds the state.
+          state: by layer, the state before the first step; None is the network's own.
+          drops: draws dropout masks; None drops nothing.
+          perturbations: by layer, `[B, T, H]`, added to h after each step.
+
+        Returns:
+          The visits in order, and the h of the last layer, `[T, B, H]` (two directions joined).
+
+        Raises:
+          ValueError: inputs, a mask or a state that do not fit the network.
+        """
         if state is not None and any(entry.bidirectional for entry in self.layers):
             raise ValueError(
                 "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
@@ -125,7 +140,15 @@ class Stack:
         )
 
     def read(self, params: Params, hidden: Array) -> Array:
-        """y = h W_hy + b_y of any h `[…, H]`; h itself without a readout matrix."""
+        """y = h W_hy + b_y of any h `[…, H]`; h itself without a readout matrix.
+
+        Args:
+          params: from `net.init`.
+          hidden: `[…, H]`, of the last layer.
+
+        Returns:
+          `[…, O]`.
+        """
         if self.output_size is None:
             return hidden
         own = params["readout"]

@@ -48,12 +48,26 @@ class Pass(NamedTuple):
         return "/".join(str(part) for part in parts if part is not None)
 
     def params_of(self, params: Params) -> Params:
-        """The parameters of its cell, which all repeats of a layer share."""
+        """The parameters of its cell, which all repeats of a layer share.
+
+        Args:
+          params: the network's parameters.
+
+        Returns:
+          The parameters of one cell.
+        """
         own = params[self.layer]
         return own if self.side is None else own[self.side]
 
     def part_of(self, tree: dict[str, Any]) -> Any:
-        """Its part of a tree by layer, such as `NetworkOutput.states`."""
+        """Its part of a tree by layer, such as `NetworkOutput.states`.
+
+        Args:
+          tree: values by layer, as the network returns them.
+
+        Returns:
+          The value of this pass.
+        """
         own = tree[self.layer]
         own = own if self.application is None else own[self.application]
         return own if self.side is None else own[self.side]
@@ -79,7 +93,11 @@ class Visit(NamedTuple):
     states: Any
 
     def before(self) -> Any:
-        """The states that each step started from, fields `[T, B, …]`."""
+        """The states that each step started from, fields `[T, B, …]`.
+
+        Returns:
+          The states, in the order of time.
+        """
         backward = self.place.side == "backward"
 
         def shifted(states, start):

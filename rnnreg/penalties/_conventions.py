@@ -50,6 +50,9 @@ def convert_lambda(
       num_rows: n, for `sklearn_ridge`.
       target_sd: standard deviation of y with 1/n, for `glmnet_ridge`.
 
+    Returns:
+      The strength in the convention `to`, of the type of `lam`.
+
     Raises:
       ValueError: an unknown convention, or a size that is needed and missing.
 

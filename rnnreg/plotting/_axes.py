@@ -104,26 +104,16 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
     if not handles:
         return
     labels = [str(handle.get_label()) for handle in handles]
-    width = width_inches(ax)
+    width, _ = size_inches(ax)
     room = max(8, int((width - 0.35) / text_inches("x", 8)))
-    labels = [
-        textwrap.fill(text, room, break_long_words=False) if printed_length(text) > room else text
-        for text in labels
-    ]
+    for place, text in enumerate(labels):
+        if printed_length(text) > room:
+            labels[place] = textwrap.fill(text, room, break_long_words=False)
+    where = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.3}
+    look = {"columnspacing": 1.2, "labelspacing": 0.35, "fontsize": 8, "frameon": False}
     for columns in range(len(labels), 0, -1):
-        legend = ax.legend(
-            handles,
-            labels,
-            loc="lower left",
-            bbox_to_anchor=(0.0, 1.0),
-            ncols=columns,
-            borderaxespad=0.3,
-            columnspacing=1.2,
-            labelspacing=0.35,
-            fontsize=8,
-            frameon=False,
-        )
-        if legend.get_window_extent().width <= width * legend.get_figure(root=True).dpi:
+        legend = ax.legend(handles, labels, ncols=columns, **where, **look)
+        if legend.get_window_extent().width <= width * ax.figure.dpi:
             return
 
 
@@ -154,17 +144,8 @@ def title_above(ax: Axes, text: str) -> None:
     legend.set_alignment("left")
 
 
-def width_inches(ax: Axes) -> float:
-    """Width of the axes, after the layout that the figure has so far."""
-    return _size_inches(ax)[0]
-
-
-def height_inches(ax: Axes) -> float:
-    """Height of the axes, after the layout that the figure has so far."""
-    return _size_inches(ax)[1]
-
-
-def _size_inches(ax: Axes) -> tuple[float, float]:
+def size_inches(ax: Axes) -> tuple[float, float]:
+    """Width and height of the axes, after the layout that the figure has so far."""
     figure = ax.get_figure(root=True)
     if figure is None:
         raise ValueError("ax belongs to no figure; make it with plt.subplots().")

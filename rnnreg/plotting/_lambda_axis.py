@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import legend_above, number, width_inches
+from rnnreg.plotting._axes import legend_above, number, size_inches
 from rnnreg.plotting._style import nth_color
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ def lambda_axis(ax: Axes, lams: Any, *, label: str = "λ") -> np.ndarray:
     Raises:
       ValueError: a λ that is negative or not finite, or none at all.
 
-    >>> import matplotlib
     >>> import matplotlib.pyplot as plt
     >>> figure, ax = plt.subplots()
     >>> x = lambda_axis(ax, [0, 1e-4, 1e-2])
@@ -69,7 +68,7 @@ def lambda_axis(ax: Axes, lams: Any, *, label: str = "λ") -> np.ndarray:
     logs = np.log10(positive)
     decades = max(logs[-1] - logs[0], 0.3)
     spacing = float(np.diff(logs).min()) if positive.size > 1 else decades
-    share = min(0.34 / width_inches(ax), 0.4)  # room for the labels "0" and "10⁻⁵" side by side
+    share = min(0.34 / size_inches(ax)[0], 0.4)  # room for the labels "0" and "10⁻⁵" side by side
     gap = max(0.13 * decades, 1.2 * spacing, share / (1 - share) * decades)
     zero = low / 10**gap if has_zero else None
     pad = 10 ** (0.04 * (decades + gap))
@@ -104,17 +103,9 @@ def _draw_break(ax: Axes, zero: float, low: float, decades: float) -> None:
     gap = Line2D(
         ends, [0, 0], color=ax.get_facecolor(), lw=spine.get_linewidth() + 1.5, zorder=5, **shared
     )
-    slashes = Line2D(
-        ends,
-        [0, 0],
-        color=spine.get_edgecolor(),
-        linestyle="none",
-        marker=[(-0.5, -1), (0.5, 1)],  # pyright: ignore
-        markersize=7,
-        mew=spine.get_linewidth(),
-        zorder=6,
-        **shared,
-    )
+    slash: dict[str, Any] = {"marker": [(-0.5, -1), (0.5, 1)], "markersize": 7, "linestyle": "none"}
+    look = {"color": spine.get_edgecolor(), "mew": spine.get_linewidth(), "zorder": 6}
+    slashes = Line2D(ends, [0, 0], **slash, **look, **shared)
     for artist in (gap, slashes):
         ax.add_artist(artist)
 

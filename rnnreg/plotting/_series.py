@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.plotting._axes import (
-    height_inches,
     legend_above,
     log_y,
+    size_inches,
     text_inches,
     whole_steps,
-    width_inches,
 )
 from rnnreg.plotting._style import canvas, nth_color, nth_line
 
@@ -85,35 +84,23 @@ def predicted_series(
 
 def _shade(ax: Axes, spans: Mapping[str, tuple[float, float]]) -> None:
     """Grey spans with their names at the top, upright where they are too narrow for a name."""
-    import matplotlib
-
     left, right = ax.get_xlim()
     left = min(left, *(first for first, _ in spans.values()))
     right = max(right, *(last for _, last in spans.values()))
     ax.set_xlim(left, right)
     points = 7.0
-    per_unit = width_inches(ax) / (right - left)
-    upright = any(
-        text_inches(name, points) > 0.95 * (last - first) * per_unit
-        for name, (first, last) in spans.items()
-    )
+    width, height = size_inches(ax)
+    wide = {name: 0.95 * (last - first) / (right - left) for name, (first, last) in spans.items()}
+    upright = any(text_inches(name, points) > share * width for name, share in wide.items())
     low, high = ax.get_ylim()
     longest = max(text_inches(name, points) for name in spans)
     need = (longest if upright else points * 1.3 / 72) + 0.06
-    ax.set_ylim(low, low + (high - low) / (1 - min(0.45, need / height_inches(ax))))
+    ax.set_ylim(low, low + (high - low) / (1 - min(0.45, need / height)))
     for place, (name, (first, last)) in enumerate(spans.items()):
         ax.axvspan(first, last, color=("0.93", "0.87")[place % 2], linewidth=0, zorder=0)
-        ax.text(
-            (first + last) / 2,
-            0.99,
-            name,
-            transform=ax.get_xaxis_transform(),
-            ha="center",
-            va="top",
-            rotation=90 if upright else 0,
-            fontsize=points,
-            color=matplotlib.rcParams["text.color"],
-        )
+        look: dict[str, Any] = {"ha": "center", "va": "top", "rotation": 90 if upright else 0}
+        at = ax.get_xaxis_transform()
+        ax.text((first + last) / 2, 0.99, name, transform=at, fontsize=points, **look)
 
 
 def loss_curves(
@@ -148,14 +135,8 @@ def loss_curves(
     read = {name: _as_curve(values) for name, values in curves.items()}
     with canvas(ax) as ax:
         for place, (name, curve) in enumerate(read.items()):
-            ax.plot(
-                *curve,
-                color=nth_color(place),
-                linestyle=nth_line(place),
-                marker="osD^v<"[place % 6],
-                markersize=3.5,
-                label=name,
-            )
+            look = nth_line(place) + "osD^v<"[place % 6]
+            ax.plot(*curve, look, color=nth_color(place), markersize=3.5, label=name)
         if log:
             log_y(ax)
         whole_steps(ax)

@@ -41,22 +41,12 @@ def saturation(found: Saturation, *, ax: Axes | None = None) -> Axes:
     edges = np.asarray(found.edges, dtype=np.float64)
     steps = np.arange(1, len(histogram) + 1)
     with canvas(ax) as ax:
-        mesh = ax.pcolormesh(
-            np.append(steps - 0.5, steps[-1] + 0.5),
-            edges,
-            histogram.T,
-            cmap="Greys",
-            rasterized=True,
-        )
+        sides = np.append(steps - 0.5, steps[-1] + 0.5)
+        mesh = ax.pcolormesh(sides, edges, histogram.T, cmap="Greys", rasterized=True)
         ax.figure.colorbar(mesh, ax=ax, label="share of units")
-        span = edges[-1] - edges[0]
-        shares = np.asarray(found.saturated_steps, dtype=np.float64)
-        ax.plot(
-            steps,
-            edges[0] + span * shares,
-            color=COLORS.vermillion,
-            label=f"share saturated, 0–1 over the height (mean {float(found.saturated):.2f})",
-        )
+        heights = edges[0] + (edges[-1] - edges[0]) * np.asarray(found.saturated_steps, np.float64)
+        name = f"share saturated, 0–1 over the height (mean {float(found.saturated):.2f})"
+        ax.plot(steps, heights, color=COLORS.vermillion, label=name)
         ax.set_ylim(edges[0], edges[-1])
         ax.set_xlabel("step t")
         ax.set_ylabel("activation")
@@ -95,14 +85,9 @@ def gate_openings(found: Saturation, *, ax: Axes | None = None) -> Axes:
         raise ValueError("this layer has no gates to draw; take a layer of a GRU or an LSTM.")
     with canvas(ax) as ax:
         for place, (name, gate) in enumerate(found.gates.items()):
-            ax.plot(
-                gate.open_units,
-                gate.closed_units,
-                ("o", "s", "^", "D")[place % 4],
-                color=nth_color(place),
-                alpha=0.7,
-                label=f"{name} (mean {float(gate.mean):.2f})",
-            )
+            name, marker = f"{name} (mean {float(gate.mean):.2f})", "os^D"[place % 4]
+            shares = gate.open_units, gate.closed_units
+            ax.plot(*shares, marker, color=nth_color(place), alpha=0.7, label=name)
         ax.plot([0, 1], [1, 0], color="0.7", linestyle=":", linewidth=1.0, zorder=0)
         ax.set_xlim(-0.03, 1.03)
         ax.set_ylim(-0.03, 1.03)

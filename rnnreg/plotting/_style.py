@@ -48,35 +48,23 @@ _SETTINGS: dict[str, Any] = {
     "figure.dpi": 120,
     "figure.constrained_layout.use": True,
     # A README is read on light and on dark: black text on a transparent face would vanish on the latter.
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-    "savefig.facecolor": "white",
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "white"),
+    **dict.fromkeys(("text.color", "axes.labelcolor"), "black"),
+    **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), "black"),
+    **dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), "0.25"),
     "savefig.transparent": False,
     "savefig.dpi": 200,
-    "text.color": "black",
-    "axes.edgecolor": "0.25",
-    "axes.labelcolor": "black",
-    "xtick.color": "0.25",
-    "ytick.color": "0.25",
-    "xtick.labelcolor": "black",
-    "ytick.labelcolor": "black",
     "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.fontsize": 8,
+    **dict.fromkeys(("font.size", "axes.labelsize", "axes.titlesize"), 9),
+    **dict.fromkeys(("xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 8),
     "legend.frameon": False,
     "legend.handlelength": 1.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
     "axes.linewidth": 0.8,
     "lines.linewidth": 1.4,
     "lines.markersize": 3.5,
     # Text stays text: it can be searched, and journals reject Type 3 fonts.
-    "pdf.fonttype": 42,
-    "ps.fonttype": 42,
+    **dict.fromkeys(("pdf.fonttype", "ps.fonttype"), 42),
     "svg.fonttype": "none",
 }
 
@@ -92,7 +80,6 @@ def style() -> Iterator[None]:
     Yields:
       Nothing: `with style(): …`.
 
-    >>> import matplotlib
     >>> import matplotlib.pyplot as plt
     >>> with style():
     ...     figure, axes = plt.subplots(1, 2, figsize=(7, 2.6))
@@ -120,7 +107,7 @@ def save(figure: Figure, path: str | Path, *, close: bool = False) -> tuple[Path
     Returns:
       The two paths.
 
-    >>> import matplotlib, tempfile
+    >>> import tempfile
     >>> from rnnreg.plotting import loss_curves
     >>> ax = loss_curves({"a": [1.0, 0.5]})
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,8 @@ from rnnreg.plotting._style import COLORS, canvas
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_GRADIENT = "‖∂L/∂params‖"
+
 
 def loss_surface(
     surface: LossSurface,
@@ -94,6 +96,7 @@ def loss_surface(
 def _plane(
     ax: Axes, surface: LossSurface, values: np.ndarray, show: str, floor: float, contours: bool
 ) -> None:
+    """The colours, from the floor to the highest value, and the contours."""
     from matplotlib.colors import LogNorm
 
     positive = values[np.isfinite(values) & (values > 0)]
@@ -103,29 +106,21 @@ def _plane(
         lowest = highest / 10
     alphas, betas = np.asarray(surface.alphas), np.asarray(surface.betas)
     drawn = np.where(np.isfinite(values), np.maximum(values, lowest), np.nan).T
-    norm = LogNorm(lowest, highest)
-    mesh = ax.pcolormesh(
-        alphas, betas, drawn, norm=norm, cmap="viridis", shading="gouraud", rasterized=True
-    )
+    look: dict[str, Any] = {"cmap": "viridis", "shading": "gouraud", "rasterized": True}
+    mesh = ax.pcolormesh(alphas, betas, drawn, norm=LogNorm(lowest, highest), **look)
     if contours:
         levels = np.geomspace(lowest, highest, 9)[1:-1]
         ax.contour(alphas, betas, drawn, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
-    label = "loss" if show == "loss" else "‖∂L/∂params‖"
-    bar = ax.figure.colorbar(mesh, ax=ax, label=label)
-    bar.ax.minorticks_off()
+    label = "loss" if show == "loss" else _GRADIENT
+    ax.figure.colorbar(mesh, ax=ax, label=label).ax.minorticks_off()
 
 
 def _line(surface: LossSurface, xlabel: str, floor: float, ax: Axes | None) -> Axes:
+    """Loss and norm of the gradient on one logarithmic axis."""
     alphas = np.asarray(surface.alphas)
     with canvas(ax) as ax:
         ax.plot(alphas, surface.loss, color=COLORS.blue, label="loss")
-        ax.plot(
-            alphas,
-            surface.gradient_norm,
-            color=COLORS.vermillion,
-            linestyle="--",
-            label="‖∂L/∂params‖",
-        )
+        ax.plot(alphas, surface.gradient_norm, "--", color=COLORS.vermillion, label=_GRADIENT)
         log_y(ax)
         both = np.concatenate([np.asarray(surface.loss), np.asarray(surface.gradient_norm)])
         both = both[np.isfinite(both) & (both > 0)]
@@ -174,15 +169,9 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
     with canvas(ax) as ax:
         ranks = np.arange(1, len(ritz) + 1)
         ax.plot(ranks, ritz, ".", color="0.5", label="Lanczos estimates")
-        ax.errorbar(
-            places,
-            eigenvalues,
-            yerr=np.asarray(found.residuals),
-            fmt="o",
-            color=COLORS.vermillion,
-            capsize=2,
-            label="asked for, ± ‖Hd − θd‖",
-        )
+        look: dict[str, Any] = {"fmt": "o", "color": COLORS.vermillion, "capsize": 2}
+        errors, name = np.asarray(found.residuals), "asked for, ± ‖Hd − θd‖"
+        ax.errorbar(places, eigenvalues, errors, label=name, **look)
         largest = np.abs(ritz).max()
         # curvatures spread over orders of magnitude, on both sides of zero
         ax.set_yscale("symlog", linthresh=max(largest * 1e-3, 1e-30))

@@ -179,12 +179,8 @@ def weight_norms(
             marker = "osD^v<"[place % 6]
             ax.plot(x, mean, color=color, marker=marker, markersize=3.5, label=name, zorder=3)
             ax.fill_between(x, mean - se, mean + se, color=color, alpha=0.22, linewidth=0)
-            alone = np.isnan(np.append(x, np.nan)[1:]) & ~np.isnan(
-                x
-            )  # a band has no width at λ = 0
-            ax.errorbar(
-                x[alone], mean[alone], yerr=se[alone], fmt="none", ecolor=color, elinewidth=0.9
-            )
+            at = np.isnan(np.append(x, np.nan)[1:]) & ~np.isnan(x)  # a band has no width at λ = 0
+            ax.errorbar(x[at], mean[at], se[at], fmt="none", ecolor=color, elinewidth=0.9)
         if line_at is not None:
             ax.axhline(line_at, color="0.35", linewidth=0.9, linestyle=":", zorder=1)
         ax.set_ylabel(ylabel)

@@ -1,76 +1,68 @@
 """Ticks of a logarithmic axis that also holds 0; imported only when a figure is drawn."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.ticker import Formatter, Locator, LogFormatterMathtext, LogLocator
 
 
-class ZeroLocator(Locator):
+class _Wrapped:
+    """A locator or formatter around another one, which looks at the same axis."""
+
+    inner: Any
+
+    def set_axis(self, axis):
+        """Of both."""
+        super().set_axis(axis)  # pyright: ignore
+        self.inner.set_axis(axis)
+
+
+class ZeroLocator(_Wrapped, Locator):
     """The ticks of a log axis right of the break, and optionally one at the place of 0."""
 
     def __init__(self, inner: LogLocator, zero: float | None, low: float, high: float, show: bool):
         self.inner, self.zero, self.low, self.high, self.show = inner, zero, low, high, show
 
-    def set_axis(self, axis):
-        """As every locator; the inner one looks at the same axis."""
-        super().set_axis(axis)
-        self.inner.set_axis(axis)
-
     def __call__(self):
         """Tick places for the present view."""
-        view = self.axis.get_view_interval()  # pyright: ignore
-        return self.tick_values(*view)
+        return self.tick_values(*self.axis.get_view_interval())  # pyright: ignore
 
     def tick_values(self, vmin, vmax):
         """Tick places between two limits."""
-        found = [tick for tick in self.inner.tick_values(vmin, vmax) if self._is_shown(tick)]
+        low, high = self.low * (1 - 1e-9), self.high * (1 + 1e-9)
+        found = [tick for tick in self.inner.tick_values(vmin, vmax) if low <= tick <= high]
         return [self.zero, *found] if self.show and self.zero is not None else found
 
-    def _is_shown(self, tick):
-        return self.low * (1 - 1e-9) <= tick <= self.high * (1 + 1e-9)
 
-
-class ZeroFormatter(Formatter):
+class ZeroFormatter(_Wrapped, Formatter):
     """10ⁿ, and "0" at the place of 0."""
 
     def __init__(self, zero: float | None):
         self.zero = zero
         self.inner = LogFormatterMathtext(labelOnlyBase=False)
 
-    def set_axis(self, axis):
-        """As every formatter; the inner one looks at the same axis."""
-        super().set_axis(axis)
-        self.inner.set_axis(axis)
-
     def __call__(self, x, pos=None):
         """The label of one tick."""
         return "0" if x == self.zero else self.inner(x, pos)
 
 
-class PlainLogFormatter(Formatter):
+class PlainLogFormatter(_Wrapped, Formatter):
     """0.1 in place of 10⁻¹ near 1; the minor ticks 2 and 5 of a decade are labelled on short axes only."""
 
     def __init__(self, *, minor: bool = False):
         self.minor = minor
         self.inner = LogFormatterMathtext()
 
-    def set_axis(self, axis):
-        """As every formatter; the inner one looks at the same axis."""
-        super().set_axis(axis)
-        self.inner.set_axis(axis)
-
     def __call__(self, x, pos=None):
         """The label of one tick."""
         if x <= 0:
             return ""
-        digit = round(x / 10 ** np.floor(np.log10(x) + 1e-9), 6)
+        exponent = int(np.floor(np.log10(x) + 1e-9))
+        digit = round(x / 10.0**exponent, 6)
         if self.minor:
             low, high = sorted(self.axis.get_view_interval())  # pyright: ignore
             if digit not in (2, 5) or low <= 0 or high / low > 50:
                 return ""
         if 1e-3 * (1 - 1e-9) <= x <= 1e4 * (1 + 1e-9):
             return f"{x:g}"
-        return (
-            self.inner(x, pos)
-            if digit == 1
-            else f"${digit:g}\\times10^{{{int(np.floor(np.log10(x)))}}}$"
-        )
+        return self.inner(x, pos) if digit == 1 else f"${digit:g}\\times10^{{{exponent}}}$"

@@ -1,15 +1,16 @@
-"""Which recurrence runs, and why."""
+"""The back ends of the recurrence, which of them runs a cell, and why."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from rnnreg.cells import Cell, as_gate
-
-BACKENDS = ("auto", "scan", "fused")
+from rnnreg.recurrence._fused import fused_scan
+from rnnreg.recurrence._scan import plain_scan
 
 # The input product moves into the loop where that was no slower on a CPU (experiments.benchmarks.scaling): each
 # step then reads D numbers a row instead of G·H.
@@ -32,6 +33,44 @@ class BackendChoice(NamedTuple):
     def __str__(self) -> str:
         place = "inside the loop" if self.inside else "before the loop"
         return f"{self.backend}, inputs projected {place}: {self.reason}"
+
+
+class Backend(NamedTuple):
+    """One way to run a recurrence.
+
+    Attributes:
+      run: `run(cell, params, streams, state, recurrent_mask, *, reverse, precision, inside) -> (final, states)`.
+      obstacle: `obstacle(cell)`, why it cannot run a cell, in words; None if it can.
+      why: `why(cell)`, what "auto" says when it takes it.
+      can_project_inside: whether it can project the input inside its loop.
+    """
+
+    run: Callable[..., tuple[Any, Any]]
+    obstacle: Callable[[Cell], str | None]
+    why: Callable[[Cell], str]
+    can_project_inside: bool = False
+
+
+def _no_fused(cell: Cell) -> str | None:
+    if cell.gate is None or cell.weights is None:
+        return f"{cell.name} does its own products"
+    state = jax.eval_shape(lambda: cell.initial_state(1, jnp.float32))
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)):
+        return f"the state of {cell.name} holds numbers that are not real"
+    return None
+
+
+def _why_fused(cell: Cell) -> str:
+    stated = cell.gate is not None and as_gate(cell.gate).tangent is not None
+    return "the gate states its tangent" if stated else "the gate's tangent is derived"
+
+
+# In the order in which "auto" tries them; the last one runs every cell.
+BACKENDS: dict[str, Backend] = {
+    "fused": Backend(fused_scan, _no_fused, _why_fused, can_project_inside=True),
+    "scan": Backend(plain_scan, lambda cell: None, lambda cell: _no_fused(cell) or "as asked"),
+}
+NAMES = ("auto", *reversed(BACKENDS))
 
 
 def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> BackendChoice:
@@ -60,33 +99,24 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
     scan, inputs projected before the loop: gru_reset_before does its own products
     """
     check_backend(cell, backend)
-    obstacle = _obstacle(cell)
-    if obstacle or backend == "scan":
-        return BackendChoice("scan", False, obstacle or "as asked")
-    inside = jax.default_backend() == "cpu" and input_size <= _MOST_INSIDE
-    stated = cell.gate is not None and as_gate(cell.gate).tangent is not None
-    why = "the gate states its tangent" if stated else "the gate's tangent is derived"
-    why = "as asked" if backend == "fused" else why
-    return BackendChoice("fused", inside, f"{why}, so weight gradients are one product a sequence")
+    able = (name for name, one in BACKENDS.items() if one.obstacle(cell) is None)
+    name = next(able) if backend == "auto" else backend
+    chosen = BACKENDS[name]
+    why = "as asked" if backend == "fused" else chosen.why(cell)
+    if name == "scan":
+        return BackendChoice(name, False, why)
+    cpu = jax.default_backend() == "cpu"
+    inside = chosen.can_project_inside and cpu and input_size <= _MOST_INSIDE
+    return BackendChoice(name, inside, f"{why}, so weight gradients are one product a sequence")
 
 
 def check_backend(cell: Cell, backend: str) -> None:
-    """Raises where there is no such back end, or it cannot run the cell. It asks for no device, so it starts none."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}; got {backend!r}.")
-    obstacle = _obstacle(cell)
-    if backend == "fused" and obstacle:
+    """Raises if there is no such back end, or it cannot run the cell. It asks for no device, so it starts none."""
+    if backend not in NAMES:
+        raise ValueError(f"backend must be one of {NAMES}; got {backend!r}.")
+    obstacle = None if backend == "auto" else BACKENDS[backend].obstacle(cell)
+    if obstacle:
         raise ValueError(
-            f"backend='fused' cannot run this cell: {obstacle}. Use backend='auto' or 'scan', or give the cell a gate "
-            "(rr.cells.Gate) and real states."
+            f"backend={backend!r} cannot run this cell: {obstacle}. Use backend='auto' or 'scan', or give the cell a "
+            "gate (rr.cells.Gate) and real states."
         )
-
-
-def _obstacle(cell: Cell) -> str | None:
-    """Why a cell cannot run fused; None where it can."""
-    if cell.gate is None or cell.weights is None:
-        return f"{cell.name} does its own products"
-    state = jax.eval_shape(lambda: cell.initial_state(1, jnp.float32))
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(state)):
-        return f"the state of {cell.name} holds numbers that are not real"
-    return None

@@ -26,6 +26,9 @@ def product(left: Array, right: Array, *, precision: str | None = None) -> Array
         A derivative multiplies its tangents or cotangents with the rounded operand: they are rounded too
         where the device has such products (GPU, TPU), and are not on a CPU.
 
+    Returns:
+      `[…, N]`.
+
     Raises:
       ValueError: "bfloat16" for float64 operands.
 

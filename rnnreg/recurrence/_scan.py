@@ -25,7 +25,7 @@ class Streams(NamedTuple):
 
     Attributes:
       xs: `[T, B, D]`.
-      keeps: `[T, B]` booleans, False where the state is held; None where every step counts.
+      keeps: `[T, B]` or `[T, B, H]` booleans, False where the state (of a unit) is held; None where every step counts.
       perturbations: `[T, B, H]`, added to h after each step; None without.
     """
 
@@ -43,8 +43,10 @@ def plain_scan(
     *,
     reverse: bool,
     precision: str | None,
+    inside: bool = False,
 ) -> tuple[Any, Any]:
     """`unroll` as one scan; the input projection is one product for the whole sequence, outside the loop."""
+    assert not inside
     inputs, advance = step_and_inputs(cell, params, streams.xs, recurrent_mask, precision)
     gates = _GATES_OF_A_STEP
     if cell.gate is not None and cell.weights is not None:
@@ -169,6 +171,8 @@ def settle(new: Any, old: Any, keep: Array | None, perturbation: Array | None) -
         new = new._replace(h=new.h + perturbation)
     if keep is None:
         return new
-    return jax.tree.map(
-        lambda n, o: jnp.where(keep.reshape(-1, *[1] * (n.ndim - 1)), n, o), new, old
-    )
+
+    def kept(new, old):
+        return jnp.where(keep.reshape(*keep.shape, *[1] * (new.ndim - keep.ndim)), new, old)
+
+    return jax.tree.map(kept, new, old)

@@ -12,10 +12,9 @@ from jax import Array
 
 from rnnreg._checks import is_count
 from rnnreg.cells import Cell
-from rnnreg.recurrence._backend import choose_backend
-from rnnreg.recurrence._fused import fused_scan
+from rnnreg.recurrence._backend import BACKENDS, choose_backend
 from rnnreg.recurrence._product import check_precision
-from rnnreg.recurrence._scan import Streams, plain_scan
+from rnnreg.recurrence._scan import Streams
 
 Run = Callable[[Any, Streams], tuple[Any, Any]]
 
@@ -44,7 +43,7 @@ def unroll(
       params: its parameters, in the dtype of `xs`.
       xs: `[T, B, D]` inputs.
       state: the state before the first step (before the last one, with `reverse`).
-      mask: `[T, B]`, 1 where a step counts.
+      mask: `[T, B]`, 1 where a step counts, or `[T, B, H]`, 1 where a unit takes its step.
       recurrent_mask: `[B, H]`, multiplies the h that enters the recurrent product at every step
         (variational dropout, Gal & Ghahramani 2016); the carried state is left alone.
       perturbations: `[T, B, H]`, added to h after each step; the gradient with respect to zeros is
@@ -77,11 +76,7 @@ def unroll(
     choice = choose_backend(cell, input_size=xs.shape[-1], backend=backend)
 
     def whole(state: Any, streams: Streams) -> tuple[Any, Any]:
-        if choice.backend == "scan":
-            return plain_scan(
-                cell, params, streams, state, recurrent_mask, reverse=reverse, precision=precision
-            )
-        return fused_scan(
+        return BACKENDS[choice.backend].run(
             cell,
             params,
             streams,

@@ -2,7 +2,17 @@
 
 from rnnreg.sweeps._axes import Zipped, zipped
 from rnnreg.sweeps._dry_run import DryRun
-from rnnreg.sweeps._result import Group, SweepResult, load_result
-from rnnreg.sweeps._run import sweep
+from rnnreg.sweeps._group import Group
+from rnnreg.sweeps._result import SweepResult, load_result
+from rnnreg.sweeps._run import dry_run, sweep
 
-__all__ = ["DryRun", "Group", "SweepResult", "Zipped", "load_result", "sweep", "zipped"]
+__all__ = [
+    "DryRun",
+    "Group",
+    "SweepResult",
+    "Zipped",
+    "dry_run",
+    "load_result",
+    "sweep",
+    "zipped",
+]

@@ -42,6 +42,12 @@ class Axis(NamedTuple):
 def zipped(**values: Sequence[float]) -> Zipped:
     """Hyperparameters that change together: one axis instead of a product.
 
+    Args:
+      **values: by hyperparameter, lists of one length.
+
+    Returns:
+      An axis for the grid of `rr.sweep`, under a name of its own.
+
     Raises:
       ValueError: lists of different lengths, or none.
 
@@ -191,7 +197,7 @@ def read_seeds(seeds: int | Iterable[int]) -> np.ndarray:
 def lane_values(
     axes: Sequence[Axis], constants: Mapping[str, float], seeds: np.ndarray, num_folds: int
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """One entry a lane, in the order axes × seed × fold, and the shape of that product."""
+    """One entry for each lane, in the order axes × seed × fold, and the shape of that product."""
     shape = (*(len(axis.labels) for axis in axes), len(seeds), num_folds)
     index = [numbers.reshape(-1) for numbers in np.indices(shape)]
     hyper = {name: np.full(index[0].size, value) for name, value in constants.items()}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from rnnreg._tree import leaf_paths, tree_bytes
+from rnnreg._tree import leaf_name, leaf_paths, tree_bytes
 from rnnreg.data import Fold, Split
 from rnnreg.lanes import Calibration, Plan
 from rnnreg.training import Run, Settings
@@ -22,11 +22,11 @@ class DryRun:
     Attributes:
       lanes: runs in all.
       updates: updates of one lane.
-      compilations: programs to compile, one a static combination.
+      compilations: programs to compile, one for each static combination.
       bytes: memory of the stored result.
       seconds: rough estimate of the time of computing, from the number of operations; compilation
         comes on top.
-      plans: how the lanes would run, one a static combination.
+      plans: how the lanes would run, one for each static combination.
     """
 
     lanes: int
@@ -52,11 +52,11 @@ def describe(jobs: list[Any]) -> DryRun:
     def seconds(job):
         plan = job.plan
         in_turn = 1 if plan.name == "vmap" else -(-plan.num_lanes // plan.streams)
-        return in_turn * job.lane_seconds
+        return in_turn * job.cost.lane_seconds
 
     return DryRun(
         lanes=sum(job.plan.num_lanes for job in jobs),
-        updates=tuple(sorted({job.updates for job in jobs})),
+        updates=tuple(sorted({job.cost.updates for job in jobs})),
         compilations=len(jobs),
         bytes=sum(job.plan.num_lanes * tree_bytes(job.output) for job in jobs),
         seconds=sum(map(seconds, jobs)),
@@ -93,7 +93,7 @@ def estimate(
     steps = data.train.xs.shape[1]
     segments = 1 if settings.segment_steps is None else -(-steps // settings.segment_steps)
     leaves = leaf_paths(output.params)
-    weights = sum(leaf.size for path, leaf in leaves.items() if path.split("/")[-1] != "W_embed")
+    weights = sum(leaf.size for path, leaf in leaves.items() if leaf_name(path) != "W_embed")
     recurrent = [leaf for path, leaf in leaves.items() if path.endswith("W_hh")]
     hidden = max((leaf.shape[0] for leaf in recurrent), default=16)
     itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnreg.data import take_fold
+from rnnreg.data import Batch, take_fold
+from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._job import Job
 from rnnreg.sweeps._names import plain_name
-from rnnreg.sweeps._result import Group
 from rnnreg.training import Run
 
 
@@ -29,14 +29,25 @@ def label(job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray) -> tupl
     """The stored lanes of a job as a Dataset of metrics, and a group of parameters and predictions."""
     import xarray as xr
 
-    has_folds = job.fold_labels is not None
-    shape = job.shape if has_folds else job.shape[:-1]
+    shape = job.shape if job.folds else job.shape[:-1]
+    store = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), store)
+    finished = finished.reshape(shape)
+    variables = _variables(job, store) | {"finished": (job.dims, finished)}
+    group = Group(job.static, store.params)
+    if store.predictions is not None:
+        ok = finished & (store.diverged_at < 0)
+        group, ensemble = _ensemble(job, store, ok)
+        dims = [dim for dim in job.dims if dim != "seed"]
+        variables |= {name: (dims, values) for name, values in ensemble.items()}
+    dataset = xr.Dataset(variables, _coordinates(job, store, seeds))
+    for name, value in job.static.items():
+        dataset = dataset.expand_dims({name: [value]})
+    return dataset, group
+
+
+def _variables(job: Job, store: Run) -> dict[str, Any]:
+    """Final values, histories and sizes of folds by name, each with its dimensions."""
     dims = job.dims
-
-    def shaped(leaf):
-        return leaf.reshape(*shape, *leaf.shape[1:])
-
-    store = jax.tree.map(shaped, store)
     variables: dict[str, Any] = {}
     for name, values in store.metrics.items():
         variables[plain_name(name)] = (dims, values.astype(np.float64))
@@ -46,99 +57,75 @@ def label(job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray) -> tupl
         variables[f"history_{name}"] = (axes, values.astype(np.float64))
     variables["diverged_at"] = (dims, store.diverged_at)
     variables["num_updates"] = (dims, store.num_updates)
-    variables["finished"] = (dims, finished.reshape(shape))
+    if job.folds is not None:
+        variables["fold_size"] = (["fold"], job.folds.sizes.astype(np.float64))
+        variables["fold_train_size"] = (["fold"], job.folds.train_sizes.astype(np.float64))
+    return variables
+
+
+def _coordinates(job: Job, store: Run, seeds: np.ndarray) -> dict[str, Any]:
+    """The labels of every dimension, and the hyperparameters along zipped ones."""
     coords: dict[str, Any] = {"seed": seeds.astype(np.int64)}
     for axis in job.axes:
         coords[axis.name] = axis.labels
         coords.update({n: (axis.name, v) for n, v in axis.values.items() if n != axis.name})
-    settings = job.train.settings
     num_records = store.history["train_loss"].shape[-1]
-    coords["epoch"] = settings.record_every * (1 + np.arange(num_records))
-    group = Group(job.static, store.params)
-    if job.fold_sizes is not None:
-        coords["fold"] = np.asarray(job.fold_labels)
-        for name, sizes in zip(("fold_size", "fold_train_size"), job.fold_sizes, strict=True):
-            variables[name] = (["fold"], sizes.astype(np.float64))
-    if store.predictions is not None:
-        ok = variables["finished"][1] & (store.diverged_at < 0)
-        group, ensemble = _ensemble(job, store, ok, has_folds)
-        for name, values in ensemble.items():
-            variables[name] = ([d for d in dims if d != "seed"], values)
-    dataset = xr.Dataset(variables, coords)
-    for name, value in job.static.items():
-        dataset = dataset.expand_dims({name: [value]})
-    return dataset, group
+    coords["epoch"] = job.train.settings.record_every * (1 + np.arange(num_records))
+    if job.folds is not None:
+        coords["fold"] = np.asarray(job.folds.labels)
+    return coords
 
 
-def join(datasets: list[Any], static: dict[str, list[Any]]) -> Any:
-    """The static combinations as one Dataset; what one of them lacks (a second layer, an epoch) is NaN."""
-    import xarray as xr
-
-    dims = {name: array.dims for dataset in datasets for name, array in dataset.data_vars.items()}
-
-    def filled(dataset):
-        missing = [name for name in dims if name not in dataset]
-        shapes = {name: [dataset.sizes[dim] for dim in dims[name]] for name in missing}
-        return dataset.assign(
-            {name: (dims[name], np.full(shape, np.nan)) for name, shape in shapes.items()}
-        )
-
-    joined = [filled(dataset) for dataset in datasets]
-    for name in reversed(static):  # the last axis varies fastest
-        size = len(static[name])
-        joined = [
-            xr.concat(
-                joined[start : start + size],
-                name,
-                data_vars="all",
-                coords="minimal",
-                compat="override",
-                join="outer",
-            )
-            for start in range(0, len(joined), size)
-        ]
-    return joined[0].transpose(*static, ...)
-
-
-def _ensemble(job: Job, store: Run, ok: np.ndarray, has_folds: bool):
+def _ensemble(job: Job, store: Run, ok: np.ndarray) -> tuple[Group, dict[str, np.ndarray]]:
     """Scores of the mean prediction over seeds; NaN where any seed diverged or did not run."""
-    settings = job.train.settings
     seed_axis = len(job.axes)
     predictions = _wide(store.predictions)
     extra = predictions.ndim - ok.ndim
     masked = np.where(ok.reshape(*ok.shape, *[1] * extra), predictions, np.nan)
     mean = masked.mean(axis=seed_axis)  # [axes..., (fold), row, ...]
     alive = np.asarray(ok.all(axis=seed_axis))
-    if not has_folds:
+    if job.folds is None:
         mean, alive = np.expand_dims(mean, seed_axis), alive[..., None]
-    data, folds = job.shared["data"], job.shared["folds"]
-    scores = {f"ensemble_val_{name}": [] for name in ("loss", *settings.metrics)}
-    targets, weights = [], []
-    lead = mean.shape[:seed_axis]
-    for number in range(mean.shape[seed_axis]):
-        fold = None if folds is None else jax.tree.map(lambda leaf, n=number: leaf[n], folds)
-        batch = take_fold(data, fold).validation
-        assert batch is not None  # there are predictions
-        row_weights = jnp.ones(len(batch.ys)) if batch.weights is None else batch.weights
-        targets.append(_wide(batch.ys))
-        weights.append(np.asarray(row_weights))
-        outputs = jnp.asarray(
-            np.take(mean, number, axis=seed_axis).reshape(-1, *mean.shape[seed_axis + 1 :])
-        )
-        for name, function in (("loss", settings.loss), *settings.metrics.items()):
-            if not weights[-1].any():
-                values = np.full(lead, np.nan)
-            else:
-                score = jax.vmap(lambda out, f=function, b=batch: f(out, b.ys, b.mask, b.weights))
-                values = np.asarray(score(outputs), dtype=np.float64).reshape(lead)
-                # a metric may turn NaN predictions into a number (argmax does)
-                values = np.where(alive[..., number], values, np.nan)
-            scores[f"ensemble_val_{name}"].append(values)
-    stacked = {name: np.stack(values, axis=-1) for name, values in scores.items()}
-    if not has_folds:
+    batches = [_validation(job, number) for number in range(mean.shape[seed_axis])]
+    scores = [
+        _scores(job, batch, np.take(mean, number, axis=seed_axis), alive[..., number])
+        for number, batch in enumerate(batches)
+    ]
+    stacked = {name: np.stack([each[name] for each in scores], axis=-1) for name in scores[0]}
+    if job.folds is None:
         stacked = {name: values[..., 0] for name, values in stacked.items()}
-    group = Group(job.static, store.params, predictions, np.stack(targets), np.stack(weights))
-    return group, stacked
+    targets = np.stack([_wide(batch.ys) for batch in batches])
+    weights = np.stack([np.asarray(_weights(batch)) for batch in batches])
+    return Group(job.static, store.params, predictions, targets, weights), stacked
+
+
+def _validation(job: Job, number: int) -> Batch:
+    """The validation rows of a fold."""
+    data, folds = job.shared["data"], job.shared["folds"]
+    fold = None if folds is None else jax.tree.map(lambda leaf: leaf[number], folds)
+    batch = take_fold(data, fold).validation
+    assert batch is not None  # there are predictions
+    return batch
+
+
+def _scores(job: Job, batch: Batch, mean: np.ndarray, alive: np.ndarray) -> dict[str, np.ndarray]:
+    """Loss and metrics of mean predictions `[axes..., row, …]` on the rows of one fold."""
+    settings, lead = job.train.settings, alive.shape
+    outputs = jnp.asarray(mean.reshape(-1, *mean.shape[len(lead) :]))
+    scores = {}
+    for name, function in {"loss": settings.loss, **settings.metrics}.items():
+        values = np.full(lead, np.nan)
+        if np.asarray(_weights(batch)).any():
+            score = jax.vmap(lambda out, f=function: f(out, batch.ys, batch.mask, batch.weights))
+            values = np.asarray(score(outputs), dtype=np.float64).reshape(lead)
+            # a metric may turn NaN predictions into a number (argmax does)
+            values = np.where(alive, values, np.nan)
+        scores[f"ensemble_val_{name}"] = values
+    return scores
+
+
+def _weights(batch: Batch) -> Any:
+    return jnp.ones(len(batch.ys)) if batch.weights is None else batch.weights
 
 
 def _wide(values: Any) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -12,27 +11,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from rnnreg.lanes import Plan
+from rnnreg.sweeps._files import read_tree, write_tree
+from rnnreg.sweeps._group import Group
+from rnnreg.sweeps._map import map_groups
+
 if TYPE_CHECKING:
     import xarray as xr
-
-
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """The lanes that share one static combination, and so one tree of parameters.
-
-    Attributes:
-      static: the static values by name.
-      params: stacked parameters; the leading axes are the traced dimensions in order.
-      predictions: `[..., seed, fold, row, …]` on the validation rows, in the split's units; None without any.
-      targets: `[fold, row, …]` the targets of those rows; None without any.
-      weights: `[fold, row]`, 0 where a row is padding; None without any.
-    """
-
-    static: dict[str, Any]
-    params: dict[str, Any]
-    predictions: np.ndarray | None = None
-    targets: np.ndarray | None = None
-    weights: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +30,10 @@ class SweepResult:
         `history_<name>`: values at the record stride; `diverged_at`: step, −1 where it did not;
         `finished`: False where an interruption came first; `ensemble_val_<name>`: score of the mean
         prediction over seeds; `fold_size` and `fold_train_size`: validation and training rows of each fold.
-      groups: parameters and predictions, one entry a static combination.
-      config: what was asked for, versions, device, numbers, and a hash of the program; JSON-ready.
+      groups: parameters and predictions, one entry for each static combination.
+      config: what was asked for, and what the runs were, ready for JSON: `network`, `optimizer`, `penalties` (by the
+        name of the λ, with the leaves that each covers), `loss`, `metrics` and `data` (its digest and scaling), one
+        entry for each static combination; `key`, versions, device, and a hash of each program.
       plan: how the lanes ran, and why.
     """
 
@@ -65,8 +52,11 @@ class SweepResult:
 
         Args:
           method: "nearest" takes the nearest label; None wants an equal one (to 1e-6).
-          **labels: one label a dimension; a dimension of length one may be left out, and `fold` too where
+          **labels: one label for each dimension; a dimension of length one may be left out, and `fold` too if
             the sweep has the lane "all".
+
+        Returns:
+          A tree of arrays without lane axes.
 
         Raises:
           ValueError: an unknown dimension, a label that is missing or not there, or a lane that did not finish.
@@ -84,6 +74,9 @@ class SweepResult:
         Args:
           method: "nearest" takes the nearest label; None wants an equal one (to 1e-6).
           **labels: one label of some of the dimensions, and one of every static axis.
+
+        Returns:
+          Another result.
 
         Raises:
           ValueError: an unknown dimension, or a label that is not there.
@@ -113,12 +106,12 @@ class SweepResult:
         function: Callable[..., Any],
         *,
         dims: Mapping[str, Sequence[str]] | None = None,
-        plan: str = "auto",
+        plan: str | Plan = "auto",
     ) -> xr.Dataset:
-        """`function(params)` of every lane, compiled once a static combination and run like the lanes of the sweep.
+        """`function(params)` of every lane, compiled once for each static combination and run by `rr.lanes.map_lanes`.
 
         Args:
-          function: from one network's parameters to arrays, or a tree of them such as a `GradientFlow`. Where the
+          function: from one network's parameters to arrays, or a tree of them such as a `GradientFlow`. If the
             sweep has static axes, a function of the static values that returns it, as `train` is:
             `lambda static: lambda params: …`.
           dims: names for the axes of what is returned, by its name or by what holds it: `{"log_ratio": ["lag"]}`
@@ -145,9 +138,15 @@ class SweepResult:
         >>> flow["log_ratio.layer_0"].dims
         ('l2', 'seed', 'lag')
         """
-        from rnnreg.sweeps._map import map_lanes
-
-        return map_lanes(self, function, dims=dims, plan=plan)
+        return map_groups(
+            function,
+            self.groups,
+            self.metrics,
+            sweep_dims=self.dims,
+            static=self.config["static"],
+            dims=dict(dims or {}),
+            plan=plan,
+        )
 
     def _group(self, labels: dict[str, Any]) -> Group:
         """The one group at the given static values; raises where a dimension is unknown."""
@@ -205,43 +204,31 @@ class SweepResult:
     def save(self, path: str | Path) -> Path:
         """Writes everything to one netCDF file, readable by any netCDF tool; `rr.load_result` reads it back.
 
-        The file is written beside its place and moved there, so an interruption leaves no half a file.
-        """
-        import xarray as xr
+        `xarray.open_datatree` shows it: metrics at the root, `params/<group>/layer_0/W_hh`, `predictions/<group>`. The
+        file is written beside its place and moved there, so an interruption leaves no half a file.
 
+        Args:
+          path: the file; its folder is made if absent.
+
+        Returns:
+          The path.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.unlink(missing_ok=True)
-        header = {
-            "config": self.config,
-            "plan": self.plan,
-            "groups": [group.static for group in self.groups],
-        }
-        metrics = self.metrics.assign_attrs(rnnreg=json.dumps(header))
-        metrics.to_netcdf(partial, engine="h5netcdf")
-        for number, group in enumerate(self.groups):
-            leaves = _flat(group.params)
-            variables = {name: (_dims(name, leaf), leaf) for name, leaf in leaves.items()}
-            xr.Dataset(variables).to_netcdf(
-                partial, mode="a", engine="h5netcdf", group=f"params_{number}"
-            )
-            if group.predictions is not None:
-                arrays = {
-                    name: (_dims(name, getattr(group, name)), getattr(group, name))
-                    for name in ("predictions", "targets", "weights")
-                }
-                xr.Dataset(arrays).to_netcdf(
-                    partial, mode="a", engine="h5netcdf", group=f"predictions_{number}"
-                )
-        partial.replace(path)
+        write_tree(path, self.metrics, self.groups, {"config": self.config, "plan": self.plan})
         return path
 
 
 def load_result(path: str | Path) -> SweepResult:
     """The sweep that `result.save(path)` wrote.
 
+    Args:
+      path: the file.
+
+    Returns:
+      The result, equal to the one that was saved.
+
     Raises:
+      FileNotFoundError: there is no such file.
       ValueError: the file is not one of them.
 
     >>> import tempfile, xarray as xr
@@ -252,41 +239,5 @@ def load_result(path: str | Path) -> SweepResult:
     Traceback (most recent call last):
     ValueError: ...other.nc was not written by rnnreg's SweepResult.save.
     """
-    import xarray as xr
-
-    if not Path(path).exists():
-        raise FileNotFoundError(f"there is no file {path}.")
-    try:
-        metrics = xr.load_dataset(path, engine="h5netcdf")
-    except OSError as error:
-        raise ValueError(f"{path} is not a netCDF file ({error}).") from error
-    if "rnnreg" not in metrics.attrs:
-        raise ValueError(f"{path} was not written by rnnreg's SweepResult.save.")
-    header = json.loads(metrics.attrs.pop("rnnreg"))
-    groups = []
-    for number, static in enumerate(header["groups"]):
-        stored = xr.load_dataset(path, engine="h5netcdf", group=f"params_{number}")
-        params = _nested({str(name): stored[name].values for name in stored})
-        try:
-            arrays = xr.load_dataset(path, engine="h5netcdf", group=f"predictions_{number}")
-            scored = {name: arrays[name].values for name in ("predictions", "targets", "weights")}
-        except (OSError, KeyError):
-            scored = {}
-        groups.append(Group(static, params, **scored))
-    return SweepResult(metrics, tuple(groups), header["config"], header["plan"])
-
-
-def _dims(name: str, leaf: np.ndarray) -> list[str]:
-    return [f"{name}.{axis}" for axis in range(leaf.ndim)]
-
-
-def _flat(params: dict[str, Any]) -> dict[str, np.ndarray]:
-    from flax.traverse_util import flatten_dict
-
-    return {name: np.asarray(leaf) for name, leaf in flatten_dict(params, sep=".").items()}
-
-
-def _nested(leaves: dict[str, np.ndarray]) -> dict[str, Any]:
-    from flax.traverse_util import unflatten_dict
-
-    return unflatten_dict(leaves, sep=".")
+    metrics, groups, header = read_tree(Path(path))
+    return SweepResult(metrics, groups, header["config"], header["plan"])

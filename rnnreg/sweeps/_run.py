@@ -3,62 +3,26 @@
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
-from typing import Any, Literal, overload
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import Array
 
+from rnnreg._checks import warn_caller
 from rnnreg.data import Batch, Split, as_split
-from rnnreg.lanes import Program
+from rnnreg.lanes import Plan, Program
 from rnnreg.runtime import environment
 from rnnreg.sweeps._axes import read_seeds, read_static
+from rnnreg.sweeps._describe import describe_key
 from rnnreg.sweeps._dry_run import DryRun, describe
-from rnnreg.sweeps._job import make_job
-from rnnreg.sweeps._label import empty, join, label
+from rnnreg.sweeps._job import Job, Request, make_job
+from rnnreg.sweeps._join import join
+from rnnreg.sweeps._label import empty, label
 from rnnreg.sweeps._result import SweepResult
-from rnnreg.training import Train
-
-
-@overload
-def sweep(
-    train: Train | Callable[[Mapping[str, Any]], Train],
-    grid: Mapping[str, Any],
-    data: Split | Batch | Callable[[Mapping[str, Any]], Split],
-    *,
-    key: Array,
-    seeds: int | Iterable[int] = 1,
-    folds: Any = None,
-    refit: bool = False,
-    static: Mapping[str, Iterable[Any]] | None = None,
-    plan: str = "auto",
-    width: int | None = None,
-    chunk: int | None = None,
-    dry_run: Literal[False] = False,
-    progress: bool = True,
-) -> SweepResult: ...
-
-
-@overload
-def sweep(
-    train: Train | Callable[[Mapping[str, Any]], Train],
-    grid: Mapping[str, Any],
-    data: Split | Batch | Callable[[Mapping[str, Any]], Split],
-    *,
-    key: Array,
-    seeds: int | Iterable[int] = 1,
-    folds: Any = None,
-    refit: bool = False,
-    static: Mapping[str, Iterable[Any]] | None = None,
-    plan: str = "auto",
-    width: int | None = None,
-    chunk: int | None = None,
-    dry_run: Literal[True],
-    progress: bool = True,
-) -> DryRun: ...
+from rnnreg.training import Run, Train
 
 
 def sweep(
@@ -71,13 +35,13 @@ def sweep(
     folds: Any = None,
     refit: bool = False,
     static: Mapping[str, Iterable[Any]] | None = None,
-    plan: str = "auto",
+    params: Any = None,
+    plan: str | Plan = "auto",
     width: int | None = None,
     chunk: int | None = None,
-    dry_run: bool = False,
     progress: bool = True,
-) -> SweepResult | DryRun:
-    """Every run of grid × seeds × folds, in one compiled program a static combination.
+) -> SweepResult:
+    """Every run of grid × seeds × folds, in one compiled program for each static combination.
 
     Lanes differ by seed only in their key, `fold_in(key, seed)`: every λ, learning rate and fold shares its
     initialisation and order of rows, so differences are paired, and a longer grid or more seeds leave the
@@ -95,14 +59,16 @@ def sweep(
         (training rows, validation rows).
       refit: add the fold "all", every run on all the training rows, in the same program.
       static: axes that set shapes, `{"hidden_size": [16, 32]}`, each combination compiled by itself.
-      plan: "auto", "one_by_one", "chunks", "vmap" or "split_rows"; how lanes run (see `rr.lanes.make_plan`).
+      params: the parameters that every lane starts from, or a function of the static values; None draws them from each
+        lane's key.
+      plan: how lanes run: "auto", "one_by_one", "chunks", "vmap", "split_rows", or a ready `rr.lanes.Plan` (see
+        `rr.lanes.make_plan`).
       width: lanes a call; None chooses.
       chunk: lanes together, for "chunks"; None chooses.
-      dry_run: print and return what would be done, and compile nothing.
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
-      A `SweepResult`; after Ctrl-C, one whose `finished` marks what was done. With `dry_run`, a `DryRun`.
+      A `SweepResult`; after Ctrl-C, one whose `finished` marks what was done.
 
     Raises:
       ValueError: bad arguments, before anything compiles.
@@ -110,7 +76,7 @@ def sweep(
     Warns:
       RuntimeWarning: lanes diverged, or the sweep was interrupted.
 
-    >>> import rnnreg as rr, optax
+    >>> import optax, rnnreg as rr
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
     >>> split = rr.Split(batch, target_times=times)
     >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
@@ -120,100 +86,187 @@ def sweep(
     >>> result.metrics.train_loss.dims, result.params_at(l2=1e-3, seed=1)["layer_0"]["W_hh"].shape
     (('l2', 'seed'), (4, 4))
     """
+    static, seeds = read_static(static), read_seeds(seeds)
+    request = Request(grid, key, seeds, folds, refit, plan, width, chunk)
+    jobs = list(_jobs(train, data, request, static=static, params=params))
+    done = _run_jobs(jobs, progress=progress)
+    labelled = [
+        label(job, one.store, one.finished, seeds) for job, one in zip(jobs, done, strict=True)
+    ]
+    metrics: Any = join([dataset for dataset, _ in labelled], static)
+    config = _config(jobs, done, request, static)
+    _warn(metrics, config["interrupted"])
+    groups = tuple(group for _, group in labelled)
+    return SweepResult(metrics, groups, config, "\n".join(map(str, jobs)))
+
+
+def dry_run(
+    train: Train | Callable[[Mapping[str, Any]], Train],
+    grid: Mapping[str, Any],
+    data: Split | Batch | Callable[[Mapping[str, Any]], Split],
+    *,
+    key: Array,
+    seeds: int | Iterable[int] = 1,
+    folds: Any = None,
+    refit: bool = False,
+    static: Mapping[str, Iterable[Any]] | None = None,
+    params: Any = None,
+    plan: str | Plan = "auto",
+    width: int | None = None,
+    chunk: int | None = None,
+) -> DryRun:
+    """What `rr.sweep` would do with the same arguments, and roughly how long it would take; nothing is compiled.
+
+    Args:
+      train: from `make_train`, or a function of the static values that returns one.
+      grid: by name, a list of values (an axis), a number (no axis), or `rr.zipped(...)`; λ = 0 is welcome.
+      data: the rows, or a function of the static values.
+      key: root of all randomness.
+      seeds: how many, or which.
+      folds: a scikit-learn splitter, `rr.selection.blocked_folds(5)`, any function of the split, or a list of
+        (training rows, validation rows).
+      refit: add the fold "all", every run on all the training rows, in the same program.
+      static: axes that set shapes, `{"hidden_size": [16, 32]}`, each combination compiled by itself.
+      params: the parameters that every lane starts from, or a function of the static values; None draws them from each
+        lane's key.
+      plan: how lanes run: "auto", "one_by_one", "chunks", "vmap", "split_rows", or a ready `rr.lanes.Plan` (see
+        `rr.lanes.make_plan`).
+      width: lanes a call; None chooses.
+      chunk: lanes together, for "chunks"; None chooses.
+
+    Returns:
+      Lanes, updates, compilations, bytes, seconds and plans; `print` shows them in words.
+
+    Raises:
+      ValueError: bad arguments, as in `rr.sweep`.
+
+    >>> import optax, rnnreg as rr
+    >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
+    >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
+    ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
+    ...     optimizer=optax.adam(1e-2), num_epochs=20)
+    >>> planned = dry_run(train, {"l2": [0, 1e-3]}, batch, seeds=2, key=jax.random.key(0))
+    >>> planned.lanes, planned.updates, planned.compilations
+    (4, (20,), 1)
+    """
     static = read_static(static)
-    seed_numbers = read_seeds(seeds)
-    jobs = []
+    request = Request(grid, key, read_seeds(seeds), folds, refit, plan, width, chunk)
+    return describe(list(_jobs(train, data, request, static=static, params=params)))
+
+
+def _jobs(
+    train: Any, data: Any, request: Request, *, static: dict[str, list[Any]], params: Any
+) -> Iterator[Job]:
+    """The job of each static combination, checked."""
+    if static and isinstance(train, Train):
+        raise ValueError(
+            f"static axes {list(static)} need `train` as a function of them, such as "
+            "lambda static: rr.make_train(rr.network([rr.cells.elman(static['hidden_size'])], 1), …)."
+        )
     for combination in product(*static.values()):
         chosen = dict(zip(static, combination, strict=True))
-        made = train if isinstance(train, Train) else train(chosen)
-        if static and isinstance(train, Train):
-            raise ValueError(
-                f"static axes {list(static)} need `train` as a function of them, such as "
-                "lambda static: rr.make_train(rr.network([rr.cells.elman(static['hidden_size'])], 1), …)."
-            )
-        rows = as_split(data(chosen) if callable(data) else data)
-        job = make_job(
-            made,
-            grid,
-            rows,
-            key=key,
-            seeds=seed_numbers,
-            folds=folds,
-            refit=refit,
+        rows: Any = data(chosen) if callable(data) else data
+        yield make_job(
+            train if isinstance(train, Train) else train(chosen),
+            as_split(rows),
+            request,
             static=chosen,
-            plan=plan,
-            width=width,
-            chunk=chunk,
+            params=params(chosen) if callable(params) else params,
         )
-        jobs.append(job)
-    if dry_run:
-        described = describe(jobs)
-        print(described)
-        return described
-    return _run_jobs(jobs, grid, seed_numbers, static, progress)
 
 
-def _run_jobs(jobs, grid, seeds, static, progress) -> SweepResult:
+class _Done(NamedTuple):
+    """What was computed of a job.
+
+    Attributes:
+      store: every lane's run, NaN if it did not finish.
+      finished: `[L]`, whether it did.
+      seconds_compile: time to lower and compile.
+      seconds_compute: time of the calls.
+      fingerprint: of the program; None if none was compiled.
+      interrupted: whether Ctrl-C came.
+    """
+
+    store: Run
+    finished: np.ndarray
+    seconds_compile: float = 0.0
+    seconds_compute: float = 0.0
+    fingerprint: str | None = None
+    interrupted: bool = False
+
+
+def _run_jobs(jobs: list[Job], *, progress: bool) -> list[_Done]:
+    """The jobs one after another; after Ctrl-C the rest stays unfinished."""
     from tqdm import tqdm
 
     total = sum(job.plan.num_lanes for job in jobs)
-    datasets, groups, hashes = [], [], []
-    seconds_compile = seconds_compute = 0.0
-    interrupted = False
-    bar = tqdm(total=total, unit="lane", desc="sweep", delay=3, disable=not progress)
-    with bar:
+    done: list[_Done] = []
+    with tqdm(total=total, unit="lane", desc="sweep", delay=3, disable=not progress) as bar:
         for job in jobs:
-            store = empty(job)
-            finished = np.zeros(job.plan.num_lanes, dtype=bool)
-            try:
-                if not interrupted:
-                    bar.set_description("compiling", refresh=False)
-                    program = Program(job.lane, job.plan, job.lanes, job.shared)
-                    bar.set_description("sweep", refresh=False)
-                    bar.unpause()  # the rate is that of running
-                    seconds_compile += program.compile_seconds
-                    hashes.append(program.fingerprint)
-                    start = time.perf_counter()
-                    for numbers, outputs in program.run(job.lanes, job.shared):
-                        jax.tree.map(
-                            lambda kept, new, n=numbers: kept.__setitem__(n, new), store, outputs
-                        )
-                        finished[numbers] = True
-                        bar.update(len(numbers))
-                        seconds_compute += time.perf_counter() - start
-                        start = time.perf_counter()
-            except KeyboardInterrupt:
-                interrupted = True
-            dataset, group = label(job, store, finished, seeds)
-            datasets.append(dataset)
-            groups.append(group)
-    metrics: Any = join(datasets, static)
-    config = {
-        "grid": {name: _listed(value) for name, value in grid.items()},
-        "seeds": [int(seed) for seed in seeds],
+            if any(one.interrupted for one in done):
+                done.append(_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)))
+            else:
+                done.append(_run_job(job, bar))
+    return done
+
+
+def _run_job(job: Job, bar: Any) -> _Done:
+    """One job, compiled and run call by call."""
+    done = _Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool))
+    seconds = 0.0
+    try:
+        bar.set_description("compiling", refresh=False)
+        program = Program(job.lane, job.plan, job.lanes, job.shared)
+        done = done._replace(
+            seconds_compile=program.compile_seconds, fingerprint=program.fingerprint
+        )
+        bar.set_description("sweep", refresh=False)
+        bar.unpause()  # the rate is that of running
+        start = time.perf_counter()
+        for numbers, outputs in program.run(job.lanes, job.shared):
+            _keep(done.store, numbers, outputs)
+            done.finished[numbers] = True
+            bar.update(len(numbers))
+            seconds = time.perf_counter() - start
+    except KeyboardInterrupt:
+        done = done._replace(interrupted=True)
+    return done._replace(seconds_compute=seconds)
+
+
+def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
+    """Writes the outputs of some lanes into the store."""
+    jax.tree.map(lambda kept, new: kept.__setitem__(numbers, new), store, outputs)
+
+
+def _config(
+    jobs: list[Job], done: list[_Done], request: Request, static: dict[str, list[Any]]
+) -> dict[str, Any]:
+    """What was asked for and what the runs were, ready for JSON; lists have one entry for each static combination."""
+    settings = [job.train.settings for job in jobs]
+    hashes = [one.fingerprint for one in done if one.fingerprint is not None]
+    return {
+        "grid": {name: _listed(value) for name, value in request.grid.items()},
+        "seeds": [int(seed) for seed in request.seeds],
+        "key": describe_key(request.key),
         "folds": jobs[0].fold_labels,
         "static": static,
         "dims": jobs[0].dims,
-        "loss": getattr(jobs[0].train.settings.loss, "__name__", "loss"),
-        "penalties": list(jobs[0].train.settings.penalties),
-        "num_epochs": [job.train.settings.num_epochs for job in jobs],
-        "batch_size": [job.train.settings.batch_size for job in jobs],
-        "segment_steps": [job.train.settings.segment_steps for job in jobs],
-        "updates": [job.updates for job in jobs],
-        "keep_best": [job.train.settings.keep_best for job in jobs],
-        "early_stopping": [job.train.settings.patience is not None for job in jobs],
-        "epoch_rows": [job.shared["folds"].epoch_rows if job.fold_labels else None for job in jobs],
-        "lanes": total,
+        **{name: [job.description[name] for job in jobs] for name in jobs[0].description},
+        "num_epochs": [each.num_epochs for each in settings],
+        "batch_size": [each.batch_size for each in settings],
+        "segment_steps": [each.segment_steps for each in settings],
+        "updates": [job.cost.updates for job in jobs],
+        "keep_best": [each.keep_best for each in settings],
+        "early_stopping": [each.patience is not None for each in settings],
+        "epoch_rows": [None if job.folds is None else job.folds.rows.epoch_rows for job in jobs],
+        "lanes": sum(job.plan.num_lanes for job in jobs),
         "compilations": len(hashes),
-        "seconds_compile": seconds_compile,
-        "seconds_compute": seconds_compute,
+        "seconds_compile": sum(one.seconds_compile for one in done),
+        "seconds_compute": sum(one.seconds_compute for one in done),
         "program_sha256": hashes,
-        "recurrence": [job.recurrence for job in jobs],
-        "interrupted": interrupted,
+        "interrupted": any(one.interrupted for one in done),
         "environment": environment(),
     }
-    _warn(metrics, interrupted)
-    return SweepResult(metrics, tuple(groups), config, "\n".join(map(str, jobs)))
 
 
 def _listed(value: Any) -> Any:
@@ -223,20 +276,16 @@ def _listed(value: Any) -> Any:
     return np.asarray(value, dtype=np.float64).tolist()
 
 
-def _warn(metrics, interrupted: bool) -> None:
+def _warn(metrics: Any, interrupted: bool) -> None:
     finished = metrics["finished"]
     if interrupted:
-        warnings.warn(
+        warn_caller(
             f"the sweep was interrupted: {int(finished.sum())} of {finished.size} lanes are finished; "
-            "result.metrics.finished marks them, all other values are NaN.",
-            RuntimeWarning,
-            stacklevel=4,
+            "result.metrics.finished marks them, all other values are NaN."
         )
     diverged = int((metrics["diverged_at"].values >= 0).sum())
     if diverged:
-        warnings.warn(
+        warn_caller(
             f"{diverged} of {finished.size} lanes diverged and were frozen at their last finite state; "
-            "result.metrics.diverged_at holds the step, and their scores are NaN.",
-            RuntimeWarning,
-            stacklevel=4,
+            "result.metrics.diverged_at holds the step, and their scores are NaN."
         )

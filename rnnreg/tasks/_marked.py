@@ -32,6 +32,9 @@ def adding(num_steps: int, *, marks: str = "halves", target: str = "sum") -> Tas
         first 10 steps and another among the first T/2 (Hochreiter & Schmidhuber 1997).
       target: "sum" or "mean" of the two.
 
+    Returns:
+      The task, with its readout at the last step.
+
     Raises:
       ValueError: fewer than 4 steps, or an unknown word.
 
@@ -74,6 +77,9 @@ def multiplication(num_steps: int, *, marks: str = "halves") -> Task:
       num_steps: T.
       marks: "halves" or "early", as in `adding`.
 
+    Returns:
+      The task, with its readout at the last step.
+
     Raises:
       ValueError: fewer than 4 steps, or an unknown word.
 
@@ -113,6 +119,9 @@ def xor(num_steps: int, *, marks: str = "halves") -> Task:
     Args:
       num_steps: T.
       marks: "halves" or "early", as in `adding`.
+
+    Returns:
+      The task, with its readout at the last step.
 
     Raises:
       ValueError: fewer than 4 steps, or an unknown word.

@@ -27,6 +27,9 @@ def delayed_recall(delay: int, *, num_bits: int = 1) -> Task:
       delay: T, silent steps after step 0.
       num_bits: K.
 
+    Returns:
+      The task, with its readout at the last step.
+
     >>> task = delayed_recall(delay=2, num_bits=2)
     >>> batch = task.sample(jax.random.key(0), 4)
     >>> batch.ys.tolist()
@@ -71,6 +74,9 @@ def flip_flop(num_steps: int, *, num_bits: int = 3, pulse_rate: Any = 0.1) -> Ta
       num_steps: T.
       num_bits: K.
       pulse_rate: probability of a pulse a step and channel; may be traced.
+
+    Returns:
+      The task, with a readout at every step.
 
     Source: Sussillo & Barak 2013, "Opening the black box" (their flip-flop; rates and first step are ours).
 

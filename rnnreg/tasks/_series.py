@@ -39,6 +39,9 @@ def lorenz(num_steps: int, *, dt: float = 0.03) -> Task:
       num_steps: T.
       dt: time between two steps.
 
+    Returns:
+      The task, with a readout at every step.
+
     Raises:
       ValueError: a `dt` at which the integration is not to be trusted.
 
@@ -91,6 +94,9 @@ def mackey_glass(num_steps: int, *, delay: int = 17) -> Task:
       num_steps: T.
       delay: τ in steps; chaotic from about 17.
 
+    Returns:
+      The task, with a readout at every step.
+
     Source: Mackey & Glass 1977; this discretisation is reservoirpy's.
 
     >>> batch = mackey_glass(num_steps=5).sample(jax.random.key(0), 2)
@@ -136,6 +142,9 @@ def narma10(num_steps: int) -> Task:
 
     Args:
       num_steps: T.
+
+    Returns:
+      The task, with a readout at every step.
 
     Source: Atiya & Parlos 2000.
 
@@ -194,6 +203,9 @@ def sines(
     Args:
       num_steps: T.
       frequencies: φ, in radians a step; the default is the multiple superimposed oscillator of eight sines.
+
+    Returns:
+      The task, with a readout at every step.
 
     Raises:
       ValueError: no frequency.

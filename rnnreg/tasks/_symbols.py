@@ -26,6 +26,9 @@ def temporal_order(num_steps: int) -> Task:
     Args:
       num_steps: T, 10 or more.
 
+    Returns:
+      The task, with its readout at the last step.
+
     Raises:
       ValueError: fewer than 10 steps.
 
@@ -50,6 +53,9 @@ def three_bit_order(num_steps: int) -> Task:
 
     Args:
       num_steps: T, 10 or more.
+
+    Returns:
+      The task, with its readout at the last step.
 
     Raises:
       ValueError: fewer than 10 steps.
@@ -78,6 +84,9 @@ def random_permutation(num_steps: int, *, num_symbols: int = 100) -> Task:
     Args:
       num_steps: T.
       num_symbols: S.
+
+    Returns:
+      The task, with its readout at the last step.
 
     Source: Pascanu, Mikolov & Bengio 2013 and their code, after Martens & Sutskever 2011.
 
@@ -123,6 +132,9 @@ def memorisation(delay: int, *, num_copied: int = 10, num_symbols: int = 5) -> T
       num_copied: K.
       num_symbols: S.
 
+    Returns:
+      The task, with a readout at every step.
+
     Source: Pascanu, Mikolov & Bengio 2013 and their code ("noiseless memorization").
 
     >>> task = memorisation(delay=3, num_copied=2)
@@ -151,6 +163,9 @@ def copy_memory(delay: int, *, num_copied: int = 10, num_symbols: int = 8) -> Ta
       delay: T.
       num_copied: K.
       num_symbols: S.
+
+    Returns:
+      The task, with a readout at every step.
 
     Source: Arjovsky, Shah & Bengio 2016, section 4.1.
 

@@ -144,7 +144,15 @@ def check_update(hyper: Any, batch: Any) -> None:
 
 
 def check_data(settings: Settings, data: Split) -> None:
-    """Raises where the data cannot be trained on with these settings."""
+    """Raises if the data cannot be trained on with these settings.
+
+    Args:
+      settings: the static choices of a run.
+      data: the rows.
+
+    Raises:
+      ValueError: an array, a shape or a number of rows that does not fit.
+    """
     check_batch(data.train, name="data.train")
     check_targets(data.train, settings.segment_steps, name="data.train")
     if data.validation is not None:

@@ -33,6 +33,7 @@ class Hyper(dict):
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
+        """The value of a name, which counts as read even if it is not there."""
         self.reads.add(name)
         return super().get(name, default)
 

@@ -36,10 +36,8 @@ def start(
         draw(key_params) if params is None else _given(params, jax.eval_shape(draw, key_params))
     )
     weights = weight_paths(network_of(settings, hyper), params)
-    for penalty in settings.penalties.values():
-        penalty.covers(
-            params, weights
-        )  # a pattern that covers nothing is an error before anything compiles
+    for penalty in settings.penalties.values():  # a pattern that covers nothing is an error
+        penalty.covers(params, weights)
     best = ()
     if settings.keep_best or settings.patience is not None:
         infinite = jnp.asarray(jnp.inf, jnp.promote_types(dtype, jnp.float32))

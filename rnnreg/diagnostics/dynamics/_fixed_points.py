@@ -67,6 +67,9 @@ def fixed_points(
       learning_rate: of Adam, falling to 0 on a cosine.
       num_newton: damped Gauss–Newton steps; each solves an n × n system a start.
 
+    Returns:
+      The end of each search, with its speed and its Jacobian.
+
     Raises:
       ValueError: x that is not a vector, counts of steps that are not whole, or x, parameters or starts that do not
         fit the system.
@@ -238,6 +241,9 @@ def distinct_points(
       fixed_below: q below which a point is fixed; None is the rounding of its dtype, n · (100 eps)².
       slow_below: q below which a minimum of q that is not fixed is slow; all else is dropped.
       margin: how near to 1 a modulus leaves the kind in doubt.
+
+    Returns:
+      One row per point, with its stability and the number of starts that ended there.
 
     Raises:
       ValueError: a record with leading axes, or traced values.

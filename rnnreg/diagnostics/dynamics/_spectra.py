@@ -49,6 +49,9 @@ def spectra(params: dict[str, Any]) -> dict[str, Spectrum]:
     Args:
       params: parameters of one network, or stacked over any leading axes.
 
+    Returns:
+      A `Spectrum` by path, such as "layer_0/W_hh", with an axis G for the gate blocks.
+
     Raises:
       ValueError: a `W_hh` that is not made of square blocks, or none at all.
 
@@ -94,6 +97,9 @@ def matrix_spectrum(matrices: Any) -> Spectrum:
 
     Args:
       matrices: `[..., n, n]`; where one is not finite its numbers are NaN.
+
+    Returns:
+      The spectrum; the leading axes are those of `matrices`.
 
     Raises:
       ValueError: matrices that are not square.

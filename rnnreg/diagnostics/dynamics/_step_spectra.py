@@ -32,6 +32,9 @@ def step_jacobians(
       state: the state before the first step; None is the system's own.
       field: the part of the state to look at, such as "layer_0/h"; None is everything carried.
 
+    Returns:
+      The Jacobians, `[B, T, n, n]`.
+
     Raises:
       ValueError: an unknown field, no step, inputs, parameters or a state that do not fit the system, or a step that
         does not return a state like the one it was given.
@@ -76,6 +79,9 @@ def step_spectra(
         the end of each row.
       state: the state before the first step; None is the system's own.
       field: the part of the state to look at, such as "layer_0/h"; None is everything carried.
+
+    Returns:
+      The spectrum of each J_t, with leading axes `[B, T]`.
 
     Raises:
       ValueError: as `step_jacobians`.

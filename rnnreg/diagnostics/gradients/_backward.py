@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import ClosedJaxpr, Var, jaxpr_as_fun
 
 from rnnreg._linalg import safe_norm, unit, wide
 from rnnreg.data import Batch, check_batch
@@ -18,6 +17,9 @@ from rnnreg.networks._network import start_state
 from rnnreg.networks._walk import by_layer
 from rnnreg.recurrence import cell_step
 from rnnreg.recurrence._scan import settle
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
 
 Params = dict[str, Any]
 
@@ -104,6 +106,8 @@ def linearised(pullback_of: Callable[[Any], Any], steps: Any) -> tuple[Any, Call
     >>> jax.lax.scan(lambda ct, at: (restore(at)(ct)[0], None), jnp.ones(1), kept)[0].tolist()
     [8.0]
     """
+    from jax.extend.core import jaxpr_as_fun  # a tenth of the import of this package
+
     structure = None
 
     def keep(step):
@@ -125,6 +129,8 @@ def linearised(pullback_of: Callable[[Any], Any], steps: Any) -> tuple[Any, Call
 
 def _differs(program: ClosedJaxpr) -> list[bool]:
     """Of each output of a program, whether it follows from an input."""
+    from jax.extend.core import Var
+
     found = set(program.jaxpr.invars)
     for equation in program.jaxpr.eqns:
         if any(isinstance(var, Var) and var in found for var in equation.invars):

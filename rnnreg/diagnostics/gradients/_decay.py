@@ -71,6 +71,9 @@ def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> De
       first: the first lag that is used.
       last: the last one; None is T − 1.
 
+    Returns:
+      The rate, in nats per step, with its standard error; the same by run and by sequence.
+
     Raises:
       ValueError: fewer than two axes, or fewer than two lags between `first` and `last`.
 
@@ -115,6 +118,9 @@ def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
     Args:
       log_norms: `[…, B, T]`, ln of the norms by lag, from `gradient_flow(…).log_norms[layer]`.
       threshold: of r, between 0 and 1.
+
+    Returns:
+      The lag of the mean curve and of each sequence, in steps, and which of them are censored.
 
     Raises:
       ValueError: fewer than two axes, or a threshold outside (0, 1).

@@ -91,6 +91,9 @@ def gradient_flow(
         step number counted from 0, or None for the whole loss (lags then count from the last true step).
       wrt: "h", or "state": all that a layer carries from a step to the next, such as an LSTM's (h, c).
 
+    Returns:
+      The ratio at each lag by layer, its logarithm with a standard error, and the norms behind it.
+
     Raises:
       ValueError: no network, a batch whose parts do not fit together, a step other than −1 or None with
         `readout="last"`, or one outside the sequence; another `wrt`, or "state" for a network without a single way

@@ -58,6 +58,9 @@ def parameter_sensitivity(
         layer); None is all parameters, a learned start among them where `state` is None.
       every: steps between two results; T must be a multiple of it.
 
+    Returns:
+      The logarithms of both norms at each lag, by trajectory.
+
     Raises:
       ValueError: no such field, no such weights, or T that is not a multiple of `every`.
 

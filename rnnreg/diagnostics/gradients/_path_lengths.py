@@ -97,6 +97,9 @@ def path_lengths(
       path: the leaf, such as "layer_0/W_hh".
       max_lag: K − 1; None is T − 1, and at most 49 with a readout at each step.
 
+    Returns:
+      The norm and the share of each lag, the parts themselves, and what remains beyond the last lag.
+
     Raises:
       ValueError: no network or one without a single way back, a batch whose parts do not fit together, an unknown path
         or that of a learned start, which enters once and not at every step, or a lag outside the sequence.
@@ -171,6 +174,9 @@ def gradient_signal(
       num_batches: N, at least 2.
       path: the leaf.
       max_lag: as for `path_lengths`.
+
+    Returns:
+      The signal-to-noise ratio and the cosine at each lag, and the norms behind them.
 
     Raises:
       ValueError: a number of batches that does not divide the rows, or what `path_lengths` refuses.

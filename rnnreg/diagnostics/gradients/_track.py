@@ -32,6 +32,9 @@ def track_gradient_flow(
       step: τ, as in `gradient_flow`.
       wrt: "h" or "state", as in `gradient_flow`.
 
+    Returns:
+      A `Track` for `make_train(track=…)`.
+
     Raises:
       ValueError: `num_rows` that is no count, or a `step` or `wrt` that no network has.
 

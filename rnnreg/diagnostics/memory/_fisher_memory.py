@@ -59,6 +59,9 @@ def fisher_memory(
       num_doublings: 2^num_doublings terms are summed; 40 serve ρ up to 1 − 10⁻¹¹ where the dtype can tell it
         from 1.
 
+    Returns:
+      J(k), its sum over all lags, and whether the covariance behind it was found.
+
     Raises:
       ValueError: W that is not square, v or noise of another size, complex numbers, or num_lags or num_doublings
         that are not whole numbers of at least 1.

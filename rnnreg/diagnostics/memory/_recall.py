@@ -82,6 +82,9 @@ def memory_curve(
       num_surrogates: S.
       state: the state before the first step; a function needs it.
 
+    Returns:
+      The recall at each lag, its sum, and the surrogates behind the baseline.
+
     Raises:
       ValueError: xs that are not [B, T, D], a channel that they lack, counts that are not whole or too small, fewer
         rows than twice the size of the state, or a single sequence that is too short for surrogates.
@@ -222,6 +225,9 @@ def sufficient_window(
       read: `read(state) -> [B, …]`, what to compare; None is the readout of a network and the state itself
         otherwise.
       state: the state before the first step, from which the truncated ones start too; a function needs it.
+
+    Returns:
+      The deviation of each window, and the smallest window that suffices, by sequence and for all.
 
     Raises:
       ValueError: xs that are neither, windows that are not whole numbers in 1 … T, or a tolerance that is not

@@ -64,6 +64,9 @@ def hessian_directions(
         there are fewer.
       which: "largest", "smallest" or "magnitude".
 
+    Returns:
+      The pairs of eigenvalue and direction, with their residuals and the tridiagonal matrix behind them.
+
     Raises:
       ValueError: m beyond the number of parameters, k beyond m, numbers that are not whole, parameters that are not
         real, or an unknown `which`.

@@ -67,6 +67,9 @@ def loss_surface(
       betas: `[B]` multiples of the second; None for a line.
       chunk: how many points are computed together (memory grows with it).
 
+    Returns:
+      The loss, the norm of its gradient and its slopes, at each point of the grid.
+
     Raises:
       ValueError: a direction that is not like params, a number of directions that does not fit the grid, alphas or
         betas that are not `[A]`, parameters that are not real, or a chunk that is not a whole number of at least 1.
@@ -136,6 +139,14 @@ def loss_surface(
 def data_loss_of(net: Network, loss: Loss, batch: Batch) -> LossOf:
     """`params -> L` of a network on a batch, without dropout and without penalties.
 
+    Args:
+      net: the network.
+      loss: the data loss.
+      batch: B examples; its mask and its weights count.
+
+    Returns:
+      `loss_of(params) -> scalar`, in the unit of the loss.
+
     Raises:
       ValueError: a batch whose arrays do not fit each other.
 
@@ -161,6 +172,9 @@ def coordinate_direction(params: Params, path: str, *, index: tuple[int, ...] = 
       params: the tree.
       path: of the leaf.
       index: of the entry; not needed for a leaf of one entry.
+
+    Returns:
+      A tree like params: 1 at that entry, 0 elsewhere.
 
     Raises:
       ValueError: an unknown path, or an index that does not name one entry of the leaf.
@@ -198,6 +212,9 @@ def random_direction(
       key: to draw it.
       scale: "filter", "layer" or "none".
       include_biases: False sets biases (vectors) to zero, as the source does; True scales each as one filter.
+
+    Returns:
+      A tree like params.
 
     Raises:
       ValueError: an unknown normalisation.

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-_KINDS = {
-    "stable": ("o", COLORS.blue),
-    "saddle": ("X", COLORS.vermillion),
-    "unstable": ("^", COLORS.green),
-}
+_MARKERS = {"stable": "o", "saddle": "X", "unstable": "^"}
 
 
 def fixed_points(
@@ -66,32 +62,18 @@ def fixed_points(
                 ax.plot(*((path - centre) @ axes.T).T, color="0.75", linewidth=0.5, zorder=0)
         places = (points - centre) @ axes.T
         slow = np.asarray(table.slow, dtype=bool)
-        for kind, (marker, color) in _KINDS.items():
+        for (kind, marker), color in zip(_MARKERS.items(), COLORS, strict=False):
             of_kind = np.array([name == kind for name in table.kind], dtype=bool)
-            for pick, face, word in (
-                (of_kind & ~slow, color, ""),
-                (of_kind & slow, "none", ", slow"),
-            ):
+            filled, hollow = (of_kind & ~slow, color, ""), (of_kind & slow, "none", ", slow")
+            for pick, face, word in (filled, hollow):
                 if pick.any():
                     label = f"{kind}{word} ({int(pick.sum())})"
-                    ax.scatter(
-                        *places[pick].T,
-                        marker=marker,
-                        s=28,
-                        facecolors=face,
-                        edgecolors=color,
-                        label=label,
-                    )
-        if names:
-            for place, kind, count in zip(places, table.kind, table.num_unstable, strict=True):
-                if kind == "saddle":
-                    ax.annotate(
-                        str(int(count)),
-                        place,
-                        xytext=(4, 3),
-                        textcoords="offset points",
-                        fontsize=7,
-                    )
+                    look = {"s": 28, "marker": marker, "facecolors": face, "edgecolors": color}
+                    ax.scatter(*places[pick].T, label=label, **look)
+        shift = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 7}
+        for place, kind, count in zip(places, table.kind, table.num_unstable, strict=True):
+            if names and kind == "saddle":
+                ax.annotate(str(int(count)), place, **shift)
         padded = np.append(shares, [0, 0])
         ax.set_xlabel(f"first principal direction ({padded[0]:.0%} of the variance)")
         ax.set_ylabel(f"second ({padded[1]:.0%})")

@@ -55,9 +55,8 @@ def jacobian_products(
     alone = len(several) == 1
     shown = num_singular if alone else 1
     with canvas(ax) as ax:
-        logs = np.concatenate(
-            [np.ravel(_resolved(record)[..., :shown]) for record in several.values()]
-        )
+        each = [np.ravel(_resolved(record)[..., :shown]) for record in several.values()]
+        logs = np.concatenate(each)
         draw = log_or_decades(ax, logs)
         for place, (label, record) in enumerate(several.items()):
             color = nth_color(place)
@@ -67,10 +66,9 @@ def jacobian_products(
         _name_limits(ax, list(limits.values()))
         _leave_room(ax, draw, logs, _ends(several, limits))
         steps_back(ax)
-        several_values = alone and num_singular != 1
-        ax.set_ylabel(
-            "singular values of ∂h$_T$/∂h$_{T−ℓ}$" if several_values else "‖∂h$_T$/∂h$_{T−ℓ}$‖$_2$"
-        )
+        product = "∂h$_T$/∂h$_{T−ℓ}$"
+        all_values = alone and num_singular != 1
+        ax.set_ylabel(f"singular values of {product}" if all_values else f"‖{product}‖$_2$")
         legend_above(ax)
     return ax
 
@@ -195,18 +193,10 @@ def singular_value_histogram(
     bins = np.linspace(low - margin, high + margin, num_bins + 1).tolist()
     with canvas(ax) as ax:
         for place, (lag, values, left_out) in enumerate(zip(chosen, shown, counts, strict=True)):
-            color = nth_color(place)
             name = f"ℓ = {lag}" + (f" ({left_out} unresolved)" if left_out else "")
             weights = np.full(len(values), 1 / max(len(values), 1))
-            ax.hist(
-                values,
-                bins=bins,
-                weights=weights,
-                histtype="step",
-                color=color,
-                linewidth=1.3,
-                label=name,
-            )
+            look: dict[str, Any] = {"histtype": "step", "color": nth_color(place), "linewidth": 1.3}
+            ax.hist(values, bins, weights=weights, label=name, **look)
         ax.axvline(0, color="0.35", linewidth=0.9, linestyle=":")
         ax.set_xlabel("log$_{10}$ singular value of ∂h$_T$/∂h$_{T−ℓ}$")
         ax.set_ylabel("share")

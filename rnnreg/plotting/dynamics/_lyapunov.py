@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -49,21 +49,12 @@ def lyapunov_trace(
         ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
         for i in range(min(num_exponents, trace.shape[1])):
             color, flagged = nth_color(i), bool(spectrum.unconverged[row, i])
-            name = f"λ$_{{{i + 1}}}$" + (" (unconverged)" if flagged else "")
+            line, more = ("--", " (unconverged)") if flagged else ("-", "")
             curve = np.where(np.isfinite(trace[:, i]), trace[:, i], np.nan)
-            ax.plot(
-                steps,
-                curve,
-                color=color,
-                linestyle="--" if flagged else "-",
-                linewidth=1.1,
-                label=name,
-            )
+            ax.plot(steps, curve, line, color=color, linewidth=1.1, label=f"λ$_{{{i + 1}}}${more}")
             error = float(spectrum.standard_error[row, i])
             if np.isfinite(error):
-                ax.errorbar(
-                    steps[-1:], curve[-1:], yerr=[error], color=color, capsize=2, elinewidth=0.9
-                )
+                ax.errorbar(steps[-1:], curve[-1:], [error], color=color, capsize=2, elinewidth=0.9)
         ax.set_xscale("log")
         ax.set_ylim(*_settled_limits(trace[:, :num_exponents]))
         ax.set_xlabel("counted steps")
@@ -113,7 +104,6 @@ def lyapunov_spectrum(
     with canvas(ax) as ax:
         ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
         for place, (label, spectrum) in enumerate(several.items()):
-            color = nth_color(place)
             values = np.asarray(spectrum.exponents[row], np.float64)
             open_ = np.asarray(spectrum.unconverged[row])
             dead = int(((values == -np.inf) & ~open_).sum())
@@ -125,30 +115,14 @@ def lyapunov_spectrum(
             parts += [f"{dead} of {len(values)} at −∞"] if dead else []
             parts += [f"{lost} of {len(values)} lost to rounding"] if lost else []
             errors = np.asarray(spectrum.standard_error[row], np.float64)
-            at = np.arange(1, len(values) + 1)
-            name = ", ".join(parts) or None
-            ax.errorbar(
-                at,
-                values,
-                yerr=errors,
-                color=color,
-                marker="o",
-                markersize=3,
-                linewidth=0.8,
-                label=name,
-            )
+            at, name = np.arange(1, len(values) + 1), ", ".join(parts) or None
+            look: dict[str, Any] = {"color": nth_color(place), "marker": "o", "markersize": 3}
+            ax.errorbar(at, values, errors, linewidth=0.8, label=name, **look)
             open_ = open_ & np.isfinite(values)
             if open_.any():
-                ax.plot(
-                    at[open_],
-                    values[open_],
-                    "o",
-                    markersize=3,
-                    color=color,
-                    markerfacecolor="white",
-                    zorder=5,
-                    label=", ".join([*parts[: bool(label)], "unconverged"]),
-                )
+                name = ", ".join([*parts[: bool(label)], "unconverged"])
+                look |= {"linestyle": "none", "markerfacecolor": "white", "zorder": 5}
+                ax.plot(at[open_], values[open_], label=name, **look)
         ax.set_xlabel("index i")
         ax.set_ylabel("Lyapunov exponent λ$_i$ (nats per step)")
         whole_steps(ax)

@@ -44,18 +44,10 @@ def eigenvalue_cloud(spectra: Spectrum | Mapping[str, Spectrum], *, ax: Axes | N
         for place, (label, spectrum) in enumerate(several.items()):
             values = np.ravel(spectrum.eigenvalues)
             values = values[np.isfinite(values)]
-            size = 9 if len(values) < 1000 else 3
             name = f"ρ = {np.nanmax(spectrum.rho):.4g}" if np.size(spectrum.rho) else "ρ = –"
-            ax.scatter(
-                values.real,
-                values.imag,
-                s=size,
-                color=nth_color(place),
-                alpha=0.75,
-                linewidths=0,
-                label=f"{label}, {name}" if label else name,
-                zorder=2,
-            )
+            name = f"{label}, {name}" if label else name
+            look = {"s": 9 if len(values) < 1000 else 3, "color": nth_color(place), "alpha": 0.75}
+            ax.scatter(values.real, values.imag, linewidths=0, zorder=2, label=name, **look)
         ax.axhline(0, color="0.85", linewidth=0.6, zorder=0)
         ax.axvline(0, color="0.85", linewidth=0.6, zorder=0)
         ax.set_aspect("equal")
@@ -106,16 +98,11 @@ def spectral_paths(
         "henrici": "departure from normality",
         "condition": "condition number",
     }
-    unknown = [quantity for quantity in quantities if quantity not in names]
+    unknown = [name for name in quantities if name not in names]
     if unknown:
-        raise ValueError(
-            f"quantities {unknown} are not in a spectrum; expected some of {list(names)}."
-        )
-    at = np.asarray(at, np.float64)
-    values = {
-        names[quantity]: np.asarray(getattr(one(spectrum, Spectrum), quantity))[..., gate]
-        for quantity in quantities
-    }
+        raise ValueError(f"quantities {unknown} are not in a spectrum; expected {list(names)}.")
+    at, fields = np.asarray(at, np.float64), one(spectrum, Spectrum)._asdict()
+    values = {names[name]: np.asarray(fields[name])[..., gate] for name in quantities}
     if over == "λ":
         return weight_norms(at, values, ylabel="of the recurrent weights", ax=ax)
     for name, array in values.items():

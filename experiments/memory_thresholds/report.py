@@ -1,0 +1,212 @@
+"""What the study prints: lines and tables of thresholds, the law, latches, controls."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import _memory_theory as theory
+from experiments._report import text_table
+from experiments._thresholds import interval
+from experiments.memory_thresholds.controls import BASE, GAIN, Controls, Returned, law_fall
+from experiments.memory_thresholds.diagram import at_last
+from experiments.memory_thresholds.law import Law
+
+
+def line(diagram: Any, num_steps: int) -> str:
+    """The thresholds of one T in one line."""
+    parts = [
+        f"λ_cold(g = {gain:g}) {interval(found)}"
+        for (T, gain), found in sorted(diagram.lam_cold.items())
+        if num_steps == T
+    ]
+    parts.append(f"λ_c {interval(diagram.lam_c[num_steps])}")
+    parts.append(f"λ_s {interval(diagram.lam_s[num_steps])}")
+    return ", ".join(parts)
+
+
+def law_lines(law: Law) -> str:
+    """The fitted law in words."""
+    a, b, d = law.free
+    known = np.isfinite(d)
+    free = f"{np.exp(a):.3f} T^{b:.2f} g^({d:.3f} (T−2))" if known else "too few thresholds"
+    return (
+        f"law: λ_cold = c T g^(T−2), c = {law.constant:.3f} [{law.low:.3f}, {law.high:.3f}] from {law.num} thresholds, "
+        f"scatter of ln λ {law.residual:.2f}\nfitted freely: {free}"
+    )
+
+
+def prediction_lines(predictions: dict[str, Any]) -> str:
+    """The predictions, before anything of them is run."""
+    told = [
+        f"λ_cold(T = {p['T']}, g = {p['gain']:g}) {p['predicted']:.3g}" for p in predictions["cold"]
+    ]
+    told += [
+        f"{p['threshold'].replace('lam', 'λ')}(T = {p['T']}) {p['predicted']:.3g}"
+        for p in predictions["warm"]
+    ]
+    return "predicted, not yet run: " + (", ".join(told) or "nothing")
+
+
+def threshold_table(diagrams: dict[str, Any]) -> str:
+    """Every threshold beside the linear network's theory."""
+    columns = "linear theory: pair, real"
+    header = ("", "T", "λ_c", columns, "λ_s", columns, "‖W‖²/ρ²", "any alive")
+
+    def forms(formula, T):
+        return f"{formula(T, pair=True):.2f}, {formula(T):.2f}"
+
+    rows = [
+        (
+            name,
+            str(T),
+            interval(diagram.lam_c[T]),
+            forms(theory.network_switch, T),
+            interval(diagram.lam_s[T]),
+            forms(theory.network_spinodal, T),
+            f"{float(at_last(up.cost, up.alive).median()):.2f}",
+            f"{last_alive(diagram, T):.3g}",
+        )
+        for name, diagram in diagrams.items()
+        for T, up in ((T, diagram.warm[T].sel(way="up")) for T in sorted(diagram.warm))
+    ]
+    notes = (
+        "λ_c and λ_s are those of the solution that the path is in; ‖W_hh‖²/ρ² at its last λ alive (median): 1 for "
+        "one real eigenvalue, 2 for a pair.\nany alive: the largest λ at which a network held its bits, cold or up"
+    )
+    return text_table(header, rows) + "\n" + notes
+
+
+def last_alive(diagram: Any, num_steps: int) -> float:
+    """The largest λ at which any network held its bits."""
+    runs = [diagram.warm[num_steps].sel(way="up")]
+    runs += [diagram.cold[num_steps]] if num_steps in diagram.cold else []
+    return max(float((run.l2 * run.alive).max()) for run in runs)
+
+
+def as_entries(diagram: Any) -> dict[str, Any]:
+    """Thresholds for summary.json."""
+    return {
+        "cold": [
+            {"T": T, "gain": gain, **found._asdict()}
+            for (T, gain), found in diagram.lam_cold.items()
+        ],
+        "switch": [{"T": T, **found._asdict()} for T, found in diagram.lam_c.items()],
+        "spinodal": [{"T": T, **found._asdict()} for T, found in diagram.lam_s.items()],
+    }
+
+
+class Latches(NamedTuple):
+    """Networks that hold their bits while ‖∂h_T/∂h_0‖ is below 0.05: the memory is a latch.
+
+    Attributes:
+      num_steps: T.
+      lam: λ at or below which they are counted.
+      latches: how many, of those.
+      alive: networks at these λ that hold their bits.
+      gradient: median ‖∂h_T/∂h_0‖ of the latches' seeds at the largest λ at which they still hold their bits.
+    """
+
+    num_steps: int
+    lam: float
+    latches: int
+    alive: int
+    gradient: float | None
+
+
+def latches(diagram: Any, *, below: float = 0.05, lam: float = 1e-3) -> list[Latches]:
+    """Latches at small λ, by T, and what more λ makes of them."""
+    found = []
+    for T, cold in sorted(diagram.cold.items()):
+        small = cold.alive & (cold.l2 <= lam)
+        latch = small & (cold.gradient < below)
+        last = cold.l2.where(cold.alive).max("l2")
+        after = cold.gradient.where((cold.l2 == last) & latch.any("l2"))
+        gradient = float(after.median()) if latch.any() else None
+        found.append(Latches(T, lam, int(latch.sum()), int(small.sum()), gradient))
+    return found
+
+
+def latch_lines(diagram: Any) -> str:
+    """The latches in words."""
+    lines = []
+    for one in latches(diagram):
+        text = (
+            f"T = {one.num_steps}: {one.latches} of {one.alive} networks that hold their bits at λ ≤ {one.lam:g} do so "
+            "with ‖∂h_T/∂h_0‖ < 0.05"
+        )
+        if one.gradient is not None:
+            text += f"; the same seeds at their largest λ alive: {one.gradient:.2g} (median)"
+        lines.append(text)
+    return "\n".join(lines)
+
+
+def control_table(found: Controls) -> str:
+    """All controls as text."""
+    if not found.cold:
+        return "controls: none asked for"
+    steps = list(next(iter(found.cold.values())))
+    fall = f"T = {steps[-1]} over T = {steps[0]}"
+    header = (
+        f"cold start, g = {GAIN}",
+        *(f"λ_cold, T = {T}" for T in steps),
+        fall,
+        "largest loss alive",
+    )
+    rows = [
+        (
+            name,
+            *(interval(by[T]) for T in steps),
+            interval(found.fall[name]) if name in found.fall else "–",
+            f"{found.edge[name]:.2f}",
+        )
+        for name, by in found.cold.items()
+    ]
+    by_depth = {1: BASE, 2: "depth 2", 4: "depth 4"}
+    falls = [
+        f"depth {depth} {interval(found.fall[name])}"
+        for depth, name in by_depth.items()
+        if name in found.fall
+    ]
+    law = f"; the law at depth 1: {law_fall(steps[0], steps[-1]):.2g}"
+    lines = [f"λ_cold at {fall}: {', '.join(falls)}{law}"] if falls else []
+    for part, told in (
+        (found.history, _told_history),
+        (found.scaled, _told_scaled),
+        (found.duration, _told_duration),
+    ):
+        lines += [f"T = {T}: {told(one)}" for T, one in part.items()]
+    return "\n".join([text_table(header, rows), "", *lines])
+
+
+def _told_history(one: Any) -> str:
+    return (
+        f"λ switched on after training destroys the memory at {interval(one.lam_on)}, in {one.dead.num} networks. Back "
+        f"after {one.updates_off} updates at λ = 0: of those at W = 0, {_share(one.collapsed)}; of the others, "
+        f"{_share(one.others)}"
+    )
+
+
+def _share(of: Returned) -> str:
+    return f"{of.revived} of {of.num}" + (f" (95 %: at most {of.high:.1%})" if of.num else "")
+
+
+def _told_scaled(one: Any) -> str:
+    penalised, scaled = (
+        f"ρ = {rho:.3f}, bits {bits:.2f}, ‖∂h_T/∂h_0‖ = {gradient:.3g}"
+        for rho, bits, gradient in zip(one.rho, one.bits, one.gradient, strict=True)
+    )
+    return (
+        f"trained at λ = {one.lam:g}, ‖W_hh‖ = {one.frobenius:.2f}, {penalised}; trained at λ = 0 (‖W_hh‖ = "
+        f"{one.frobenius_free:.2f}) and scaled to that norm: {scaled}"
+    )
+
+
+def _told_duration(one: Any) -> str:
+    told = "; ".join(f"{updates}: {interval(at)}" for updates, at in one.lam_cold.items())
+    where = f" (λ = {one.lost_lams[0]:.2g} to {one.lost_lams[-1]:.2g})" if one.lost else ""
+    return (
+        f"λ_cold by number of updates: {told}. Of {one.alive} networks that hold their bits at {one.at} updates, "
+        f"{one.lost} have lost them at {one.until}{where}; {one.gained} have come to hold them"
+    )
