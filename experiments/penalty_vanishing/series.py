@@ -29,7 +29,7 @@ def sunspots(config: Any, key: Any) -> Path:
     result = rr.sweep(train, grid, data, seeds=config.seeds, key=key)
 
     def flow_of(params):
-        net = train.settings.net
+        net = train.network({})
         return rr.diagnostics.gradient_flow(net, network.LOSS, params, data.train)
 
     return measure(result, {}, flow_of, dim="seed")
