@@ -14,7 +14,7 @@ import numpy as np
 from conftest import SEED, require, tolerance
 
 import rnnreg as rr
-from experiments._keras import keras_at
+from experiments.keras_gru.peer import keras_at
 from rnnreg import convert
 
 BATCH, TIME, INPUT, HIDDEN = 2, 5, 2, 3

@@ -1,5 +1,6 @@
 """The Keras program at a tiny size: rnnreg and Keras from the same weights, over the same batches."""
 
+import dataclasses
 import json
 
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ import optax
 import pytest
 from conftest import require, tolerance
 
-from experiments import keras_gru
-from experiments._keras import keras_adam
+from experiments._harness import carry_out
+from experiments.keras_gru import __main__ as command
+from experiments.keras_gru import program
+from experiments.keras_gru.peer import keras_adam
 
-TINY = keras_gru.Config(
+TINY = program.Config(
     hidden_size=5,
     num_rows=24,
     num_validation_rows=6,
@@ -25,7 +28,7 @@ TINY = keras_gru.Config(
 @pytest.mark.numerics
 def test_outputs_gradients_and_the_loss_of_each_epoch_equal_keras():
     require("keras")
-    found = keras_gru.side_by_side(TINY)
+    found = program.side_by_side(TINY)
     bound = tolerance()["rtol"]
     assert found["outputs"] < bound
     assert found["gradients"] < bound
@@ -36,8 +39,8 @@ def test_outputs_gradients_and_the_loss_of_each_epoch_equal_keras():
 @pytest.mark.slow
 def test_the_experiment_measures_in_both_precisions(tmp_path):
     require("keras")
-    config = keras_gru.dataclasses.replace(TINY, out=tmp_path / "out", learning_rate=0.01)
-    float64 = keras_gru.side_by_side_apart(config, x64=True, epochs=True)
+    config = dataclasses.replace(TINY, out=tmp_path / "out", learning_rate=0.01)
+    float64 = program.side_by_side_apart(config, x64=True, epochs=True)
     losses = float64["losses"]
     assert float64["outputs"] < 1e-10
     assert float64["gradients"] < 1e-10
@@ -47,9 +50,8 @@ def test_the_experiment_measures_in_both_precisions(tmp_path):
 
 
 def test_without_keras_the_claims_are_not_measured(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(keras_gru, "keras_version", lambda: None)
-    monkeypatch.setattr(keras_gru.rr, "compilation_cache", lambda: None)
-    keras_gru.main(keras_gru.dataclasses.replace(TINY, out=tmp_path))
+    monkeypatch.setattr(program, "keras_version", lambda: None)
+    carry_out(command.main, dataclasses.replace(TINY, out=tmp_path))
     assert "Keras is not installed" in capsys.readouterr().out
     claims = json.loads((tmp_path / "summary.json").read_text())["claims"]
     of_keras = [claim for claim in claims if claim["source"] == "Keras"]
@@ -74,9 +76,9 @@ def test_one_step_of_keras_adam_by_hand():
 
 def test_the_targets_can_be_predicted_from_the_tokens():
     """The rule of the generator, applied to its tokens, leaves the noise alone."""
-    config = keras_gru.Config(num_rows=64, num_validation_rows=8)
-    data, _ = keras_gru.make_data(config)
-    again, _ = keras_gru.make_data(config)
+    config = program.Config(num_rows=64, num_validation_rows=8)
+    data, _ = program.make_data(config)
+    again, _ = program.make_data(config)
     np.testing.assert_array_equal(data.xs, again.xs)
     np.testing.assert_array_equal(data.ys, again.ys)
     tokens, ys = np.asarray(data.xs), np.asarray(data.ys, float)

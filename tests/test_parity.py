@@ -8,7 +8,7 @@ from conftest import SEED, require, tolerance
 from peer_cells import BATCH, CASES, HIDDEN, INPUT, TIME, check
 
 import rnnreg as rr
-from experiments._keras import keras_at
+from experiments.keras_gru.peer import keras_at
 from rnnreg import convert
 
 pytestmark = pytest.mark.numerics

@@ -18,8 +18,8 @@ import numpy as np
 import optax
 
 import rnnreg as rr
-from experiments._keras import keras_at
 from experiments.benchmarks._measure import faster
+from experiments.keras_gru.peer import keras_at
 from rnnreg import convert
 
 GATES = {"elman": 1, "gru": 3, "lstm": 4}

@@ -33,7 +33,7 @@ class LambdaPath:
         self.lam = result.metrics.l2.values
         self._refits = result.select(fold="all")
         self.params = self._refits.groups[0].params
-        self.net = train.settings.net
+        self.net = train.network({})
         self.norm = np.sqrt(self._refits.metrics["penalty_l2"].values)
         spectrum = rr.diagnostics.spectra(self.params)["layer_0/W_hh"]
         self.rho, self.sigma = spectrum.rho[..., 0], spectrum.sigma_max[..., 0]

@@ -17,7 +17,7 @@ def bottom(num_steps: Any) -> Any:
     return (num_steps - 2) / (2 * num_steps - 2)
 
 
-def spinodal(num_steps: float) -> float:
+def spinodal(num_steps: Any) -> Any:
     """λ_s = T y^((T−2)/T) (1 − y) at y = w^T = (T−2)/(2T−2), where the chain's memory branch ends.
 
     A stationary w ≠ 0 has λ = T w^(T−2) (1 − w^T); λ_s is the largest value of the right-hand side.
@@ -30,7 +30,7 @@ def spinodal(num_steps: float) -> float:
     return T * y ** ((T - 2) / T) * (1 - y)
 
 
-def switch(num_steps: float) -> float:
+def switch(num_steps: Any) -> Any:
     """λ_c of the chain: where (1 − w^T)² + λ w² = 1 on its branch, which is at w^T = (T−2)/(T−1).
 
     >>> [round(switch(T), 4) for T in (5, 10, 20, 50, 100)]
@@ -40,7 +40,7 @@ def switch(num_steps: float) -> float:
     return num_steps * (1 - y) * y ** (1 - 2 / num_steps)
 
 
-def cold(num_steps: float, start: float) -> float:
+def cold(num_steps: Any, start: float) -> Any:
     """λ_cold = T w₀^(T−2) (1 − w₀^T): from w₀ below the spinodal, gradient descent keeps the memory below it.
 
     >>> [round(cold(T, 0.9), 4) for T in (10, 20, 50)]

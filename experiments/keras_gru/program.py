@@ -1,12 +1,4 @@
-"""A GRU program of Keras on rnnreg: trained, and beside Keras itself from the same weights and batches.
-
-Embedding(num_tokens, H) → dropout → the *same* GRU layer (tanh gates, reset after, two biases,
-Glorot-uniform recurrent weights, L2 on its input kernel) applied `num_layers` times, with dropout
-after each → Dense; mean squared error, Adam. Inputs are tokens, targets a leaky sum of the tokens'
-values which one token resets.
-
-Without Keras (`pip install -e '.[peers]'`) the comparison is reported as not measured.
-"""
+"""The program: its data, its training, and its run beside Keras from the same weights and batches."""
 
 from __future__ import annotations
 
@@ -15,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,13 +17,11 @@ import numpy as np
 import optax
 
 import rnnreg as rr
-from experiments._harness import Claim, Options, run, text_table
-from experiments._keras import keras_adam, keras_program
-
-NAME = "keras_gru"
+from experiments._harness import Options
+from experiments.keras_gru.peer import keras_adam, keras_program
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Config(Options):
     """The program, its data, and where the results go."""
 
@@ -62,12 +51,6 @@ class Config(Options):
     """Targets at each step, O."""
     seed: int = 0
     """Of the data, the weights, the batches and the dropout masks."""
-
-
-PRESETS: dict[str, dict[str, Any]] = {
-    "full": {},
-    "quick": {"hidden_size": 32, "num_rows": 512, "num_validation_rows": 128, "num_steps": 12},
-}
 
 
 def make_data(config: Config) -> tuple[rr.Batch, rr.Batch]:
@@ -227,8 +210,8 @@ def largest_difference(ours: Any, theirs: Any) -> float:
 
 def side_by_side_apart(config: Config, *, x64: bool, epochs: bool) -> dict[str, Any]:
     """`side_by_side` in a process of its own, since precision is chosen once a process, in both libraries."""
-    root = Path(__file__).resolve().parents[1]
-    code = f"from experiments.{NAME} import print_side_by_side; print_side_by_side({epochs})"
+    root = Path(__file__).resolve().parents[2]
+    code = f"from {__name__} import print_side_by_side; print_side_by_side({epochs})"
     text = json.dumps(dataclasses.asdict(config) | {"out": str(config.out)})
     environment = os.environ | {
         "JAX_ENABLE_X64": str(int(x64)),
@@ -263,143 +246,6 @@ def keras_version() -> str | None:
         return None
 
 
-def make_claims(
-    config: Config,
-    trained: dict[str, Any],
-    float32: dict[str, Any],
-    float64: dict[str, Any],
-    *,
-    source: str,
-) -> list[Claim]:
-    """The claims; `float32` and `float64` are empty where Keras is missing."""
-    epochs = f"loss of each of {config.num_epochs} epochs, float64, relative difference"
-    losses = float64.get("losses")
-    worst = losses and max(relative_differences(losses["keras"], losses["rnnreg"]))
-    return [
-        Claim.at_most(
-            "validation loss / that of predicting the mean",
-            0.5,
-            trained["val_loss"][-1] / trained["predict_the_mean"],
-            source="the data can be learnt",
-        ),
-        *(
-            Claim.at_most(
-                f"{what}, {dtype}, largest difference", bound, found.get(what), source=source
-            )
-            for dtype, bound, found in (("float32", 1e-5, float32), ("float64", 1e-10, float64))
-            for what in ("outputs", "gradients")
-        ),
-        Claim.at_most(epochs, 1e-6, worst, source=source),
-    ]
-
-
 def relative_differences(theirs: list[float], ours: list[float]) -> list[float]:
     """|a − b| / |b| of each pair."""
     return [abs(b - a) / abs(a) for a, b in zip(theirs, ours, strict=True)]
-
-
-def plot(trained: dict[str, Any], losses: dict[str, Any] | None, out: Path) -> None:
-    """Loss curves: the program's own training, and beside Keras with their relative difference."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, 3 if losses else 1, figsize=(11 if losses else 4, 3.2), squeeze=False
-    )
-    own, *rest = axes[0]
-    epochs = np.arange(1, len(trained["train_loss"]) + 1)
-    own.plot(epochs, trained["train_loss"], color="C0", label="training")
-    own.plot(epochs, trained["val_loss"], color="C1", label="validation")
-    own.axhline(trained["predict_the_mean"], color="0.5", linestyle=":", label="predict the mean")
-    own.set(title="rnnreg, dropout on", xlabel="epoch", ylabel="mean squared error", yscale="log")
-    own.legend(frameon=False)
-    if losses:
-        both, apart = rest
-        both.plot(epochs, losses["keras"], color="C2", linewidth=4, alpha=0.4, label="Keras")
-        both.plot(epochs, losses["rnnreg"], "k.", label="rnnreg, Keras' Adam")
-        both.set(
-            title="dropout off, same batches", xlabel="epoch", ylabel="loss + λ‖W‖²", yscale="log"
-        )
-        both.legend(frameon=False)
-        for name, style, label in (
-            ("rnnreg", "k.-", "Keras' Adam"),
-            ("rnnreg_optax_adam", "C3.-", "optax.adam"),
-        ):
-            apart_by = relative_differences(losses["keras"], losses[name])
-            apart.plot(
-                epochs, np.maximum(apart_by, 1e-16), style, label=label
-            )  # 0 has no logarithm
-        apart.axhline(1e-6, color="0.5", linestyle=":", label="claimed")
-        apart.set(title="relative difference from Keras", xlabel="epoch", yscale="log")
-        apart.legend(frameon=False)
-    figure.tight_layout()
-    out.mkdir(parents=True, exist_ok=True)
-    for suffix in ("pdf", "png"):
-        figure.savefig(out / f"loss_curves.{suffix}", dpi=150)
-    plt.close(figure)
-
-
-def main(config: Config) -> None:
-    """Train the program, run it beside Keras, and report."""
-    if config.num_rows % config.batch_size:
-        raise ValueError(
-            f"batch_size must divide num_rows, so that every batch is whole in both libraries; got "
-            f"{config.batch_size} and {config.num_rows}."
-        )
-    rr.compilation_cache()
-    print(f"training the program (dropout {config.dropout:g})", flush=True)
-    trained = train_program(config)
-    rows = [
-        (str(epoch + 1), f"{train:.5f}", f"{val:.5f}")
-        for epoch, (train, val) in enumerate(
-            zip(trained["train_loss"], trained["val_loss"], strict=True)
-        )
-    ]
-    print(text_table(("epoch", "training", "validation"), rows))
-    print(f"predicting the mean: {trained['predict_the_mean']:.5f}\n")
-
-    float32: dict[str, Any] = {}
-    float64: dict[str, Any] = {}
-    version = keras_version()
-    if version is None:
-        print(
-            "Keras is not installed (pip install -e '.[peers]'): the comparison is not measured.\n"
-        )
-    else:
-        print("beside Keras (dropout off, same weights, same batches)", flush=True)
-        float32 = side_by_side_apart(config, x64=False, epochs=False)
-        float64 = side_by_side_apart(config, x64=True, epochs=True)
-        print(losses_table(float64["losses"]) + "\n")
-
-    losses = float64.get("losses")
-    plot(trained, losses, config.out)
-    source = "Keras" if version is None else f"Keras {version}"
-    claims = make_claims(config, trained, float32, float64, source=source)
-    print(claims_table(claims))
-    summary = {
-        "config": config,
-        "program": trained,
-        "beside_keras": losses and {"float32": float32, "float64": float64},
-    }
-    print(f"\n{write_summary(config.out, summary, claims)}")
-
-
-def losses_table(losses: dict[str, Any]) -> str:
-    """Both loss curves, epoch by epoch, and the one that `optax.adam` gives."""
-    rows = [
-        (
-            str(epoch + 1),
-            f"{keras:.12f}",
-            f"{ours:.12f}",
-            f"{abs(ours - keras) / keras:.1e}",
-            f"{other:.12f}",
-        )
-        for epoch, (keras, ours, other) in enumerate(
-            zip(losses["keras"], losses["rnnreg"], losses["rnnreg_optax_adam"], strict=True)
-        )
-    ]
-    header = ("epoch", "Keras", "rnnreg, Keras' Adam", "difference", "rnnreg, optax.adam")
-    return text_table(header, rows)
-
-
-if __name__ == "__main__":
-    run(main, Config, PRESETS)
