@@ -97,14 +97,15 @@ def phase_diagram(ax: Any, main: Any, law: Law, predictions: dict[str, Any]) -> 
         ax.fill_between(fine, *ends, color=colour, alpha=0.15, lw=0)
     _points(ax, main.lam_s, DESTROYED, "s", "λ$_s$: destroyed above")
     _points(ax, main.lam_c, COLORS.green, "D", "λ$_c$: not worth its cost above")
-    _cold_points(ax, main.lam_cold)
-    for gain in sorted({gain for _, gain in main.lam_cold if gain < 1}):
-        ax.plot(fine, law(fine, gain), color=gain_colour(gain), lw=1)
     options = {"mfc": "none", "ms": 8, "mew": 1}
-    ahead = [p for p in predictions["cold"] if (p["T"], p["gain"]) in main.lam_cold]
-    for p in ahead:
-        ax.plot(p["T"], p["predicted"], "D", mec=gain_colour(p["gain"]), **options)
-    if ahead:
+    for gain, colour in _gains(main.lam_cold):
+        _cold_points(ax, main.lam_cold, gain)
+        if gain < 1:
+            ax.plot(fine, law(fine, gain), color=colour, lw=1)
+        for p in predictions["cold"]:
+            if p["gain"] == gain and (p["T"], gain) in main.lam_cold:
+                ax.plot(p["T"], p["predicted"], "D", mec=colour, **options)
+    if predictions["cold"]:
         ax.plot([], [], "D", mec="0.3", label="predicted before it was run", **options)
     _log_axes(ax, sorted({T for T, _ in main.lam_cold}))
     least = min([1e-3, *(f.low for f in main.lam_cold.values() if f.low > 0)]) / 3
@@ -114,11 +115,15 @@ def phase_diagram(ax: Any, main: Any, law: Law, predictions: dict[str, Any]) -> 
     ax.legend(fontsize=7, loc="lower left")
 
 
-def _cold_points(ax: Any, lam_cold: dict[tuple[int, float], Threshold]) -> None:
-    """λ_cold against T, a colour for each gain."""
-    for gain in sorted({gain for _, gain in lam_cold}):
-        found = {T: one for (T, g), one in lam_cold.items() if g == gain}
-        _points(ax, found, gain_colour(gain), "o", f"λ$_{{cold}}$, g = {gain:g}")
+def _gains(lam_cold: dict[tuple[int, float], Threshold]) -> list[tuple[float, Any]]:
+    """The gains, ascending, and their colours."""
+    return [(gain, gain_colour(gain)) for gain in sorted({gain for _, gain in lam_cold})]
+
+
+def _cold_points(ax: Any, lam_cold: dict[tuple[int, float], Threshold], gain: float) -> None:
+    """λ_cold of one gain against T."""
+    found = {T: one for (T, g), one in lam_cold.items() if g == gain}
+    _points(ax, found, gain_colour(gain), "o", f"λ$_{{cold}}$, g = {gain:g}")
 
 
 def _log_axes(ax: Any, steps: list[int]) -> None:
@@ -206,7 +211,8 @@ def linear_diagram(diagram: Any, real: Any | None) -> Any:
         if real is not None:
             _points(ax, real.lam_s, DESTROYED, "x", "λ$_s$, identity start")
             _points(ax, real.lam_c, COLORS.green, "+", "λ$_c$, identity start")
-        _cold_points(ax, diagram.lam_cold)
+        for gain, _ in _gains(diagram.lam_cold):
+            _cold_points(ax, diagram.lam_cold, gain)
         ax.plot([], [], color="0.3", label="theory, one real eigenvalue")
         ax.plot([], [], color="0.3", ls="--", label="theory, a complex pair")
         _log_axes(ax, steps)
