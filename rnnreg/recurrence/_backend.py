@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnnreg._checks import check_choice
 from rnnreg.cells import Cell, as_gate
 
 BACKENDS = ("auto", "scan", "fused")
@@ -72,8 +73,7 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
 
 def check_backend(cell: Cell, backend: str) -> None:
     """Raises where there is no such back end, or it cannot run the cell. It asks for no device, so it starts none."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}; got {backend!r}.")
+    check_choice(backend, "backend", BACKENDS)
     obstacle = _obstacle(cell)
     if backend == "fused" and obstacle:
         raise ValueError(
