@@ -272,14 +272,14 @@ def test_fused_is_refused_with_the_reason_and_auto_falls_back(cell, reason):
 
 
 BAD = [
-    ({"backend": "cuda"}, r"backend must be one of \('auto', 'scan', 'fused'\); got 'cuda'"),
+    ({"backend": "cuda"}, "backend must be 'auto', 'scan' or 'fused'; got 'cuda'"),
     ({"remat": 0}, "remat must be 'full', 'sqrt' or a positive number of steps.*got 0"),
     ({"remat": "half"}, "remat must be 'full', 'sqrt' or a positive.*got 'half'"),
     ({"remat": True}, "remat must be .*got True"),
-    ({"truncate": 0}, "truncate must be a positive number of steps, or None; got 0"),
+    ({"truncate": 0}, "truncate must be at least 1, a whole number; got 0. .* None does not cut"),
     ({"truncate": 2.5}, "truncate must be .*got 2.5"),
-    ({"projection": "out"}, r"projection must be one of \('auto', 'inside', 'before'\); got 'out'"),
-    ({"precision": "low"}, r"precision must be one of \(None, 'default'.*got 'low'"),
+    ({"projection": "out"}, "projection must be 'auto', 'inside' or 'before'; got 'out'"),
+    ({"precision": "low"}, "precision must be None, 'default', .* or 'bfloat16'; got 'low'"),
 ]
 
 

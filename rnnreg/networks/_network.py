@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_choice, check_count, check_share
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, describe_cell, glorot_uniform
 from rnnreg.cells import weight_paths as weights_of_cell
@@ -45,8 +44,7 @@ def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
     >>> list(net.init(jax.random.key(0), input_size=3)["layer_0"])
     ['forward', 'backward']
     """
-    if not is_count(repeat):
-        raise ValueError(f"repeat must be a positive int; got {repeat!r}.")
+    check_count(repeat, "repeat")
     return Layer(cell, repeat, bidirectional)
 
 
@@ -115,13 +113,9 @@ def network(
     _check_layers(layers, cells, recurrence)
     check_segments(remat, truncate)
     check_precision(precision)
-    if readout not in ("all", "last"):
-        raise ValueError(f"readout must be 'all' or 'last'; got {readout!r}.")
-    if initial_state not in ("zero", "learned"):
-        raise ValueError(
-            f"initial_state must be 'zero' or 'learned'; got {initial_state!r}. A given state is passed "
-            "to apply(..., state=...)."
-        )
+    check_choice(readout, "readout", ("all", "last"))
+    hint = "A given state is passed to apply(..., state=...)."
+    check_choice(initial_state, "initial_state", ("zero", "learned"), hint=hint)
     rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
     _check_rates(rates)
     stack = Stack(layers, output_size, embedding, readout, rates, recurrence)
@@ -153,8 +147,7 @@ def _check_rates(rates: Dropout) -> None:
         ("output_dropout", rates.outputs),
         ("recurrent_dropout", rates.recurrent),
     ):
-        if isinstance(rate, Real) and not 0 <= float(rate) < 1:
-            raise ValueError(f"{name} must lie in [0, 1); got {rate}.")
+        check_share(rate, name, ends="[)")
 
 
 def init_stack(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnnreg._checks import check_choice
 from rnnreg.cells import Cell, as_gate
 from rnnreg.recurrence._fused import fused_scan
 from rnnreg.recurrence._scan import plain_scan
@@ -118,10 +119,8 @@ def choose_backend(
 
 def check_backend(cell: Cell, backend: str, projection: str = "auto") -> None:
     """Raises if there is no such back end, or it cannot run the cell. It asks for no device, so it starts none."""
-    if backend not in NAMES:
-        raise ValueError(f"backend must be one of {NAMES}; got {backend!r}.")
-    if projection not in PROJECTIONS:
-        raise ValueError(f"projection must be one of {PROJECTIONS}; got {projection!r}.")
+    check_choice(backend, "backend", NAMES)
+    check_choice(projection, "projection", PROJECTIONS)
     obstacle = None if backend == "auto" else BACKENDS[backend].obstacle(cell)
     if obstacle:
         raise ValueError(

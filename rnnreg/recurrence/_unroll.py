@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_count, is_count
 from rnnreg.cells import Cell
 from rnnreg.recurrence._backend import BACKENDS, choose_backend
 from rnnreg.recurrence._product import check_precision
@@ -106,8 +106,8 @@ def check_segments(remat: str | int, truncate: int | None) -> None:
         raise ValueError(
             f"remat must be 'full', 'sqrt' or a positive number of steps a segment; got {remat!r}."
         )
-    if truncate is not None and not is_count(truncate):
-        raise ValueError(f"truncate must be a positive number of steps, or None; got {truncate!r}.")
+    if truncate is not None:
+        check_count(truncate, "truncate", hint="It counts steps; None does not cut.")
 
 
 def _in_segments(run: Run, length: int, reverse: bool, *, cut: bool = False) -> Run:
