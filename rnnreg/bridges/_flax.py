@@ -1,3 +1,5 @@
+"""Networks and cells of Flax modules, linen and nnx."""
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -156,10 +156,12 @@ def from_functions(
       ValueError: a function that needs an argument of another name; another `readout`. Later: parameters that are no
         nested dict, outputs of another shape, a mask for a function that takes none.
 
-    >>> import rnnreg as rr
-    >>> net = from_functions(
-    ...     lambda key, input_size: {"mix": {"kernel": jax.random.normal(key, (input_size, 1)), "bias": jnp.zeros(1)}},
-    ...     lambda params, xs: jnp.cumsum(xs, axis=1) @ params["mix"]["kernel"] + params["mix"]["bias"][None, None])
+    >>> import jax, rnnreg as rr
+    >>> def init(key, input_size):
+    ...     return {"mix": {"kernel": jax.random.normal(key, (input_size, 1)), "bias": jnp.zeros(1)}}
+    >>> def apply(params, xs):
+    ...     return jnp.cumsum(xs, axis=1) @ params["mix"]["kernel"] + params["mix"]["bias"]
+    >>> net = from_functions(init, apply)
     >>> params = net.init(jax.random.key(0), input_size=2)
     >>> net.apply(params, jnp.ones((3, 5, 2))).outputs.shape
     (3, 5, 1)
