@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 
 import rnnreg as rr
-from experiments._report import Claim, commit, plain, write_json
+from experiments._harness import Claim, commit, plain, write_json
 from experiments.benchmarks._measure import interleave, machine, quartiles
 
 LEARNING_RATE = 1e-2
@@ -141,6 +142,22 @@ def ready_call(compiled: Any, *arguments: Any) -> Call:
     return lambda: jax.block_until_ready(compiled(*placed))
 
 
+def one_call(lanes: int, hidden: int, *, plan: str = "auto", devices: Any = None) -> rr.lanes.Plan:
+    """The library's plan for so many lanes, all in one call."""
+    made = rr.lanes.make_plan(
+        lanes, hidden_size=hidden, lane_seconds=1e-9, plan=plan, devices=devices
+    )
+    return dataclasses.replace(made, width=made.width * made.num_calls)
+
+
+def compile_lanes(
+    function: Callable[..., Any], plan: rr.lanes.Plan, lanes: Any, shared: Any
+) -> tuple[Any, tuple[Any, Any]]:
+    """The program that `rr.lanes.Program` runs, and its arguments where it wants them; results stay on the devices."""
+    compiled = rr.lanes.trace(function, plan, lanes, shared).lower().compile()
+    return compiled, jax.device_put((lanes, shared), compiled.input_shardings[0])
+
+
 # ---- pairs ----------------------------------------------------------------------------------------
 
 
@@ -191,16 +208,14 @@ def entries(name: str, values: np.ndarray, *, scale: float = 1.0) -> dict[str, f
     return {name: found.median, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def shown(
-    row: Mapping[str, Any], name: str, *, form: str = ".2f", unit: str = ""
-) -> tuple[str, str]:
-    """What `entries` put in a row, as text: the median, and the quartiles.
+def spread(name: str, title: str, form: str, unit: str = "") -> dict[str, str]:
+    """Columns of `format_table` for what `entries` put in a row: the median, and the quartiles.
 
-    >>> shown({"ratio": 6.0, "ratio_low": 4.0, "ratio_high": 8.0}, "ratio", form="+.1f", unit=" %")
-    ('+6.0 %', '+4.0 to +8.0 %')
+    >>> spread("ratio", "times", ".1f")
+    {'times': '{ratio:.1f}', 'quartiles': '{ratio_low:.1f} to {ratio_high:.1f}'}
     """
-    median, low, high = (format(row[key], form) for key in (name, f"{name}_low", f"{name}_high"))
-    return median + unit, f"{low} to {high}{unit}"
+    ends = f"{{{name}_low:{form}}} to {{{name}_high:{form}}}"
+    return {title: f"{{{name}:{form}}}{unit}", "quartiles": ends + unit}
 
 
 # ---- what is written ------------------------------------------------------------------------------

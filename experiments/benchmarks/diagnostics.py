@@ -20,14 +20,14 @@ import jax
 import jax.numpy as jnp
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table
+from experiments._harness import Claim, claims_table, command_line, format_table
 from experiments.benchmarks._cost import (
     Task,
     beside,
     compile_call,
     compile_updates,
     entries,
-    shown,
+    spread,
     write,
 )
 from experiments.benchmarks._measure import quartiles
@@ -186,9 +186,9 @@ def claims_of(
     flows = [
         Claim.at_most(
             f"{row['cell']}, H = {row['hidden']}: {row['diagnostic']}, in training steps",
+            LIMIT_STEPS,
+            row["steps"],
             source=aim,
-            expected=LIMIT_STEPS,
-            measured=row["steps"],
         )
         for row in costs
         if row["diagnostic"].startswith("gradient_flow")
@@ -196,43 +196,28 @@ def claims_of(
     return flows + [
         Claim.at_most(
             f"{row['cell']}, H = {row['hidden']}: a record each {row['updates_between_records']} updates adds, in %",
+            LIMIT_PERCENT,
+            row["percent"],
             source=aim,
-            expected=LIMIT_PERCENT,
-            measured=row["percent"],
         )
         for row in tracked
         if row["updates_between_records"] >= FEW_UPDATES
     ]
 
 
-def table(costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any]]) -> str:
-    """Milliseconds and training steps of each diagnostic, then what tracking adds; quartiles beside them."""
-    first = [
-        (
-            row["cell"],
-            str(row["hidden"]),
-            row["diagnostic"],
-            f"{row['milliseconds']:.3f}",
-            f"{row['milliseconds_step']:.3f}",
-            *shown(row, "steps"),
-        )
-        for row in costs
-    ]
-    second = [
-        (
-            row["cell"],
-            str(row["hidden"]),
-            str(row["updates_between_records"]),
-            *shown(row, "percent", form="+.1f", unit=" %"),
-        )
-        for row in tracked
-    ]
-    header = ("cell", "H", "diagnostic", "ms", "ms of a step", "steps", "quartiles")
-    return (
-        text_table(header, first)
-        + "\n\n"
-        + text_table(("cell", "H", "updates a record", "track adds", "quartiles"), second)
-    )
+SIZE = {"cell": "{cell}", "H": "{hidden}"}
+COSTS = {
+    **SIZE,
+    "diagnostic": "{diagnostic}",
+    "ms": "{milliseconds:.3f}",
+    "ms of a step": "{milliseconds_step:.3f}",
+    **spread("steps", "steps", ".2f"),
+}
+TRACK = {
+    **SIZE,
+    "updates a record": "{updates_between_records}",
+    **spread("percent", "track adds", "+.1f", " %"),
+}
 
 
 def main(config: Config) -> None:
@@ -248,7 +233,9 @@ def main(config: Config) -> None:
             result = {"config": config, "rows": costs, "track": tracked}
             write(config.json, result, claims_of(costs, tracked))
             print(f"{cell}, H = {hidden} done", flush=True)
-    print(f"\nwritten to {config.json}\n\n{table(costs, tracked)}\n")
+    print(
+        f"\nwritten to {config.json}\n\n{format_table(COSTS, costs)}\n\n{format_table(TRACK, tracked)}\n"
+    )
     print(claims_table(claims_of(costs, tracked)))
 
 

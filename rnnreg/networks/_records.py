@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from rnnreg.cells import Cell
+from rnnreg.recurrence import BackendChoice
 
 Params = dict[str, Any]
 
@@ -36,13 +37,13 @@ class Recurrence(NamedTuple):
     """How the recurrence is computed: the arguments of `recurrence.unroll` that change time, memory or rounding.
 
     Attributes:
-      backend: "auto", "scan" or "fused".
+      backend: "auto", "scan", "fused", or a ready `BackendChoice`.
       remat: "full", "sqrt" or the number of steps a segment.
       truncate: steps after which the gradient is cut, or None.
       precision: of every matrix product of the network, or None for JAX's default.
     """
 
-    backend: str = "auto"
+    backend: str | BackendChoice = "auto"
     remat: str | int = "full"
     truncate: int | None = None
     precision: str | None = None

@@ -73,7 +73,9 @@ BACKENDS: dict[str, Backend] = {
 NAMES = ("auto", *reversed(BACKENDS))
 
 
-def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> BackendChoice:
+def choose_backend(
+    cell: Cell, *, input_size: int, backend: str | BackendChoice = "auto"
+) -> BackendChoice:
     """The recurrence that runs a cell.
 
     "scan" is one `lax.scan`, differentiated by JAX; it runs every cell. "fused" has a derivative of its own, in
@@ -84,7 +86,7 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
     Args:
       cell: the cell.
       input_size: D.
-      backend: "auto", "scan" or "fused".
+      backend: "auto", "scan" or "fused"; or a ready `BackendChoice`, which is returned.
 
     Returns:
       The choice, with its reason.
@@ -99,6 +101,8 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
     scan, inputs projected before the loop: gru_reset_before does its own products
     """
     check_backend(cell, backend)
+    if isinstance(backend, BackendChoice):
+        return backend
     able = (name for name, one in BACKENDS.items() if one.obstacle(cell) is None)
     name = next(able) if backend == "auto" else backend
     chosen = BACKENDS[name]
@@ -110,8 +114,10 @@ def choose_backend(cell: Cell, *, input_size: int, backend: str = "auto") -> Bac
     return BackendChoice(name, inside, f"{why}, so weight gradients are one product a sequence")
 
 
-def check_backend(cell: Cell, backend: str) -> None:
+def check_backend(cell: Cell, backend: str | BackendChoice) -> None:
     """Raises if there is no such back end, or it cannot run the cell. It asks for no device, so it starts none."""
+    if isinstance(backend, BackendChoice):
+        backend = backend.backend
     if backend not in NAMES:
         raise ValueError(f"backend must be one of {NAMES}; got {backend!r}.")
     obstacle = None if backend == "auto" else BACKENDS[backend].obstacle(cell)

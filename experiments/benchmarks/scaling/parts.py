@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import resource
 import sys
 import time
@@ -19,17 +18,17 @@ import rnnreg as rr
 from experiments.benchmarks._cost import (
     Task,
     beside,
+    compile_lanes,
     compile_updates,
     entries,
     lanes_of,
+    one_call,
     one_lane,
-    ready_call,
     record,
 )
 from experiments.benchmarks._measure import quartiles
-from experiments.benchmarks._one_core import OneCore
-from experiments.benchmarks._peers import GATES
-from rnnreg.recurrence import _backend
+from experiments.benchmarks.lanes.problem import GATES
+from experiments.benchmarks.scaling.one_core import OneCore
 
 Rows = list[dict[str, Any]]
 
@@ -99,7 +98,7 @@ def _sweep_of(task: Task, lanes: int) -> Callable[[], Any]:
     """Traces the program of so many lanes, all in one call."""
 
     def trace() -> Any:
-        plan = one_call(lanes, task)
+        plan = one_call(lanes, task.hidden)
         function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), 1)
         return rr.lanes.trace(function, plan, lanes_of(1), task.shapes())
 
@@ -167,7 +166,7 @@ def cost_of_lanes(config: Any) -> Rows:
     rows = []
     for cell in config.cells:
         task = Task(cell, config.hidden, batch=config.batch)
-        plans = {lanes: one_call(lanes, task) for lanes in config.lanes}
+        plans = {lanes: one_call(lanes, task.hidden) for lanes in config.lanes}
         calls = {
             str(lanes): lanes_call(plan, task, config.lane_updates) for lanes, plan in plans.items()
         }
@@ -197,7 +196,7 @@ def weak_scaling(config: Any) -> Rows:
     for cell, hidden in product(config.cells, config.sizes):
         task = Task(cell, hidden, batch=config.batch)
         lanes, updates = config.lanes_a_core, config.lane_updates
-        plan = one_call(lanes * cores, task, jax.devices(), how="one_by_one")
+        plan = one_call(lanes * cores, task.hidden, plan="one_by_one")
         with contextlib.ExitStack() as stack:
             apart = [
                 stack.enter_context(OneCore(task, lanes, updates, place=place))
@@ -226,20 +225,11 @@ def weak_scaling(config: Any) -> Rows:
     return rows
 
 
-def one_call(lanes: int, task: Task, devices: Any = None, *, how: str = "auto") -> rr.lanes.Plan:
-    """The library's plan for so many lanes, all in one call."""
-    plan = rr.lanes.make_plan(
-        lanes, hidden_size=task.hidden, lane_seconds=1e-9, plan=how, devices=devices
-    )
-    return dataclasses.replace(plan, width=plan.width * plan.num_calls)
-
-
 def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Callable[[], Any]:
     """A call that trains every lane of a plan for so many updates."""
     function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), updates)
-    lanes, batch = lanes_of(plan.width), task.data()
-    compiled = rr.lanes.trace(function, plan, lanes, batch).lower().compile()
-    return ready_call(compiled, lanes, batch)
+    compiled, placed = compile_lanes(function, plan, lanes_of(plan.width), task.data())
+    return lambda: jax.block_until_ready(compiled(*placed))
 
 
 # ---- a large sweep --------------------------------------------------------------------------------
@@ -315,14 +305,15 @@ def split_rows(config: Any) -> Rows:
 
 def input_projection(config: Any) -> Rows:
     """A training step with the input product inside the loop over one with it before the loop, against D."""
-    rows, chosen, scale = [], _backend._MOST_INSIDE, 1e3 / config.updates
+    rows, scale, device = [], 1e3 / config.updates, jax.devices()[0]
     for cell, hidden, inputs in product(config.cells, config.projection_sizes, config.input_sizes):
         task = Task(cell, hidden, batch=config.batch, inputs=inputs)
+        chosen = rr.explain(task.train().network({}), input_size=inputs)["layer_0"]
         calls = {}
-        for place, most in (("before", 0), ("inside", 10**9)):
-            with _most_inside(most):
-                device = jax.devices()[0]
-                calls[place] = compile_updates(task.train(), task, config.updates, device=device)[1]
+        for place in ("before", "inside"):
+            backend = chosen._replace(inside=place == "inside")
+            train = task.train(backend=backend)
+            calls[place] = compile_updates(train, task, config.updates, device=device)[1]
         seconds, before = beside({"inside": calls["inside"]}, calls["before"], config.rounds)
         rows.append(
             {
@@ -330,18 +321,7 @@ def input_projection(config: Any) -> Rows:
                 **entries("milliseconds", seconds["inside"], scale=scale),
                 "milliseconds_before": scale * quartiles(before["inside"]).median,
                 **entries("ratio", seconds["inside"] / before["inside"]),
-                "chosen_inside": inputs <= chosen,
+                "chosen_inside": chosen.inside,
             }
         )
     return rows
-
-
-@contextlib.contextmanager
-def _most_inside(most: int) -> Iterator[None]:
-    """Another bound on D up to which inputs are projected inside the loop."""
-    before = _backend._MOST_INSIDE
-    _backend._MOST_INSIDE = most
-    try:
-        yield
-    finally:
-        _backend._MOST_INSIDE = before

@@ -1,15 +1,4 @@
-"""How compile time, time and memory grow with T, with lanes, with cores and with D.
-
-Parts, of which `--parts` selects some:
-
-- `sweep`: peak memory of a sweep of very many tiny lanes (first, while the process is small);
-- `compile`: seconds to compile and equations, against T and against lanes;
-- `time`: a step of time against T, with full and with sqrt memory, and temporary bytes;
-- `lanes`: a lane's update against lanes, on all cores;
-- `cores`: weak scaling, the same number of lanes on one core and on each;
-- `rows`: one network alone, its rows split over the cores, beside one core;
-- `inputs`: the input product inside the loop over time or before it, against D.
-"""
+"""The benchmark of growth, as a command."""
 
 from __future__ import annotations
 
@@ -20,23 +9,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line
-from experiments.benchmarks import _scaling
+from experiments._harness import Claim, claims_table, command_line
 from experiments.benchmarks._cost import write
-from experiments.benchmarks._scaling_report import grouped, plot, table
+from experiments.benchmarks.scaling import parts
+from experiments.benchmarks.scaling.report import grouped, plot, table
 from rnnreg.plotting import save
 
 Part = Literal["sweep", "compile", "time", "lanes", "cores", "rows", "inputs"]
 Rows = Sequence[Mapping[str, Any]]
 
 MEASURE: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
-    "sweep": _scaling.large_sweep,
-    "compile": _scaling.compile_times,
-    "time": _scaling.cost_of_time,
-    "lanes": _scaling.cost_of_lanes,
-    "cores": _scaling.weak_scaling,
-    "rows": _scaling.split_rows,
-    "inputs": _scaling.input_projection,
+    "sweep": parts.large_sweep,
+    "compile": parts.compile_times,
+    "time": parts.cost_of_time,
+    "lanes": parts.cost_of_lanes,
+    "cores": parts.weak_scaling,
+    "rows": parts.split_rows,
+    "inputs": parts.input_projection,
 }
 
 

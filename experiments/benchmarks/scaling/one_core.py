@@ -25,7 +25,7 @@ class OneCore:
         core = sorted(os.sched_getaffinity(0))[place]
         arguments = [*map(str, task), str(lanes), str(updates), str(core)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "experiments.benchmarks._one_core", *arguments],
+            [sys.executable, "-m", "experiments.benchmarks.scaling.one_core", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -60,9 +60,12 @@ def serve(task: Task, lanes: int, updates: int) -> None:
     """Runs the lanes once for every line that comes in."""
     import jax
 
-    from experiments.benchmarks._scaling import lanes_call, one_call
+    from experiments.benchmarks._cost import one_call
+    from experiments.benchmarks.scaling.parts import lanes_call
 
-    call = lanes_call(one_call(lanes, task, jax.devices()[:1], how="one_by_one"), task, updates)
+    call = lanes_call(
+        one_call(lanes, task.hidden, plan="one_by_one", devices=jax.devices()[:1]), task, updates
+    )
     for _ in sys.stdin:
         call()
         print("done", flush=True)

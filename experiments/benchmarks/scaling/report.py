@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments._report import text_table
+from experiments._harness import format_table
+from experiments.benchmarks._cost import spread
 from rnnreg.plotting import COLORS, log_y, style
 
 Rows = Sequence[Mapping[str, Any]]
@@ -26,7 +27,7 @@ def grouped(rows: Rows, *names: str) -> dict[tuple[Any, ...], list[Mapping[str, 
 # ---- tables ---------------------------------------------------------------------------------------
 
 _SIZE = {"cell": "{cell}", "H": "{hidden}"}
-_RATIO = {"ratio": "{ratio:.3f}", "quartiles": "{ratio_low:.3f} to {ratio_high:.3f}"}
+_RATIO = spread("ratio", "ratio", ".3f")
 
 # By part: a heading, and the columns, each as it is made from a row.
 TABLES: dict[str, tuple[str, dict[str, str]]] = {
@@ -103,8 +104,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
 def table(part: str, rows: Rows) -> str:
     """The rows of a part under its heading."""
     heading, columns = TABLES[part]
-    lines = [[made.format(**row) for made in columns.values()] for row in rows]
-    return f"{heading}\n\n{text_table(list(columns), lines)}"
+    return f"{heading}\n\n{format_table(columns, rows)}"
 
 
 # ---- the figure -----------------------------------------------------------------------------------
