@@ -1,4 +1,4 @@
-"""Norms and quotients that neither under- nor overflow, and the blocks of a recurrent matrix."""
+"""Norms, quotients and means that stay finite, and the blocks of a recurrent matrix."""
 
 from __future__ import annotations
 
@@ -15,6 +15,39 @@ def wide(dtype: Any) -> Any:
     return jnp.promote_types(dtype, jnp.float32)
 
 
+def safe_divide(values: Array, by: Array) -> Array:
+    """values / by where `by` is above 0, and the values themselves elsewhere; its gradient is finite at 0 / 0 too.
+
+    >>> safe_divide(jnp.array([6.0, 0.0]), jnp.array([2.0, 0.0])).tolist()
+    [3.0, 0.0]
+    """
+    return values / jnp.where(by > 0, by, 1)
+
+
+def masked_mean(values: Array, counted: Array, axis: Any, *, keepdims: bool = False) -> Array:
+    """The mean over axes of the values that count; NaN if none does, and what does not count may be NaN.
+
+    >>> masked_mean(jnp.array([[1.0, 3.0], [jnp.nan, 5.0]]), jnp.array([[True], [False]]), axis=0).tolist()
+    [1.0, 3.0]
+    """
+    counted = jnp.broadcast_to(counted, values.shape)
+    number = jnp.sum(counted, axis=axis, keepdims=keepdims).astype(values.dtype)
+    total = jnp.sum(jnp.where(counted, values, 0), axis=axis, keepdims=keepdims)
+    return jnp.where(number > 0, total / jnp.maximum(number, 1), jnp.nan)
+
+
+def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
+    """Mean and standard error along an axis, of what is finite; NaN for none, and the error for one.
+
+    >>> [float(found) for found in mean_and_error(jnp.array([1.0, 3.0, jnp.inf]))]
+    [2.0, 1.0]
+    """
+    values = jnp.where(jnp.isfinite(values), values, jnp.nan)
+    count = jnp.sum(jnp.isfinite(values), axis=axis).astype(values.dtype)
+    error = jnp.nanstd(values, axis=axis, ddof=1) / jnp.sqrt(jnp.maximum(count, 1))
+    return jnp.nanmean(values, axis=axis), jnp.where(count > 1, error, jnp.nan)
+
+
 def safe_norm(values: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """‖·‖₂ along an axis, or several, scaled by the largest element; infinite where an element is, at least float32.
 
@@ -23,7 +56,7 @@ def safe_norm(values: Array, axis: int | tuple[int, ...] = -1) -> Array:
     ['5e-30', '5e+30', '0', 'inf']
     """
     values = values.astype(wide(values.dtype))
-    scale = _scale(jnp.max(jnp.abs(values), axis=axis, keepdims=True))
+    scale = scale_of(jnp.max(jnp.abs(values), axis=axis, keepdims=True))
     norm = jnp.sqrt(jnp.sum(jnp.square(values / scale), axis=axis))
     return norm * jnp.squeeze(scale, axis)
 
@@ -39,12 +72,13 @@ def unit(tree: Any) -> tuple[Any, Array]:
     """
     parts = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]
     largest = functools.reduce(jnp.maximum, [part.astype(wide(part.dtype)) for part in parts])
-    scale = _scale(largest)
+    scale = scale_of(largest)
     divided = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), tree)
     return divided, jnp.where(largest == 0, -jnp.inf, jnp.log(scale))
 
 
-def _scale(largest: Array) -> Array:
+def scale_of(largest: Array) -> Array:
+    """What to divide numbers by whose largest |number| this is, so that squares stay in range; 1 for 0 and for ∞."""
     return jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
 
 
@@ -83,7 +117,7 @@ def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:
 
     def iterate(u, _):
         scale = jnp.max(jnp.abs(u))
-        u = u / jnp.where(scale > 0, scale, 1)
+        u = safe_divide(u, scale)
         u = u / jnp.maximum(jnp.linalg.norm(u), jnp.finfo(W.dtype).tiny)
         v = u @ W
         return W @ v, jnp.linalg.norm(v)

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from rnnreg._checks import check_choice
+
 Params = dict[str, Any]
 
 _GATES = {"elman": ("",), "gru": ("r", "z", "n"), "lstm": ("i", "f", "g", "o")}
@@ -46,7 +48,7 @@ def from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") ->
     >>> from_torch(state, "elman")["layer_0"]["b_h"].tolist()
     [2.0, 2.0]
     """
-    _check_cell(cell)
+    check_choice(cell, "cell", _GATES)
     state = {
         name.removeprefix(prefix): _array(value)
         for name, value in state_dict.items()
@@ -93,7 +95,7 @@ def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[
     >>> {name: array.shape for name, array in to_torch({"layer_0": layer}, "elman").items()}
     {'weight_ih_l0': (2, 1), 'weight_hh_l0': (2, 2), 'bias_ih_l0': (2,), 'bias_hh_l0': (2,)}
     """
-    _check_cell(cell)
+    check_choice(cell, "cell", _GATES)
     if "layer_0" not in params:
         raise ValueError(f"params must hold 'layer_0', 'layer_1', …; got {sorted(params)}.")
     state = {}
@@ -132,7 +134,7 @@ def from_keras(weights: Sequence[Any], cell: str) -> Params:
     >>> layer["W_xh"].tolist(), sorted(layer)
     ([[1.0, 2.0, 3.0]], ['W_hh', 'W_xh', 'b_h', 'b_hh'])
     """
-    _check_cell(cell)
+    check_choice(cell, "cell", _GATES)
     arrays = [_array(value) for value in weights]
     if len(arrays) in (4, 6):
         half = len(arrays) // 2
@@ -175,9 +177,8 @@ def to_keras(params: Mapping[str, Any], cell: str, *, reset: str = "after") -> l
     >>> to_keras(layer, "gru", reset="before")[2].tolist()
     [2.0, 2.0, 2.0]
     """
-    _check_cell(cell)
-    if reset not in ("after", "before"):
-        raise ValueError(f"reset must be 'after' or 'before' the recurrent product; got {reset!r}.")
+    check_choice(cell, "cell", _GATES)
+    check_choice(reset, "reset", ("after", "before"))
     if "forward" in params:
         return [
             array
@@ -210,7 +211,7 @@ def from_flax(tree: Mapping[str, Any], cell: str) -> Params:
     >>> from_flax(tree, "elman")["W_hh"].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    _check_cell(cell)
+    check_choice(cell, "cell", _GATES)
     for style in _FLAX_STYLES:
         names = _flax_names(cell, style)
         if all(name in tree for side in names for name in side):
@@ -246,9 +247,8 @@ def to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Pa
     >>> to_flax(layer, "lstm", style="nnx_optimized")["dense_h"]["bias"].shape
     (8,)
     """
-    _check_cell(cell)
-    if style not in _FLAX_STYLES:
-        raise ValueError(f"style must be one of {_FLAX_STYLES}; got {style!r}.")
+    check_choice(cell, "cell", _GATES)
+    check_choice(style, "style", _FLAX_STYLES)
     inputs, hiddens = _flax_names(cell, style)
     W_xh, W_hh, b_h, b_hh = _leaves(params, cell)
     input_bias, hidden_bias, candidate_bias = b_h, None, None
@@ -268,11 +268,6 @@ def to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Pa
     if cell == "gru" and style == "linen":
         tree["hn"]["bias"] = candidate_bias
     return tree
-
-
-def _check_cell(cell: str) -> None:
-    if cell not in _GATES:
-        raise ValueError(f"cell must be one of {sorted(_GATES)}; got {cell!r}.")
 
 
 def _array(value: Any) -> np.ndarray:

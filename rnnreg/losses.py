@@ -98,17 +98,7 @@ class DataLoss:
     def __call__(
         self, outputs: Array, ys: Array, mask: Array | None = None, weights: Array | None = None
     ) -> Array:
-        """The loss of a batch; see `Loss`.
-
-        Args:
-          outputs: `[B, T, O]` or `[B, O]`.
-          ys: targets.
-          mask: `[B, T]`; None if every step counts.
-          weights: `[B]`; None if every row counts 1.
-
-        Returns:
-          A scalar of at least float32.
-        """
+        """The loss of a batch, a scalar of at least float32; arguments are those of `Loss`."""
         self.check(outputs, ys)
         if mask is not None and outputs.ndim == 3:  # NaN at padding, times a zero gradient, is NaN
             true_steps = mask.astype(bool)

@@ -314,7 +314,9 @@ def test_initialisers_draw_in_bfloat16(name, key):
 @pytest.mark.parametrize("make", [rr.cells.elman, rr.cells.irnn, rr.cells.gru, rr.cells.lstm])
 @pytest.mark.parametrize("hidden_size", [0, -3, 2.0])
 def test_hidden_size_must_be_a_positive_int(make, hidden_size):
-    with pytest.raises(ValueError, match=r"hidden_size must be a positive int.*static axis"):
+    with pytest.raises(
+        ValueError, match=r"hidden_size must be at least 1, a whole number.*static axis"
+    ):
         make(hidden_size)
 
 

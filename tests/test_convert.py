@@ -86,7 +86,7 @@ def test_wrong_arguments_say_what_to_do():
     params = random_params([CELLS["lstm"]])
     learned = random_params([CELLS["elman"]], initial_state="learned")
     layer = params["layer_0"]
-    with pytest.raises(ValueError, match="cell must be one of"):
+    with pytest.raises(ValueError, match="cell must be 'elman', 'gru' or 'lstm'; got"):
         convert.to_torch(params, "rnn")
     with pytest.raises(ValueError, match=r"Give prefix='rnn\.'"):
         convert.from_torch(convert.to_torch(params, "lstm", prefix="rnn."), "lstm")

@@ -98,10 +98,10 @@ def test_sqrt_transform_and_its_inverse():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"transform": "log"}, "transform must be one of"),
+        ({"transform": "log"}, "transform must be 'identity' or 'sqrt'; got 'log'"),
         ({"targets": "some"}, "targets must be"),
-        ({"window": 0}, "window must lie between 1 and 220"),
-        ({"window": 221}, "window must lie between 1 and 220"),
+        ({"window": 0}, "window must lie in 1 … 220, a whole number; got"),
+        ({"window": 221}, "window must lie in 1 … 220, a whole number; got"),
     ],
 )
 def test_bad_arguments(kwargs, message):

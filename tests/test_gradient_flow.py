@@ -477,8 +477,14 @@ def _record():
         (lambda: decay_rate(_record()), r"got all of \['layer_0'\]"),
         (lambda: horizon(_record()), r"got all of \['layer_0'\]"),
         (lambda: horizon(jnp.zeros((1, 0))), r"must be \[..., B, T\]"),
-        (lambda: horizon(jnp.zeros((1, 3)), threshold=1.0), "between 0 and 1; got 1.0"),
-        (lambda: horizon(jnp.zeros((1, 3)), threshold="0.5"), "between 0 and 1; got '0.5'"),
+        (
+            lambda: horizon(jnp.zeros((1, 3)), threshold=1.0),
+            r"threshold must lie in \(0, 1\); got 1.0",
+        ),
+        (
+            lambda: horizon(jnp.zeros((1, 3)), threshold="0.5"),
+            r"threshold must lie in \(0, 1\); got '0.5'",
+        ),
     ],
 )
 def test_impossible_summaries_are_named(call, message):

@@ -117,8 +117,8 @@ def test_a_direction_of_faint_weights_is_as_faint():
         ({"alphas": 0.5}, r"alphas must be one list of numbers, at least one; got shape \(\)"),
         ({"alphas": jnp.ones((2, 2))}, r"got shape \(2, 2\)"),
         ({"alphas": []}, r"got shape \(0,\)"),
-        ({"chunk": 0}, "chunk must be a whole number of at least 1; got 0"),
-        ({"chunk": 2.5}, "chunk must be a whole number of at least 1; got 2.5"),
+        ({"chunk": 0}, "chunk must be at least 1, a whole number; got 0"),
+        ({"chunk": 2.5}, "chunk must be at least 1, a whole number; got 2.5"),
         ({"params": {"w": jnp.ones(2, int)}}, "params must be a tree of real numbers"),
     ],
 )
@@ -283,11 +283,17 @@ def test_a_small_network_is_iterated_as_far_as_it_goes():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_iterations": 3.5}, "must hold; got 2, 3.5 and 4"),
-        ({"num_directions": True}, "must hold; got True, 4 and 4"),
-        ({"num_iterations": 5}, "number of parameters must hold; got 2, 5 and 4"),
-        ({"num_iterations": 1}, "must hold; got 2, 1 and 4"),
-        ({"num_iterations": 3, "which": "top"}, "which must be one of"),
+        ({"num_iterations": 3.5}, "num_iterations must lie in 1 … 4, a whole number; got 3.5"),
+        ({"num_directions": True}, "num_directions must lie in 1 … 4, a whole number; got True"),
+        (
+            {"num_iterations": 5},
+            "num_iterations must lie in 1 … 4.* got 5. There are no more parameters",
+        ),
+        ({"num_iterations": 1}, "num_directions must lie in 1 … 1.* got 2"),
+        (
+            {"num_iterations": 3, "which": "top"},
+            "which must be 'largest', 'smallest' or 'magnitude'; got 'top'",
+        ),
     ],
 )
 def test_impossible_requests_are_named(options, message):

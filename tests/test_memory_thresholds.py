@@ -14,14 +14,12 @@ import xarray as xr
 from scipy.stats import binomtest
 
 import rnnreg as rr
-from experiments import _intervals as intervals
-from experiments import _memory_theory as theory
 from experiments import _thresholds as thresholds
-from experiments._intervals import proportion
-from experiments._report import claims_table, plain
+from experiments._harness import claims_table, plain, proportion
 from experiments._thresholds import Threshold, fit_threshold, ratio
-from experiments.memory_thresholds import Config, claims, controls, figures, law, report, slopes
-from experiments.memory_thresholds.diagram import branch_ratios
+from experiments.memory_thresholds import claims, controls, figures, law, report, slopes, theory
+from experiments.memory_thresholds.__main__ import Config
+from experiments.memory_thresholds.claims import branch_ratios
 from experiments.memory_thresholds.law import fit_law
 from experiments.memory_thresholds.measures import PREDICTORS, decoded_bits, gradient_slopes, memory
 from experiments.memory_thresholds.runs import cold_starts, warm_paths
@@ -40,7 +38,7 @@ SMALL = Variant(hidden_size=4, num_updates=60, num_records=2, learning_rate=0.02
 
 
 def test_docstrings_hold():
-    for module in (law, slopes, intervals, thresholds, controls):
+    for module in (law, slopes, theory, thresholds, controls):
         assert doctest.testmod(module).failed == 0
 
 
@@ -391,7 +389,7 @@ def test_controls_are_printed_with_their_intervals():
 
 def test_what_no_control_could_test_is_untested():
     config = SimpleNamespace(control_steps=(10, 40))
-    found = claims.control_claims(config, some_controls())
+    found = claims.of_controls(config, some_controls())
     by = {claim.claim: claim for claim in found}
     collapse = "λ off after a collapse to W = 0: networks that come back"
     assert by[
@@ -417,7 +415,7 @@ def test_a_law_that_its_thresholds_do_not_determine_is_untested():
     nothing = fit_law(*np.zeros((3, 0)))
     none = {"cold": [], "warm": []}
     for found_law in (one_length, nothing):
-        found = claims.law_claims(SimpleNamespace(), found_law, none)
+        found = claims.of_law(SimpleNamespace(), found_law, none)
         assert found[0].holds is None
     assert found[1].holds is None
 
@@ -517,6 +515,6 @@ def test_a_path_is_compared_with_the_theory_of_its_own_solution():
     found = xr.Dataset({"objective": loss}, {"l2": lams})
     found = found.assign(alive=(("l2", "seed"), alive), cost=("seed", cost))
     warm = {10: found.broadcast_like(xr.Dataset(coords={"way": ["up", "down"]}))}
-    ratios = branch_ratios(SimpleNamespace(warm=warm))
+    ratios = branch_ratios(warm)
     np.testing.assert_allclose(np.concatenate([*ratios.values()]), 0, atol=0.01)
     assert [len(values) for values in ratios.values()] == [2, 2]

@@ -718,7 +718,10 @@ def test_a_users_own_cell_goes_through_everything():
             lambda: rr.network(STACKS["one"], 1, recurrent_dropout=-0.1),
             "recurrent_dropout must lie",
         ),
-        (lambda: rr.layer(CELLS["gru"], repeat=0), "repeat must be a positive int; got 0"),
+        (
+            lambda: rr.layer(CELLS["gru"], repeat=0),
+            "repeat must be at least 1, a whole number; got 0",
+        ),
         (lambda: rr.network(STACKS["one"], 1).init(jax.random.key(0)), "needs input_size"),
         (
             lambda: rr.network([rr.layer(CELLS["gru"], repeat=2)], 1).init(jax.random.key(0), 3),
@@ -746,7 +749,7 @@ def test_wrong_inputs_are_named():
         tokens.apply(_drawn(tokens, None), jnp.ones((B, T, D)))
     with pytest.raises(ValueError, match=r"output_size must equal.*input features 2; got 1"):
         rr.forecast(rr.network(STACKS["one"], 1), params, _inputs(), 2)
-    with pytest.raises(ValueError, match=r"window must lie between 1 and the 6 given steps; got 7"):
+    with pytest.raises(ValueError, match="window must lie in 1 … 6, a whole number; got 7"):
         rr.forecast(net, params, _inputs(), 2, window=7)
     drops = rr.network([CELLS["own"]], O, recurrent_dropout=0.1)
     with pytest.raises(ValueError, match="'leaky' does its own recurrent product"):

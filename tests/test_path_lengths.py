@@ -175,9 +175,9 @@ def test_signal_and_noise_across_batches():
     [
         ({"truncate": 2}, {}, "one way back through time.*truncate=2"),
         ({}, {"path": "layer_3/W_hh"}, "'layer_3/W_hh' is not in the parameters"),
-        ({}, {"max_lag": 5}, "max_lag must lie in 0 … 4, or be None; got 5"),
-        ({}, {"max_lag": 2.0}, "max_lag must lie in 0 … 4, or be None; got 2.0"),
-        ({}, {"max_lag": True}, "max_lag must lie in 0 … 4, or be None; got True"),
+        ({}, {"max_lag": 5}, "max_lag must lie in 0 … 4, a whole number; got 5"),
+        ({}, {"max_lag": 2.0}, "max_lag must lie in 0 … 4, a whole number; got 2.0"),
+        ({}, {"max_lag": True}, "max_lag must lie in 0 … 4, a whole number; got True"),
         ({"initial_state": "learned"}, {"path": "layer_0/initial/h"}, "learned start, .* no parts"),
     ],
 )

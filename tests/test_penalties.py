@@ -138,7 +138,7 @@ def test_jit_equals_eager_when_two_leaves_hold_the_same_array():
 
 
 def test_unknown_settings_are_named():
-    with pytest.raises(ValueError, match="'sum' or 'mean' over elements; got 'max'"):
+    with pytest.raises(ValueError, match="'sum' or 'mean'; got 'max'"):
         l2(reduction="max")
     for ratio in (-0.1, 1.5):
         with pytest.raises(ValueError, match=r"l1_ratio must lie in \[0, 1\]"):

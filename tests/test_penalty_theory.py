@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from experiments import _memory_theory as theory
+from experiments.memory_thresholds import theory
 from experiments.penalty_theory import chain, runs
 
 CHAIN = {  # T: (λ_s, λ_c)

@@ -163,6 +163,16 @@ def test_a_title_stands_over_the_legend_and_needs_one():
         plotting.title_above(bare, "(b)")
 
 
+def test_what_is_black_is_white_on_dark_axes():
+    for look, ink in (("default", "black"), ("dark_background", "white")):
+        with plt.style.context(look):
+            _, (left, right) = plt.subplots(1, 2)
+            plotting.predicted_series(TIMES, SERIES, {}, ax=left)
+            plotting.gradient_flow([make_flow(1 - lam) for lam in LAMS], lams=LAMS, ax=right)
+        assert left.lines[0].get_color() == ink
+        assert {line.get_color() for line in right.lines if line.get_linestyle() == "--"} == {ink}
+
+
 def test_a_failure_leaves_no_figure():
     with pytest.raises(ValueError, match="finite number ≥ 0"):
         plotting.weight_norms([-1.0, 1.0], {"ρ": [1.0, 2.0]})

@@ -105,9 +105,9 @@ def test_lyapunov_flags_are_seen():
         }
     )
     assert labels(ax) == [
-        "b, unconverged",
         "map, Kaplan–Yorke dimension 1.25, 1 of 3 at −∞",
         "b, Kaplan–Yorke dimension 1.25",
+        "b, unconverged",
     ]
 
 

@@ -1,5 +1,7 @@
 """Figures of states, of memory and of the loss: drawn where they were asked for, with nothing cut off."""
 
+import itertools
+
 import figure_contract
 import matplotlib.pyplot as plt
 import numpy as np
@@ -140,6 +142,22 @@ def test_recall_below_zero_is_seen_and_dropped_directions_are_counted():
     ax = plotting.memory_curve(curve)
     assert ax.get_ylim()[0] < -0.4
     assert ax.lines[0].get_label().endswith("(2 directions dropped)")
+
+
+def test_the_ticks_of_curvatures_do_not_overlap_around_zero():
+    ax = plotting.hessian_spectrum(hessian_of([9.0, 2.0], [0.1, 1.0], [-1.0, 0.0, 2.0, 9.0]))
+    ax.figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in ax.get_yticklabels() if label.get_text()]
+    boxes.sort(key=lambda box: box.y0)
+    assert all(low.y1 <= high.y0 for low, high in itertools.pairwise(boxes))
+
+
+def test_the_colour_bar_of_a_plane_has_more_than_one_number():
+    ax = plotting.loss_surface(make_plane(), show="gradient_norm")
+    ax.figure.canvas.draw()
+    bar = ax.figure.axes[1].yaxis
+    labels = [label.get_text() for minor in (False, True) for label in bar.get_ticklabels(minor)]
+    assert {"0.5", "1", "2"} <= set(labels)
 
 
 def test_a_flat_surface_can_be_drawn():

@@ -1,4 +1,4 @@
-"""The README's Python blocks run as they stand, in order, as a reader would paste them into one session."""
+"""The Python blocks of README and CONTRIBUTING run as they stand, in order, as if pasted into one session."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+PAGES = ["README.md", "CONTRIBUTING.md"]
 
 SKIP = "<!-- no-test -->"  # on a line of its own, directly before a block that is not meant to run
 BLOCK = re.compile(
@@ -28,7 +28,7 @@ def python_blocks(text):
 
 
 def script(blocks):
-    """One program of all blocks, each on the lines that it has in the README: tracebacks point there."""
+    """One program of all blocks, each on the lines that it has in the page: tracebacks point there."""
     program = ""
     for line, code in blocks:
         program += "\n" * (line - 1 - program.count("\n")) + code
@@ -48,17 +48,18 @@ def test_blocks_are_found_in_order_and_skipped_on_request():
 
 
 @pytest.mark.slow
-def test_readme_runs(tmp_path):
-    blocks = python_blocks(README.read_text(encoding="utf-8"))
-    assert blocks, "README.md shows no ```python block"
-    program = tmp_path / "README.py"
+@pytest.mark.parametrize("page", PAGES)
+def test_the_blocks_of_a_page_run(page, tmp_path):
+    blocks = python_blocks((ROOT / page).read_text(encoding="utf-8"))
+    assert blocks, f"{page} shows no ```python block"
+    program = tmp_path / page.replace(".md", ".py")
     program.write_text(script(blocks), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-W", "error:::rnnreg", str(program)],
-        cwd=tmp_path,  # what the README saves lands here
+        cwd=tmp_path,  # what a page saves lands here
         env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "Agg", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
         text=True,
         timeout=600,
     )
-    assert done.returncode == 0, f"README.md (line numbers are its own):\n{done.stderr[-4000:]}"
+    assert done.returncode == 0, f"{page} (line numbers are its own):\n{done.stderr[-4000:]}"

@@ -272,13 +272,14 @@ def test_fused_is_refused_with_the_reason_and_auto_falls_back(cell, reason):
 
 
 BAD = [
-    ({"backend": "cuda"}, r"backend must be one of \('auto', 'scan', 'fused'\); got 'cuda'"),
+    ({"backend": "cuda"}, "backend must be 'auto', 'scan' or 'fused'; got 'cuda'"),
     ({"remat": 0}, "remat must be 'full', 'sqrt' or a positive number of steps.*got 0"),
     ({"remat": "half"}, "remat must be 'full', 'sqrt' or a positive.*got 'half'"),
     ({"remat": True}, "remat must be .*got True"),
-    ({"truncate": 0}, "truncate must be a positive number of steps, or None; got 0"),
+    ({"truncate": 0}, "truncate must be at least 1, a whole number; got 0. .* None does not cut"),
     ({"truncate": 2.5}, "truncate must be .*got 2.5"),
-    ({"precision": "low"}, r"precision must be one of \(None, 'default'.*got 'low'"),
+    ({"projection": "out"}, "projection must be 'auto', 'inside' or 'before'; got 'out'"),
+    ({"precision": "low"}, "precision must be None, 'default', .* or 'bfloat16'; got 'low'"),
 ]
 
 
@@ -314,10 +315,13 @@ def test_explain_says_which_and_why():
     # two directions of ten units are twenty inputs of the next layer
     wide = rr.explain(rr.network([layers[2], rr.cells.gru(2)], 1, backend="fused"), input_size=1)
     assert [choice.inside for choice in wide.values()] == [True, False]
+    forced = rr.network([rr.cells.gru(2)], 1, projection="before")
+    assert not rr.explain(forced, input_size=1)["layer_0"].inside
 
 
 def test_a_network_records_its_recurrence():
-    options = {"backend": "scan", "remat": 3, "truncate": 5, "precision": "highest"}
+    options = {"backend": "fused", "remat": 3, "truncate": 5, "precision": "highest"}
+    options["projection"] = "before"
     net = rr.network([rr.cells.gru(HIDDEN)], 1, **options)
     assert net.recurrence._asdict() == options
 

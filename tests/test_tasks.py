@@ -337,14 +337,16 @@ def test_sines_obey_their_linear_recurrence():
 
 
 BAD = {
-    "num_steps must be an int of at least 4": lambda: tasks.adding(3),
+    "num_steps must be at least 4, a whole number": lambda: tasks.adding(3),
     "target must be 'sum' or 'mean'": lambda: tasks.adding(8, target="product"),
     "marks must be 'halves' or 'early'": lambda: tasks.xor(8, marks="late"),
-    "num_steps must be an int of at least 10": lambda: tasks.temporal_order(9),
-    "num_symbols must be an int of at least 3": lambda: tasks.random_permutation(5, num_symbols=2),
-    "delay must be an int of at least 1": lambda: tasks.copy_memory(0),
-    "num_bits must be an int of at least 1": lambda: tasks.delayed_recall(5, num_bits=0),
-    "dt must lie in": lambda: tasks.lorenz(5, dt=0.1),
+    "num_steps must be at least 10, a whole number": lambda: tasks.temporal_order(9),
+    "num_symbols must be at least 3, a whole number": lambda: tasks.random_permutation(
+        5, num_symbols=2
+    ),
+    "delay must be at least 1, a whole number": lambda: tasks.copy_memory(0),
+    "num_bits must be at least 1, a whole number": lambda: tasks.delayed_recall(5, num_bits=0),
+    r"dt must lie in \(0, 0.05\]; got 0.1": lambda: tasks.lorenz(5, dt=0.1),
     "frequencies must hold": lambda: tasks.sines(5, frequencies=()),
 }
 

@@ -12,11 +12,6 @@ kept apart: whether the bits can be decoded from h_T (memory), and ‖∂h_T/∂
 written to predictions.json before either is run. Sweeps are kept in results/memory_thresholds/sweeps: a run that was
 interrupted goes on where it stopped.
 
-`task` trains, `runs` sweeps, `measures` looks at one network; `diagram` turns runs into thresholds, `law` and `slopes`
-test what they should be, `controls` trains in other ways; `claims`, `report` and `figures` show all of it.
+`task` trains, `runs` sweeps, `measures` looks at one network; `diagram` turns runs into thresholds; `theory`, `law` and
+`slopes` say what they should be, `controls` trains in other ways; `claims`, `report` and `figures` show all of it.
 """
-
-from experiments.memory_thresholds.config import PRESETS, Config
-from experiments.memory_thresholds.study import main
-
-__all__ = ["PRESETS", "Config", "main"]

@@ -9,12 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnreg as rr
-from experiments._intervals import proportion
+from experiments._harness import proportion
 from experiments._thresholds import Ratio, Threshold, fit_threshold, interval, ratio
 from experiments.memory_thresholds.diagram import threshold_of
 from experiments.memory_thresholds.measures import memory
 from experiments.memory_thresholds.runs import cold_starts
-from experiments.memory_thresholds.task import ALIVE, Variant, make_train, network_of, recall_batch
+from experiments.memory_thresholds.task import (
+    ALIVE,
+    Variant,
+    make_train,
+    network_of,
+    recall_batch,
+    variant_of,
+)
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -137,47 +144,40 @@ class Controls(NamedTuple):
 def run_all(config: Any) -> Controls:
     """Every control at both T."""
     found = Controls({}, {}, {}, {}, {}, {})
-    base = Variant(
-        hidden_size=config.hidden_size,
-        num_bits=config.num_bits,
-        num_updates=config.num_updates,
-        learning_rate=config.learning_rate,
-    )
     grid = {
         "lams": np.geomspace(*EDGES, config.control_lambdas),
         "seeds": config.control_seeds,
     }
+
+    def losses(T, **changes):
+        variant = variant_of(config, **changes)
+        return cold_starts(config.out, variant, T, gains=(GAIN,), **grid).metrics.sel(gain=GAIN)
+
     for name in config.control_names:
         found.cold[name] = {}
         for T in config.control_steps:
-            variant = base._replace(**VARIANTS[name])
-            loss = cold_starts(config.out, variant, T, gains=(GAIN,), **grid).metrics.train_loss
-            found.cold[name][T] = threshold_of(loss.sel(gain=GAIN) < ALIVE)
+            loss = losses(T, **VARIANTS[name]).train_loss
+            found.cold[name][T] = threshold_of(loss < ALIVE)
             found.edge[name] = float(loss.where(loss < ALIVE, 0).max())
         if len(config.control_steps) > 1:
             first, *_, last = found.cold[name].values()
             found.fall[name] = ratio(last, first)
         told = [f"λ_cold(T = {T}) {interval(one)}" for T, one in found.cold[name].items()]
         print(f"control {name}: {', '.join(told)}", flush=True)
+    updates, more = config.num_updates, config.long_updates
     for T in config.control_steps if config.control_names else ():
-        off = max(config.long_updates, config.num_updates)
-        found.history[T] = switched(base, T, **grid, updates_off=off)
-        found.scaled[T] = scaled(config.out, base, T, seeds=config.control_seeds)
-        if config.long_updates:
-            longer = base._replace(num_updates=config.long_updates, num_records=RECORDS)
-            long = cold_starts(config.out, longer, T, gains=(GAIN,), **grid).metrics
-            found.duration[T] = duration_of(
-                long.history_train_loss.sel(gain=GAIN),
-                each=config.long_updates // RECORDS,
-                updates=config.num_updates,
-            )
+        found.history[T] = switched(variant_of(config), T, **grid, off=max(more, updates))
+        found.scaled[T] = scaled(config.out, variant_of(config), T, seeds=config.control_seeds)
+        if more:
+            history = losses(T, num_updates=more, num_records=RECORDS).history_train_loss
+            found.duration[T] = duration_of(history, each=more // RECORDS, updates=updates)
     return found
 
 
 def switched(
-    variant: Variant, num_steps: int, *, lams: np.ndarray, seeds: int, updates_off: int
+    variant: Variant, num_steps: int, *, lams: np.ndarray, seeds: int, off: int
 ) -> History:
-    """λ = 0 until trained, then λ, as many updates each as a cold start; then 0 for as many as the long training."""
+    """λ = 0 until trained, then λ, as many updates each as a cold start; then 0 for `off` updates."""
     train = make_train(variant._replace(num_records=1))
 
     def lane(values, batch):
@@ -191,18 +191,21 @@ def switched(
         state = train.init(free, batch, key=key)
         state, before = stage(state, free, variant.num_updates)
         state, on = stage(state, free | {"l2": values["lam"]}, variant.num_updates)
-        off = jax.lax.cond(  # a network that holds its bits at λ is not asked what it does without
-            on[0] < ALIVE, lambda _: on, lambda state: stage(state, free, updates_off)[1], state
+        end = jax.lax.cond(  # a network that holds its bits at λ is not asked what it does without
+            on[0] < ALIVE, lambda _: on, lambda state: stage(state, free, off)[1], state
         )
-        return jnp.array([before, on, off])
+        return jnp.array([before, on, end])
 
     # neighbours on a core are λ of one seed: both cores get their share of the networks that die
-    grid = np.meshgrid(np.arange(seeds, dtype=np.uint32), lams.astype(np.float32), indexing="ij")
-    lanes = {"seed": grid[0].ravel(), "lam": grid[1].ravel()}
+    numbers = np.arange(seeds, dtype=np.uint32)
+    lanes = {
+        "seed": np.repeat(numbers, len(lams)),
+        "lam": np.tile(lams.astype(np.float32), seeds),
+    }
     batch = recall_batch(num_steps, num_bits=variant.num_bits)
     found = rr.lanes.map_lanes(lane, lanes, shared=batch, plan="one_by_one", lane_seconds=0.5)
-    found = found.reshape(seeds, len(lams), 3, 2)
-    return history_of(lams, *np.moveaxis(found.swapaxes(0, 1), -1, 0), updates_off)
+    found = found.reshape(seeds, len(lams), 3, 2).swapaxes(0, 1)
+    return history_of(lams, found[..., 0], found[..., 1], off)
 
 
 def history_of(
@@ -226,19 +229,17 @@ def scaled(
     """The norm of the penalised network given to a free one."""
     result = cold_starts(folder, variant, num_steps, gains=(1.0,), lams=(0.0, lam), seeds=seeds)
     free, penalised = (result.select(gain=1.0, l2=l2).groups[0].params for l2 in (0.0, lam))
-    W_free, W = (params["layer_0"]["W_hh"] for params in (free, penalised))
-    size_free, size = (np.linalg.norm(each, axis=(-2, -1)) for each in (W_free, W))
-    shrunk = rr.with_leaves(free, {"layer_0/W_hh": W_free * (size / size_free)[:, None, None]})
+    W, W_lam = (params["layer_0"]["W_hh"] for params in (free, penalised))
+    size, size_lam = (np.linalg.norm(each, axis=(-2, -1)) for each in (W, W_lam))
+    shrunk = rr.with_leaves(free, {"layer_0/W_hh": W * (size_lam / size)[:, None, None]})
 
     net, batch = network_of(variant), recall_batch(num_steps, num_bits=variant.num_bits)
-    look = jax.jit(jax.vmap(lambda params: memory(net, params, jax.tree.map(jnp.asarray, batch))))
-    both = {
-        name: (float(np.median(given)), float(np.median(own)))
-        for name, given, own in zip(
-            ("bits", "gradient", "rho"), look(penalised), look(shrunk), strict=False
-        )
-    }
-    return Scaled(lam, float(np.median(size)), float(np.median(size_free)), **both)
+    look = jax.jit(jax.vmap(lambda params: memory(net, params, batch)))
+    medians = [
+        jax.tree.map(lambda of: float(np.median(of)), look(one)) for one in (penalised, shrunk)
+    ]
+    bits, gradient, rho, _ = zip(*medians, strict=True)
+    return Scaled(lam, float(np.median(size_lam)), float(np.median(size)), bits, gradient, rho)
 
 
 def duration_of(losses: xr.DataArray, *, each: int, updates: int) -> Duration:

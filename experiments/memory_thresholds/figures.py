@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 import rnnreg as rr
-from experiments import _memory_theory as theory
 from experiments._thresholds import Ratio, Threshold
+from experiments.memory_thresholds import theory
 from experiments.memory_thresholds.controls import EDGES, GAIN, Controls, law_fall
+from experiments.memory_thresholds.diagram import Study
 from experiments.memory_thresholds.law import Law
 from experiments.memory_thresholds.slopes import scores
 from rnnreg.plotting import COLORS, log_y
@@ -34,19 +35,25 @@ def gain_colour(gain: float) -> Any:
     return GAIN_COLOURS.get(gain) or matplotlib.colormaps["cividis"](min(gain / 2, 1.0))
 
 
-def draw(study: Any) -> dict[str, Any]:
+def draw(
+    study: Study,
+    law: Law,
+    predictions: dict[str, Any],
+    networks: dict[str, Any],
+    controls: Controls,
+) -> dict[str, Any]:
     """Every figure, by the name of its file."""
-    found = {"memory_thresholds": headline(study)}
+    found = {"memory_thresholds": headline(study, law, predictions)}
     if "linear" in study.diagrams:
         identity = study.paths.get("linear, identity")
         found["linear"] = linear_diagram(study.diagrams["linear"], identity)
-    found["slopes"] = slope_figure(study.slopes)
-    if study.controls.cold:
-        found["controls"] = control_figure(study.controls)
+    found["slopes"] = slope_figure(networks)
+    if controls.cold:
+        found["controls"] = control_figure(controls)
     return found
 
 
-def headline(study: Any) -> Any:
+def headline(study: Study, law: Law, predictions: dict[str, Any]) -> Any:
     """The phase diagram in (T, λ), with the memory axis and the gradient axis against λ at one T."""
     import matplotlib.pyplot as plt
 
@@ -56,7 +63,7 @@ def headline(study: Any) -> Any:
         figure = plt.figure(figsize=(7.6, 4.6))
         grid = figure.add_gridspec(2, 2, width_ratios=(1.25, 1))
         ax = figure.add_subplot(grid[:, 0])
-        phase_diagram(ax, main, study.law, study.predictions)
+        phase_diagram(ax, main, law, predictions)
         top = figure.add_subplot(grid[0, 1])
         bottom = figure.add_subplot(grid[1, 1], sharex=top)
         _draw_axis(top, study.shown, "bits", colour, least=-1)
@@ -68,15 +75,13 @@ def headline(study: Any) -> Any:
         bottom.axhline(1, color="0.6", lw=0.7, zorder=0)
         bottom.set(ylabel="gradient: ‖∂h$_T$/∂h$_0$‖", xlabel="λ", ylim=(FLOOR / 4, 300))
         bottom.text(float(cold.l2[0]), FLOOR * 3, "0 (below 10⁻⁹)", fontsize=7, color="0.3")
-        ends = (
+        for found, own in (
             (main.lam_cold[T, gain], colour),
             (main.lam_c[T], COLORS.green),
             (main.lam_s[T], DESTROYED),
-        )
-        for panel in (top, bottom):
-            for found, own in ends:
-                if 0 < found.value < np.inf:
-                    panel.axvline(found.value, color=own, lw=0.9, ls=":", zorder=0)
+        ):
+            for panel in (top, bottom) if 0 < found.value < np.inf else ():
+                panel.axvline(found.value, color=own, lw=0.9, ls=":", zorder=0)
         top.legend(fontsize=7, loc="center left")
         for panel, letter in ((ax, "a"), (top, "b"), (bottom, "c")):
             panel.set_title(letter, loc="left", fontweight="bold")
@@ -92,18 +97,16 @@ def phase_diagram(ax: Any, main: Any, law: Law, predictions: dict[str, Any]) -> 
         ax.fill_between(fine, *ends, color=colour, alpha=0.15, lw=0)
     _points(ax, main.lam_s, DESTROYED, "s", "λ$_s$: destroyed above")
     _points(ax, main.lam_c, COLORS.green, "D", "λ$_c$: not worth its cost above")
-    asked = {(p["T"], p["gain"]): p["predicted"] for p in predictions["cold"]}
-    for gain, found in _by_gain(main.lam_cold).items():
-        colour = gain_colour(gain)
-        _points(ax, found, colour, "o", f"λ$_{{cold}}$, g = {gain:g}")
+    options = {"mfc": "none", "ms": 8, "mew": 1}
+    for gain, colour in _gains(main.lam_cold):
+        _cold_points(ax, main.lam_cold, gain)
         if gain < 1:
             ax.plot(fine, law(fine, gain), color=colour, lw=1)
-        ahead = [t for t in found if (t, gain) in asked]
-        values = [asked[t, gain] for t in ahead]
-        ax.plot(ahead, values, "D", mfc="none", mec=colour, ms=8, mew=1)
-    if asked:
-        label = "predicted before it was run"
-        ax.plot([], [], "D", mfc="none", mec="0.3", ms=8, mew=1, label=label)
+        for p in predictions["cold"]:
+            if p["gain"] == gain and (p["T"], gain) in main.lam_cold:
+                ax.plot(p["T"], p["predicted"], "D", mec=colour, **options)
+    if predictions["cold"]:
+        ax.plot([], [], "D", mec="0.3", label="predicted before it was run", **options)
     _log_axes(ax, sorted({T for T, _ in main.lam_cold}))
     least = min([1e-3, *(f.low for f in main.lam_cold.values() if f.low > 0)]) / 3
     ax.set(ylim=(least, 60), xlim=(fine[0], fine[-1]))
@@ -112,14 +115,15 @@ def phase_diagram(ax: Any, main: Any, law: Law, predictions: dict[str, Any]) -> 
     ax.legend(fontsize=7, loc="lower left")
 
 
-def _by_gain(lam_cold: dict[tuple[int, float], Threshold]) -> dict[float, dict[int, Threshold]]:
-    """λ_cold by gain and T, both ascending."""
-    found: dict[float, dict[int, Threshold]] = {
-        gain: {} for gain in sorted({g for _, g in lam_cold})
-    }
-    for T, gain in sorted(lam_cold):
-        found[gain][T] = lam_cold[T, gain]
-    return found
+def _gains(lam_cold: dict[tuple[int, float], Threshold]) -> list[tuple[float, Any]]:
+    """The gains, ascending, and their colours."""
+    return [(gain, gain_colour(gain)) for gain in sorted({gain for _, gain in lam_cold})]
+
+
+def _cold_points(ax: Any, lam_cold: dict[tuple[int, float], Threshold], gain: float) -> None:
+    """λ_cold of one gain against T."""
+    found = {T: one for (T, g), one in lam_cold.items() if g == gain}
+    _points(ax, found, gain_colour(gain), "o", f"λ$_{{cold}}$, g = {gain:g}")
 
 
 def _log_axes(ax: Any, steps: list[int]) -> None:
@@ -207,8 +211,8 @@ def linear_diagram(diagram: Any, real: Any | None) -> Any:
         if real is not None:
             _points(ax, real.lam_s, DESTROYED, "x", "λ$_s$, identity start")
             _points(ax, real.lam_c, COLORS.green, "+", "λ$_c$, identity start")
-        for gain, found in _by_gain(diagram.lam_cold).items():
-            _points(ax, found, gain_colour(gain), "o", f"λ$_{{cold}}$, g = {gain:g}")
+        for gain, _ in _gains(diagram.lam_cold):
+            _cold_points(ax, diagram.lam_cold, gain)
         ax.plot([], [], color="0.3", label="theory, one real eigenvalue")
         ax.plot([], [], color="0.3", ls="--", label="theory, a complex pair")
         _log_axes(ax, steps)

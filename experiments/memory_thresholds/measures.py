@@ -33,15 +33,9 @@ class Memory(NamedTuple):
 def memory(net: rr.Network, params: Any, batch: rr.Batch) -> Memory:
     """Both axes of memory, from all patterns of delayed recall."""
     silence, start = _after_the_bits(net, params, batch)
-    products = rr.diagnostics.jacobian_products(
-        net,
-        params,
-        silence,
-        state=start,
-        num_singular=1,
-        every=silence.shape[1],
-        small_ones=False,
-    )
+    options: Any = {"state": start, "num_singular": 1, "small_ones": False}
+    every = silence.shape[1]  # one product of all steps
+    products = rr.diagnostics.jacobian_products(net, params, silence, every=every, **options)
     spectra = rr.diagnostics.spectra(params).values()
     last = net.apply(params, batch.xs).final_state[f"layer_{len(net.layers) - 1}"].h
     return Memory(
@@ -106,17 +100,14 @@ def exponent_along(jacobians: Array) -> Array:
     They are gone through twice: the first time aligns the frame, the second one counts.
     """
     num_rows, num_steps, size, _ = jacobians.shape
-    return (
-        rr.diagnostics.lyapunov(
-            lambda _, tangent, J: jnp.einsum("bij,bj->bi", J, tangent),
-            None,
-            jnp.concatenate([jacobians, jacobians], axis=1),
-            state=jnp.zeros((num_rows, size), jacobians.dtype),
-            discard=num_steps,
-        )
-        .exponents[:, 0]
-        .mean()
+    found = rr.diagnostics.lyapunov(
+        lambda _, tangent, J: jnp.einsum("bij,bj->bi", J, tangent),
+        None,
+        jnp.concatenate([jacobians, jacobians], axis=1),
+        state=jnp.zeros((num_rows, size), jacobians.dtype),
+        discard=num_steps,
     )
+    return found.exponents[:, 0].mean()
 
 
 def _after_the_bits(net: rr.Network, params: Any, batch: rr.Batch) -> tuple[Array, Any]:

@@ -1,4 +1,4 @@
-"""What the study prints: lines and tables of thresholds, the law, latches, controls."""
+"""What the study prints: tables of thresholds, the law, latches, controls."""
 
 from __future__ import annotations
 
@@ -6,92 +6,72 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments import _memory_theory as theory
-from experiments._report import text_table
+from experiments._harness import text_table
 from experiments._thresholds import interval
+from experiments.memory_thresholds import slopes, theory
 from experiments.memory_thresholds.controls import BASE, GAIN, Controls, Returned, law_fall
-from experiments.memory_thresholds.diagram import at_last
+from experiments.memory_thresholds.diagram import Study, at_last
 from experiments.memory_thresholds.law import Law
 
 
-def line(diagram: Any, num_steps: int) -> str:
-    """The thresholds of one T in one line."""
-    parts = [
-        f"λ_cold(g = {gain:g}) {interval(found)}"
-        for (T, gain), found in sorted(diagram.lam_cold.items())
-        if num_steps == T
-    ]
-    parts.append(f"λ_c {interval(diagram.lam_c[num_steps])}")
-    parts.append(f"λ_s {interval(diagram.lam_s[num_steps])}")
-    return ", ".join(parts)
+def text(study: Study, networks: dict[str, Any], controls: Controls) -> str:
+    """Everything but the claims."""
+    parts = [threshold_table(study.every)]
+    for name, rows in networks.items():
+        parts += [slopes.table(name, rows), *map(_told_latch, latches(study.diagrams[name]))]
+    return "\n".join([*parts, control_table(controls)])
 
 
-def law_lines(law: Law) -> str:
-    """The fitted law in words."""
+def law_lines(law: Law, predictions: dict[str, Any]) -> str:
+    """The fitted law, and the predictions before anything of them is run."""
     a, b, d = law.free
     known = np.isfinite(d)
     free = f"{np.exp(a):.3f} T^{b:.2f} g^({d:.3f} (T−2))" if known else "too few thresholds"
-    return (
-        f"law: λ_cold = c T g^(T−2), c = {law.constant:.3f} [{law.low:.3f}, {law.high:.3f}] from {law.num} thresholds, "
-        f"scatter of ln λ {law.residual:.2f}\nfitted freely: {free}"
-    )
-
-
-def prediction_lines(predictions: dict[str, Any]) -> str:
-    """The predictions, before anything of them is run."""
-    told = [
+    ahead = [
         f"λ_cold(T = {p['T']}, g = {p['gain']:g}) {p['predicted']:.3g}" for p in predictions["cold"]
     ]
-    told += [
+    ahead += [
         f"{p['threshold'].replace('lam', 'λ')}(T = {p['T']}) {p['predicted']:.3g}"
         for p in predictions["warm"]
     ]
-    return "predicted, not yet run: " + (", ".join(told) or "nothing")
+    return (
+        f"law: λ_cold = c T g^(T−2), c = {law.constant:.3f} [{law.low:.3f}, {law.high:.3f}] from {law.num} thresholds, "
+        f"scatter of ln λ {law.residual:.2f}\nfitted freely: {free}\n"
+        f"predicted, not yet run: {', '.join(ahead) or 'nothing'}"
+    )
 
 
 def threshold_table(diagrams: dict[str, Any]) -> str:
     """Every threshold beside the linear network's theory."""
-    columns = "linear theory: pair, real"
-    header = ("", "T", "λ_c", columns, "λ_s", columns, "‖W‖²/ρ²", "any alive")
-
-    def forms(formula, T):
-        return f"{formula(T, pair=True):.2f}, {formula(T):.2f}"
-
-    rows = [
-        (
-            name,
-            str(T),
-            interval(diagram.lam_c[T]),
-            forms(theory.network_switch, T),
-            interval(diagram.lam_s[T]),
-            forms(theory.network_spinodal, T),
-            f"{float(at_last(up.cost, up.alive).median()):.2f}",
-            f"{last_alive(diagram, T):.3g}",
-        )
-        for name, diagram in diagrams.items()
-        for T, up in ((T, diagram.warm[T].sel(way="up")) for T in sorted(diagram.warm))
-    ]
+    forms = "linear theory: pair, real"
+    rows = []
+    for name, diagram in diagrams.items():
+        for T in sorted(diagram.warm):
+            up = diagram.warm[T].sel(way="up")
+            switch, spinodal = (
+                f"{form(T, pair=True):.2f}, {form(T):.2f}"
+                for form in (theory.network_switch, theory.network_spinodal)
+            )
+            lam_c, lam_s = interval(diagram.lam_c[T]), interval(diagram.lam_s[T])
+            cost = float(at_last(up.cost, up.alive).median())
+            runs = [up, *([diagram.cold[T]] if T in diagram.cold else [])]
+            last = max(float((run.l2 * run.alive).max()) for run in runs)
+            rows.append(
+                (name, str(T), lam_c, switch, lam_s, spinodal, f"{cost:.2f}", f"{last:.3g}")
+            )
     notes = (
         "λ_c and λ_s are those of the solution that the path is in; ‖W_hh‖²/ρ² at its last λ alive (median): 1 for "
         "one real eigenvalue, 2 for a pair.\nany alive: the largest λ at which a network held its bits, cold or up"
     )
+    header = ("", "T", "λ_c", forms, "λ_s", forms, "‖W‖²/ρ²", "any alive")
     return text_table(header, rows) + "\n" + notes
-
-
-def last_alive(diagram: Any, num_steps: int) -> float:
-    """The largest λ at which any network held its bits."""
-    runs = [diagram.warm[num_steps].sel(way="up")]
-    runs += [diagram.cold[num_steps]] if num_steps in diagram.cold else []
-    return max(float((run.l2 * run.alive).max()) for run in runs)
 
 
 def as_entries(diagram: Any) -> dict[str, Any]:
     """Thresholds for summary.json."""
+    cold = diagram.lam_cold.items()
     return {
-        "cold": [
-            {"T": T, "gain": gain, **found._asdict()}
-            for (T, gain), found in diagram.lam_cold.items()
-        ],
+        "cold": [{"T": T, "gain": gain, **found._asdict()} for (T, gain), found in cold],
         "switch": [{"T": T, **found._asdict()} for T, found in diagram.lam_c.items()],
         "spinodal": [{"T": T, **found._asdict()} for T, found in diagram.lam_s.items()],
     }
@@ -128,18 +108,14 @@ def latches(diagram: Any, *, below: float = 0.05, lam: float = 1e-3) -> list[Lat
     return found
 
 
-def latch_lines(diagram: Any) -> str:
-    """The latches in words."""
-    lines = []
-    for one in latches(diagram):
-        text = (
-            f"T = {one.num_steps}: {one.latches} of {one.alive} networks that hold their bits at λ ≤ {one.lam:g} do so "
-            "with ‖∂h_T/∂h_0‖ < 0.05"
-        )
-        if one.gradient is not None:
-            text += f"; the same seeds at their largest λ alive: {one.gradient:.2g} (median)"
-        lines.append(text)
-    return "\n".join(lines)
+def _told_latch(one: Latches) -> str:
+    told = (
+        f"T = {one.num_steps}: {one.latches} of {one.alive} networks that hold their bits at λ ≤ {one.lam:g} do so "
+        "with ‖∂h_T/∂h_0‖ < 0.05"
+    )
+    if one.gradient is None:
+        return told
+    return told + f"; the same seeds at their largest λ alive: {one.gradient:.2g} (median)"
 
 
 def control_table(found: Controls) -> str:
@@ -148,36 +124,23 @@ def control_table(found: Controls) -> str:
         return "controls: none asked for"
     steps = list(next(iter(found.cold.values())))
     fall = f"T = {steps[-1]} over T = {steps[0]}"
-    header = (
-        f"cold start, g = {GAIN}",
-        *(f"λ_cold, T = {T}" for T in steps),
-        fall,
-        "largest loss alive",
-    )
+    falls = {name: interval(one) for name, one in found.fall.items()}
+    names = (f"λ_cold, T = {T}" for T in steps)
+    header = (f"cold start, g = {GAIN}", *names, fall, "largest loss alive")
     rows = [
-        (
-            name,
-            *(interval(by[T]) for T in steps),
-            interval(found.fall[name]) if name in found.fall else "–",
-            f"{found.edge[name]:.2f}",
-        )
+        (name, *(interval(by[T]) for T in steps), falls.get(name, "–"), f"{found.edge[name]:.2f}")
         for name, by in found.cold.items()
     ]
-    by_depth = {1: BASE, 2: "depth 2", 4: "depth 4"}
-    falls = [
-        f"depth {depth} {interval(found.fall[name])}"
-        for depth, name in by_depth.items()
-        if name in found.fall
-    ]
-    law = f"; the law at depth 1: {law_fall(steps[0], steps[-1]):.2g}"
-    lines = [f"λ_cold at {fall}: {', '.join(falls)}{law}"] if falls else []
-    for part, told in (
-        (found.history, _told_history),
-        (found.scaled, _told_scaled),
-        (found.duration, _told_duration),
-    ):
-        lines += [f"T = {T}: {told(one)}" for T, one in part.items()]
-    return "\n".join([text_table(header, rows), "", *lines])
+    lines = [text_table(header, rows), ""]
+    depths = {1: BASE, 2: "depth 2", 4: "depth 4"}
+    told = [f"depth {depth} {falls[name]}" for depth, name in depths.items() if name in falls]
+    if told:
+        law = f"the law at depth 1: {law_fall(steps[0], steps[-1]):.2g}"
+        lines.append(f"λ_cold at {fall}: {', '.join(told)}; {law}")
+    lines += [f"T = {T}: {_told_history(one)}" for T, one in found.history.items()]
+    lines += [f"T = {T}: {_told_scaled(one)}" for T, one in found.scaled.items()]
+    lines += [f"T = {T}: {_told_duration(one)}" for T, one in found.duration.items()]
+    return "\n".join(lines)
 
 
 def _told_history(one: Any) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -36,20 +36,15 @@ def cold_starts(
     seeds: int,
 ) -> rr.SweepResult:
     """Networks trained from their start at each λ; the dimensions are `l2`, `gain` and `seed`."""
-    grid = {"l2": [float(lam) for lam in lams], "gain": [float(gain) for gain in gains]}
-    asked = {"lams": grid["l2"], "gains": grid["gain"], "seeds": seeds}
+    lams, gains = list(map(float, lams)), list(map(float, gains))
+    asked = {"lams": lams, "gains": gains, "seeds": seeds}
     path = _place(folder, "cold", variant, num_steps, asked)
     if path.exists():
         return rr.load_result(path)
+    batch = recall_batch(num_steps, num_bits=variant.num_bits)
+    options: Any = {"plan": "chunks", "chunk": CHUNK, "progress": False, "key": jax.random.key(0)}
     result = rr.sweep(
-        make_train(variant),
-        grid,
-        recall_batch(num_steps, num_bits=variant.num_bits),
-        seeds=seeds,
-        key=jax.random.key(0),
-        plan="chunks",
-        chunk=CHUNK,
-        progress=False,
+        make_train(variant), {"l2": lams, "gain": gains}, batch, seeds=seeds, **options
     )
     result.save(path)
     return result

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from experiments._report import text_table
+from experiments._harness import text_table
 from experiments.memory_thresholds.measures import PREDICTORS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Score(NamedTuple):
 
 
 def score(measured: Any, predicted: Any) -> Score:
-    """R², bias and correlation of a prediction; NaN of fewer than two.
+    """R², bias and correlation of a prediction, to what float32 knows of it; NaN of fewer than two.
 
     >>> score(np.array([0.0, 1.0, 2.0]), np.array([0.1, 1.1, 2.1]))
     Score(r2=0.985, bias=0.1, correlation=1.0)
@@ -43,7 +43,7 @@ def score(measured: Any, predicted: Any) -> Score:
         np.mean(error),
         np.corrcoef(measured, predicted)[0, 1],
     )
-    return Score(*(round(float(value), 12) for value in found))
+    return Score(*(round(float(value), 6) for value in found))
 
 
 def living_networks(diagram: Any) -> pd.DataFrame:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import rnnreg as rr
@@ -50,10 +49,17 @@ class Variant(NamedTuple):
     learning_rate: float = 3e-3
 
 
+def variant_of(config: Any, **changes: Any) -> Variant:
+    """The variant that the options ask for, changed."""
+    names = ("hidden_size", "num_bits", "num_updates", "learning_rate")
+    return Variant(**{name: getattr(config, name) for name in names} | changes)
+
+
 def recall_batch(num_steps: int, *, num_bits: int = 1) -> rr.Batch:
     """All 2^K patterns; xs `[2^K, T + 1, K]`, zero after step 0, ys `[2^K, K]`."""
-    task = rr.tasks.delayed_recall(num_steps, num_bits=num_bits)
-    return jax.tree.map(np.asarray, task.sample(jax.random.key(0), 2**num_bits))
+    return rr.tasks.delayed_recall(num_steps, num_bits=num_bits).sample(
+        jax.random.key(0), 2**num_bits
+    )
 
 
 def near_identity() -> rr.penalties.Penalty:
@@ -110,13 +116,13 @@ def _optimizer(variant: Variant, lam: Any) -> optax.GradientTransformation:
     """The optimiser of a variant, which leaves biases at zero."""
     rate = variant.learning_rate
     made = {
-        "adam": lambda: optax.adam(rate),
-        "sgd": lambda: optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(rate)),
+        "adam": optax.adam(rate),
+        "sgd": optax.chain(optax.clip_by_global_norm(0.5), optax.sgd(rate)),
         # λ‖W‖² moves w by −2ηλw under plain descent: the decoupled form of the same λ
-        "adamw": lambda: optax.adamw(rate, weight_decay=2 * lam),
-    }[variant.optimizer]()
-    return optax.chain(made, optax.masked(optax.set_to_zero(), _biases))
+        "adamw": optax.adamw(rate, weight_decay=2 * lam),
+    }[variant.optimizer]
 
+    def biases(params):
+        return rr.with_leaves(params, {path: "/b_" in path for path in rr.leaf_paths(params)})
 
-def _biases(params: Any) -> Any:
-    return rr.with_leaves(params, {path: "/b_" in path for path in rr.leaf_paths(params)})
+    return optax.chain(made, optax.masked(optax.set_to_zero(), biases))

@@ -11,8 +11,16 @@ from rnnreg.cells._base import (
     weight_paths,
 )
 from rnnreg.cells._chrono import chrono
+from rnnreg.cells._contracts import (
+    DrawFunction,
+    GateFunction,
+    InitFunction,
+    InitialStateFunction,
+    StepFunction,
+    WeightsFunction,
+)
 from rnnreg.cells._elman import elman, irnn
-from rnnreg.cells._gate import Facts, Gate, GateFunction, Step, StepFunction, as_gate, as_step
+from rnnreg.cells._gate import Facts, Gate, Step, as_gate, as_step
 from rnnreg.cells._gru import gru
 from rnnreg.cells._initializers import (
     Initializer,
@@ -29,16 +37,20 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "Cell",
+    "DrawFunction",
     "Facts",
     "Gate",
     "GateFunction",
     "HiddenState",
+    "InitFunction",
+    "InitialStateFunction",
     "Initializer",
     "LSTMState",
     "Made",
     "Step",
     "StepFunction",
     "Weights",
+    "WeightsFunction",
     "as_activation",
     "as_gate",
     "as_step",

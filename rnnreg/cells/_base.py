@@ -11,9 +11,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_count
 from rnnreg._tree import is_learned_start, leaf_name, leaf_paths
-from rnnreg.cells._gate import Facts, Gate, GateFunction, Params, Step, StepFunction
+from rnnreg.cells._contracts import (
+    GateFunction,
+    InitFunction,
+    InitialStateFunction,
+    Params,
+    StepFunction,
+    WeightsFunction,
+)
+from rnnreg.cells._gate import Facts, Gate, Step
 
 
 class HiddenState(NamedTuple):
@@ -66,9 +74,9 @@ class Cell(NamedTuple):
     Attributes:
       name: short name, for messages and records; nothing is decided by it.
       hidden_size: H.
-      init: `init(key, input_size, dtype) -> params`.
-      initial_state: `initial_state(batch_size, dtype) -> state`, zeros; field `h` is the output.
-      weights: `weights(params) -> Weights`, or the plain triple (W_xh, W_hh, b_h); formed once a sequence.
+      init: `init(key, input_size, dtype) -> params`; see `InitFunction`.
+      initial_state: `initial_state(batch_size, dtype) -> state`, zeros; see `InitialStateFunction`.
+      weights: `weights(params) -> Weights`, formed once per sequence; see `WeightsFunction`.
       gate: a `Gate`, or a row-wise function `gate(params, state, x_proj [B, G·H], h_proj [B, G·H]) -> state`.
       step: a `Step`, or a function `step(params, state, x [B, D]) -> state`, for cells without `gate`.
       decayed: names of the leaves that are weights, which penalties shrink; wildcards are allowed. None: the matrices.
@@ -77,9 +85,9 @@ class Cell(NamedTuple):
 
     name: str
     hidden_size: int
-    init: Callable[..., Params]
-    initial_state: Callable[..., Any]
-    weights: Callable[[Params], Any] | None = None
+    init: InitFunction
+    initial_state: InitialStateFunction
+    weights: WeightsFunction | None = None
     gate: Gate | GateFunction | None = None
     step: Step | StepFunction | None = None
     decayed: tuple[str, ...] | None = None
@@ -190,20 +198,17 @@ def zero_hidden(hidden_size: int) -> Callable[..., HiddenState]:
 
 
 def check_hidden_size(hidden_size: int) -> None:
-    """Raises where the hidden size is not a positive whole number (it sets shapes, so it is static)."""
-    if not is_count(hidden_size):
-        raise ValueError(
-            f"hidden_size must be a positive int; got {hidden_size!r}. It sets shapes: sweep it as a "
-            'static axis, static={"hidden_size": [16, 32]}.'
-        )
+    """Raises if the hidden size is not a positive whole number (it sets shapes, so it is static)."""
+    hint = 'It sets shapes: sweep it as a static axis, static={"hidden_size": [16, 32]}.'
+    check_count(hidden_size, "hidden_size", hint=hint)
 
 
 def from_step(
     step: Step | StepFunction,
     *,
-    init: Callable[..., Params],
+    init: InitFunction,
     hidden_size: int,
-    initial_state: Callable[..., Any] | None = None,
+    initial_state: InitialStateFunction | None = None,
     name: str = "custom",
     decayed: tuple[str, ...] | None = None,
 ) -> Cell:

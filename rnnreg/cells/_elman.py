@@ -18,16 +18,17 @@ from rnnreg.cells._base import (
     plain_weights,
     zero_hidden,
 )
+from rnnreg.cells._contracts import DrawFunction
 from rnnreg.cells._gate import Facts, Gate
-from rnnreg.cells._initializers import Draw, gate_blocks, identity, normal, resolve
+from rnnreg.cells._initializers import gate_blocks, identity, normal, resolve
 
 
 def elman(
     hidden_size: int,
     *,
     activation: Activation | str | Callable[[Array], Array] = jnp.tanh,
-    recurrent_init: str | Draw = "orthogonal",
-    input_init: str | Draw = "glorot_uniform",
+    recurrent_init: str | DrawFunction = "orthogonal",
+    input_init: str | DrawFunction = "glorot_uniform",
 ) -> Cell:
     """h_t = φ(h_{t−1} W_hh + x_t W_xh + b_h), the simple recurrent network.
 

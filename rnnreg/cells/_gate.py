@@ -3,47 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from jax import Array
 
-Params = dict[str, Any]
+from rnnreg.cells._contracts import GateFunction, Params, StepFunction
+
 Values = dict[str, Array]
-
-
-class GateFunction(Protocol):
-    """A plain gate: one step on rows, from the two projections that the library computes."""
-
-    def __call__(self, params: Params, state: Any, x_proj: Array, h_proj: Array, /) -> Any:
-        """The state after the step.
-
-        Args:
-          params: the cell's own parameters.
-          state: before the step, fields `[B, …]`.
-          x_proj: `[B, G·H]`, x W_xh + b_h.
-          h_proj: `[B, G·H]`, h W_hh + b_hh.
-
-        Returns:
-          The new state, of the same type.
-        """
-        ...
-
-
-class StepFunction(Protocol):
-    """A whole step on rows, its own matrix products included."""
-
-    def __call__(self, params: Params, state: Any, x: Array, /) -> Any:
-        """The state after the step.
-
-        Args:
-          params: the cell's parameters.
-          state: before the step, fields `[B, …]`.
-          x: `[B, D]` inputs.
-
-        Returns:
-          The new state, of the same type.
-        """
-        ...
 
 
 class Facts(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_choice
 from rnnreg.cells._activation import Activation, as_activation
 from rnnreg.cells._base import (
     Cell,
@@ -18,8 +19,9 @@ from rnnreg.cells._base import (
     plain_weights,
     zero_hidden,
 )
+from rnnreg.cells._contracts import DrawFunction
 from rnnreg.cells._gate import Facts, Gate, Step
-from rnnreg.cells._initializers import Draw, gate_blocks, resolve
+from rnnreg.cells._initializers import gate_blocks, resolve
 
 
 def gru(
@@ -29,8 +31,8 @@ def gru(
     recurrent_bias: bool = True,
     activation: Activation | str | Callable[[Array], Array] = jnp.tanh,
     gate_activation: Activation | str | Callable[[Array], Array] = jax.nn.sigmoid,
-    recurrent_init: str | Draw = "orthogonal",
-    input_init: str | Draw = "glorot_uniform",
+    recurrent_init: str | DrawFunction = "orthogonal",
+    input_init: str | DrawFunction = "glorot_uniform",
 ) -> Cell:
     """h_t = (1 − z)⊙n + z⊙h_{t−1}, with reset gate r, update gate z and candidate n.
 
@@ -69,8 +71,7 @@ def gru(
     check_hidden_size(hidden_size)
     phi, sigma = as_activation(activation), as_activation(gate_activation)
     draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
-    if reset not in ("after", "before"):
-        raise ValueError(f"reset must be 'after' or 'before' the recurrent product; got {reset!r}.")
+    check_choice(reset, "reset", ("after", "before"))
 
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-Draw = Callable[[Array, tuple[int, int], Any], Array]
+from rnnreg.cells._contracts import DrawFunction
 
 
 class Initializer(NamedTuple):
@@ -29,7 +29,7 @@ class Initializer(NamedTuple):
 
     name: str
     arguments: tuple[tuple[str, Any], ...]
-    draw: Draw
+    draw: DrawFunction
 
     def __call__(self, key: Array, shape: tuple[int, int], dtype: Any) -> Array:
         return self.draw(key, shape, dtype)
@@ -168,7 +168,7 @@ BY_NAME: dict[str, Callable[..., Initializer]] = {
 }
 
 
-def resolve(init: str | Draw) -> Draw:
+def resolve(init: str | DrawFunction) -> DrawFunction:
     """An initialiser from its name (gain 1) or from itself."""
     if callable(init):
         return init
@@ -181,7 +181,7 @@ def resolve(init: str | Draw) -> Draw:
 
 
 def gate_blocks(
-    init: str | Draw, key: Array, rows: int, columns: int, num_gates: int, dtype: Any
+    init: str | DrawFunction, key: Array, rows: int, columns: int, num_gates: int, dtype: Any
 ) -> Array:
     """One independent block `[rows, columns]` a gate, joined on the last axis."""
     make = resolve(init)

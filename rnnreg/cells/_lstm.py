@@ -11,8 +11,9 @@ from jax import Array
 
 from rnnreg.cells._activation import Activation, as_activation
 from rnnreg.cells._base import Cell, check_hidden_size, made_by, plain_weights
+from rnnreg.cells._contracts import DrawFunction
 from rnnreg.cells._gate import Facts, Gate
-from rnnreg.cells._initializers import Draw, gate_blocks, resolve
+from rnnreg.cells._initializers import gate_blocks, resolve
 
 
 class LSTMState(NamedTuple):
@@ -33,8 +34,8 @@ def lstm(
     forget_bias: Any = 1.0,
     activation: Activation | str | Callable[[Array], Array] = jnp.tanh,
     gate_activation: Activation | str | Callable[[Array], Array] = jax.nn.sigmoid,
-    recurrent_init: str | Draw = "orthogonal",
-    input_init: str | Draw = "glorot_uniform",
+    recurrent_init: str | DrawFunction = "orthogonal",
+    input_init: str | DrawFunction = "glorot_uniform",
 ) -> Cell:
     """c_t = f⊙c_{t−1} + i⊙g, h_t = o⊙φ(c_t), with input, forget and output gates i, f, o.
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnnreg._checks import check_choice, check_count
 from rnnreg.data import Batch, Split, standardize, windows
 
 TRAIN_YEARS = (1700, 1920)
@@ -121,14 +122,10 @@ def sunspots(
 
     Source: Weigend, Huberman and Rumelhart (1990), Int. J. Neural Systems 1, 193–209 (the split).
     """
-    if transform not in _TRANSFORMS:
-        raise ValueError(f"transform must be one of {sorted(_TRANSFORMS)}; got {transform!r}.")
-    longest = TRAIN_YEARS[1] - TRAIN_YEARS[0]
-    if not 1 <= window <= longest:
-        raise ValueError(
-            f"window must lie between 1 and {longest} years, so that a training row remains before "
-            f"{TRAIN_YEARS[1] + 1}; got {window}."
-        )
+    check_choice(transform, "transform", _TRANSFORMS)
+    first, last = TRAIN_YEARS
+    hint = f"A training row has to remain before {last + 1}."
+    check_count(window, "window", most=last - first, hint=hint)
     years, values = sunspot_series()
     series = _TRANSFORMS[transform](values)
     rows, target_times = windows(series, window, times=years, targets=targets)

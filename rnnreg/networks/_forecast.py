@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_count
 from rnnreg.networks._records import Network, Params
 
 
@@ -55,10 +56,8 @@ def forecast(
         raise ValueError(
             "a window is read afresh before each step: give window or state, not both."
         )
-    if window is not None and not 1 <= window <= xs.shape[1]:
-        raise ValueError(
-            f"window must lie between 1 and the {xs.shape[1]} given steps; got {window}."
-        )
+    if window is not None:
+        check_count(window, "window", most=xs.shape[1], hint="xs has no more steps.")
 
     def last(outputs):
         return outputs if net.readout == "last" else outputs[:, -1]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_choice, check_count, check_share
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, describe_cell, glorot_uniform
 from rnnreg.cells import weight_paths as weights_of_cell
@@ -45,8 +44,7 @@ def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
     >>> list(net.init(jax.random.key(0), input_size=3)["layer_0"])
     ['forward', 'backward']
     """
-    if not is_count(repeat):
-        raise ValueError(f"repeat must be a positive int; got {repeat!r}.")
+    check_count(repeat, "repeat")
     return Layer(cell, repeat, bidirectional)
 
 
@@ -66,6 +64,7 @@ def network(
     remat: str | int = "full",
     truncate: int | None = None,
     precision: str | None = None,
+    projection: str = "auto",
 ) -> Network:
     """y_t = h_t W_hy + b_y over a stack of recurrent layers.
 
@@ -94,6 +93,7 @@ def network(
         through time); the state is carried on.
       precision: of every matrix product: None (JAX's default), "default", "high", "highest" or "bfloat16"
         (operands rounded to bfloat16; sums, states and parameters stay in float32).
+      projection: "auto", or where the fused recurrence projects its inputs: "inside" its loop or "before" it.
 
     Every rate may be traced, so that it can be an axis of a sweep; a traced rate outside [0, 1) makes the run diverge.
 
@@ -110,19 +110,15 @@ def network(
     (3, 5, 1)
     """
     layers = tuple(Layer(c) if isinstance(c, Cell) else c for c in cells)
-    _check_layers(layers, cells, backend, precision)
+    recurrence = Recurrence(backend, remat, truncate, precision, projection)
+    _check_layers(layers, cells, recurrence)
     check_segments(remat, truncate)
     check_precision(precision)
-    if readout not in ("all", "last"):
-        raise ValueError(f"readout must be 'all' or 'last'; got {readout!r}.")
-    if initial_state not in ("zero", "learned"):
-        raise ValueError(
-            f"initial_state must be 'zero' or 'learned'; got {initial_state!r}. A given state is passed "
-            "to apply(..., state=...)."
-        )
+    check_choice(readout, "readout", ("all", "last"))
+    hint = "A given state is passed to apply(..., state=...)."
+    check_choice(initial_state, "initial_state", ("zero", "learned"), hint=hint)
     rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
     _check_rates(rates)
-    recurrence = Recurrence(backend, remat, truncate, precision)
     stack = Stack(layers, output_size, embedding, readout, rates, recurrence)
 
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
@@ -137,11 +133,11 @@ def _check_layers(layers: Any, cells: Any, backend: Any, precision: str | None) 
             f"cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got {cells!r}."
         )
     for entry in layers:
-        check_backend(entry.cell, backend)
-        if precision is not None and entry.cell.gate is None:
+        check_backend(entry.cell, recurrence.backend, recurrence.projection)
+        if recurrence.precision is not None and entry.cell.gate is None:
             raise ValueError(
-                f"precision={precision!r} sets the products that the library does; the cell {entry.cell.name!r} does "
-                "its own in its step. Leave precision=None, or use a cell with a gate."
+                f"precision={recurrence.precision!r} sets the products that the library does; the cell "
+                f"{entry.cell.name!r} does its own in its step. Leave precision=None, or use a cell with a gate."
             )
 
 
@@ -152,8 +148,7 @@ def _check_rates(rates: Dropout) -> None:
         ("output_dropout", rates.outputs),
         ("recurrent_dropout", rates.recurrent),
     ):
-        if isinstance(rate, Real) and not 0 <= float(rate) < 1:
-            raise ValueError(f"{name} must lie in [0, 1); got {rate}.")
+        check_share(rate, name, ends="[)")
 
 
 def init_stack(
@@ -227,7 +222,10 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
     choices = {}
     for index, entry in enumerate(net.layers):
         choices[f"layer_{index}"] = choose_backend(
-            entry.cell, input_size=input_size, backend=net.recurrence.backend
+            entry.cell,
+            input_size=input_size,
+            backend=net.recurrence.backend,
+            projection=net.recurrence.projection,
         )
         input_size = entry.width
     return choices

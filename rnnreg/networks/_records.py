@@ -41,12 +41,14 @@ class Recurrence(NamedTuple):
       remat: "full", "sqrt" or the number of steps a segment.
       truncate: steps after which the gradient is cut, or None.
       precision: of every matrix product of the network, or None for JAX's default.
+      projection: "auto", or where inputs are projected: "inside" the loop or "before" it.
     """
 
     backend: str | BackendChoice = "auto"
     remat: str | int = "full"
     truncate: int | None = None
     precision: str | None = None
+    projection: str = "auto"
 
 
 class Dropout(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_mask
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
 from rnnreg.networks._walk import Visit, by_layer, walk
@@ -169,8 +170,7 @@ def enter(
     if 0 in xs.shape[:2]:
         raise ValueError(f"xs needs at least one row and one step; got shape {xs.shape}.")
     if mask is not None:
-        if mask.shape != xs.shape[:2]:
-            raise ValueError(f"mask must be [B, T] = {xs.shape[:2]}; got {mask.shape}.")
+        check_mask(mask, xs.shape[:2])
         # NaN at padding (or a padding token without a row) times a zero gradient would be NaN
         true = mask.astype(bool)
         xs = jnp.where(true if tokens else true[..., None], xs, 0)

@@ -1,13 +1,24 @@
 """Penalties R(W): what is added to the data loss, each times its own λ. One file a family."""
 
-from rnnreg.penalties._base import NEEDS, Context, Penalty, covered
+from rnnreg.penalties._base import (
+    NEEDS,
+    Context,
+    CoversFunction,
+    InitFunction,
+    Penalty,
+    ValueFunction,
+    covered,
+)
 from rnnreg.penalties._conventions import convert_lambda
 from rnnreg.penalties._weights import elastic_net, elementwise, l1, l2
 
 __all__ = [
     "NEEDS",
     "Context",
+    "CoversFunction",
+    "InitFunction",
     "Penalty",
+    "ValueFunction",
     "convert_lambda",
     "covered",
     "elastic_net",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
@@ -39,24 +39,71 @@ class Context(NamedTuple):
     weight_paths: Collection[str] | None = None
 
 
+class InitFunction(Protocol):
+    """How the state of a penalty starts."""
+
+    def __call__(self, params: Params, /) -> Any:
+        """The state before the first update; it raises if a pattern matches no leaf.
+
+        Args:
+          params: the network's parameters, or their shapes.
+
+        Returns:
+          A tree of arrays, () for a penalty that remembers nothing.
+        """
+        ...
+
+
+class ValueFunction(Protocol):
+    """R, without its λ."""
+
+    def __call__(self, params: Params, context: Any, state: Any, /) -> tuple[Array, Any]:
+        """The penalty at some parameters.
+
+        Args:
+          params: the network's parameters.
+          context: a `Context`; None for a penalty on parameters alone, whose weights are then the matrices.
+          state: what the penalty remembers.
+
+        Returns:
+          R, a scalar of at least float32, and the state for the next update.
+        """
+        ...
+
+
+class CoversFunction(Protocol):
+    """Which leaves a penalty looks at."""
+
+    def __call__(self, params: Params, weight_paths: Collection[str] | None = None, /) -> list[str]:
+        """The paths of the leaves.
+
+        Args:
+          params: the network's parameters, or their shapes.
+          weight_paths: the paths of the weights, as the network's cells say; None: the matrices.
+
+        Returns:
+          Paths such as "layer_0/W_hh"; [] for a penalty on states.
+        """
+        ...
+
+
 class Penalty(NamedTuple):
     """R(W), which never sees its λ.
 
     Attributes:
-      init: `init(params) -> state`; raises if a pattern matches no leaf.
-      value: `value(params, context, state) -> (scalar, state)`, at least float32; without a context the matrices are
-        the weights.
+      init: `init(params) -> state`; see `InitFunction`.
+      value: `value(params, context, state) -> (scalar, state)`; see `ValueFunction`.
       needs: which of "states", "state_gradients" and "step" the context must hold; only what some
         penalty asks for is computed.
-      covers: `covers(params, weight_paths=None) -> [path, ...]`, the leaves that the penalty looks at.
+      covers: `covers(params, weight_paths=None) -> [path, ...]`; see `CoversFunction`.
       name: of the factory that made it, for descriptions; "custom" for a user's own.
       arguments: its arguments, pairs of name and value.
     """
 
-    init: Callable[[Params], Any]
-    value: Callable[[Params, Any, Any], tuple[Array, Any]]
+    init: InitFunction
+    value: ValueFunction
     needs: frozenset[str] = frozenset()
-    covers: Callable[..., list[str]] = lambda params, weight_paths=None: []
+    covers: CoversFunction = lambda params, weight_paths=None: []
     name: str = "custom"
     arguments: tuple[tuple[str, Any], ...] = ()
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_choice, check_share
 from rnnreg.penalties._base import Penalty, select
 
 
@@ -38,8 +39,7 @@ def elementwise(
     >>> float(quartic.value(params, None, quartic.init(params))[0])
     17.0
     """
-    if reduction not in ("sum", "mean"):
-        raise ValueError(f"reduction must be 'sum' or 'mean' over elements; got {reduction!r}.")
+    check_choice(reduction, "reduction", ("sum", "mean"))
 
     def chosen(params, weights=None):
         return select(params, paths, include_biases, weights)
@@ -131,8 +131,7 @@ def elastic_net(
     >>> float(penalty.value(params, None, penalty.init(params))[0])
     3.5
     """
-    if isinstance(l1_ratio, (int, float)) and not 0 <= l1_ratio <= 1:
-        raise ValueError(f"l1_ratio must lie in [0, 1]; got {l1_ratio}.")
+    check_share(l1_ratio, "l1_ratio")
 
     def function(leaf):
         return l1_ratio * _absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)

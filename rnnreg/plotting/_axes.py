@@ -10,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 METRICS = {"val_loss": "validation loss", "train_loss": "training loss"}  # in words, for a label
 
@@ -31,11 +32,16 @@ def log_y(ax: Axes) -> None:
     ['0.1', '1', '$\\mathdefault{10^{5}}$']
     >>> plt.close(figure)
     """
+    ax.set_yscale("log", nonpositive="mask")
+    plain_numbers(ax.yaxis)
+
+
+def plain_numbers(axis: Axis) -> None:
+    """The labels of `log_y`, of an axis that is logarithmic already."""
     from rnnreg.plotting._ticks import PlainLogFormatter
 
-    ax.set_yscale("log", nonpositive="mask")
-    ax.yaxis.set_major_formatter(PlainLogFormatter())
-    ax.yaxis.set_minor_formatter(PlainLogFormatter(minor=True))
+    axis.set_major_formatter(PlainLogFormatter())
+    axis.set_minor_formatter(PlainLogFormatter(minor=True))
 
 
 def whole_steps(ax: Axes) -> None:
@@ -56,6 +62,14 @@ def whole_steps(ax: Axes) -> None:
     from matplotlib.ticker import MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+
+
+def ink(ax: Axes) -> str:
+    """Black, or white on axes with a dark face."""
+    from matplotlib.colors import to_rgba
+
+    red, green, blue, alpha = to_rgba(ax.get_facecolor())
+    return "white" if alpha > 0 and red + green + blue < 1.5 else "black"
 
 
 def steps_back(ax: Axes, *, symbol: str = "ℓ") -> None:

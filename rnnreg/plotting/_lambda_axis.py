@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import legend_above, number, size_inches
+from rnnreg.plotting._axes import ink, legend_above, number, size_inches
 from rnnreg.plotting._style import nth_color
 
 if TYPE_CHECKING:
@@ -121,13 +121,12 @@ def with_gap(lams: np.ndarray, x: np.ndarray, *values: np.ndarray) -> tuple[np.n
     )
 
 
-def lambda_colors(lams: Sequence[float] | np.ndarray) -> tuple[list[Any], Any]:
-    """A colour for every λ, black for 0, and what a colour bar needs; None where λ > 0 are too few for one."""
+def _lambda_colors(lams: np.ndarray, *, zero: str) -> tuple[list[Any], Any]:
+    """A colour for every λ, one of its own for 0, and what a colour bar needs; None where λ > 0 are too few for one."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm
 
-    lams = np.asarray(lams, dtype=np.float64)
     if not np.isfinite(lams).all() or (lams < 0).any():
         raise ValueError(f"lams must be finite and ≥ 0; got {lams.tolist()}.")
     positive = np.unique(lams[lams > 0])
@@ -135,7 +134,7 @@ def lambda_colors(lams: Sequence[float] | np.ndarray) -> tuple[list[Any], Any]:
     map_ = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.14, 0.9, 256)))
     low, high = (positive[0], positive[-1]) if positive.size else (1.0, 1.0)
     norm = LogNorm(low, high if high > low else 10 * low)
-    colors = ["black" if lam == 0 else map_(norm(lam)) for lam in lams]
+    colors = [zero if lam == 0 else map_(norm(lam)) for lam in lams]
     return colors, ScalarMappable(norm, map_) if positive.size > 2 else None
 
 
@@ -151,19 +150,16 @@ def draw_by_lambda(
     With a colour bar, only λ = 0 and the chosen λ stand in the legend.
     """
     lams = np.asarray(lams, dtype=np.float64)
-    colors, bar = lambda_colors(lams)
+    colors, bar = _lambda_colors(lams, zero=ink(ax))
     for place in np.argsort(-lams, kind="stable"):
         lam = float(lams[place])
         is_chosen = chosen is not None and np.isclose(lam, chosen, rtol=1e-6, atol=0)
         name = f"λ = {number(lam)}" + (" (chosen)" if is_chosen else "")
-        ax.plot(
-            *curves[place],
-            color=colors[place],
-            linestyle="--" if lam == 0 else "-",
-            linewidth=2.6 if is_chosen else 1.3,
-            label=name if bar is None or is_chosen or lam == 0 else f"_{name}",
-            zorder=3.1 if is_chosen else 3,
+        name = name if bar is None or is_chosen or lam == 0 else f"_{name}"
+        look: Any = (
+            {"linewidth": 2.6, "zorder": 3.1} if is_chosen else {"linewidth": 1.3, "zorder": 3}
         )
+        ax.plot(*curves[place], "--" if lam == 0 else "-", color=colors[place], label=name, **look)
     if bar is not None:
         ax.figure.colorbar(bar, ax=ax, aspect=30, pad=0.02).ax.set_xlabel("λ", labelpad=11)
     legend_above(ax)

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import (
-    legend_above,
-    log_y,
-    size_inches,
-    text_inches,
-    whole_steps,
-)
+from rnnreg.plotting._axes import ink, legend_above, log_y, size_inches, text_inches, whole_steps
 from rnnreg.plotting._style import canvas, nth_color, nth_line
 
 if TYPE_CHECKING:
@@ -31,11 +25,11 @@ def predicted_series(
     xlabel: str = "time",
     ylabel: str | None = None,
 ) -> Axes:
-    """A series in black, and over it what was predicted: one step ahead, free-running, or both.
+    """A series, and over it what was predicted: one step ahead, free-running, or both.
 
     Args:
       times: `[T]`.
-      truth: `[T]` or `[T, 1]`, in black.
+      truth: `[T]` or `[T, 1]`, drawn in black (white on a dark face).
       predictions: by name, an array at `times`, or a pair `(times, array)` with times of its own.
       ax: where to draw.
       bands: by the name of a prediction, `(low, high)` at its times.
@@ -65,7 +59,7 @@ def predicted_series(
     series = _as_curve(truth, times)
     curves = {name: _as_curve(values, times) for name, values in predictions.items()}
     with canvas(ax) as ax:
-        ax.plot(*series, color="black", linewidth=1.0, marker=".", markersize=2.5, label="data")
+        ax.plot(*series, color=ink(ax), linewidth=1.0, marker=".", markersize=2.5, label="data")
         for place, (name, (at, values)) in enumerate(curves.items()):
             color = nth_color(place)
             ax.plot(at, values, color=color, linestyle=nth_line(place), label=name)
@@ -147,11 +141,7 @@ def loss_curves(
 
 
 def _as_curve(values: Any, times: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """`(times, values)` of one curve given as an array `[T]` or `[T, 1]`, or as a pair with its own times.
-
-    Raises:
-      ValueError: lengths that differ.
-    """
+    """`(times, values)` of one curve given as an array `[T]` or `[T, 1]`, or as a pair with its own times."""
     if isinstance(values, tuple):
         times, values = values
     values = np.asarray(values, dtype=np.float64)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import HessianDirections, LossSurface
-from rnnreg.plotting._axes import legend_above, log_y, whole_steps
+from rnnreg.plotting._axes import legend_above, log_y, plain_numbers, whole_steps
 from rnnreg.plotting._inputs import one
 from rnnreg.plotting._style import COLORS, canvas
 
@@ -112,7 +112,10 @@ def _plane(
         levels = np.geomspace(lowest, highest, 9)[1:-1]
         ax.contour(alphas, betas, drawn, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
     label = "loss" if show == "loss" else _GRADIENT
-    ax.figure.colorbar(mesh, ax=ax, label=label).ax.minorticks_off()
+    bar = ax.figure.colorbar(mesh, ax=ax, label=label).ax
+    plain_numbers(bar.yaxis)
+    if highest > 50 * lowest:
+        bar.minorticks_off()
 
 
 def _line(surface: LossSurface, xlabel: str, floor: float, ax: Axes | None) -> Axes:
@@ -172,9 +175,9 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
         look: dict[str, Any] = {"fmt": "o", "color": COLORS.vermillion, "capsize": 2}
         errors, name = np.asarray(found.residuals), "asked for, ± ‖Hd − θd‖"
         ax.errorbar(places, eigenvalues, errors, label=name, **look)
-        largest = np.abs(ritz).max()
-        # curvatures spread over orders of magnitude, on both sides of zero
-        ax.set_yscale("symlog", linthresh=max(largest * 1e-3, 1e-30))
+        # curvatures spread over orders of magnitude, on both sides of zero; ticks begin at a power of ten
+        largest = np.log10(max(np.abs(ritz).max(), 1e-27))
+        ax.set_yscale("symlog", linthresh=10.0 ** np.floor(largest - 3))
         ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
         ax.set_xlabel("rank")
         ax.set_ylabel("eigenvalue of the Hessian")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rnnreg._checks import check_choice
 from rnnreg.cells import Cell, as_gate
 from rnnreg.recurrence._fused import fused_scan
 from rnnreg.recurrence._scan import plain_scan
@@ -71,6 +72,7 @@ BACKENDS: dict[str, Backend] = {
     "scan": Backend(plain_scan, lambda cell: None, lambda cell: _no_fused(cell) or "as asked"),
 }
 NAMES = ("auto", *reversed(BACKENDS))
+PROJECTIONS = ("auto", "inside", "before")
 
 
 def choose_backend(
@@ -110,7 +112,8 @@ def choose_backend(
     if name == "scan":
         return BackendChoice(name, False, why)
     cpu = jax.default_backend() == "cpu"
-    inside = chosen.can_project_inside and cpu and input_size <= _MOST_INSIDE
+    small = cpu and input_size <= _MOST_INSIDE if projection == "auto" else projection == "inside"
+    inside = chosen.can_project_inside and small
     return BackendChoice(name, inside, f"{why}, so weight gradients are one product a sequence")
 
 

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_choice
+
 PRECISIONS = (None, "default", "high", "highest", "bfloat16")
 
 
 def check_precision(precision: str | None) -> None:
     """Raises where a precision is not one of those that a product can be asked for."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {PRECISIONS}; got {precision!r}.")
+    check_choice(precision, "precision", PRECISIONS)
 
 
 def product(left: Array, right: Array, *, precision: str | None = None) -> Array:

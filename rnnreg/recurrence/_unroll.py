@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_count, is_count
 from rnnreg.cells import Cell
 from rnnreg.recurrence._backend import BACKENDS, BackendChoice, choose_backend
 from rnnreg.recurrence._product import check_precision
@@ -33,6 +33,7 @@ def unroll(
     remat: str | int = "full",
     truncate: int | None = None,
     precision: str | None = None,
+    projection: str = "auto",
 ) -> tuple[Any, Any]:
     """Runs a cell over a time-major sequence, `state_t = cell(params, state_{t−1}, xs_t)`.
 
@@ -56,6 +57,7 @@ def unroll(
       truncate: k cuts the gradient where a segment of k steps begins; the state is carried on (truncated
         back-propagation through time). None does not cut.
       precision: of the products; see `product`.
+      projection: where the inputs are projected; see `choose_backend`.
 
     Returns:
       The state after the last step, and the states at every step, `[T, B, ...]`.
@@ -73,7 +75,7 @@ def unroll(
     """
     check_segments(remat, truncate)
     check_precision(precision)
-    choice = choose_backend(cell, input_size=xs.shape[-1], backend=backend)
+    choice = choose_backend(cell, input_size=xs.shape[-1], backend=backend, projection=projection)
 
     def whole(state: Any, streams: Streams) -> tuple[Any, Any]:
         return BACKENDS[choice.backend].run(
@@ -104,8 +106,8 @@ def check_segments(remat: str | int, truncate: int | None) -> None:
         raise ValueError(
             f"remat must be 'full', 'sqrt' or a positive number of steps a segment; got {remat!r}."
         )
-    if truncate is not None and not is_count(truncate):
-        raise ValueError(f"truncate must be a positive number of steps, or None; got {truncate!r}.")
+    if truncate is not None:
+        check_count(truncate, "truncate", hint="It counts steps; None does not cut.")
 
 
 def _in_segments(run: Run, length: int, reverse: bool, *, cut: bool = False) -> Run:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._linalg import safe_divide
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
 
@@ -80,13 +80,4 @@ def mean_over_rows(values: Array, weights: Array | None) -> Array:
         return rows.mean()
     weights = weights.astype(rows.dtype)
     total = weights.sum()
-    return jnp.sum(rows * weights) / jnp.where(total > 0, total, 1)
-
-
-def check_size(name: str, value: Any, *, least: int, why: str = "") -> None:
-    """Raises where a number that sets a shape is not a whole number of at least `least`."""
-    if not is_count(value, least=least):
-        raise ValueError(
-            f"{name} must be an int of at least {least}{f', {why}' if why else ''}; got {value!r}. It sets shapes, so "
-            "it is static."
-        )
+    return safe_divide(jnp.sum(rows * weights), total)

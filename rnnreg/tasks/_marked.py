@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_choice, check_count
 from rnnreg.data import Batch
 from rnnreg.losses import softmax_cross_entropy, squared_error
-from rnnreg.tasks._base import Task, check_size, within, wrong_class
+from rnnreg.tasks._base import Task, within, wrong_class
 
 _CORRECT = {"correct": within(0.04), "correct_squared": within(0.2)}
 
@@ -43,9 +44,9 @@ def adding(num_steps: int, *, marks: str = "halves", target: str = "sum") -> Tas
     >>> bool(jnp.allclose(batch.ys[:, 0], (values * marks).sum(axis=1))), marks.sum(axis=1).tolist()
     (True, [2.0, 2.0])
     """
-    if target not in ("sum", "mean"):
-        raise ValueError(f"target must be 'sum' or 'mean' of the two values; got {target!r}.")
-    share = {"sum": 1.0, "mean": 0.5}[target]
+    shares = {"sum": 1.0, "mean": 0.5}
+    check_choice(target, "target", shares)
+    share = shares[target]
 
     def within_sum(bound):  # P(|x_a + x_b − 1| < s) = 1 − (1 − s)²
         return 1 - (1 - bound / share) ** 2
@@ -183,7 +184,7 @@ def _marked_values(
 
 def _places(num_steps: int, marks: str) -> Callable[[Array, int], tuple[Array, Array]]:
     """`place(key, num_rows) -> (first, second)`, the steps of the two marks, never the same."""
-    check_size("num_steps", num_steps, least=4, why="so that each half has room for a mark")
+    check_count(num_steps, "num_steps", least=4, hint="Each half holds a mark.")
     half = num_steps // 2
 
     def halves(key, num_rows):
@@ -197,9 +198,9 @@ def _places(num_steps: int, marks: str) -> Callable[[Array, int], tuple[Array, A
         other = jax.random.randint(key_second, (num_rows,), 0, half - 1)
         return first, jnp.where(other >= first, other + 1, other)  # uniform over the other steps
 
-    if marks not in ("halves", "early"):
-        raise ValueError(f"marks must be 'halves' or 'early'; got {marks!r}.")
-    return halves if marks == "halves" else early
+    placings = {"halves": halves, "early": early}
+    check_choice(marks, "marks", placings)
+    return placings[marks]
 
 
 def _with_marks(values: Array, first: Array, second: Array) -> Array:

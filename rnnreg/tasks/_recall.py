@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rnnreg._checks import check_count
 from rnnreg.data import Batch
 from rnnreg.losses import squared_error
-from rnnreg.tasks._base import Task, check_size, wrong_sign
+from rnnreg.tasks._base import Task, wrong_sign
 
 
 def delayed_recall(delay: int, *, num_bits: int = 1) -> Task:
@@ -37,8 +38,8 @@ def delayed_recall(delay: int, *, num_bits: int = 1) -> Task:
     >>> batch.xs[1].tolist()
     [[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]]
     """
-    check_size("delay", delay, least=0)
-    check_size("num_bits", num_bits, least=1)
+    check_count(delay, "delay", least=0)
+    check_count(num_bits, "num_bits")
 
     def sample(key, num_rows: int) -> Batch:
         del key
@@ -85,8 +86,8 @@ def flip_flop(num_steps: int, *, num_bits: int = 3, pulse_rate: Any = 0.1) -> Ta
     >>> batch.xs.shape, bool((batch.ys[:, 0] == batch.xs[:, 0]).all())
     ((2, 6, 3), True)
     """
-    check_size("num_steps", num_steps, least=1)
-    check_size("num_bits", num_bits, least=1)
+    check_count(num_steps, "num_steps")
+    check_count(num_bits, "num_bits")
 
     def sample(key, num_rows: int) -> Batch:
         key_pulse, key_sign = jax.random.split(key)

@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_count, check_share
 from rnnreg.data import Batch
 from rnnreg.losses import squared_error
-from rnnreg.tasks._base import Task, check_size
+from rnnreg.tasks._base import Task
 
 # Stationary means and standard deviations, of 4·10⁶ values each in float64 (standard errors at or below 3 in the last
 # digit). Lorenz: x and y have mean 0 by symmetry, and ⟨x²⟩ = ⟨xy⟩ = 8⟨z⟩/3 exactly.
@@ -51,9 +52,8 @@ def lorenz(num_steps: int, *, dt: float = 0.03) -> Task:
     >>> bool(jnp.array_equal(batch.xs[:, 1:], batch.ys[:, :-1]))
     True
     """
-    check_size("num_steps", num_steps, least=1)
-    if not 0 < dt <= 0.05:
-        raise ValueError(f"dt must lie in (0, 0.05], where Runge–Kutta follows the flow; got {dt}.")
+    check_count(num_steps, "num_steps")
+    check_share(dt, "dt", most=0.05, ends="(]", hint="There Runge–Kutta follows the flow.")
 
     def flow(state):
         x, y, z = state[..., 0], state[..., 1], state[..., 2]
@@ -103,8 +103,8 @@ def mackey_glass(num_steps: int, *, delay: int = 17) -> Task:
     >>> bool(jnp.array_equal(batch.xs[:, 1:], batch.ys[:, :-1]))
     True
     """
-    check_size("num_steps", num_steps, least=1)
-    check_size("delay", delay, least=1)
+    check_count(num_steps, "num_steps")
+    check_count(delay, "delay")
 
     def step(past, _):  # [N, τ + 1], the newest value last
         pull = past[:, 0]
@@ -152,7 +152,7 @@ def narma10(num_steps: int) -> Task:
     >>> batch.xs.shape, batch.ys.shape
     ((2, 12, 1), (2, 12, 1))
     """
-    check_size("num_steps", num_steps, least=1)
+    check_count(num_steps, "num_steps")
     washout = 100
 
     def step(carry, u):
@@ -215,7 +215,7 @@ def sines(
     >>> bool(abs(x[2] - (2 * jnp.cos(0.5) * x[1] - x[0])) < 1e-5)  # a sine's recurrence
     True
     """
-    check_size("num_steps", num_steps, least=1)
+    check_count(num_steps, "num_steps")
     if not len(frequencies):
         raise ValueError("frequencies must hold at least one number, in radians a step.")
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_count
 from rnnreg.data import Batch
 from rnnreg.losses import softmax_cross_entropy
-from rnnreg.tasks._base import Task, check_size, wrong_class
+from rnnreg.tasks._base import Task, wrong_class
 
 
 def temporal_order(num_steps: int) -> Task:
@@ -94,8 +95,8 @@ def random_permutation(num_steps: int, *, num_symbols: int = 100) -> Task:
     >>> bool((batch.xs[:, 0].argmax(axis=-1) == batch.ys).all())
     True
     """
-    check_size("num_steps", num_steps, least=1)
-    check_size("num_symbols", num_symbols, least=3, why="two to remember and one to distract")
+    check_count(num_steps, "num_steps")
+    check_count(num_symbols, "num_symbols", least=3, hint="Two are remembered and one distracts.")
 
     def sample(key, num_rows: int) -> Batch:
         key_first, key_rest = jax.random.split(key)
@@ -144,7 +145,7 @@ def memorisation(delay: int, *, num_copied: int = 10, num_symbols: int = 5) -> T
     >>> batch.ys[0, :5].tolist()
     [5, 5, 5, 5, 5]
     """
-    check_size("delay", delay, least=0)
+    check_count(delay, "delay", least=0)
     return _copied("memorisation", delay, num_copied, num_symbols, blank=num_symbols, early=False)
 
 
@@ -176,12 +177,12 @@ def copy_memory(delay: int, *, num_copied: int = 10, num_symbols: int = 8) -> Ta
     >>> batch.ys[0, :5].tolist(), round(copy_memory(delay=100).baseline["loss"], 4)
     ([0, 0, 0, 0, 0], 0.1733)
     """
-    check_size("delay", delay, least=1)
+    check_count(delay, "delay")
     return _copied("copy_memory", delay, num_copied, num_symbols, blank=0, early=True)
 
 
 def _order(name: str, num_steps: int, starts: tuple[float, ...]) -> Task:
-    check_size("num_steps", num_steps, least=10, why="a place is a tenth of the sequence")
+    check_count(num_steps, "num_steps", least=10, hint="A place is a tenth of the sequence.")
     num_classes = 2 ** len(starts)
 
     def sample(key, num_rows: int) -> Batch:
@@ -213,8 +214,8 @@ def _copied(
     name: str, delay: int, num_copied: int, num_symbols: int, *, blank: int, early: bool
 ) -> Task:
     """`early`: the signal stands one step before the first answer, not at it."""
-    check_size("num_copied", num_copied, least=1)
-    check_size("num_symbols", num_symbols, least=2)
+    check_count(num_copied, "num_copied")
+    check_count(num_symbols, "num_symbols", least=2)
     num_steps = delay + 2 * num_copied
     first_symbol = 1 if blank == 0 else 0
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_whole
+from rnnreg._checks import check_count
+from rnnreg._linalg import safe_divide
 from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of
 from rnnreg.networks import Network
@@ -84,8 +85,8 @@ def fixed_points(
     >>> table.kind, [f"{point:.3f}" for point in table.points[:, 0]]
     (('stable', 'stable', 'unstable'), ['-0.958', '0.958', '0.000'])
     """
-    check_whole(num_descent, "num_descent", least=0)
-    check_whole(num_newton, "num_newton", least=0)
+    check_count(num_descent, "num_descent", least=0)
+    check_count(num_newton, "num_newton", least=0)
     x = jnp.asarray(x)
     if x.ndim != 1:
         raise ValueError(
@@ -114,12 +115,12 @@ def _to_minimum(speed, state: Array) -> tuple[Array, Array]:
     """‖∂q/∂h‖, and how far along it the parabola through q here has its minimum."""
     gradient = jax.grad(speed)(state)
     largest = jnp.max(jnp.abs(gradient))
-    scaled = gradient / jnp.where(largest > 0, largest, 1)  # squares do not underflow
+    scaled = safe_divide(gradient, largest)  # squares do not underflow
     length = jnp.linalg.norm(scaled)
-    along = scaled / jnp.where(length > 0, length, 1)
+    along = safe_divide(scaled, length)
     curvature = along @ jax.jvp(jax.grad(speed), (state,), (along,))[1]
     slope = length * largest
-    distance = jnp.where(curvature > 0, slope / jnp.where(curvature > 0, curvature, 1), jnp.inf)
+    distance = jnp.where(curvature > 0, safe_divide(slope, curvature), jnp.inf)
     return slope, jnp.where(slope == 0, 0, distance)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_whole, is_count
+from rnnreg._checks import check_count
 from rnnreg._linalg import safe_norm
 
 
@@ -69,20 +69,17 @@ def check_inputs(xs: Any) -> int:
 
 
 def check_every(every: int, num_steps: int) -> None:
-    """Raises where steps do not come in blocks of `every`."""
-    if not is_count(every) or num_steps % every:
+    """Raises if steps do not come in blocks of `every`."""
+    check_count(every, "every")
+    if num_steps % every:
         raise ValueError(
             f"every must divide the number of steps; got every={every!r} and T={num_steps}. Cut xs, or change every."
         )
 
 
-def check_count(count: int | None, name: str, most: int) -> int:
+def how_many(count: int | None, name: str, most: int) -> int:
     """How many are wanted, all for None; raises outside 1 … most."""
     if count is None:
         return most
-    check_whole(count, name)
-    if count > most:
-        raise ValueError(
-            f"{name} must lie in 1 … {most}, the number of state numbers; got {count!r}."
-        )
+    check_count(count, name, most=most, hint=f"The state has {most} numbers.")
     return count

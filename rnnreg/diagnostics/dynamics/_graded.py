@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._linalg import safe_norm
+from rnnreg._linalg import safe_divide, safe_norm
 from rnnreg.diagnostics.dynamics._frames import orthonormalised
 
 _SWEEPS = 15  # a preconditioned Jacobi iteration needs 2 to 6
@@ -80,7 +80,7 @@ def log_singular_values(graded: Graded) -> tuple[Array, Array]:
 def _normalised(rows: Array) -> tuple[Array, Array]:
     """Rows of length 1, and the lengths that they had."""
     norms = safe_norm(rows)
-    return rows / jnp.where(norms > 0, norms, 1)[..., None], norms
+    return safe_divide(rows, norms[..., None]), norms
 
 
 def _rotate(graded: Graded) -> tuple[Array, Array]:
@@ -126,7 +126,7 @@ def _rotated(log_i: Array, y_i: Array, log_j: Array, y_j: Array):
     overlap = jnp.where(live, jnp.sum(y_i * y_j, axis=-1), 0)
     gap = (1 - ratio) * (1 + ratio)
     below = gap + jnp.sqrt(gap * gap + 4 * jnp.square(ratio * overlap))
-    tau = -2 * overlap / jnp.where(below > 0, below, 1)
+    tau = safe_divide(-2 * overlap, below)
     cosine = jax.lax.rsqrt(1 + jnp.square(ratio * tau))[:, None]
     tau, square = tau[:, None], jnp.square(ratio)[:, None]
     upper, upper_norm = _normalised(cosine * (y_i - tau * square * y_j))

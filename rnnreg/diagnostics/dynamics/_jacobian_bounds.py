@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnreg._tree import leaf_paths
-from rnnreg.cells import Cell
+from rnnreg.cells import Cell, WeightsFunction
 from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
 from rnnreg.diagnostics.dynamics._system import System
 from rnnreg.networks import Network
@@ -80,9 +79,9 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     return JacobianBounds(*(value if value is None else float(value) for value in found))
 
 
-def _recurrent_matrix(cell: Cell, weights: Callable[[Any], Any], params: Any) -> Any:
+def _recurrent_matrix(cell: Cell, weights: WeightsFunction, params: Any) -> Any:
     """The effective W_hh `[..., H, G·H]`, leading axes those of the parameters."""
-    alone = leaf_paths(jax.eval_shape(lambda: cell.init(jax.random.key(0), 1)))
+    alone = leaf_paths(jax.eval_shape(lambda: cell.init(jax.random.key(0), 1, jnp.float32)))
     given = leaf_paths(params)
     missing = sorted(set(alone) - set(given))
     if missing:

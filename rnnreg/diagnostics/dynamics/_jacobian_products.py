@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_whole
+from rnnreg._linalg import safe_divide
 from rnnreg.diagnostics.dynamics import _graded as graded
 from rnnreg.diagnostics.dynamics._frames import (
-    check_count,
     check_every,
     check_inputs,
+    how_many,
     orthonormalised,
     pulled,
     starting_frame,
@@ -98,11 +98,10 @@ def jacobian_products(
     [0, -300]
     """
     check_arrays(xs)
-    check_whole(every, "every")
     check_every(every, check_inputs(xs))
     dynamics = dynamics_of(system, params, xs, state=state)
     place = place_of(dynamics, field)
-    k = check_count(num_singular, "num_singular", place.stop - place.start)
+    k = how_many(num_singular, "num_singular", place.stop - place.start)
     product = _graded_product if small_ones else _plain_product
     logs, doubt = product(dynamics, backwards(dynamics, xs, every), place)  # [R, B, m]
     first = jnp.zeros((1, *logs.shape[1:]), logs.dtype)
@@ -157,14 +156,14 @@ def _plain_product(dynamics: Dynamics, steps: Any, place: slice) -> tuple[Array,
         (matrix, scale, count), (state, x) = carry, at
         matrix = pulled(dynamics.step, state, x, matrix)
         largest = jnp.max(jnp.abs(matrix), axis=(1, 2))
-        matrix = matrix / jnp.where(largest > 0, largest, 1)[:, None, None]
+        matrix = safe_divide(matrix, largest[:, None, None])
         return (matrix, scale + jnp.log(largest), count + 1), None
 
     def block(carry, at):
         carry, _ = jax.lax.scan(back, carry, at)
         matrix, scale, count = carry
         values = jnp.linalg.svd(matrix[:, place], compute_uv=False)
-        relative = values / jnp.where(values[:, :1] > 0, values[:, :1], 1)
+        relative = safe_divide(values, values[:, :1])
         rounding = count * jnp.finfo(dtype).eps * size**0.5
         doubt = rounding / jnp.where(relative > 0, relative, rounding)
         return carry, (jnp.log(values) + scale[:, None], doubt)

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_whole
+from rnnreg._checks import check_count
+from rnnreg._linalg import safe_divide
 from rnnreg.diagnostics.dynamics._frames import (
-    check_count,
     check_every,
     check_inputs,
+    how_many,
     orthonormalised,
     pushed,
     starting_frame,
@@ -106,10 +107,10 @@ def lyapunov(
     """
     check_arrays(xs)
     num_steps = check_inputs(xs)
-    check_whole(num_batches, "num_batches", least=2)
+    check_count(num_batches, "num_batches", least=2)
     skipped = _blocks(num_steps, every, discard)
     dynamics = dynamics_of(system, params, xs, state=state)
-    k = check_count(num_exponents, "num_exponents", dynamics.size)
+    k = how_many(num_exponents, "num_exponents", dynamics.size)
     start = dynamics.start
     frame = starting_frame(dynamics.size, k, start.dtype, key=key)
     frame = jnp.broadcast_to(frame, (start.shape[0], *frame.shape))
@@ -150,10 +151,9 @@ def lyapunov(
 
 def _blocks(num_steps: int, every: int, discard: int | None) -> int:
     """How many blocks of `every` steps go by before counting begins."""
-    check_whole(every, "every")
     check_every(every, num_steps)
     discard = num_steps // 10 if discard is None else discard
-    check_whole(discard, "discard", least=0)
+    check_count(discard, "discard", least=0)
     skipped = -(-discard // every)
     if skipped >= num_steps // every:
         raise ValueError(
@@ -189,7 +189,7 @@ def _kaplan_yorke(exponents: Array, size: int) -> Array:
     first = jnp.argmax(negative, axis=-1)[:, None]
     before = jnp.where(first > 0, jnp.take_along_axis(sums, jnp.maximum(first - 1, 0), axis=-1), 0)
     rate = jnp.abs(jnp.take_along_axis(exponents, first, axis=-1))
-    inside = (first.astype(rate.dtype) + before / jnp.where(rate > 0, rate, 1))[:, 0]
+    inside = (first.astype(rate.dtype) + safe_divide(before, rate))[:, 0]
     whole = exponents.shape[-1] == size
     beyond = jnp.asarray(size if whole else jnp.nan, exponents.dtype)
     found = jnp.where(negative.any(axis=-1), inside, beyond)

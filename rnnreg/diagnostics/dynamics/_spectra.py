@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._linalg import square_blocks
+from rnnreg._linalg import safe_divide, square_blocks
 from rnnreg._tree import leaf_paths
 
 
@@ -161,7 +161,7 @@ def _traced_spectrum(matrices: Array) -> Spectrum:
     rounding = 10 * size**0.5 * float(jnp.finfo(dtype).eps)  # some times what normal matrices show
     departure = jnp.where(departure > rounding * squares, departure, 0)
     smallest = singular_values[..., -1]
-    condition = singular_values[..., 0] / jnp.where(smallest > 0, smallest, 1)
+    condition = safe_divide(singular_values[..., 0], smallest)
     scale = scale * missing
     return Spectrum(
         rho=jnp.abs(eigenvalues).max(axis=-1) * scale,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_share, is_count
+from rnnreg._linalg import masked_mean, mean_and_error, safe_divide
 
 
 class DecayRate(NamedTuple):
@@ -91,18 +91,16 @@ def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> De
     lags = jnp.arange(num_steps, dtype=log_norms.dtype)
     lags = jnp.broadcast_to(lags, log_norms.shape)
     used = jnp.isfinite(log_norms) & (lags >= first) & (lags <= end)
-    count = jnp.sum(used, axis=-1, keepdims=True).astype(log_norms.dtype)
 
     def centred(values):
-        mean = jnp.sum(jnp.where(used, values, 0), axis=-1, keepdims=True) / jnp.maximum(count, 1)
-        return jnp.where(used, values - mean, 0)
+        return jnp.where(used, values - masked_mean(values, used, -1, keepdims=True), 0)
 
     steps = centred(lags)
     below = jnp.sum(jnp.square(steps), axis=-1)
-    slope = jnp.sum(steps * centred(log_norms), axis=-1) / jnp.where(below > 0, below, 1)
-    rates = jnp.where(count[..., 0] > 1, slope, jnp.nan)
-    by_run, se_by_run = _mean_and_error(rates)
-    rate, se = _mean_and_error(by_run.reshape(-1)) if by_run.ndim else (by_run, se_by_run)
+    slope = safe_divide(jnp.sum(steps * centred(log_norms), axis=-1), below)
+    rates = jnp.where(jnp.sum(used, axis=-1) > 1, slope, jnp.nan)
+    by_run, se_by_run = mean_and_error(rates)
+    rate, se = mean_and_error(by_run.reshape(-1)) if by_run.ndim else (by_run, se_by_run)
     return DecayRate(rate, se, by_run, se_by_run, rates)
 
 
@@ -130,8 +128,7 @@ def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
     ([2.5, nan], [False, True], 4.88)
     """
     log_norms = _checked(log_norms)
-    if not isinstance(threshold, Real) or not 0 < threshold < 1:
-        raise ValueError(f"threshold must be a number between 0 and 1; got {threshold!r}.")
+    check_share(threshold, "threshold", ends="()")
     start = log_norms[..., :1]
     log_ratios = log_norms - jnp.where(jnp.isfinite(start), start, jnp.nan)
     level = math.log(threshold)
@@ -169,14 +166,6 @@ def _last_crossing(curves: Array, level: float) -> tuple[Array, Array, Array]:
     share = jnp.where(jnp.isposinf(high), 1, share)
     crossing = above + share * (below - above)
     return jnp.where(censored | (above < 0), jnp.nan, crossing), censored, longest
-
-
-def _mean_and_error(values: Array) -> tuple[Array, Array]:
-    """Mean and standard error over the last axis, of what is finite."""
-    values = jnp.where(jnp.isfinite(values), values, jnp.nan)
-    count = jnp.sum(jnp.isfinite(values), axis=-1).astype(values.dtype)
-    error = jnp.nanstd(values, axis=-1, ddof=1) / jnp.sqrt(jnp.maximum(count, 1))
-    return jnp.nanmean(values, axis=-1), jnp.where(count > 1, error, jnp.nan)
 
 
 def _checked(log_norms: Any) -> Array:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
-from rnnreg._linalg import safe_norm
+from rnnreg._checks import check_choice, is_count
+from rnnreg._linalg import masked_mean, mean_and_error, safe_norm
 from rnnreg.data import Batch
 from rnnreg.diagnostics.gradients._backward import (
     check_network,
@@ -120,58 +121,60 @@ def gradient_flow(
     if step is not None and net.readout == "all":
         at_tau = jnp.arange(num_steps)[None, :] == tau[:, None]
         loss_mask = (at_tau & true).astype(jnp.float32)
-
-    def summed_loss(outputs):
-        """The sum of the examples' own losses, so that each gradient is that of its example alone."""
-
-        def own_loss(outputs, ys, mask):
-            return loss(outputs[None], ys[None], None if mask is None else mask[None])
-
-        return jax.vmap(own_loss)(outputs, jnp.asarray(batch.ys), loss_mask).sum()
+    summed_loss = _summed_loss(loss, batch.ys, loss_mask)
 
     def seeds_from(outputs):
         return seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
 
     if why_not_by_layer(net) is None:
-        log_norms = log_state_gradients(net, params, batch, seeds_from, whole_state=wrt == "state")
+        by_step = log_state_gradients(net, params, batch, seeds_from, whole_state=wrt == "state")
     else:
-        log_norms = _log_norms_by_autodiff(net, summed_loss, params, batch)
-    lags = jnp.arange(num_steps)
-    steps_back = tau[:, None] - lags[None, :]
-    counted = jnp.take_along_axis(true, tau[:, None], axis=1)[:, 0]  # τ is a true step
-    if batch.weights is not None:
-        counted &= batch.weights > 0
-    at_real = jnp.take_along_axis(true, jnp.maximum(steps_back, 0), axis=1)
-    there = (steps_back >= 0) & at_real & counted[:, None]
+        by_step = _log_norms_by_autodiff(net, summed_loss, params, batch)
+    return _by_lag(by_step, tau, true, batch.weights, whole_loss=step is None)
 
-    def mapped(function):
-        return jax.tree.map(function, log_norms)
+
+def _summed_loss(loss: Loss, ys: Any, mask: Array | None) -> Callable[[Array], Array]:
+    """The sum of the examples' own losses, so that each gradient is that of its example alone."""
+
+    def own_loss(outputs, ys, mask):
+        return loss(outputs[None], ys[None], None if mask is None else mask[None])
+
+    return lambda outputs: jax.vmap(own_loss)(outputs, jnp.asarray(ys), mask).sum()
+
+
+def _by_lag(
+    by_step: Any, tau: Array, true: Array, weights: Array | None, *, whole_loss: bool
+) -> GradientFlow:
+    """The record of ln ‖∂L/∂h_t‖ by layer `[B, T]`, read backwards from the step τ `[B]` of each example."""
+    lags = jnp.arange(true.shape[1])
+    steps_back = tau[:, None] - lags[None, :]
+    places = jnp.maximum(steps_back, 0)
+    counted = jnp.take_along_axis(true, tau[:, None], axis=1)[:, 0]  # τ is a true step
+    if weights is not None:
+        counted &= weights > 0
+    there = (steps_back >= 0) & jnp.take_along_axis(true, places, axis=1) & counted[:, None]
+    logs = jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, places, axis=1), by_step)
 
     def share_of(test):
         """The share of examples that pass, of those that have such a step."""
-        count = jnp.sum(there, axis=0)
+        return jax.tree.map(
+            lambda leaf: masked_mean(test(leaf).astype(leaf.dtype), there, axis=0), logs
+        )
 
-        def share(logs):
-            found = jnp.sum(test(logs) & there, axis=0).astype(logs.dtype)
-            return jnp.where(count > 0, found / jnp.maximum(count, 1).astype(logs.dtype), jnp.nan)
-
-        return mapped(share)
-
-    log_norms = mapped(lambda logs: jnp.take_along_axis(logs, jnp.maximum(steps_back, 0), axis=1))
-    vanished = share_of(jnp.isneginf)
-    not_finite = share_of(lambda logs: jnp.isnan(logs) | jnp.isposinf(logs))
-    log_norms = mapped(lambda logs: jnp.where(there, logs, jnp.nan))
-    log_ratio = mapped(lambda logs: jnp.nanmean(_log_ratios(logs), axis=0))
+    log_norms = jax.tree.map(lambda leaf: jnp.where(there, leaf, jnp.nan), logs)
+    ratios = jax.tree.map(_log_ratios, log_norms)
+    log_ratio = jax.tree.map(lambda leaf: mean_and_error(leaf, axis=0)[0], ratios)
+    error = jax.tree.map(lambda leaf: mean_and_error(leaf, axis=0)[1], ratios)
     return GradientFlow(
         lags=lags,
         ratio=jax.tree.map(jnp.exp, log_ratio),
-        vanished=vanished,
-        norms=mapped(jnp.exp),
+        vanished=share_of(jnp.isneginf),
+        norms=jax.tree.map(jnp.exp, log_norms),
         log_ratio=log_ratio,
-        log_ratio_se=mapped(_standard_error),
+        log_ratio_se=error,
         log_norms=log_norms,
-        whole_loss=jnp.asarray(step is None),
-        not_finite=not_finite,
+        whole_loss=jnp.asarray(whole_loss),
+        not_finite=share_of(lambda leaf: jnp.isnan(leaf) | jnp.isposinf(leaf)),
     )
 
 
@@ -181,8 +184,7 @@ def check_options(step: int | None, wrt: str, num_steps: int | None = None) -> N
     found = step is None or is_count(step, least=-1)
     if not found or (num_steps is not None and step is not None and step >= num_steps):
         raise ValueError(f"step must be -1, None, or lie in 0 … {last}; got {step!r}.")
-    if wrt not in ("h", "state"):
-        raise ValueError(f"wrt must be 'h' or 'state' (all that a layer carries); got {wrt!r}.")
+    check_choice(wrt, "wrt", ("h", "state"), hint="The state is all that a layer carries.")
 
 
 def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
@@ -214,10 +216,3 @@ def _log_ratios(logs: Array) -> Array:
     """ln r of each example; NaN where there is no such step, or no gradient there."""
     logs = jnp.where(jnp.isfinite(logs), logs, jnp.nan)
     return logs - logs[:, :1]
-
-
-def _standard_error(logs: Array) -> Array:
-    ratios = _log_ratios(logs)
-    count = jnp.sum(jnp.isfinite(ratios), axis=0).astype(ratios.dtype)
-    spread = jnp.nanstd(ratios, axis=0, ddof=1)
-    return jnp.where(count > 1, spread / jnp.sqrt(jnp.maximum(count, 1)), jnp.nan)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
-from rnnreg._linalg import safe_norm
+from rnnreg._checks import check_count, is_count
+from rnnreg._linalg import safe_divide, safe_norm
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.data import Batch
 from rnnreg.diagnostics.gradients._backward import (
@@ -203,7 +203,7 @@ def gradient_signal(
     )(batches)
     vectors = parts.gradients.reshape(*parts.gradients.shape[:2], -1)  # [N, K, number of weights]
     largest = jnp.max(jnp.abs(vectors), axis=(0, 2), keepdims=True)
-    vectors = vectors / jnp.where(largest > 0, largest, 1)
+    vectors = safe_divide(vectors, largest)
     norms = safe_norm(vectors)
     pairs = num_batches * (num_batches - 1)
 
@@ -236,8 +236,8 @@ def _check(net: Network, params: Params, path: str, max_lag: int | None, num_ste
             f"{path!r} is a learned start, which enters once, before the first step, and not at every step: it has no "
             "parts by lag."
         )
-    if max_lag is not None and not (is_count(max_lag, least=0) and max_lag < num_steps):
-        raise ValueError(f"max_lag must lie in 0 … {num_steps - 1}, or be None; got {max_lag!r}.")
+    if max_lag is not None:
+        check_count(max_lag, "max_lag", least=0, most=num_steps - 1, hint="None is the longest.")
 
 
 def _split_last(pullback_of: Any, steps: Steps, seeds: Array, num_lags: int) -> Array:
@@ -306,6 +306,6 @@ def _end_together(batch: Batch) -> Batch:
 def _shares(parts: Array, total: Array) -> Array:
     """⟨G_ℓ, G⟩/‖G‖², scaled so that squares do not underflow; NaN where G = 0."""
     largest = jnp.max(jnp.abs(total))
-    unit = (total / jnp.where(largest > 0, largest, 1)).reshape(-1)
-    along = (parts / jnp.where(largest > 0, largest, 1)).reshape(len(parts), -1) @ unit
+    unit = safe_divide(total, largest).reshape(-1)
+    along = safe_divide(parts, largest).reshape(len(parts), -1) @ unit
     return jnp.where(largest > 0, along / jnp.sum(jnp.square(unit)), jnp.nan)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_count
 from rnnreg.data import take_rows
 from rnnreg.diagnostics.gradients._gradient_flow import check_options, gradient_flow
 from rnnreg.losses import Loss
@@ -47,8 +47,7 @@ def track_gradient_flow(
     >>> run.history["flow/layer_0"].shape
     (3, 5)
     """
-    if not is_count(num_rows):
-        raise ValueError(f"num_rows must be a count of at least 1; got {num_rows!r}.")
+    check_count(num_rows, "num_rows")
     check_options(step, wrt)
 
     def log_ratio(net: Any, params: Any, batch: Any) -> dict[str, Array]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_count
 
 
 class FisherMemory(NamedTuple):
@@ -88,11 +88,8 @@ def fisher_memory(
         raise ValueError(
             f"W is [{size}, {size}], so v must be [{size}] and noise [{size}, {size}]; got {v.shape} and {noise.shape}."
         )
-    if not is_count(num_lags) or not is_count(num_doublings):
-        raise ValueError(
-            "num_lags and num_doublings must be whole numbers of at least 1; got "
-            f"{num_lags!r} and {num_doublings!r}."
-        )
+    check_count(num_lags, "num_lags")
+    check_count(num_doublings, "num_doublings")
     dtype = W.dtype if jnp.issubdtype(W.dtype, jnp.floating) else jnp.zeros(0).dtype
     W, v, noise = (given.astype(dtype) for given in (W, v, noise))
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import is_count
-from rnnreg.diagnostics.dynamics._system import System, dynamics_of
+from rnnreg._checks import check_count, is_count
+from rnnreg._linalg import safe_divide
+from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences, states_along
 from rnnreg.networks import Network, Stack
 from rnnreg.networks._walk import passes_of
@@ -99,60 +100,26 @@ def memory_curve(
     >>> memory.recall.round(1).tolist()[:3], round(float(memory.capacity))
     ([1.0, 1.0, 1.0], 3)
     """
-    xs = jnp.asarray(xs)
-    if _are_tokens(system, xs):
-        raise ValueError(
-            f"memory_curve recalls real inputs [B, T, D]; got whole numbers of shape {xs.shape}, as a network "
-            "with an embedding takes. Give its first cell with the embedded tokens as xs, or one of one-hot inputs."
-        )
-    xs = check_sequences(xs)
-    num_steps = xs.shape[1]
-    if not is_count(channel, least=0) or channel >= xs.shape[2]:
-        raise ValueError(f"xs has {xs.shape[2]} channels, counted from 0; got channel={channel!r}.")
-    counts = is_count(num_lags) and is_count(num_surrogates) and is_count(washout, least=0)
-    if not counts or not ridge >= 0:
-        raise ValueError(
-            "num_lags and num_surrogates must be whole numbers of at least 1, washout one of at least 0, and ridge at "
-            f"least 0; got {num_lags!r}, {num_surrogates!r}, {washout!r} and {ridge!r}."
-        )
+    xs = _real_inputs(system, xs)
+    hint = f"xs has {xs.shape[2]} channels, counted from 0."
+    check_count(channel, "channel", least=0, most=xs.shape[2] - 1, hint=hint)
+    check_count(num_lags, "num_lags")
+    check_count(num_surrogates, "num_surrogates")
+    check_count(washout, "washout", least=0)
+    if not ridge >= 0:
+        raise ValueError(f"ridge must be at least 0; got {ridge!r}.")
     dynamics = dynamics_of(system, params, xs, state=state)
-    first = max(washout, num_lags - 1)
-    num_rows = xs.shape[0] * max(num_steps - first, 0)
-    if num_rows < 2 * dynamics.size:
-        raise ValueError(
-            f"{num_rows} pairs of state and input are too few to fit {dynamics.size} state variables: {xs.shape[0]} "
-            f"sequences of {num_steps} steps, less the first {first}. Give longer or more sequences."
-        )
-    used, apart = num_steps - first, dynamics.size + num_lags
-    if len(xs) == 1 and used < 3 * apart:
-        raise ValueError(
-            f"one sequence of {used} steps is too short for surrogates that the state has not seen: {dynamics.size} "
-            f"state variables and {num_lags} lags take {3 * apart} steps. Give several sequences, or a longer one."
-        )
+    first, apart = max(washout, num_lags - 1), dynamics.size + num_lags
+    num_rows = _check_rows(xs, first, dynamics.size, num_lags)
+
     states = states_along(dynamics, xs)[:, first:].reshape(num_rows, -1)
     basis, kept, num_dropped = _basis(states, ridge)
-    inputs = xs[..., channel]
-    pasts = jnp.stack([inputs[:, first - k : num_steps - k] for k in range(num_lags)], axis=-1)
-
-    def fit(pasts):
-        targets = pasts.reshape(num_rows, num_lags)
-        targets = targets - jnp.mean(targets, axis=0, keepdims=True)
-        explained = jnp.sum(jnp.square(basis.T @ targets) * kept[:, None], axis=0)
-        total = jnp.sum(jnp.square(targets), axis=0)
-        return explained / jnp.where(total > 0, total, 1)
-
-    def surrogate(key):
-        key_row, key_time = jax.random.split(key)
-        if len(xs) > 1:
-            rows = jax.random.randint(key_row, (), 1, len(xs))
-            times = jax.random.randint(key_time, (), 0, used)
-        else:  # either side of the seam: lags beyond n + K, or inputs still to come
-            rows = 0
-            times = jax.random.randint(key_time, (), apart, used - num_lags + 1)
-        return fit(jnp.roll(jnp.roll(pasts, rows, axis=0), times, axis=1))
-
-    r_squared = fit(pasts)
-    surrogates = jax.lax.map(surrogate, jax.random.split(key, num_surrogates))
+    pasts = _pasts(xs[..., channel], first, num_lags)
+    r_squared = _r_squared(basis, kept, pasts)
+    surrogates = jax.lax.map(
+        lambda key: _r_squared(basis, kept, _unrelated(pasts, key, apart)),
+        jax.random.split(key, num_surrogates),
+    )
     baseline = jnp.mean(surrogates, axis=0)
     recall = (r_squared - baseline) / jnp.maximum(1 - baseline, jnp.finfo(xs.dtype).eps)
     return MemoryCurve(
@@ -167,6 +134,61 @@ def memory_curve(
     )
 
 
+def _real_inputs(system: System, xs: Any) -> Array:
+    """The inputs `[B, T, D]`; raises if they are tokens, or have another shape."""
+    xs = jnp.asarray(xs)
+    if _are_tokens(system, xs):
+        raise ValueError(
+            f"memory_curve recalls real inputs [B, T, D]; got whole numbers of shape {xs.shape}, as a network "
+            "with an embedding takes. Give its first cell with the embedded tokens as xs, or one of one-hot inputs."
+        )
+    return check_sequences(xs)
+
+
+def _check_rows(xs: Array, first: int, size: int, num_lags: int) -> int:
+    """The number of pairs of state and input; raises if they are too few to fit, or to make surrogates of."""
+    used, apart = xs.shape[1] - first, size + num_lags
+    num_rows = xs.shape[0] * max(used, 0)
+    if num_rows < 2 * size:
+        raise ValueError(
+            f"{num_rows} pairs of state and input are too few to fit {size} state variables: {xs.shape[0]} "
+            f"sequences of {xs.shape[1]} steps, less the first {first}. Give longer or more sequences."
+        )
+    if len(xs) == 1 and used < 3 * apart:
+        raise ValueError(
+            f"one sequence of {used} steps is too short for surrogates that the state has not seen: {size} "
+            f"state variables and {num_lags} lags take {3 * apart} steps. Give several sequences, or a longer one."
+        )
+    return num_rows
+
+
+def _pasts(inputs: Array, first: int, num_lags: int) -> Array:
+    """u_{t−k} `[B, T − first, K]` of inputs `[B, T]`, for t from `first` on."""
+    num_steps = inputs.shape[1]
+    return jnp.stack([inputs[:, first - k : num_steps - k] for k in range(num_lags)], axis=-1)
+
+
+def _r_squared(basis: Array, kept: Array, pasts: Array) -> Array:
+    """R² `[K]` of a ridge fit of each past on the states, whose directions are the basis."""
+    targets = pasts.reshape(-1, pasts.shape[-1])
+    targets = targets - jnp.mean(targets, axis=0, keepdims=True)
+    explained = jnp.sum(jnp.square(basis.T @ targets) * kept[:, None], axis=0)
+    return safe_divide(explained, jnp.sum(jnp.square(targets), axis=0))
+
+
+def _unrelated(pasts: Array, key: Array, apart: int) -> Array:
+    """Pasts that did not drive the state: those of another sequence at another time, or far away in the only one."""
+    num_rows, used, num_lags = pasts.shape
+    key_row, key_time = jax.random.split(key)
+    if num_rows > 1:
+        rows = jax.random.randint(key_row, (), 1, num_rows)
+        times = jax.random.randint(key_time, (), 0, used)
+    else:  # either side of the seam: lags beyond n + K, or inputs still to come
+        rows = 0
+        times = jax.random.randint(key_time, (), apart, used - num_lags + 1)
+    return jnp.roll(jnp.roll(pasts, rows, axis=0), times, axis=1)
+
+
 def _basis(states: Array, ridge: float) -> tuple[Array, Array, Array]:
     """Orthonormal directions `[M, n]` of the centred states, how much of each a ridge fit explains, `[n]`, and how
     many are none: no larger than the rounding of the states, which does not grow with M.
@@ -176,7 +198,7 @@ def _basis(states: Array, ridge: float) -> tuple[Array, Array, Array]:
     turn, scales, _ = jnp.linalg.svd(factor)
     largest = scales[0]
     real = scales > largest * len(scales) * jnp.finfo(states.dtype).eps
-    shrink = jnp.square(scales / jnp.where(largest > 0, largest, 1))
+    shrink = jnp.square(safe_divide(scales, largest))
     shrink = jnp.where(real, shrink / jnp.where(real, shrink + ridge, 1), 0)
     # |y|² − |y − ŷ|² of a fit that shrinks each direction by f is Σ c² f (2 − f)
     return rows @ turn, shrink * (2 - shrink), jnp.sum(~real)
@@ -243,13 +265,9 @@ def sufficient_window(
     """
     xs = jnp.asarray(xs)
     xs = xs if _are_tokens(system, xs) else check_sequences(xs)
-    num_rows, num_steps = xs.shape[:2]
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive; got {tolerance}.")
-    if windows is None:
-        windows = [2**power for power in range(max(num_steps - 1, 1).bit_length())]
-        windows = [window for window in windows if window < num_steps] or [num_steps]
-    lengths = _lengths(windows, num_steps)
+    lengths = _lengths(windows, xs.shape[1])
     dynamics = dynamics_of(system, params, xs, state=state)
     read = read or _readout(system, params)
 
@@ -257,21 +275,10 @@ def sufficient_window(
         return flat if read is None else read(dynamics.unflatten(flat))
 
     outputs = compared(states_along(dynamics, xs)[:, -1])
-
-    longest, count = lengths[-1], len(lengths)
-    begins = longest - jnp.asarray(lengths)
-    start = jnp.tile(dynamics.start, (count, 1))
-
-    def step(states, inputs):
-        time, x = inputs
-        new = dynamics.step(states, jnp.tile(x, (count, *[1] * (x.ndim - 1))))
-        begun = jnp.repeat(time >= begins, num_rows)
-        return jnp.where(begun[:, None], new, states), None
-
-    last = jnp.swapaxes(xs[:, num_steps - longest :], 0, 1)
-    states, _ = jax.lax.scan(step, start, (jnp.arange(longest), last))
-    truncated = jnp.stack([compared(rows) for rows in states.reshape(count, num_rows, -1)])
-    apart = (truncated - jnp.broadcast_to(outputs, truncated.shape)).reshape(count, num_rows, -1)
+    truncated = jnp.stack([compared(rows) for rows in _after_windows(dynamics, xs, lengths)])
+    apart = (truncated - jnp.broadcast_to(outputs, truncated.shape)).reshape(
+        *truncated.shape[:2], -1
+    )
     deviation = jnp.linalg.norm(apart, axis=-1)
     fits = (deviation <= tolerance).astype(jnp.int32)
     stays = jnp.flip(jnp.cumprod(jnp.flip(fits, 0), axis=0), 0) > 0
@@ -281,8 +288,29 @@ def sufficient_window(
     )
 
 
+def _after_windows(dynamics: Dynamics, xs: Array, lengths: list[int]) -> Array:
+    """The states `[K, B, n]` after the last k inputs alone, for each of K rising lengths, all side by side."""
+    num_rows, num_steps = xs.shape[:2]
+    longest, count = lengths[-1], len(lengths)
+    begins = longest - jnp.asarray(lengths)
+
+    def step(states, inputs):
+        time, x = inputs
+        new = dynamics.step(states, jnp.tile(x, (count, *[1] * (x.ndim - 1))))
+        begun = jnp.repeat(time >= begins, num_rows)
+        return jnp.where(begun[:, None], new, states), None
+
+    last = jnp.swapaxes(xs[:, num_steps - longest :], 0, 1)
+    start = jnp.tile(dynamics.start, (count, 1))
+    states, _ = jax.lax.scan(step, start, (jnp.arange(longest), last))
+    return states.reshape(count, num_rows, -1)
+
+
 def _lengths(windows: Any, num_steps: int) -> list[int]:
-    """The lengths to try, rising; raises where one is not a whole number in 1 … T."""
+    """The lengths to try, rising; raises if one is not a whole number in 1 … T."""
+    if windows is None:
+        powers = [2**power for power in range(max(num_steps - 1, 1).bit_length())]
+        return [window for window in powers if window < num_steps] or [num_steps]
     if isinstance(windows, Array):
         windows = np.asarray(windows)
     given: list[Any] = list(windows) if isinstance(windows, Iterable) else []

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_whole
+from rnnreg._checks import check_count, check_mask, check_share
+from rnnreg._linalg import masked_mean, safe_divide
 from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import System
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences
@@ -136,16 +137,15 @@ def saturation(
     >>> found.saturated_units.tolist(), found.linear_units.tolist(), found.bounds
     ([0.0, 0.0, 1.0], [1.0, 0.0, 0.0], (-1.0, 1.0))
     """
-    check_whole(num_bins, "num_bins")
-    _check_share(margin, "margin", 0.5)
-    _check_share(middle, "middle", 1.0)
+    check_count(num_bins, "num_bins")
+    check_share(margin, "margin", most=0.5)
+    check_share(middle, "middle")
     if not isinstance(system, Network):
         xs = check_sequences(xs)
     first = jnp.shape(xs)[:2]
     if mask is not None:
         mask = jnp.asarray(mask)
-        if mask.shape != first:
-            raise ValueError(f"mask must be [B, T] = {first}; got {mask.shape}.")
+        check_mask(mask, first)
     true = jnp.ones(first, bool) if mask is None else mask > 0
     if isinstance(system, Network):
         runs = network_runs(system, params, xs, mask, state, gates)
@@ -163,11 +163,6 @@ def saturation(
         limits = _bounds(name, cell, bounds)
         found[name] = _measure(states, true, limits, margin, middle, num_bins, openings)
     return found
-
-
-def _check_share(value: Any, name: str, most: float) -> None:
-    if not isinstance(value, jax.core.Tracer) and not 0 <= value <= most:
-        raise ValueError(f"{name} must lie in 0 … {most}; got {value!r}.")
 
 
 def _bounds(name: str, cell: Cell | None, given: Bounds | Mapping[str, Bounds] | None) -> Bounds:
@@ -207,7 +202,7 @@ def _measure(states, true, bounds, margin, middle, num_bins, gates) -> Saturatio
     full = at_low | at_high
 
     def share(what, axis):
-        return _mean(_known(what, states), true, axis)
+        return masked_mean(_known(what, states), true[..., None], axis)
 
     saturated = share(full, None)
     never_leaves = jnp.stack([share(side, (0, 1)) for side in (at_low, at_high)])
@@ -232,14 +227,6 @@ def _measure(states, true, bounds, margin, middle, num_bins, gates) -> Saturatio
 def _known(what: Array, values: Array) -> Array:
     """1 where something holds of a value, 0 where it does not, NaN where the value is."""
     return jnp.where(jnp.isnan(values), jnp.nan, what.astype(values.dtype))
-
-
-def _mean(values: Array, true: Array, axis: Any) -> Array:
-    """The mean over true steps; NaN where there is none."""
-    counted = jnp.broadcast_to(true[..., None], values.shape)
-    number = jnp.sum(counted, axis=axis).astype(values.dtype)
-    total = jnp.sum(jnp.where(counted, values, 0), axis=axis)
-    return jnp.where(number > 0, total / jnp.maximum(number, 1), jnp.nan)
 
 
 def _edges(states: Array, true: Array, bounds: tuple[float, float], num_bins: int) -> Array:
@@ -271,25 +258,23 @@ def _participation(states: Array, true: Array) -> Array:
     """(tr C)² / ‖C‖_F², which needs no eigenvalues."""
     size = states.shape[-1]
     rows, counted = states.reshape(-1, size), true.reshape(-1, 1)
-    mean = jnp.sum(jnp.where(counted, rows, 0), axis=0, keepdims=True) / jnp.maximum(
-        jnp.sum(counted), 1
-    ).astype(rows.dtype)
-    centred = jnp.where(counted, rows - mean, 0)
+    centred = jnp.where(counted, rows - masked_mean(rows, counted, 0, keepdims=True), 0)
     covariance = centred.T @ centred
     largest = jnp.max(jnp.abs(covariance))
-    covariance = covariance / jnp.where(largest > 0, largest, 1)  # squares do not underflow
+    covariance = safe_divide(covariance, largest)  # squares do not underflow
     squares = jnp.sum(jnp.square(covariance))
-    ratio = jnp.square(jnp.trace(covariance)) / jnp.where(squares > 0, squares, 1)
+    ratio = safe_divide(jnp.square(jnp.trace(covariance)), squares)
     return jnp.where(squares > 0, ratio, jnp.nan)
 
 
 def _opening(values: Array, true: Array) -> GateOpening:
     open_, closed = _known(values > 0.9, values), _known(values < 0.1, values)
+    counted = true[..., None]
     return GateOpening(
-        mean=_mean(values, true, None),
-        open=_mean(open_, true, None),
-        closed=_mean(closed, true, None),
-        mean_steps=_mean(values, true, (0, 2)),
-        open_units=_mean(open_, true, (0, 1)),
-        closed_units=_mean(closed, true, (0, 1)),
+        mean=masked_mean(values, counted, None),
+        open=masked_mean(open_, counted, None),
+        closed=masked_mean(closed, counted, None),
+        mean_steps=masked_mean(values, counted, (0, 2)),
+        open_units=masked_mean(open_, counted, (0, 1)),
+        closed_units=masked_mean(closed, counted, (0, 1)),
     )

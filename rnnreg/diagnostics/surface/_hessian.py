@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import is_count
-from rnnreg._linalg import safe_norm
+from rnnreg._checks import check_choice, check_count
+from rnnreg._linalg import safe_divide, safe_norm, scale_of
 from rnnreg.diagnostics.surface._loss_surface import flat_params
 
 Params = Any
@@ -83,19 +83,15 @@ def hessian_directions(
     size = centre.size
     if num_iterations is None:
         num_iterations = min(40, size)
-    counts = is_count(num_directions) and is_count(num_iterations)
-    if not counts or not num_directions <= num_iterations <= size:
-        raise ValueError(
-            "in whole numbers 1 ≤ num_directions ≤ num_iterations ≤ number of parameters must hold; got "
-            f"{num_directions!r}, {num_iterations!r} and {size}."
-        )
+    check_count(num_iterations, "num_iterations", most=size, hint="There are no more parameters.")
+    hint = f"There are num_iterations={num_iterations} products."
+    check_count(num_directions, "num_directions", most=num_iterations, hint=hint)
     orders = {
         "largest": lambda values: -values,
         "smallest": lambda values: values,
         "magnitude": lambda values: -jnp.abs(values),
     }
-    if which not in orders:
-        raise ValueError(f"which must be one of {sorted(orders)}; got {which!r}.")
+    check_choice(which, "which", orders)
 
     def flat_loss(flat):
         return loss_of(unravel(flat))
@@ -105,8 +101,7 @@ def hessian_directions(
 
     basis, diagonal, off_diagonal = _lanczos(product, key, size, num_iterations, centre.dtype)
     tridiagonal = jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
-    largest = jnp.max(jnp.abs(tridiagonal))
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)  # squares stay in range
+    scale = scale_of(jnp.max(jnp.abs(tridiagonal)))
     ritz_values, vectors = jnp.linalg.eigh(tridiagonal / scale)
     ritz_values = scale * ritz_values
     chosen = jnp.argsort(orders[which](ritz_values))[:num_directions]
@@ -148,7 +143,7 @@ def _lanczos(
         fresh = jax.random.normal(jax.random.fold_in(key_fresh, index), (size,), dtype)
         rest = jnp.where(spent, orthogonal_to(basis, fresh), rest)
         length = safe_norm(rest)
-        following = rest / jnp.where(length > 0, length, 1)
+        following = safe_divide(rest, length)
         return (basis, following), (along, jnp.where(spent, 0, beside))
 
     first = start / jnp.linalg.norm(start)

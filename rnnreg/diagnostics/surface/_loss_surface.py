@@ -11,8 +11,8 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from rnnreg._checks import is_count
-from rnnreg._linalg import safe_norm
+from rnnreg._checks import check_choice, check_count, is_count
+from rnnreg._linalg import safe_divide, safe_norm
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.data import Batch, check_batch
 from rnnreg.losses import Loss
@@ -104,8 +104,7 @@ def loss_surface(
     >>> bool(abs(bend / found.eigenvalues[0] - 1) < 0.01)  # the eigenvalue is the curvature
     True
     """
-    if not is_count(chunk):
-        raise ValueError(f"chunk must be a whole number of at least 1; got {chunk!r}.")
+    check_count(chunk, "chunk")
     pair = [directions] if betas is None else list(directions)
     if betas is not None and (isinstance(directions, dict) or len(pair) != 2):
         raise ValueError(
@@ -226,8 +225,7 @@ def random_direction(
     >>> jnp.linalg.norm(direction["W_hh"], axis=0).round(3).tolist(), direction["b_h"].tolist()
     ([1.0, 2.0], [0.0, 0.0])
     """
-    if scale not in ("filter", "layer", "none"):
-        raise ValueError(f"scale must be 'filter', 'layer' or 'none'; got {scale!r}.")
+    check_choice(scale, "scale", ("filter", "layer", "none"))
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
     keys = jax.random.split(key, len(leaves))
 
@@ -239,7 +237,7 @@ def random_direction(
             return noise
         axes = 0 if leaf.ndim > 1 and scale == "filter" else tuple(range(leaf.ndim))
         drawn, wanted = safe_norm(noise, axes), safe_norm(leaf, axes)
-        return noise * (wanted / jnp.where(drawn > 0, drawn, 1)).astype(leaf.dtype)
+        return noise * safe_divide(wanted, drawn).astype(leaf.dtype)
 
     return jax.tree.unflatten(structure, list(map(draw, keys, leaves)))
 

@@ -100,7 +100,7 @@ def lyapunov_spectrum(
     'Kaplan–Yorke dimension 1.5'
     >>> matplotlib.pyplot.close(ax.figure)
     """
-    several = by_label(spectra, Lyapunov)
+    several, first = by_label(spectra, Lyapunov), []
     with canvas(ax) as ax:
         ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
         for place, (label, spectrum) in enumerate(several.items()):
@@ -109,15 +109,15 @@ def lyapunov_spectrum(
             dead = int(((values == -np.inf) & ~open_).sum())
             lost = int(((values == -np.inf) & open_).sum())
             values = np.where(np.isfinite(values), values, np.nan)
-            dimension = float(spectrum.kaplan_yorke[row])
-            parts = [label] if label else []
+            dimension, parts = float(spectrum.kaplan_yorke[row]), [label] if label else []
             parts += [] if np.isnan(dimension) else [f"Kaplan–Yorke dimension {dimension:.3g}"]
             parts += [f"{dead} of {len(values)} at −∞"] if dead else []
             parts += [f"{lost} of {len(values)} lost to rounding"] if lost else []
             errors = np.asarray(spectrum.standard_error[row], np.float64)
             at, name = np.arange(1, len(values) + 1), ", ".join(parts) or None
             look: dict[str, Any] = {"color": nth_color(place), "marker": "o", "markersize": 3}
-            ax.errorbar(at, values, errors, linewidth=0.8, label=name, **look)
+            bars = ax.errorbar(at, values, errors, linewidth=0.8, label=name, **look)
+            first += [bars] if name else []
             open_ = open_ & np.isfinite(values)
             if open_.any():
                 name = ", ".join([*parts[: bool(label)], "unconverged"])
@@ -126,5 +126,5 @@ def lyapunov_spectrum(
         ax.set_xlabel("index i")
         ax.set_ylabel("Lyapunov exponent λ$_i$ (nats per step)")
         whole_steps(ax)
-        legend_above(ax)
+        legend_above(ax, first=first)
     return ax

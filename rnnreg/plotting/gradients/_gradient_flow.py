@@ -35,9 +35,10 @@ def gradient_flow(
 ) -> Axes:
     """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ on a logarithmic axis against steps back ℓ.
 
-    A straight line is an exponential rate. With `lams` the colour says λ, and λ = 0 is black and dashed. The label
-    of the axis says whether the loss is that of one step or of the whole sequence. The band is one standard error of
-    ln r to either side: over examples, or over runs where a flow has them in front (as `jax.vmap` over seeds gives).
+    A straight line is an exponential rate. With `lams` the colour says λ, and λ = 0 is dashed, in black (white on a
+    dark face). The label of the axis says whether the loss is that of one step or of the whole sequence. The band is
+    one standard error of ln r to either side: over examples, or over runs if a flow has them in front (as `jax.vmap`
+    over seeds gives).
 
     A curve is that of the examples whose gradient is neither exactly 0 nor infinite. Where the first of the others
     leaves it stands a × (exactly 0) or a + (not finite), and the legend says what share they come to.
