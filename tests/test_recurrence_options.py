@@ -307,11 +307,6 @@ def test_explain_says_which_and_why():
     }
     asked = rr.explain(rr.network(layers[:1], 1, backend="scan"), input_size=INSIDE)["layer_0"]
     assert str(asked) == "scan, inputs projected before the loop: as asked"
-    ready = asked._replace(backend="fused", inside=False)
-    (given,) = rr.explain(rr.network(layers[:1], 1, backend=ready), input_size=INSIDE).values()
-    assert given is ready
-    with pytest.raises(ValueError, match="cannot run this cell"):
-        rr.network([rr.cells.gru(2, reset="before")], 1, backend=ready)
     # two directions of ten units are twenty inputs of the next layer
     wide = rr.explain(rr.network([layers[2], rr.cells.gru(2)], 1, backend="fused"), input_size=1)
     assert [choice.inside for choice in wide.values()] == [True, False]

@@ -60,7 +60,7 @@ def network(
     recurrent_dropout: Any = 0.0,
     variational: bool = False,
     initial_state: str = "zero",
-    backend: str | BackendChoice = "auto",
+    backend: str = "auto",
     remat: str | int = "full",
     truncate: int | None = None,
     precision: str | None = None,
@@ -85,8 +85,7 @@ def network(
       recurrent_dropout: rate on the h that enters the recurrent product, one mask over time.
       variational: use one mask over time for the other three rates too.
       initial_state: "zero" or "learned" (starts at zero).
-      backend: "auto", "scan" or "fused": which recurrence runs; `rr.explain` says which, and why. Or a ready
-        `rr.recurrence.BackendChoice`, for every layer.
+      backend: "auto", "scan" or "fused": which recurrence runs; `rr.explain` says which, and why.
       remat: "full", "sqrt" or an int: how much of a long sequence the backward pass keeps, and how much it
         computes again (see `rr.recurrence.unroll`). The gradient is the same.
       truncate: None, or the number of steps after which the gradient is cut (truncated back-propagation
@@ -127,7 +126,7 @@ def network(
     return Network(init, stack, layers, readout, output_size, recurrence, stack.random)
 
 
-def _check_layers(layers: Any, cells: Any, backend: Any, precision: str | None) -> None:
+def _check_layers(layers: Any, cells: Any, recurrence: Recurrence) -> None:
     if not layers or not all(isinstance(entry, Layer) for entry in layers):
         raise ValueError(
             f"cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got {cells!r}."

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from jax import Array
 
 from rnnreg.cells import Cell
-from rnnreg.recurrence import BackendChoice
 
 Params = dict[str, Any]
 
@@ -37,14 +36,14 @@ class Recurrence(NamedTuple):
     """How the recurrence is computed: the arguments of `recurrence.unroll` that change time, memory or rounding.
 
     Attributes:
-      backend: "auto", "scan", "fused", or a ready `BackendChoice`.
+      backend: "auto", "scan" or "fused".
       remat: "full", "sqrt" or the number of steps a segment.
       truncate: steps after which the gradient is cut, or None.
       precision: of every matrix product of the network, or None for JAX's default.
       projection: "auto", or where inputs are projected: "inside" the loop or "before" it.
     """
 
-    backend: str | BackendChoice = "auto"
+    backend: str = "auto"
     remat: str | int = "full"
     truncate: int | None = None
     precision: str | None = None

@@ -76,7 +76,7 @@ PROJECTIONS = ("auto", "inside", "before")
 
 
 def choose_backend(
-    cell: Cell, *, input_size: int, backend: str | BackendChoice = "auto"
+    cell: Cell, *, input_size: int, backend: str = "auto", projection: str = "auto"
 ) -> BackendChoice:
     """The recurrence that runs a cell.
 
@@ -88,7 +88,9 @@ def choose_backend(
     Args:
       cell: the cell.
       input_size: D.
-      backend: "auto", "scan" or "fused"; or a ready `BackendChoice`, which is returned.
+      backend: "auto", "scan" or "fused".
+      projection: where the fused recurrence projects its inputs, "inside" its loop, all of them "before" it, or "auto":
+        inside on a CPU up to 16 features. "scan" always projects before.
 
     Returns:
       The choice, with its reason.
@@ -102,9 +104,7 @@ def choose_backend(
     >>> print(choose_backend(rr.cells.gru(8, reset="before"), input_size=2))
     scan, inputs projected before the loop: gru_reset_before does its own products
     """
-    check_backend(cell, backend)
-    if isinstance(backend, BackendChoice):
-        return backend
+    check_backend(cell, backend, projection)
     able = (name for name, one in BACKENDS.items() if one.obstacle(cell) is None)
     name = next(able) if backend == "auto" else backend
     chosen = BACKENDS[name]
@@ -117,12 +117,10 @@ def choose_backend(
     return BackendChoice(name, inside, f"{why}, so weight gradients are one product a sequence")
 
 
-def check_backend(cell: Cell, backend: str | BackendChoice) -> None:
+def check_backend(cell: Cell, backend: str, projection: str = "auto") -> None:
     """Raises if there is no such back end, or it cannot run the cell. It asks for no device, so it starts none."""
-    if isinstance(backend, BackendChoice):
-        backend = backend.backend
-    if backend not in NAMES:
-        raise ValueError(f"backend must be one of {NAMES}; got {backend!r}.")
+    check_choice(backend, "backend", NAMES)
+    check_choice(projection, "projection", PROJECTIONS)
     obstacle = None if backend == "auto" else BACKENDS[backend].obstacle(cell)
     if obstacle:
         raise ValueError(

@@ -12,7 +12,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, is_count
 from rnnreg.cells import Cell
-from rnnreg.recurrence._backend import BACKENDS, BackendChoice, choose_backend
+from rnnreg.recurrence._backend import BACKENDS, choose_backend
 from rnnreg.recurrence._product import check_precision
 from rnnreg.recurrence._scan import Streams
 
@@ -29,7 +29,7 @@ def unroll(
     recurrent_mask: Array | None = None,
     perturbations: Array | None = None,
     reverse: bool = False,
-    backend: str | BackendChoice = "auto",
+    backend: str = "auto",
     remat: str | int = "full",
     truncate: int | None = None,
     precision: str | None = None,
@@ -50,7 +50,7 @@ def unroll(
       perturbations: `[T, B, H]`, added to h after each step; the gradient with respect to zeros is
         ∂L/∂h_t.
       reverse: run from the last step to the first.
-      backend: "auto", "scan" or "fused", or a ready `BackendChoice`; see `choose_backend`.
+      backend: "auto", "scan" or "fused"; see `choose_backend`.
       remat: "full" keeps what the backward pass needs of all T steps; an int k keeps the states at the ends of
         segments of k steps and computes the rest again, segment by segment; "sqrt" is k = ⌈√T⌉, which needs
         O(√T) of what "full" keeps inside the steps, for one more forward pass. The gradient is the same.

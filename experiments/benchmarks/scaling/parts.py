@@ -311,8 +311,7 @@ def input_projection(config: Any) -> Rows:
         chosen = rr.explain(task.train().network({}), input_size=inputs)["layer_0"]
         calls = {}
         for place in ("before", "inside"):
-            backend = chosen._replace(inside=place == "inside")
-            train = task.train(backend=backend)
+            train = task.train(projection=place)
             calls[place] = compile_updates(train, task, config.updates, device=device)[1]
         seconds, before = beside({"inside": calls["inside"]}, calls["before"], config.rounds)
         rows.append(
