@@ -118,7 +118,7 @@ def _cut(num_seeds: int) -> float:
     if num_seeds == 1:
         return np.inf
     quantile = t.ppf(0.975, num_seeds - 1)
-    return num_seeds / 2 * np.log1p(quantile**2 / (num_seeds - 1))
+    return float(num_seeds / 2 * np.log1p(quantile**2 / (num_seeds - 1)))
 
 
 class Ratio(NamedTuple):
