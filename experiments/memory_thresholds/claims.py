@@ -56,34 +56,23 @@ def branch_ratios(warm: dict[int, Any]) -> dict[str, np.ndarray]:
 def of_law(main: Any, law: Law, predictions: dict[str, Any]) -> list[Claim]:
     """The law of λ_cold, and what it predicted."""
     power, constant = _known(law.free[2]), _known(law.constant)
-    cold = [
-        within_factor(
-            2.0,
-            f"predicted: λ_cold, T = {p['T']}, g = {p['gain']:g}",
-            _over(main.lam_cold[p["T"], p["gain"]], p["predicted"]),
-            source="the law, before it was run",
-        )
-        for p in predictions["cold"]
-    ]
-    warm = [
-        within_factor(
-            1.5,
-            f"predicted: {p['threshold'].replace('lam', 'λ')}, T = {p['T']}",
-            _over(getattr(main, p["threshold"])[p["T"]], p["predicted"]),
-            source="power of T, before it was run",
-        )
-        for p in predictions["warm"]
-    ]
-    return [
+    found = [
         Claim.close(
             "λ_cold fitted freely: factor of (T−2) ln g", 1.0, power, source=FORM, tolerance=0.1
         ),
         Claim.close(
             "the constant c of λ_cold = c T g^(T−2)", 0.06, constant, source=SKETCH, tolerance=0.03
         ),
-        *cold,
-        *warm,
     ]
+    for p in predictions["cold"]:
+        name = f"predicted: λ_cold, T = {p['T']}, g = {p['gain']:g}"
+        met = _over(main.lam_cold[p["T"], p["gain"]], p["predicted"])
+        found.append(within_factor(2.0, name, met, "the law, before it was run"))
+    for p in predictions["warm"]:
+        name = f"predicted: {p['threshold'].replace('lam', 'λ')}, T = {p['T']}"
+        met = _over(getattr(main, p["threshold"])[p["T"]], p["predicted"])
+        found.append(within_factor(1.5, name, met, "power of T, before it was run"))
+    return found
 
 
 def of_heights(main: Any) -> list[Claim]:
@@ -92,23 +81,14 @@ def of_heights(main: Any) -> list[Claim]:
     short, long = steps[0], steps[-1]
     rise = _over(main.lam_s[long], long / 4)
     flat = _over(ratio(main.lam_c[long], main.lam_c[short]), 1.0) if long > short else None
+    name, expected = f"λ_c, T = {long}, over T = {short} (flat)", "1.3 to 1.8"
+    ends = f"{SKETCH}: the way up ends between 1.3 and 1.8"
     at_20 = _over(main.lam_s.get(20), 1.0)
+    holds = None if at_20 is None else 1.3 <= at_20 <= 1.8
     return [
-        within_factor(2.0, f"λ_s, T = {long}, over T / 4", rise, source=f"{SKETCH}: λ_s ~ T / 4"),
-        within_factor(
-            2.0,
-            f"λ_c, T = {long}, over T = {short} (flat)",
-            flat,
-            source=f"{SKETCH}: λ_c is flat",
-        ),
-        Claim(
-            "λ_s, T = 20",
-            f"{SKETCH}: the way up ends between 1.3 and 1.8",
-            "1.3 to 1.8",
-            None,
-            at_20,
-            None if at_20 is None else 1.3 <= at_20 <= 1.8,
-        ),
+        within_factor(2.0, f"λ_s, T = {long}, over T / 4", rise, f"{SKETCH}: λ_s ~ T / 4"),
+        within_factor(2.0, name, flat, f"{SKETCH}: λ_c is flat"),
+        Claim("λ_s, T = 20", ends, expected, None, at_20, holds),
     ]
 
 
@@ -155,31 +135,21 @@ def of_return(warm: dict[int, Any]) -> Claim:
         fell = ~paths.alive.sel(way="up").isel(l2=-1)
         revived += int((paths.alive.sel(way="down").any("l2") & fell).sum())
         dead += int(fell.sum())
-    return none_of(
-        "the way down never recovers: paths alive again",
-        revived,
-        dead,
-        source="w = 0 is a local minimum for every λ > 0",
-    )
+    name = "the way down never recovers: paths alive again"
+    return none_of(name, revived, dead, "w = 0 is a local minimum for every λ > 0")
 
 
 def of_slopes(slopes: dict[str, Any]) -> list[Claim]:
     """The exponent along the data explains the slope best."""
     found, expected = [], "λ_max along the data"
+    source = "Lyapunov exponents are the rates of the product itself"
     for name, networks in slopes.items():
         by = scores(networks)
         best = max(by, key=lambda predictor: by[predictor].r2)
         known = np.isfinite(by[best].r2)
-        found.append(
-            Claim(
-                f"{name}: best of four predictors of the slope, by R²",
-                "Lyapunov exponents are the rates of the product itself",
-                expected,
-                None,
-                f"{best} ({by[best].r2:.2f})" if known else None,
-                best == expected if known else None,
-            )
-        )
+        told, holds = (f"{best} ({by[best].r2:.2f})", best == expected) if known else (None, None)
+        name = f"{name}: best of four predictors of the slope, by R²"
+        found.append(Claim(name, source, expected, None, told, holds))
     return found
 
 
@@ -188,53 +158,40 @@ def of_controls(config: Any, controls: Controls) -> list[Claim]:
     if not controls.cold:
         return []
     short, long = config.control_steps[0], config.control_steps[-1]
+    names = ("linear", "relu", "SGD, clipped", "AdamW (decoupled)", "penalty on W_hh only")
     identity = "penalty to the identity"
     found = [
         within_factor(
             2.0,
             f"{identity}: λ_cold at T = {long} over T = {short} (no fall with T)",
             _over(controls.fall.get(identity), 1.0),
-            source="closed form at W_hh = I: p = 1 − λ for every T",
+            "closed form at W_hh = I: p = 1 − λ for every T",
         )
     ]
-    found += [
-        within_factor(
-            2.0,
-            f"{name}: fall of λ_cold from T = {short} to {long}, over the law's",
-            _over(controls.fall.get(name), law_fall(short, long)),
-            source=FORM,
-        )
-        for name in ("linear", "relu", "SGD, clipped", "AdamW (decoupled)", "penalty on W_hh only")
-    ]
-    found += [
-        none_of(
-            f"T = {T}: λ off after a collapse to W = 0: networks that come back",
-            history.collapsed.revived,
-            history.collapsed.num,
-            source="W = 0 is a critical point of order T + 2",
-        )
-        for T, history in controls.history.items()
-    ]
-    found += [
-        Claim.at_most(
-            f"T = {T}: a free network scaled to the penalised one's ‖W_hh‖: decoded bits",
-            0.1,
-            one.bits[1] if one.bits[0] > 0.5 else None,  # is there a memory at all
-            source=f"{SKETCH}: the norm is not what holds a memory",
-        )
-        for T, one in controls.scaled.items()
-    ]
+    for name in names:
+        met = _over(controls.fall.get(name), law_fall(short, long))
+        name = f"{name}: fall of λ_cold from T = {short} to {long}, over the law's"
+        found.append(within_factor(2.0, name, met, FORM))
+    for T, history in controls.history.items():
+        num, revived, _ = history.collapsed
+        name = f"T = {T}: λ off after a collapse to W = 0: networks that come back"
+        found.append(none_of(name, revived, num, "W = 0 is a critical point of order T + 2"))
+    for T, one in controls.scaled.items():
+        name = f"T = {T}: a free network scaled to the penalised one's ‖W_hh‖: decoded bits"
+        bits = one.bits[1] if one.bits[0] > 0.5 else None  # is there a memory at all
+        source = f"{SKETCH}: the norm is not what holds a memory"
+        found.append(Claim.at_most(name, 0.1, bits, source=source))
     return found
 
 
-def within_factor(factor: float, name: str, ratio: float | None, *, source: str) -> Claim:
+def within_factor(factor: float, name: str, ratio: float | None, source: str) -> Claim:
     """Measured over predicted lies within a factor."""
     holds = None if ratio is None else 1 / factor <= ratio <= factor
     expected = f"1 within a factor {factor:g}"
     return Claim(f"{name}: measured / predicted", source, expected, None, ratio, holds)
 
 
-def none_of(name: str, count: int, num: int, *, source: str) -> Claim:
+def none_of(name: str, count: int, num: int, source: str) -> Claim:
     """None of `num` does it; with the upper end of the 95 % interval of the share."""
     if not num:
         return Claim(name, source, "0 of 0", None, None, None)

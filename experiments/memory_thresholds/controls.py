@@ -144,14 +144,12 @@ class Controls(NamedTuple):
 def run_all(config: Any) -> Controls:
     """Every control at both T."""
     found = Controls({}, {}, {}, {}, {}, {})
-    grid = {
-        "lams": np.geomspace(*EDGES, config.control_lambdas),
-        "seeds": config.control_seeds,
-    }
+    lams, seeds = np.geomspace(*EDGES, config.control_lambdas), config.control_seeds
 
     def losses(T, **changes):
         variant = variant_of(config, **changes)
-        return cold_starts(config.out, variant, T, gains=(GAIN,), **grid).metrics.sel(gain=GAIN)
+        result = cold_starts(config.out, variant, T, gains=(GAIN,), lams=lams, seeds=seeds)
+        return result.metrics.sel(gain=GAIN)
 
     for name in config.control_names:
         found.cold[name] = {}
@@ -166,17 +164,16 @@ def run_all(config: Any) -> Controls:
         print(f"control {name}: {', '.join(told)}", flush=True)
     updates, more = config.num_updates, config.long_updates
     for T in config.control_steps if config.control_names else ():
-        found.history[T] = switched(variant_of(config), T, **grid, off=max(more, updates))
-        found.scaled[T] = scaled(config.out, variant_of(config), T, seeds=config.control_seeds)
+        off = max(more, updates)
+        found.history[T] = switched(variant_of(config), T, lams=lams, seeds=seeds, off=off)
+        found.scaled[T] = scaled(config.out, variant_of(config), T, seeds=seeds)
         if more:
             history = losses(T, num_updates=more, num_records=RECORDS).history_train_loss
             found.duration[T] = duration_of(history, each=more // RECORDS, updates=updates)
     return found
 
 
-def switched(
-    variant: Variant, num_steps: int, *, lams: np.ndarray, seeds: int, off: int
-) -> History:
+def switched(variant: Variant, T: int, *, lams: np.ndarray, seeds: int, off: int) -> History:
     """λ = 0 until trained, then λ, as many updates each as a cold start; then 0 for `off` updates."""
     train = make_train(variant._replace(num_records=1))
 
@@ -197,12 +194,9 @@ def switched(
         return jnp.array([before, on, end])
 
     # neighbours on a core are λ of one seed: both cores get their share of the networks that die
-    numbers = np.arange(seeds, dtype=np.uint32)
-    lanes = {
-        "seed": np.repeat(numbers, len(lams)),
-        "lam": np.tile(lams.astype(np.float32), seeds),
-    }
-    batch = recall_batch(num_steps, num_bits=variant.num_bits)
+    numbers, values = np.arange(seeds, dtype=np.uint32), lams.astype(np.float32)
+    lanes = {"seed": np.repeat(numbers, len(lams)), "lam": np.tile(values, seeds)}
+    batch = recall_batch(T, num_bits=variant.num_bits)
     found = rr.lanes.map_lanes(lane, lanes, shared=batch, plan="one_by_one", lane_seconds=0.5)
     found = found.reshape(seeds, len(lams), 3, 2).swapaxes(0, 1)
     return history_of(lams, found[..., 0], found[..., 1], off)
@@ -223,22 +217,20 @@ def history_of(
     return History(fit_threshold(lams, on), *every, updates_off)
 
 
-def scaled(
-    folder: Any, variant: Variant, num_steps: int, *, seeds: int, lam: float = 0.1
-) -> Scaled:
+def scaled(folder: Any, variant: Variant, T: int, *, seeds: int, lam: float = 0.1) -> Scaled:
     """The norm of the penalised network given to a free one."""
-    result = cold_starts(folder, variant, num_steps, gains=(1.0,), lams=(0.0, lam), seeds=seeds)
+    result = cold_starts(folder, variant, T, gains=(1.0,), lams=(0.0, lam), seeds=seeds)
     free, penalised = (result.select(gain=1.0, l2=l2).groups[0].params for l2 in (0.0, lam))
     W, W_lam = (params["layer_0"]["W_hh"] for params in (free, penalised))
     size, size_lam = (np.linalg.norm(each, axis=(-2, -1)) for each in (W, W_lam))
     shrunk = rr.with_leaves(free, {"layer_0/W_hh": W * (size_lam / size)[:, None, None]})
 
-    net, batch = network_of(variant), recall_batch(num_steps, num_bits=variant.num_bits)
+    net, batch = network_of(variant), recall_batch(T, num_bits=variant.num_bits)
     look = jax.jit(jax.vmap(lambda params: memory(net, params, batch)))
-    medians = [
-        jax.tree.map(lambda of: float(np.median(of)), look(one)) for one in (penalised, shrunk)
-    ]
-    bits, gradient, rho, _ = zip(*medians, strict=True)
+    bits, gradient, rho, _ = (
+        (float(np.median(given)), float(np.median(own)))
+        for given, own in zip(look(penalised), look(shrunk), strict=True)
+    )
     return Scaled(lam, float(np.median(size_lam)), float(np.median(size)), bits, gradient, rho)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -77,45 +77,33 @@ def as_entries(diagram: Any) -> dict[str, Any]:
     }
 
 
-class Latches(NamedTuple):
-    """Networks that hold their bits while ‖∂h_T/∂h_0‖ is below 0.05: the memory is a latch.
+def latches(diagram: Any, *, below: float = 0.05, lam: float = 1e-3) -> list[dict[str, Any]]:
+    """Networks at small λ that hold their bits while ‖∂h_T/∂h_0‖ is below 0.05, and what more λ makes of them.
 
-    Attributes:
-      num_steps: T.
-      lam: λ at or below which they are counted.
-      latches: how many, of those.
-      alive: networks at these λ that hold their bits.
-      gradient: median ‖∂h_T/∂h_0‖ of the latches' seeds at the largest λ at which they still hold their bits.
+    Returns:
+      For each T: how many of the networks that are `alive` at or below `lam` are such `latches`, and the `gradient`
+      ‖∂h_T/∂h_0‖ of their seeds at the largest λ at which they still hold their bits, median; None without any.
     """
-
-    num_steps: int
-    lam: float
-    latches: int
-    alive: int
-    gradient: float | None
-
-
-def latches(diagram: Any, *, below: float = 0.05, lam: float = 1e-3) -> list[Latches]:
-    """Latches at small λ, by T, and what more λ makes of them."""
     found = []
     for T, cold in sorted(diagram.cold.items()):
         small = cold.alive & (cold.l2 <= lam)
         latch = small & (cold.gradient < below)
         last = cold.l2.where(cold.alive).max("l2")
         after = cold.gradient.where((cold.l2 == last) & latch.any("l2"))
+        counts = {"latches": int(latch.sum()), "alive": int(small.sum())}
         gradient = float(after.median()) if latch.any() else None
-        found.append(Latches(T, lam, int(latch.sum()), int(small.sum()), gradient))
+        found.append({"num_steps": T, "lam": lam, **counts, "gradient": gradient})
     return found
 
 
-def _told_latch(one: Latches) -> str:
+def _told_latch(one: dict[str, Any]) -> str:
     told = (
-        f"T = {one.num_steps}: {one.latches} of {one.alive} networks that hold their bits at λ ≤ {one.lam:g} do so "
-        "with ‖∂h_T/∂h_0‖ < 0.05"
+        "T = {num_steps}: {latches} of {alive} networks that hold their bits at λ ≤ {lam:g} do so with "
+        "‖∂h_T/∂h_0‖ < 0.05"
     )
-    if one.gradient is None:
-        return told
-    return told + f"; the same seeds at their largest λ alive: {one.gradient:.2g} (median)"
+    if one["gradient"] is not None:
+        told += "; the same seeds at their largest λ alive: {gradient:.2g} (median)"
+    return told.format(**one)
 
 
 def control_table(found: Controls) -> str:

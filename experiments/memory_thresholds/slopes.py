@@ -67,7 +67,7 @@ def scores(networks: pd.DataFrame) -> dict[str, Score]:
 
 def table(name: str, networks: pd.DataFrame) -> str:
     """The scores as text: of all, and of those whose gradient fades."""
-    fading = networks[networks.slope < FADING]
+    fading = networks.query(f"slope < {FADING}")
     header = ["predictor of the slope", "R²", "bias", "correlation"]
     rows = [
         [predictor, f"{of.r2:.3f}", f"{of.bias:+.4f}", f"{of.correlation:.3f}"]
