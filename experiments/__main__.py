@@ -31,9 +31,7 @@ def discover(folder: Path) -> dict[str, str]:
     """{name: first line of its docstring} of the experiments in a folder; see `files`."""
     lines = {}
     for name, path in files(folder).items():
-        lines[name] = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[
-            0
-        ]
+        lines[name] = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
     return lines
 
 
@@ -67,9 +65,7 @@ def _names(node: ast.stmt) -> list[str]:
 def run(name: str, preset: str) -> tuple[int, list[str]]:
     """Run one experiment; its exit status, and its row of the closing table."""
     start, began = time.perf_counter(), time.time()
-    status = subprocess.run(
-        [sys.executable, "-m", f"experiments.{name}", "--preset", preset]
-    ).returncode
+    status = subprocess.run([sys.executable, "-m", f"experiments.{name}", "--preset", preset]).returncode
     seconds = time.perf_counter() - start
     summary = Path("results") / name / "summary.json"
     if status == 0 and summary.exists() and summary.stat().st_mtime >= began - 1:
@@ -89,10 +85,7 @@ def write_pages(folder: Path, results: Path) -> None:
     store.write_text(pages.dump(kept), "utf-8")
     told, benchmarks = folder / "findings", folder / "benchmarks"
     (folder / "README.md").write_text(pages.experiments_page(known, kept, told), "utf-8")
-    rows = {
-        path.stem: json.loads(path.read_text("utf-8"))
-        for path in (benchmarks / "results").glob("*.json")
-    }
+    rows = {path.stem: json.loads(path.read_text("utf-8")) for path in (benchmarks / "results").glob("*.json")}
     page = pages.benchmarks_page(files(benchmarks), rows, told / "benchmarks.md")
     (benchmarks / "README.md").write_text(page, "utf-8")
 

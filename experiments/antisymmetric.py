@@ -31,11 +31,7 @@ MATRICES = {
 # computed beforehand, independently of the library
 MULTIPLIERS = dict(zip(MATRICES, (1.0198, 1.0051, 1.2, 0.8), strict=True))
 RADII = dict(
-    zip(
-        MATRICES,
-        ((0.789, 1.019, 1.192), (0.518, 0.711, 0.841), (7.33, 6.81, 7.93), (0.0, 0.0, 0.0)),
-        strict=True,
-    )
+    zip(MATRICES, ((0.789, 1.019, 1.192), (0.518, 0.711, 0.841), (7.33, 6.81, 7.93), (0.0, 0.0, 0.0)), strict=True)
 )
 
 
@@ -72,9 +68,7 @@ def trajectories(A, num_steps: int) -> np.ndarray:
 
 def at_origin(A) -> rr.diagnostics.Spectrum:
     """The spectrum of the step's Jacobian at h = 0."""
-    return rr.diagnostics.step_spectra(
-        step, jnp.asarray(A), jnp.zeros((1, 1, 0)), state=jnp.zeros((1, 2))
-    )
+    return rr.diagnostics.step_spectra(step, jnp.asarray(A), jnp.zeros((1, 1, 0)), state=jnp.zeros((1, 2)))
 
 
 def main(config: Config) -> Report:
@@ -87,10 +81,7 @@ def main(config: Config) -> Report:
     multipliers = {name: float(found.rho[0, 0]) for name, found in spectra.items()}
     radii = {name: np.linalg.norm(path[:, -1], axis=-1) for name, path in paths.items()}
     last = np.linalg.norm(ring[:, -config.long_steps // 5 :], axis=-1)
-    rows = [
-        (name, f"{multipliers[name]:.4f}", *(f"{radius:.3f}" for radius in radii[name]))
-        for name in MATRICES
-    ]
+    rows = [(name, f"{multipliers[name]:.4f}", *(f"{radius:.3f}" for radius in radii[name])) for name in MATRICES]
     lines = [
         text_table(("A", "|1 + ελ|", *(f"from {start}" for start in STARTS)), rows),
         f"the origin is stable from γ = {threshold:.4f} on",
@@ -129,11 +120,7 @@ def _exponents(config: Config):
     for gamma in (GAMMA, 0.25):
         A = jnp.asarray(TURN - gamma * np.eye(2))
         found[f"γ = {gamma:g}"] = rr.diagnostics.lyapunov(
-            step,
-            A,
-            jnp.zeros((1, 5 * config.long_steps, 0)),
-            state=jnp.array(STARTS[:1]),
-            discard=config.long_steps,
+            step, A, jnp.zeros((1, 5 * config.long_steps, 0)), state=jnp.array(STARTS[:1]), discard=config.long_steps
         ).exponents[0]
     return found
 
@@ -170,13 +157,7 @@ def _claims(config: Config, multipliers, radii, threshold, last, exponents) -> l
         Claim.close(stable, 0.2020, threshold, source="γ ≥ ε(γ² + ω²)/2", tolerance=5e-5),
         Claim.at_least(least, 0.565, last.min(), source=iterated),
         Claim.at_most(most, 0.605, last.max(), source=iterated),
-        Claim.close(
-            on_the_ring,
-            0.0,
-            exponents["γ = 0.15"][0],
-            source="an invariant curve: 0",
-            tolerance=1e-3,
-        ),
+        Claim.close(on_the_ring, 0.0, exponents["γ = 0.15"][0], source="an invariant curve: 0", tolerance=1e-3),
     ]
 
 

@@ -63,12 +63,7 @@ class Config(Options):
 
 
 PRESETS = {
-    "quick": {
-        "num_rows": 100_000,
-        "max_numbers": 2e6,
-        "memorisation_delays": (50,),
-        "copy_delays": (100, 1000),
-    },
+    "quick": {"num_rows": 100_000, "max_numbers": 2e6, "memorisation_delays": (50,), "copy_delays": (100, 1000)},
     "full": {},
 }
 
@@ -85,10 +80,7 @@ def cases(config: Config) -> dict[str, Task]:
         "temporal order": tasks.temporal_order(10),
         "3-bit order": tasks.three_bit_order(10),
         "permutation": tasks.random_permutation(5),
-        **{
-            f"memorisation {delay}": tasks.memorisation(delay)
-            for delay in config.memorisation_delays
-        },
+        **{f"memorisation {delay}": tasks.memorisation(delay) for delay in config.memorisation_delays},
         **{f"copy {delay}": tasks.copy_memory(delay) for delay in config.copy_delays},
         "delayed recall": tasks.delayed_recall(5),
         "flip-flop": tasks.flip_flop(20),
@@ -220,10 +212,7 @@ def zero_readouts(key: Any, num_rows: int) -> dict[str, Score]:
     error = float(squares.std() / math.sqrt(num_rows))
     ys = copy.sample(key, 100).ys
     nats = float(copy.loss(jnp.zeros((*ys.shape, copy.output_size)), ys))
-    return {
-        "adding": Score(float(squares.mean()), error, 0.0, num_rows),
-        "copy": Score(nats, 0.0, 0.0, 100),
-    }
+    return {"adding": Score(float(squares.mean()), error, 0.0, num_rows), "copy": Score(nats, 0.0, 0.0, 100)}
 
 
 def claims_of(tasks, scores, criteria, zero) -> list[Claim]:

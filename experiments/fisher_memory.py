@@ -109,8 +109,7 @@ def main(config: Config) -> Report:
 
     along_input = memory_of(delay_line(config.size, 1.0), first, jnp.outer(first, first))
     rows = [
-        (f"delay line, α = {gain:g}", f"{m.total:.4f}", f"{_spectrum(m).max():.4f}", "1")
-        for gain, m in lines.items()
+        (f"delay line, α = {gain:g}", f"{m.total:.4f}", f"{_spectrum(m).max():.4f}", "1") for gain, m in lines.items()
     ]
     rows += [
         (
@@ -148,10 +147,7 @@ def _claims(config, lines, errors, totals, mean, along_input) -> list[Claim]:
         name = f"delay line, α = {gain:g}: "
         claims.append(
             Claim.at_most(
-                name + "largest |J(k) − closed form|",
-                1e-12,
-                errors[gain],
-                source=GANGULI if gain == 1 else KERG,
+                name + "largest |J(k) − closed form|", 1e-12, errors[gain], source=GANGULI if gain == 1 else KERG
             )
         )
         if (config.size, gain) in published:
@@ -167,10 +163,7 @@ def _claims(config, lines, errors, totals, mean, along_input) -> list[Claim]:
     return [
         *claims,
         Claim.at_most(
-            f"normal networks: largest |J_tot − 1| of {normal.size}",
-            1e-9,
-            np.abs(normal - 1).max(),
-            source=GANGULI,
+            f"normal networks: largest |J_tot − 1| of {normal.size}", 1e-9, np.abs(normal - 1).max(), source=GANGULI
         ),
         Claim.at_most(
             "every network: largest |mean of J_tot over input directions − 1|",
@@ -191,10 +184,7 @@ def _draw(config, lines, kinds, along_input) -> Figure:
     first = {name: kind[0] for name, kind in kinds.items()}
     noisy = {"noise on every unit": lines[1.0]} if 1.0 in lines else {}
     panels = [
-        (
-            f"(a) delay lines, N = {config.size}; dots: closed form",
-            {f"α = {gain:g}": m for gain, m in lines.items()},
-        ),
+        (f"(a) delay lines, N = {config.size}; dots: closed form", {f"α = {gain:g}": m for gain, m in lines.items()}),
         (f"(b) N = {config.normal_size}, ρ = {config.rho:g}, one draw of each", first),
         ("(c) delay line, α = 1", {**noisy, "noise along the input alone": along_input}),
     ]

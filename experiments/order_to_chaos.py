@@ -134,25 +134,18 @@ def main(config: Config) -> Report:
             "share_unconverged": spectrum.unconverged[0].mean(),
         },
     }
-    figures = {
-        "order_to_chaos": _figure(config, curve, fits, means, spectrum),
-        "convergence": _convergence(spectrum),
-    }
+    figures = {"order_to_chaos": _figure(config, curve, fits, means, spectrum), "convergence": _convergence(spectrum)}
     text = _text(config, theory, curve, crossing, fits, means)
     return Report(summary, _claims(config, fits, origin), text, figures)
 
 
 def _text(config: Config, theory, curve, crossing, fits, means) -> str:
     rows = [
-        (f"{g:g}", f"{theory[g]:.4f}", *(plus_minus(*curve[N][g]) for N in config.curve_sizes))
-        for g in config.gains
+        (f"{g:g}", f"{theory[g]:.4f}", *(plus_minus(*curve[N][g]) for N in config.curve_sizes)) for g in config.gains
     ]
     lines = [
         text_table(("g", "mean field", *(f"N = {N}" for N in config.curve_sizes)), rows),
-        *(
-            f"N = {N}: the mean exponent crosses 0 at g ≈ {at:.3g} (N → ∞: 1)"
-            for N, at in crossing.items()
-        ),
+        *(f"N = {N}: the mean exponent crosses 0 at g ≈ {at:.3g} (N → ∞: 1)" for N, at in crossing.items()),
     ]
     for g, fit in fits.items():
         by_size = ", ".join(f"{N}: {plus_minus(*means[g][N])}" for N in config.sizes)
@@ -172,9 +165,7 @@ def _curve(config: Config, key) -> dict[int, dict[float, tuple[float, float]]]:
     for place, (size, num) in enumerate(zip(config.curve_sizes, config.curve_nets, strict=True)):
         own = jax.random.fold_in(key, place)
         found[size] = {
-            g: mean_and_error(
-                exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps)
-            )
+            g: mean_and_error(exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps))
             for g in config.gains
         }
     return found
@@ -223,9 +214,7 @@ def _spectrum(config: Config, key):
     start = jax.random.normal(key_x, (1, 100))
     xs = jnp.zeros((1, config.spectrum_steps, 0))
     return jax.jit(
-        lambda W, start: rr.diagnostics.lyapunov(
-            step, W, xs, state=start, discard=config.spectrum_steps // 5
-        )
+        lambda W, start: rr.diagnostics.lyapunov(step, W, xs, state=start, discard=config.spectrum_steps // 5)
     )(W, start)
 
 

@@ -29,16 +29,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._harness import (
-    Claim,
-    Options,
-    Report,
-    mean_and_error,
-    plus_minus,
-    run,
-    standard_error,
-    text_table,
-)
+from experiments._harness import Claim, Options, Report, mean_and_error, plus_minus, run, standard_error, text_table
 from rnnreg.cells import HiddenState
 from rnnreg.plotting import COLORS
 
@@ -67,13 +58,7 @@ class Config(Options):
 
 
 PRESETS = {
-    "quick": {
-        "gammas": (0.1, 0.4, 1.0),
-        "hidden_size": 40,
-        "num_settling": 60,
-        "num_lags": 40,
-        "seeds": 2,
-    },
+    "quick": {"gammas": (0.1, 0.4, 1.0), "hidden_size": 40, "num_settling": 60, "num_lags": 40, "seeds": 2},
     "full": {},
 }
 
@@ -152,18 +137,12 @@ def main(config: Config) -> Report:
     slopes, squared = mean_slopes(SCALES)
     logs = {setup: _profiles(config, setup) for setup in SETUPS}
     # the rate after the first steps, which are the loss's own
-    rates = {
-        setup: (found[..., -1] - found[..., 10]) / (config.num_lags - 10)
-        for setup, found in logs.items()
-    }
+    rates = {setup: (found[..., -1] - found[..., 10]) / (config.num_lags - 10) for setup, found in logs.items()}
     rows = [
         (f"{gamma:g}", *[_shown(setup, gamma, rates[setup][place]) for setup in SETUPS])
         for place, gamma in enumerate(config.gammas)
     ]
-    moments = [
-        [f"{s:g}", f"{one:.4f}", f"{two:.4f}"]
-        for s, one, two in zip(SCALES, slopes, squared, strict=True)
-    ]
+    moments = [[f"{s:g}", f"{one:.4f}", f"{two:.4f}"] for s, one, two in zip(SCALES, slopes, squared, strict=True)]
     tables = [
         text_table(("s", "E tanh′", "E tanh′²"), moments),
         text_table(("γ", *[f"{setup}: ln r a step (predicted)" for setup in SETUPS]), rows),
@@ -187,10 +166,7 @@ def _profiles(config: Config, setup: str) -> np.ndarray:
 
     @jax.jit
     def profiles(gammas):
-        return jax.lax.map(
-            lambda gamma: jax.lax.map(lambda key: log_ratios(config, setup, gamma, key), keys),
-            gammas,
-        )
+        return jax.lax.map(lambda gamma: jax.lax.map(lambda key: log_ratios(config, setup, gamma, key), keys), gammas)
 
     return np.asarray(profiles(jnp.asarray(config.gammas)))
 
@@ -205,16 +181,10 @@ def _shown(setup: str, gamma: float, rates: np.ndarray) -> str:
 def _claims(config, slopes, squared, logs, rates) -> list[Claim]:
     order = np.argsort(config.gammas)
     largest = config.gammas[order[-1]]
-    not_falling = {
-        setup: np.diff(values[order, :, -1], axis=0) >= 0 for setup, values in logs.items()
-    }
+    not_falling = {setup: np.diff(values[order, :, -1], axis=0) >= 0 for setup, values in logs.items()}
     claims = [
         Claim.close(
-            f"E tanh′(s z) at s = {scale:g}",
-            expected,
-            measured,
-            source=f"{COOIJMANS}b (integral)",
-            tolerance=5e-5,
+            f"E tanh′(s z) at s = {scale:g}", expected, measured, source=f"{COOIJMANS}b (integral)", tolerance=5e-5
         )
         for scale, expected, measured in zip(SCALES, MEAN_SLOPE, slopes, strict=True)
     ]

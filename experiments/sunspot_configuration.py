@@ -43,13 +43,7 @@ class Config(Options):
 
 
 PRESETS = {
-    "quick": {
-        "windows": (12,),
-        "learning_rates": (1e-2,),
-        "num_updates": 100,
-        "num_lambdas": 4,
-        "seeds": 2,
-    },
+    "quick": {"windows": (12,), "learning_rates": (1e-2,), "num_updates": 100, "num_lambdas": 4, "seeds": 2},
     "full": {},
 }
 
@@ -75,9 +69,7 @@ def main(config: Config) -> Report:
         key=jax.random.key(0),
     )
     choice = rr.selection.choose(result, metric="val_arv", combine="ensemble")
-    score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean(
-        "fold"
-    )
+    score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean("fold")
     best = score.min("l2")
     rows = [
         (

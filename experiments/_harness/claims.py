@@ -39,17 +39,12 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.measured is None and self.holds is not None:
-            raise ValueError(
-                f"claim {self.claim!r} says holds={self.holds} but nothing was measured: "
-                "give holds=None."
-            )
+            raise ValueError(f"claim {self.claim!r} says holds={self.holds} but nothing was measured: give holds=None.")
         if self.holds is not None:
             object.__setattr__(self, "holds", bool(self.holds))  # not numpy's, for JSON
 
     @classmethod
-    def close(
-        cls, claim: str, expected: float, measured: Any, *, source: str, tolerance: float
-    ) -> Claim:
+    def close(cls, claim: str, expected: float, measured: Any, *, source: str, tolerance: float) -> Claim:
         """`measured` is within `tolerance` of `expected`."""
         found = _number(measured)
         holds = None if found is None else abs(found - expected) <= tolerance

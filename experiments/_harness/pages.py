@@ -45,15 +45,11 @@ def dump(results: Mapping[str, Any]) -> str:
         claims = ",\n".join(f"   {_json(claim)}" for claim in entry["claims"])
         head = {key: value for key, value in entry.items() if key != "claims"}
         lines = [f"  {_json(key)}: {_json(value)}" for key, value in head.items()]
-        parts.append(
-            f" {_json(name)}: {{\n" + ",\n".join([*lines, f'  "claims": [\n{claims}\n  ]\n }}'])
-        )
+        parts.append(f" {_json(name)}: {{\n" + ",\n".join([*lines, f'  "claims": [\n{claims}\n  ]\n }}']))
     return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
-def experiments_page(
-    experiments: Mapping[str, Path], results: Mapping[str, Any], findings: Path
-) -> str:
+def experiments_page(experiments: Mapping[str, Path], results: Mapping[str, Any], findings: Path) -> str:
     """The page of all experiments: what each asks, what it found, its claims and their numbers."""
     counts = [
         [f"[`{name}`](#{name})", _about(path).partition("\n")[0], *_counts(results.get(name))]
@@ -64,9 +60,7 @@ def experiments_page(
         "# Experiments\n\n`python -m experiments.NAME` runs one, with `--preset quick` in seconds; `--help` lists "
         "its options. Each prints every claim and what it measured, whether they hold or not, and writes figures "
         "and `summary.json` below `results/`. [Benchmarks](benchmarks/README.md) have a page of their own.\n",
-        _markdown(
-            ("experiment", "what it asks", "claims that hold", "fail", "not measured"), counts
-        ),
+        _markdown(("experiment", "what it asks", "claims that hold", "fail", "not measured"), counts),
     ]
     for name, path in experiments.items():
         parts.append(f"\n## {name}\n\n{_about(path)}\n")
@@ -93,14 +87,7 @@ def benchmarks_page(benchmarks: Mapping[str, Path], kept: Mapping[str, Any], fin
             + [f"{r.over_peer:.2f} × {r.best_peer}", f"{r.over_framework:.2f} × {r.best_framework}"]
             for r in ratios(data["rows"])
         ]
-        header = (
-            "cell",
-            "H",
-            "networks",
-            "of a large product",
-            "over the fastest peer",
-            "over the fastest framework",
-        )
+        header = ("cell", "H", "networks", "of a large product", "over the fastest peer", "over the fastest framework")
         cost = [
             [
                 row["cell"],
@@ -146,15 +133,8 @@ def _counts(entry: Mapping[str, Any] | None) -> list[str]:
 
 
 def _facts(environment: Mapping[str, Any]) -> str:
-    facts = [
-        environment.get("cpu") or environment.get("device_kind"),
-        f"{environment.get('cores')} cores",
-    ]
-    facts += [
-        f"{name} {environment[name]}"
-        for name in ("jax", "torch", "commit")
-        if environment.get(name)
-    ]
+    facts = [environment.get("cpu") or environment.get("device_kind"), f"{environment.get('cores')} cores"]
+    facts += [f"{name} {environment[name]}" for name in ("jax", "torch", "commit") if environment.get(name)]
     return ", ".join(map(str, facts)) + "."
 
 
@@ -174,9 +154,7 @@ def _markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """A table of Markdown."""
     header = list(header)
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
-    )
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _json(value: Any) -> str:

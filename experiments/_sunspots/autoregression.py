@@ -115,8 +115,7 @@ def _positions(series: Series, years: Iterable[int]) -> np.ndarray:
     positions = years - series[0][0]
     if years.size and (positions.min() < 0 or positions.max() >= len(series[0])):
         raise ValueError(
-            f"the series has the years {series[0][0]} to {series[0][-1]}; got {years.min()} to "
-            f"{years.max()}."
+            f"the series has the years {series[0][0]} to {series[0][-1]}; got {years.min()} to {years.max()}."
         )
     return positions
 
@@ -124,9 +123,7 @@ def _positions(series: Series, years: Iterable[int]) -> np.ndarray:
 # --- the methods ---------------------------------------------------------------------------------
 
 
-def one_step(
-    method: Method, series: Series, years: Iterable[int], train_until: int = 1920
-) -> np.ndarray:
+def one_step(method: Method, series: Series, years: Iterable[int], train_until: int = 1920) -> np.ndarray:
     """One-year-ahead forecasts of `years`, fitted on target years up to `train_until`."""
     return method(series, train_until)(years)
 
@@ -198,12 +195,7 @@ def _ridge(lam: float, num_rows: int):
 
 
 def ridge_path(
-    series: Series,
-    *,
-    window: int = 24,
-    lams: Any = None,
-    num_folds: int = 5,
-    train_until: int = 1920,
+    series: Series, *, window: int = 24, lams: Any = None, num_folds: int = 5, train_until: int = 1920
 ) -> RidgePath:
     """Errors of ridge autoregressions on `window` lags over λ, by blocked cross-validation.
 
@@ -226,12 +218,7 @@ def ridge_path(
     folds = list(KFold(num_folds).split(xs))
     fold_errors = np.array(
         [
-            [
-                np.mean(
-                    (_ridge(lam, len(fit)).fit(xs[fit], ys[fit]).predict(xs[val]) - ys[val]) ** 2
-                )
-                for lam in lams
-            ]
+            [np.mean((_ridge(lam, len(fit)).fit(xs[fit], ys[fit]).predict(xs[val]) - ys[val]) ** 2) for lam in lams]
             for fit, val in folds
         ]
     )
@@ -241,9 +228,7 @@ def ridge_path(
     return RidgePath(lams, fold_errors, sizes, curve.mean, curve.se, lam_min, lam_1se, lam_paired)
 
 
-def ridge_autoregression(
-    window: int = 24, *, rule: str = "min", lams: Any = None, num_folds: int = 5
-) -> Method:
+def ridge_autoregression(window: int = 24, *, rule: str = "min", lams: Any = None, num_folds: int = 5) -> Method:
     """Ridge on `window` lags, λ from `ridge_path` by rule "min", "1se" or "paired_1se", refitted on all years.
 
     λ stays what it was in the folds, as in glmnet; it belongs to the mean loss.
@@ -252,9 +237,7 @@ def ridge_autoregression(
         raise ValueError(f"rule must be 'min', '1se' or 'paired_1se'; got {rule!r}.")
 
     def method(series: Series, train_until: int = 1920) -> Predict:
-        path = ridge_path(
-            series, window=window, lams=lams, num_folds=num_folds, train_until=train_until
-        )
+        path = ridge_path(series, window=window, lams=lams, num_folds=num_folds, train_until=train_until)
         lam = {"min": path.lam_min, "1se": path.lam_1se, "paired_1se": path.lam_paired_1se}[rule]
         years = training_years(series, window, train_until)
         model = _ridge(lam, len(years)).fit(lag_matrix(series, years, window), truth(series, years))

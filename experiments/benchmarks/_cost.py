@@ -110,9 +110,7 @@ def lanes_of(count: int) -> dict[str, jax.Array]:
     return {"l2": jnp.linspace(0, 1e-3, count), "seed": jnp.arange(count, dtype=jnp.uint32)}
 
 
-def compile_updates(
-    train: rr.Train, task: Task, count: int, *, device: Any = None
-) -> tuple[Any, Call]:
+def compile_updates(train: rr.Train, task: Task, count: int, *, device: Any = None) -> tuple[Any, Call]:
     """The compiled program of `count` updates, and a call that runs it from the same start each time.
 
     Args:
@@ -144,9 +142,7 @@ def ready_call(compiled: Any, *arguments: Any) -> Call:
 
 def one_call(lanes: int, hidden: int, *, plan: str = "auto", devices: Any = None) -> rr.lanes.Plan:
     """The library's plan for so many lanes, all in one call."""
-    made = rr.lanes.make_plan(
-        lanes, hidden_size=hidden, lane_seconds=1e-9, plan=plan, devices=devices
-    )
+    made = rr.lanes.make_plan(lanes, hidden_size=hidden, lane_seconds=1e-9, plan=plan, devices=devices)
     return dataclasses.replace(made, width=made.width * made.num_calls)
 
 
@@ -158,12 +154,17 @@ def compile_lanes(
     return compiled, jax.device_put((lanes, shared), compiled.input_shardings[0])
 
 
+def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Call:
+    """A call that trains every lane of a plan for so many updates."""
+    function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), updates)
+    compiled, placed = compile_lanes(function, plan, lanes_of(plan.width), task.data())
+    return lambda: jax.block_until_ready(compiled(*placed))
+
+
 # ---- pairs ----------------------------------------------------------------------------------------
 
 
-def record(
-    calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None = None
-) -> dict[str, np.ndarray]:
+def record(calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None = None) -> dict[str, np.ndarray]:
     """Seconds of each call in each round, `[rounds]`, timed in turn (see `interleave`).
 
     >>> record({"a": lambda: None}, 3, rest_seconds=0)["a"].shape
@@ -196,6 +197,17 @@ def beside(
         turns |= {f"before {name}": baseline, name: call}
     seconds = record(turns, rounds, rest_seconds=rest_seconds)
     return {n: seconds[n] for n in calls}, {n: seconds[f"before {n}"] for n in calls}
+
+
+def compared(call: Call, name: str, baseline: Call, config: Any, *, speedup: bool = False) -> dict[str, float]:
+    """A call of `config.updates` updates next to a baseline: milliseconds of both, and the ratio of their times."""
+    seconds, before = (found["call"] for found in beside({"call": call}, baseline, config.rounds))
+    scale = 1e3 / config.updates
+    return {
+        **entries("milliseconds", seconds, scale=scale),
+        f"milliseconds_{name}": scale * quartiles(before).median,
+        **entries("ratio", before / seconds if speedup else seconds / before),
+    }
 
 
 def entries(name: str, values: np.ndarray, *, scale: float = 1.0) -> dict[str, float]:

@@ -21,15 +21,7 @@ import jax.numpy as jnp
 
 import rnnreg as rr
 from experiments._harness import Claim, claims_table, command_line, format_table
-from experiments.benchmarks._cost import (
-    Task,
-    beside,
-    compile_call,
-    compile_updates,
-    entries,
-    spread,
-    write,
-)
+from experiments.benchmarks._cost import Task, beside, compile_call, compile_updates, entries, spread, write
 from experiments.benchmarks._measure import quartiles
 from rnnreg.diagnostics import gradient_flow, lyapunov, path_lengths, saturation
 
@@ -71,14 +63,7 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "quick": {
-        "cells": ("elman",),
-        "hidden": (16,),
-        "time": 20,
-        "batch": 8,
-        "repeats": 2,
-        "rounds": 3,
-    },
+    "quick": {"cells": ("elman",), "hidden": (16,), "time": 20, "batch": 8, "repeats": 2, "rounds": 3},
 }
 
 DIAGNOSTICS: dict[str, Diagnostic] = {
@@ -87,9 +72,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         gradient_flow(net, LOSS, params, batch, wrt="state").log_ratio
     ),
     "saturation": lambda net, params, batch: saturation(net, params, batch.xs),
-    "path_lengths, 10 lags": lambda net, params, batch: (
-        path_lengths(net, LOSS, params, batch, max_lag=9).shares
-    ),
+    "path_lengths, 10 lags": lambda net, params, batch: path_lengths(net, LOSS, params, batch, max_lag=9).shares,
     "lyapunov, 4 exponents": lambda net, params, batch: (
         lyapunov(net, params, batch.xs, num_exponents=4, num_batches=2).exponents
     ),
@@ -149,15 +132,9 @@ def measure_track(task: Task, config: Config) -> list[dict[str, Any]]:
     rows = []
     for stride in config.strides:
         calls = {}
-        for name, track in (
-            ("with", {"flow": rr.diagnostics.track_gradient_flow(LOSS)}),
-            ("without", None),
-        ):
+        for name, track in (("with", {"flow": rr.diagnostics.track_gradient_flow(LOSS)}), ("without", None)):
             train = task.train(
-                penalties={"l2": rr.penalties.l2()},
-                epochs=stride * config.records,
-                record_every=stride,
-                track=track,
+                penalties={"l2": rr.penalties.l2()}, epochs=stride * config.records, record_every=stride, track=track
             )
             state = jax.jit(train.init)(hyper, batch, key=jax.random.key(0))
 
@@ -178,9 +155,7 @@ def measure_track(task: Task, config: Config) -> list[dict[str, Any]]:
     return rows
 
 
-def claims_of(
-    costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any]]
-) -> list[Claim]:
+def claims_of(costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """Of every network: a gradient flow in training steps, and what tracking it adds."""
     aim = "the library's own aim"
     flows = [
@@ -213,11 +188,7 @@ COSTS = {
     "ms of a step": "{milliseconds_step:.3f}",
     **spread("steps", "steps", ".2f"),
 }
-TRACK = {
-    **SIZE,
-    "updates a record": "{updates_between_records}",
-    **spread("percent", "track adds", "+.1f", " %"),
-}
+TRACK = {**SIZE, "updates a record": "{updates_between_records}", **spread("percent", "track adds", "+.1f", " %")}
 
 
 def main(config: Config) -> None:
@@ -233,9 +204,7 @@ def main(config: Config) -> None:
             result = {"config": config, "rows": costs, "track": tracked}
             write(config.json, result, claims_of(costs, tracked))
             print(f"{cell}, H = {hidden} done", flush=True)
-    print(
-        f"\nwritten to {config.json}\n\n{format_table(COSTS, costs)}\n\n{format_table(TRACK, tracked)}\n"
-    )
+    print(f"\nwritten to {config.json}\n\n{format_table(COSTS, costs)}\n\n{format_table(TRACK, tracked)}\n")
     print(claims_table(claims_of(costs, tracked)))
 
 

@@ -21,15 +21,7 @@ import optax
 
 import rnnreg as rr
 from experiments._harness import Claim, claims_table, command_line, format_table
-from experiments.benchmarks._cost import (
-    LEARNING_RATE,
-    Task,
-    beside,
-    compile_updates,
-    entries,
-    spread,
-    write,
-)
+from experiments.benchmarks._cost import LEARNING_RATE, Task, beside, compile_updates, entries, spread, write
 from experiments.benchmarks._measure import quartiles
 
 LIMIT_PERCENT = 10.0
@@ -91,9 +83,7 @@ class Regulariser:
         """The run with this regulariser."""
         sgd = optax.sgd(LEARNING_RATE)
         clipped = optax.chain(optax.clip_by_global_norm(1.0), sgd)
-        return task.train(
-            penalties=self.penalties, optimizer=clipped if self.clip else sgd, **self.options
-        )
+        return task.train(penalties=self.penalties, optimizer=clipped if self.clip else sgd, **self.options)
 
 
 def activity() -> rr.penalties.Penalty:
@@ -136,10 +126,7 @@ def regularisers() -> dict[str, Regulariser]:
         "recurrent_dropout": Regulariser(options={"recurrent_dropout": RATE}),
         "all of these, variational": Regulariser(
             {**norms, "activity": activity()},
-            {
-                **dict.fromkeys(("input_dropout", "output_dropout", "recurrent_dropout"), RATE),
-                **once,
-            },
+            {**dict.fromkeys(("input_dropout", "output_dropout", "recurrent_dropout"), RATE), **once},
             clip=True,
         ),
         "penalty on ∂L/∂h": Regulariser({"gradient": state_gradient()}, cheap=False),

@@ -98,9 +98,7 @@ def measured_margin(w: np.ndarray, *, num_steps: int, num_halvings: int = 30) ->
 def latch_path(*, num_steps: int, num_weights: int) -> LatchPath:
     """The branch, by autodiff of the library's cell on a grid of w: a minimum at w has λ = −L′(w) / 2w."""
     # finer towards w = 1, where the branch ends
-    weights = 1 + np.concatenate(
-        [-np.geomspace(0.2, 1e-5, num_weights // 4), [0], np.geomspace(1e-5, 5, num_weights)]
-    )
+    weights = 1 + np.concatenate([-np.geomspace(0.2, 1e-5, num_weights // 4), [0], np.geomspace(1e-5, 5, num_weights)])
     value_and_slope = jax.jit(
         jax.vmap(jax.value_and_grad(lambda w: jnp.square(1 - last_state(w, num_steps=num_steps))))
     )
@@ -135,9 +133,7 @@ def lambda_s(num_steps: int) -> float:
     x = np.linspace(-6, 12, 200_001)
     x = np.where(np.abs(x) < 1e-9, 1e-9, x)
     F = np.sqrt(x / -np.expm1(-2 * x))
-    return float(
-        (np.sqrt(3 * num_steps) * np.gradient(F, x) * (1 - np.sqrt(3 / num_steps) * F)).max()
-    )
+    return float((np.sqrt(3 * num_steps) * np.gradient(F, x) * (1 - np.sqrt(3 / num_steps) * F)).max())
 
 
 # ---- what is measured, claimed and drawn ----------------------------------------------------------
@@ -161,12 +157,7 @@ def claims(held) -> list[Claim]:
     below, above = held["w"] < 1, held["w"] > 1
     path = held["paths"][STEPS[-1]]
     claims = [
-        Claim.at_most(
-            "latch: largest margin at any w < 1",
-            1e-6,
-            held["margin_measured"][below].max(),
-            source=BENGIO,
-        ),
+        Claim.at_most("latch: largest margin at any w < 1", 1e-6, held["margin_measured"][below].max(), source=BENGIO),
         Claim.at_most(
             "latch: margin at w > 1, measured − (√(w(w−1)) − artanh √(1−1/w)), largest difference",
             1e-4,
@@ -194,10 +185,7 @@ def claims(held) -> list[Claim]:
     return [
         *claims,
         Claim.at_most(
-            "latch: the margin only falls with λ (largest step up)",
-            0.0,
-            np.diff(path.margin).max(),
-            source=HERE,
+            "latch: the margin only falls with λ (largest step up)", 0.0, np.diff(path.margin).max(), source=HERE
         ),
         Claim.at_least(
             "latch: the gradient's factor a step only rises with λ, while w > 1 (smallest step)",

@@ -14,9 +14,7 @@ from experiments.lambda_sweep.comparison import TESTS, Comparison
 from experiments.lambda_sweep.path import LambdaPath
 
 
-def figures(
-    result: rr.SweepResult, choice: rr.selection.Choice, compared: Comparison
-) -> dict[str, Figure]:
+def figures(result: rr.SweepResult, choice: rr.selection.Choice, compared: Comparison) -> dict[str, Figure]:
     """Each panel by itself, all in a row, and the forecasts against the series."""
     panels = _panels(result, choice, compared.path)
     found = {}
@@ -29,9 +27,7 @@ def figures(
     return found | {"forecast": _forecast(choice, compared)}
 
 
-def _panels(
-    result: rr.SweepResult, choice: rr.selection.Choice, path: LambdaPath
-) -> dict[str, Callable[[Any], None]]:
+def _panels(result: rr.SweepResult, choice: rr.selection.Choice, path: LambdaPath) -> dict[str, Callable[[Any], None]]:
     norms = {
         "‖W‖, all matrices": path.norm,
         r"$\|W_{hh}\|_F$": path.frobenius,
@@ -60,10 +56,7 @@ def _forecast(choice: rr.selection.Choice, compared: Comparison) -> Figure:
     free = compared.path.free_run(compared.chosen, compared.data, 35)
     middle, spread = free.mean(axis=0), free.std(axis=0)
     curves = {
-        f"one step, λ = {lam:.2g}": (
-            years,
-            np.concatenate([compared.forecasts[name][span] for span in TESTS]),
-        )
+        f"one step, λ = {lam:.2g}": (years, np.concatenate([compared.forecasts[name][span] for span in TESTS]))
         for name, lam in (("unregularised", 0.0), ("chosen", choice.lam))
     }
     free_name = f"free-running from 1920, λ = {choice.lam:.2g}"

@@ -14,9 +14,7 @@ HERE = "this project"
 PASCANU = "Pascanu, Mikolov & Bengio 2013, section 3.1"
 
 
-def claims(
-    config: Any, result: rr.SweepResult, compared: Comparison, scores, paired
-) -> list[Claim]:
+def claims(config: Any, result: rr.SweepResult, compared: Comparison, scores, paired) -> list[Claim]:
     """What was expected, beside what the paired comparisons, the weights and the machine say."""
     path, chosen, plain = compared.path, compared.chosen, compared.plain
     after = f"{HERE}, added after the first run"
@@ -27,10 +25,7 @@ def claims(
     rho = path.rho[chosen].mean() / path.rho[plain].mean()
     return [
         Claim.at_most(
-            "ARV of the chosen network on 1921-1955",
-            0.11,
-            scores["chosen"]["test_1921_1955"]["arv"].value,
-            source=HERE,
+            "ARV of the chosen network on 1921-1955", 0.11, scores["chosen"]["test_1921_1955"]["arv"].value, source=HERE
         ),
         *(
             Claim.at_most(words.format(span), 0.05, paired[f"{name}, {span}"].p_better, source=who)
@@ -47,16 +42,11 @@ def claims(
             source=HERE,
         ),
         *(
-            Claim.at_most(
-                aim.format(span), 0.0, paired[f"chosen - ar9_sqrt, {span}"].difference, source=HERE
-            )
+            Claim.at_most(aim.format(span), 0.0, paired[f"chosen - ar9_sqrt, {span}"].difference, source=HERE)
             for span in TESTS
         ),
         Claim.at_most(
-            "λ shrinks the recurrent matrix: ρ(W_hh) at the chosen λ over ρ at λ = 0",
-            1.0,
-            rho,
-            source=PASCANU,
+            "λ shrinks the recurrent matrix: ρ(W_hh) at the chosen λ over ρ at λ = 0", 1.0, rho, source=PASCANU
         ),
         Claim.at_most(
             f"gradients vanish sooner: r({lag}) at the chosen λ over r({lag}) at λ = 0",
@@ -64,9 +54,7 @@ def claims(
             path.ratio[chosen, lag] / path.ratio[plain, lag],
             source=PASCANU,
         ),
-        Claim.close(
-            "compilations of the run", 1, result.config["compilations"], source=HERE, tolerance=0
-        ),
+        Claim.close("compilations of the run", 1, result.config["compilations"], source=HERE, tolerance=0),
         Claim.at_most("seconds of computing", 120, result.config["seconds_compute"], source=HERE),
     ]
 
@@ -107,9 +95,6 @@ def score_table(scores) -> str:
 def hindsight_table(path: LambdaPath, hindsight: BySpan) -> str:
     """Test ARV along the path, looked at after the fact."""
     columns = [hindsight[span][name] for span in TESTS for name in ("mean_forecast", "one_network")]
-    rows = [
-        (f"{lam:.3g}", *(f"{column[place]:.3f}" for column in columns))
-        for place, lam in enumerate(path.lam)
-    ]
+    rows = [(f"{lam:.3g}", *(f"{column[place]:.3f}" for column in columns)) for place, lam in enumerate(path.lam)]
     header = [f"{span[5:]} {name}" for span in TESTS for name in ("mean", "one")]
     return text_table(("λ", *header), rows)

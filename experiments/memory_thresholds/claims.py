@@ -57,12 +57,8 @@ def of_law(main: Any, law: Law, predictions: dict[str, Any]) -> list[Claim]:
     """The law of λ_cold, and what it predicted."""
     power, constant = _known(law.free[2]), _known(law.constant)
     found = [
-        Claim.close(
-            "λ_cold fitted freely: factor of (T−2) ln g", 1.0, power, source=FORM, tolerance=0.1
-        ),
-        Claim.close(
-            "the constant c of λ_cold = c T g^(T−2)", 0.06, constant, source=SKETCH, tolerance=0.03
-        ),
+        Claim.close("λ_cold fitted freely: factor of (T−2) ln g", 1.0, power, source=FORM, tolerance=0.1),
+        Claim.close("the constant c of λ_cold = c T g^(T−2)", 0.06, constant, source=SKETCH, tolerance=0.03),
     ]
     for p in predictions["cold"]:
         name = f"predicted: λ_cold, T = {p['T']}, g = {p['gain']:g}"

@@ -52,9 +52,7 @@ class Measured:
 
     def __init__(self, config: Config):
         lams = np.array([0.01, 0.03, 0.1, 0.3, 1.0])
-        self.decay = runs.shrinkage(
-            lams, rate=0.05, num_updates=config.decay_updates, hidden_size=16
-        )
+        self.decay = runs.shrinkage(lams, rate=0.05, num_updates=config.decay_updates, hidden_size=16)
         rng = np.random.default_rng(0)
         xs = rng.normal(size=(50, 4)) * np.array([1.5, 1.0, 0.8, 0.6])
         ys = xs @ rng.normal(size=(4, 4)) + 0.3 * rng.normal(size=(50, 4))
@@ -75,18 +73,10 @@ class Measured:
         self.ar_critical = self.variance * (self.estimate - 1)
         self.ar_crossing = float(np.interp(-1.0, -self.ar, self.ar_lams))
 
-        memory = runs.Chain(
-            config.num_steps, num_updates=config.num_updates, path_updates=config.path_updates
-        )
+        memory = runs.Chain(config.num_steps, num_updates=config.num_updates, path_updates=config.path_updates)
         self.num_steps = T = memory.num_steps
-        self.theory = {
-            "spinodal": chain.spinodal(T),
-            "switch": chain.switch(T),
-            "cold": chain.colds(T, config.start),
-        }
-        self.thresholds = runs.thresholds(
-            memory, start=config.start, num_lambdas=config.num_lambdas
-        )
+        self.theory = {"spinodal": chain.spinodal(T), "switch": chain.switch(T), "cold": chain.colds(T, config.start)}
+        self.thresholds = runs.thresholds(memory, start=config.start, num_lambdas=config.num_lambdas)
         self.paths = runs.paths(memory, num_lambdas=config.path_lambdas)
 
 
@@ -112,19 +102,13 @@ def main(config: Config) -> Report:
 def _pairs(measured: Measured, start: float) -> list[dict[str, tuple[float, float]]]:
     """Of each T, by threshold: (closed form, measured)."""
     names = {"λ_s": "spinodal", "λ_c": "switch", f"λ_cold(w₀ = {start:g})": "cold"}
-    columns = [
-        zip(measured.theory[name], getattr(measured.thresholds, name), strict=True)
-        for name in names.values()
-    ]
+    columns = [zip(measured.theory[name], getattr(measured.thresholds, name), strict=True) for name in names.values()]
     return [dict(zip(names, pairs, strict=True)) for pairs in zip(*columns, strict=True)]
 
 
 def _table(config: Config, measured: Measured) -> str:
     rows = [
-        (
-            str(T),
-            *(f"{v:.4f}" if np.isfinite(v) else "–" for pair in pairs.values() for v in pair),
-        )
+        (str(T), *(f"{v:.4f}" if np.isfinite(v) else "–" for pair in pairs.values() for v in pair))
         for T, pairs in zip(config.num_steps, _pairs(measured, config.start), strict=True)
     ]
     names = ("λ_s", "λ_c", f"λ_cold({config.start:g})")
@@ -164,16 +148,12 @@ def _claims(config: Config, measured: Measured) -> list[Claim]:
         ),
     ]
     claims += [
-        Claim.close(
-            f"chain T = {steps}: {name}", expected, value, source=SOURCE, tolerance=0.003 * expected
-        )
+        Claim.close(f"chain T = {steps}: {name}", expected, value, source=SOURCE, tolerance=0.003 * expected)
         for steps, pairs in zip(config.num_steps, _pairs(measured, config.start), strict=True)
         for name, (expected, value) in pairs.items()
         if np.isfinite(expected)
     ]
-    last = (paths.up > 0.25).sum(
-        axis=1
-    ) - 1  # the last λ with a memory: the branch ends at 3/8 or more
+    last = (paths.up > 0.25).sum(axis=1) - 1  # the last λ with a memory: the branch ends at 3/8 or more
     claims += [
         Claim.at_least(
             "the jump is of first order: w^T at the last λ with a memory, least over T",

@@ -39,9 +39,7 @@ def lorenz(config: Any, key: Any) -> Path:
     """One-step forecasts of the Lorenz system by a tanh network whose start is chaotic; plain gradient descent."""
     task = rr.tasks.lorenz(50)
     key_train, key_test, key_runs = jax.random.split(key, 3)
-    data = rr.Split(
-        task.sample(key_train, config.lorenz_rows), validation=task.sample(key_test, 128)
-    )
+    data = rr.Split(task.sample(key_train, config.lorenz_rows), validation=task.sample(key_test, 128))
     start = rr.cells.gaussian(config.lorenz_gain)
     net = rr.network([rr.cells.elman(32, recurrent_init=start)], task.output_size)
     train = rr.make_train(

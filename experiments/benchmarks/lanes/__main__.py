@@ -131,8 +131,7 @@ def check(entry: Entry, reference: Entry) -> None:
     found = {"losses": (entry.losses, reference.losses)}
     if entry.recurrent is not None and reference.recurrent is not None:
         norms = [
-            np.linalg.norm(leaf.reshape(len(leaf), -1), axis=-1)
-            for leaf in (entry.recurrent, reference.recurrent)
+            np.linalg.norm(leaf.reshape(len(leaf), -1), axis=-1) for leaf in (entry.recurrent, reference.recurrent)
         ]
         found["norms of the recurrent gradients"] = (norms[0], norms[1])
     for name, (theirs, expected) in found.items():
@@ -143,9 +142,7 @@ def check(entry: Entry, reference: Entry) -> None:
             )
 
 
-def make_row(
-    task: Task, contender: Contender, timing: Timing, matmul_gflops: float, config: Config
-) -> dict[str, Any]:
+def make_row(task: Task, contender: Contender, timing: Timing, matmul_gflops: float, config: Config) -> dict[str, Any]:
     """One line of the result; times in milliseconds."""
     gflops = task.flops / timing.median / 1e9
     return {
@@ -187,9 +184,7 @@ def prepare(device: str) -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs some memory too
     jax.config.update("jax_default_matmul_precision", "highest")  # float32, not TF32
     if jax.default_backend() != "gpu":
-        raise RuntimeError(
-            f"--device gpu, but JAX runs on {jax.default_backend()!r}: pip install -e '.[cuda]'."
-        )
+        raise RuntimeError(f"--device gpu, but JAX runs on {jax.default_backend()!r}: pip install -e '.[cuda]'.")
 
 
 def main(config: Config) -> None:

@@ -54,9 +54,7 @@ def keras_fit(problem: Problem) -> Entry:
         return call
 
     def fit():
-        history = model.fit(
-            xs, ys, batch_size=task.batch, epochs=1, shuffle=False, verbose=0
-        ).history
+        history = model.fit(xs, ys, batch_size=task.batch, epochs=1, shuffle=False, verbose=0).history
         return history["loss"][0]
 
     calls = {"train_on_batch": make(lambda: model.train_on_batch(xs, ys)), "fit": make(fit)}
@@ -143,13 +141,9 @@ def equinox_vmap(problem: Problem) -> Entry:
             cell = kind(task.inputs, task.hidden, key=jax.random.key(0))
             if task.cell == "gru":
                 leaves["bias_n"] = layer["b_hh"][2 * task.hidden :]
-            cell = eqx.tree_at(
-                lambda cell: [getattr(cell, name) for name in leaves], cell, list(leaves.values())
-            )
+            cell = eqx.tree_at(lambda cell: [getattr(cell, name) for name in leaves], cell, list(leaves.values()))
         head = eqx.nn.Linear(task.hidden, task.outputs, key=jax.random.key(0))
-        head = eqx.tree_at(
-            lambda head: (head.weight, head.bias), head, (readout["W_hy"].T, readout["b_y"])
-        )
+        head = eqx.tree_at(lambda head: (head.weight, head.bias), head, (readout["W_hy"].T, readout["b_y"]))
         return Model(cell, head)
 
     model = _stack([one_lane(number) for number in range(task.lanes)])
@@ -189,9 +183,7 @@ def _vmap_entry(
     losses, gradients = gradient(lanes, xs, ys)
     return Entry(
         [
-            Contender(
-                who, "gradient", "vmap", lambda: jax.block_until_ready(gradient(lanes, xs, ys))
-            ),
+            Contender(who, "gradient", "vmap", lambda: jax.block_until_ready(gradient(lanes, xs, ys))),
             Contender(who, "step", "vmap", call_step),
         ],
         np.asarray(losses),

@@ -64,10 +64,7 @@ def ours(problem: Problem, who: str) -> Entry:
     words = f"chunks of {plan.chunk}" if plan.name == "chunks" else plan.name.replace("_", " ")
     words += f" on {len(plan.devices)} device(s)"
     return Entry(
-        [
-            Contender(who, "gradient", words, call_gradient),
-            Contender(who, "step", words, call_step),
-        ],
+        [Contender(who, "gradient", words, call_gradient), Contender(who, "step", words, call_step)],
         np.asarray(losses)[:count],
         np.asarray(gradients["layer_0"]["W_hh"])[:count],
     )

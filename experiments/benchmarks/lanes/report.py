@@ -14,17 +14,8 @@ from experiments.benchmarks._measure import MATMUL_SIZE
 from rnnreg.plotting import COLORS, log_y, style
 
 # Who appears, in this order: name, what a legend calls it.
-OURS = {
-    "rnnreg": "rnnreg",
-    "rnnreg_scan": "rnnreg, plain scan",
-    "rnnreg_vmap": "rnnreg, vmap",
-}
-FRAMEWORKS = {
-    "torch_loop": "PyTorch, nn modules",
-    "keras": "Keras",
-    "flax": "Flax, vmap",
-    "equinox": "Equinox, vmap",
-}
+OURS = {"rnnreg": "rnnreg", "rnnreg_scan": "rnnreg, plain scan", "rnnreg_vmap": "rnnreg, vmap"}
+FRAMEWORKS = {"torch_loop": "PyTorch, nn modules", "keras": "Keras", "flax": "Flax, vmap", "equinox": "Equinox, vmap"}
 BY_HAND = {"torch_bmm": "PyTorch, bmm by hand"}
 LABELS = {**OURS, **FRAMEWORKS, **BY_HAND}
 
@@ -106,10 +97,7 @@ def report(result: Mapping[str, Any]) -> str:
     """The result for a terminal: both tables, the machine, who is missing."""
     machine = result["environment"]
     parts = []
-    for what, words in (
-        ("gradient", "losses and gradients"),
-        ("step", "a whole step of SGD"),
-    ):
+    for what, words in (("gradient", "losses and gradients"), ("step", "a whole step of SGD")):
         if _by_task(result["rows"], what):
             parts.append(f"GFLOP/s, {words}\n\n{table(result['rows'], what)}")
     if any(row["who"] == "keras" for row in result["rows"]):
@@ -125,9 +113,7 @@ def report(result: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _by_task(
-    rows: Sequence[Mapping[str, Any]], what: str
-) -> dict[tuple[str, int, int], dict[str, Mapping[str, Any]]]:
+def _by_task(rows: Sequence[Mapping[str, Any]], what: str) -> dict[tuple[str, int, int], dict[str, Mapping[str, Any]]]:
     """{(cell, H, lanes): {who: row}} in the order of the rows."""
     found: dict[tuple[str, int, int], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
@@ -160,11 +146,7 @@ def plot(result: Mapping[str, Any], *, what: str = "gradient") -> Any:
     present = {row["who"] for row in rows}
     with style():
         figure, axes = plt.subplots(
-            1,
-            max(1, len(cells)),
-            figsize=(max(4.8, 2.7 * len(cells)), 3.6),
-            sharey=True,
-            squeeze=False,
+            1, max(1, len(cells)), figsize=(max(4.8, 2.7 * len(cells)), 3.6), sharey=True, squeeze=False
         )
         for ax, cell in zip(axes[0], cells, strict=False):
             for who in (who for who in LABELS if who in present):
@@ -179,9 +161,7 @@ def plot(result: Mapping[str, Any], *, what: str = "gradient") -> Any:
             ax.set_axisbelow(True)
             log_y(ax)
             if result["matmul_gflops"]:
-                ax.axhline(
-                    result["matmul_gflops"], color="0.35", linestyle=(0, (5, 2)), linewidth=1
-                )
+                ax.axhline(result["matmul_gflops"], color="0.35", linestyle=(0, (5, 2)), linewidth=1)
         axes[0][0].set_ylabel("GFLOP/s")
         if result["matmul_gflops"] and cells:
             axes[0][0].annotate(
@@ -206,9 +186,7 @@ def _line(ax: Any, rows: Sequence[Mapping[str, Any]], who: str) -> None:
         return
     rows = sorted(rows, key=lambda row: row["hidden"])
     rates = np.array([row["gflops"] for row in rows])
-    milliseconds, low, high = (
-        np.array([row[name] for row in rows]) for name in ("milliseconds", "low", "high")
-    )
+    milliseconds, low, high = (np.array([row[name] for row in rows]) for name in ("milliseconds", "low", "high"))
     bars = np.abs(np.stack([rates * milliseconds / high, rates * milliseconds / low]) - rates)
     colour, marker, dashes = _LOOKS[who]
     label = LABELS[who]

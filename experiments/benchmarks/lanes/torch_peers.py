@@ -153,9 +153,7 @@ def _data(torch: Any, problem: Problem) -> Iterator[Any]:
         yield torch.from_numpy(time_first).to(_place(problem.device))
 
 
-def _entry(
-    torch: Any, who: str, problem: Problem, part: Callable[[Any], _Part], words: str
-) -> Entry:
+def _entry(torch: Any, who: str, problem: Problem, part: Callable[[Any], _Part], words: str) -> Entry:
     """Time the lanes in one thread with all cores inside, or a share of them in a thread a core; keep the faster.
 
     PyTorch's setting of threads is that of the calling thread, so each sets its own.

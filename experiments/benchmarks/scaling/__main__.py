@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from rnnreg.plotting import save
 Part = Literal["sweep", "compile", "time", "lanes", "cores", "rows", "inputs"]
 Rows = Sequence[Mapping[str, Any]]
 
-MEASURE: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
+MEASURE: dict[str, Callable[[Any], Iterable[dict[str, Any]]]] = {
     "sweep": parts.large_sweep,
     "compile": parts.compile_times,
     "time": parts.cost_of_time,
@@ -120,10 +120,7 @@ def _compile_claims(rows: Rows) -> list[Claim]:
 def _time_claims(rows: Rows) -> list[Claim]:
     claims = []
     for (cell,), group in grouped(rows, "cell").items():
-        full, sqrt = (
-            {row["time"]: row for row in group if row["memory"] == memory}
-            for memory in ("full", "sqrt")
-        )
+        full, sqrt = ({row["time"]: row for row in group if row["memory"] == memory} for memory in ("full", "sqrt"))
         last = max(full)
         short = min(full, key=lambda steps: abs(math.log(steps / 100)))
         slower = full[last]["milliseconds"] / full[short]["milliseconds"]
@@ -169,9 +166,7 @@ def _rows_claims(rows: Rows) -> list[Claim]:
     least = rr.lanes.load_calibration().split_rows_from
     return [
         _at_least(
-            f"{row['cell']}, H = {row['hidden']}: rows on {row['cores']} cores, how much faster",
-            1.0,
-            row["ratio"],
+            f"{row['cell']}, H = {row['hidden']}: rows on {row['cores']} cores, how much faster", 1.0, row["ratio"]
         )
         for row in rows
         if row["step_operations"] / row["cores"] >= least  # where the library would split by itself
@@ -215,7 +210,7 @@ def main(config: Config) -> None:
     rr.use_all_cores()
     result: dict[str, list[dict[str, Any]]] = {}
     for part in (part for part in MEASURE if part in config.parts):
-        result[part] = MEASURE[part](config)
+        result[part] = list(MEASURE[part](config))
         write(config.json, {"config": config, **result}, claims_of(result))
         print(f"{table(part, result[part])}\n", flush=True)
     print(claims_table(claims_of(result)))

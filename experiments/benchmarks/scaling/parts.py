@@ -1,4 +1,4 @@
-"""The parts of the scaling benchmark: each takes the `Config` and returns rows of plain numbers."""
+"""The parts of the scaling benchmark: each takes the `Config` and yields rows of plain numbers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -18,9 +18,10 @@ import rnnreg as rr
 from experiments.benchmarks._cost import (
     Task,
     beside,
-    compile_lanes,
+    compared,
     compile_updates,
     entries,
+    lanes_call,
     lanes_of,
     one_call,
     one_lane,
@@ -30,7 +31,7 @@ from experiments.benchmarks._measure import quartiles
 from experiments.benchmarks.lanes.problem import GATES
 from experiments.benchmarks.scaling.one_core import OneCore
 
-Rows = list[dict[str, Any]]
+Row = dict[str, Any]
 
 MEBIBYTE = 2**20
 
@@ -38,22 +39,18 @@ MEBIBYTE = 2**20
 # ---- compiling ------------------------------------------------------------------------------------
 
 
-def compile_times(config: Any) -> Rows:
+def compile_times(config: Any) -> Iterator[Row]:
     """Seconds to trace, lower and compile, and equations, against T (one update) and against lanes."""
-    rows = []
     for cell in config.cells:
         task = Task(cell, config.hidden, batch=config.batch)
         by_time = {steps: _update_of(task._replace(time=steps)) for steps in config.times}
         by_lanes = {lanes: _sweep_of(task, lanes) for lanes in config.compile_lanes}
         for axis, programs in (("time", by_time), ("lanes", by_lanes)):
-            rows += [
-                {**task._asdict(), "axis": axis, **row}
-                for row in _compile(programs, config.compile_rounds)
-            ]
-    return rows
+            for row in _compile(programs, config.compile_rounds):
+                yield {**task._asdict(), "axis": axis, **row}
 
 
-def _compile(programs: dict[int, Callable[[], Any]], rounds: int) -> Rows:
+def _compile(programs: dict[int, Callable[[], Any]], rounds: int) -> Iterator[Row]:
     """Programs by size; each is a function that traces from nothing."""
 
     def fresh(trace: Callable[[], Any]) -> Callable[[], Any]:
@@ -64,19 +61,15 @@ def _compile(programs: dict[int, Callable[[], Any]], rounds: int) -> Rows:
         return call
 
     with _no_compilation_cache():
-        seconds = record(
-            {str(size): fresh(trace) for size, trace in programs.items()}, rounds, rest_seconds=0
-        )
+        seconds = record({str(size): fresh(trace) for size, trace in programs.items()}, rounds, rest_seconds=0)
     first = seconds[str(min(programs))]
-    return [
-        {
+    for size, trace in programs.items():
+        yield {
             "size": size,
             "seconds": quartiles(seconds[str(size)]).median,
             "over_first": quartiles(seconds[str(size)] / first).median,
             "equations": count_equations(trace().jaxpr.jaxpr),
         }
-        for size, trace in programs.items()
-    ]
 
 
 def _update_of(task: Task) -> Callable[[], Any]:
@@ -86,9 +79,7 @@ def _update_of(task: Task) -> Callable[[], Any]:
         train = task.train(penalties={"l2": rr.penalties.l2()})
         hyper = {"l2": jax.ShapeDtypeStruct((), jnp.float32)}
         key = jax.eval_shape(lambda: jax.random.key(0))
-        state = jax.eval_shape(
-            lambda batch, key: train.init({"l2": 0.0}, batch, key=key), task.shapes(), key
-        )
+        state = jax.eval_shape(lambda batch, key: train.init({"l2": 0.0}, batch, key=key), task.shapes(), key)
         return jax.jit(train.update).trace(state, hyper, task.shapes())
 
     return trace
@@ -109,9 +100,7 @@ def count_equations(jaxpr: Any) -> int:
     """Equations of a jaxpr and of all that are inside it."""
     count = len(jaxpr.eqns)
     for equation in jaxpr.eqns:
-        for inner in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")
-        ):
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda leaf: hasattr(leaf, "eqns")):
             inner = getattr(inner, "jaxpr", inner)
             if hasattr(inner, "eqns"):
                 count += count_equations(inner)
@@ -131,77 +120,57 @@ def _no_compilation_cache() -> Iterator[None]:
 # ---- against T ------------------------------------------------------------------------------------
 
 
-def cost_of_time(config: Any) -> Rows:
+def cost_of_time(config: Any) -> Iterator[Row]:
     """Milliseconds a step of time and temporary bytes of a training step, with full and with sqrt memory."""
-    rows = []
     for cell in config.cells:
-        programs = {}
+        tasks, programs, calls = {}, {}, {}
         for steps, memory in product(config.times, ("full", "sqrt")):
-            task = Task(cell, config.hidden, steps, config.batch)
-            updates = max(1, config.steps_a_call // steps)
-            compiled, call = compile_updates(
-                task.train(remat=memory), task, updates, device=jax.devices()[0]
-            )
-            programs[steps, memory] = (task, updates, compiled, call)
-        seconds = record({str(key): made[-1] for key, made in programs.items()}, config.rounds)
-        for (steps, memory), (task, updates, compiled, _) in programs.items():
-            rows.append(
-                {
-                    **task._asdict(),
-                    "memory": memory,
-                    **entries(
-                        "milliseconds", seconds[str((steps, memory))], scale=1e3 / (updates * steps)
-                    ),
-                    "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
-                }
-            )
-    return rows
+            task, updates = Task(cell, config.hidden, steps, config.batch), max(1, config.steps_a_call // steps)
+            name, device = f"{steps} {memory}", jax.devices()[0]
+            tasks[name] = (task, memory, 1e3 / (updates * steps))
+            programs[name], calls[name] = compile_updates(task.train(remat=memory), task, updates, device=device)
+        seconds = record(calls, config.rounds)
+        for name, (task, memory, scale) in tasks.items():
+            yield {
+                **task._asdict(),
+                "memory": memory,
+                **entries("milliseconds", seconds[name], scale=scale),
+                "temporary_bytes": programs[name].memory_analysis().temp_size_in_bytes,
+            }
 
 
 # ---- against lanes and cores ----------------------------------------------------------------------
 
 
-def cost_of_lanes(config: Any) -> Rows:
+def cost_of_lanes(config: Any) -> Iterator[Row]:
     """Milliseconds a lane and update against lanes, on all cores, by the plan that the library chooses."""
-    rows = []
     for cell in config.cells:
         task = Task(cell, config.hidden, batch=config.batch)
-        plans = {lanes: one_call(lanes, task.hidden) for lanes in config.lanes}
-        calls = {
-            str(lanes): lanes_call(plan, task, config.lane_updates) for lanes, plan in plans.items()
-        }
-        seconds, scale = record(calls, config.rounds), 1e3 / config.lane_updates
+        plans = {str(lanes): one_call(lanes, task.hidden) for lanes in config.lanes}
+        calls = {lanes: lanes_call(plan, task, config.lane_updates) for lanes, plan in plans.items()}
+        seconds = record(calls, config.rounds)
         for lanes, plan in plans.items():
-            rows.append(
-                {
-                    **task._asdict(),
-                    "lanes": lanes,
-                    "plan": plan.name,
-                    "devices": len(plan.devices),
-                    **entries("milliseconds", seconds[str(lanes)], scale=scale / lanes),
-                }
-            )
-    return rows
+            yield {
+                **task._asdict(),
+                "lanes": int(lanes),
+                "plan": plan.name,
+                "devices": len(plan.devices),
+                **entries("milliseconds", seconds[lanes], scale=1e3 / (config.lane_updates * int(lanes))),
+            }
 
 
-def weak_scaling(config: Any) -> Rows:
+def weak_scaling(config: Any) -> Iterator[Row]:
     """Throughput of all cores over that of one, the same number of lanes on each, one after another.
 
     One core is a process that may use no other: XLA's threads would help a large product in this one. `ceiling` is what
     so many of those processes, one on each core, reach at the same time: what the machine itself gives.
     """
-    rows, cores = [], len(jax.devices())
-    if cores < 2:
-        return rows
-    for cell, hidden in product(config.cells, config.sizes):
+    cores, lanes, updates = len(jax.devices()), config.lanes_a_core, config.lane_updates
+    for cell, hidden in product(config.cells, config.sizes if cores > 1 else ()):
         task = Task(cell, hidden, batch=config.batch)
-        lanes, updates = config.lanes_a_core, config.lane_updates
-        plan = one_call(lanes * cores, task.hidden, plan="one_by_one")
+        plan = one_call(lanes * cores, hidden, plan="one_by_one")
         with contextlib.ExitStack() as stack:
-            apart = [
-                stack.enter_context(OneCore(task, lanes, updates, place=place))
-                for place in range(cores)
-            ]
+            apart = [stack.enter_context(OneCore(task, lanes, updates, place=place)) for place in range(cores)]
 
             def at_once(apart: list[OneCore] = apart) -> None:
                 for process in apart:
@@ -211,59 +180,38 @@ def weak_scaling(config: Any) -> Rows:
 
             calls = {"all": lanes_call(plan, task, updates), "apart": at_once}
             seconds, alone = beside(calls, apart[0], config.rounds)
-        rows.append(
-            {
-                **task._asdict(),
-                "lanes_a_core": lanes,
-                "cores": cores,
-                **entries("seconds", seconds["all"]),
-                "seconds_one": quartiles(alone["all"]).median,
-                **entries("ratio", cores * alone["all"] / seconds["all"]),
-                **entries("ceiling", cores * alone["apart"] / seconds["apart"]),
-            }
-        )
-    return rows
-
-
-def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Callable[[], Any]:
-    """A call that trains every lane of a plan for so many updates."""
-    function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), updates)
-    compiled, placed = compile_lanes(function, plan, lanes_of(plan.width), task.data())
-    return lambda: jax.block_until_ready(compiled(*placed))
+        yield {
+            **task._asdict(),
+            "lanes_a_core": lanes,
+            "cores": cores,
+            **entries("seconds", seconds["all"]),
+            "seconds_one": quartiles(alone["all"]).median,
+            **entries("ratio", cores * alone["all"] / seconds["all"]),
+            **entries("ceiling", cores * alone["apart"] / seconds["apart"]),
+        }
 
 
 # ---- a large sweep --------------------------------------------------------------------------------
 
 
-def large_sweep(config: Any) -> Rows:
+def large_sweep(config: Any) -> Iterator[Row]:
     """Peak memory of the process before and after a sweep of very many tiny lanes."""
     task = Task("elman", 16, time=50, batch=8)
     train = task.train(penalties={"l2": rr.penalties.l2()}).with_epochs(4)
     seeds = min(100, config.sweep_lanes)
-    rows = []
     for lambdas in sorted({1, max(1, config.sweep_lanes // seeds)}):
         before, start = peak_bytes(), time.perf_counter()
-        result = rr.sweep(
-            train,
-            {"l2": np.linspace(0, 1e-3, lambdas)},
-            task.data(),
-            seeds=seeds,
-            key=jax.random.key(0),
-            progress=False,
-        )
-        seconds = time.perf_counter() - start
-        rows.append(
-            {
-                **task._asdict(),
-                "lanes": int(result.metrics["finished"].size),
-                "finished": int(result.metrics["finished"].sum()),
-                "seconds": seconds,
-                "seconds_compile": result.config["seconds_compile"],
-                "peak_before_mib": before / MEBIBYTE,
-                "peak_after_mib": peak_bytes() / MEBIBYTE,
-            }
-        )
-    return rows
+        grid: Mapping[str, Any] = {"l2": np.linspace(0, 1e-3, lambdas)}
+        result = rr.sweep(train, grid, task.data(), seeds=seeds, key=jax.random.key(0), progress=False)
+        yield {
+            **task._asdict(),
+            "lanes": int(result.metrics["finished"].size),
+            "finished": int(result.metrics["finished"].sum()),
+            "seconds": time.perf_counter() - start,
+            "seconds_compile": result.config["seconds_compile"],
+            "peak_before_mib": before / MEBIBYTE,
+            "peak_after_mib": peak_bytes() / MEBIBYTE,
+        }
 
 
 def peak_bytes() -> int:
@@ -272,55 +220,36 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-# ---- one network alone ----------------------------------------------------------------------------
+# ---- one network alone, and where its inputs are projected ----------------------------------------
 
 
-def split_rows(config: Any) -> Rows:
-    """A lone network with its rows split over all cores beside one core: how much faster a training step is."""
-    rows, devices = [], jax.devices()
-    if len(devices) < 2:
-        return rows
-    for cell, hidden in product(config.cells, config.sizes):
+def split_rows(config: Any) -> Iterator[Row]:
+    """A lone network with its rows split over all cores next to one core: how much faster a training step is."""
+    devices = jax.devices()
+    for cell, hidden in product(config.cells, config.sizes if len(devices) > 1 else ()):
         task = Task(cell, hidden, batch=config.batch)
         train = task.train()
         _, alone = compile_updates(train, task, config.updates, device=devices[0])
         _, split = compile_updates(train.split_rows(tuple(devices)), task, config.updates)
-        seconds, without = beside({"split": split}, alone, config.rounds)
-        scale = 1e3 / config.updates
-        rows.append(
-            {
-                **task._asdict(),
-                "cores": len(devices),
-                "step_operations": 2.0 * task.batch * GATES[cell] * hidden**2,
-                **entries("milliseconds", seconds["split"], scale=scale),
-                "milliseconds_one": scale * quartiles(without["split"]).median,
-                **entries("ratio", without["split"] / seconds["split"]),
-            }
-        )
-    return rows
+        yield {
+            **task._asdict(),
+            "cores": len(devices),
+            "step_operations": 2.0 * task.batch * GATES[cell] * hidden**2,
+            **compared(split, "one", alone, config, speedup=True),
+        }
 
 
-# ---- where the inputs are projected ---------------------------------------------------------------
-
-
-def input_projection(config: Any) -> Rows:
+def input_projection(config: Any) -> Iterator[Row]:
     """A training step with the input product inside the loop over one with it before the loop, against D."""
-    rows, scale, device = [], 1e3 / config.updates, jax.devices()[0]
     for cell, hidden, inputs in product(config.cells, config.projection_sizes, config.input_sizes):
-        task = Task(cell, hidden, batch=config.batch, inputs=inputs)
-        chosen = rr.explain(task.train().network({}), input_size=inputs)["layer_0"]
-        calls = {}
-        for place in ("before", "inside"):
-            train = task.train(projection=place)
-            calls[place] = compile_updates(train, task, config.updates, device=device)[1]
-        seconds, before = beside({"inside": calls["inside"]}, calls["before"], config.rounds)
-        rows.append(
-            {
-                **task._asdict(),
-                **entries("milliseconds", seconds["inside"], scale=scale),
-                "milliseconds_before": scale * quartiles(before["inside"]).median,
-                **entries("ratio", seconds["inside"] / before["inside"]),
-                "chosen_inside": chosen.inside,
-            }
+        task, device = Task(cell, hidden, batch=config.batch, inputs=inputs), jax.devices()[0]
+        inside, before = (
+            compile_updates(task.train(projection=place), task, config.updates, device=device)[1]
+            for place in ("inside", "before")
         )
-    return rows
+        chosen = rr.explain(task.train().network({}), input_size=inputs)["layer_0"]
+        yield {
+            **task._asdict(),
+            **compared(inside, "before", before, config),
+            "chosen_inside": chosen.inside,
+        }

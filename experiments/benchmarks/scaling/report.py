@@ -69,13 +69,7 @@ TABLES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     "cores": (
         "throughput of all cores over one",
-        {
-            **_SIZE,
-            "lanes a core": "{lanes_a_core}",
-            "cores": "{cores}",
-            **_RATIO,
-            "a process a core": "{ceiling:.3f}",
-        },
+        {**_SIZE, "lanes a core": "{lanes_a_core}", "cores": "{cores}", **_RATIO, "a process a core": "{ceiling:.3f}"},
     ),
     "rows": (
         "one network alone: how much faster with its rows on all cores",
