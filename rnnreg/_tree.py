@@ -8,8 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Params = dict[str, Any]
-
 
 def leaf_paths(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by path; a lone leaf has the path "".

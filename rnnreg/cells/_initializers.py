@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._linalg import wide
 from rnnreg.cells._contracts import DrawFunction
 
 
@@ -51,8 +52,8 @@ def orthogonal(gain: Any = 1.0) -> Initializer:
     base = jax.nn.initializers.orthogonal()
 
     def draw(key: Array, shape: tuple[int, int], dtype: Any) -> Array:
-        wide = jnp.float64 if dtype == jnp.float64 else jnp.float32  # no QR in bfloat16
-        return _scaled(base(key, shape, wide), gain).astype(dtype)
+        drawn = base(key, shape, wide(dtype))  # no QR in bfloat16
+        return _scaled(drawn, gain).astype(dtype)
 
     return Initializer("orthogonal", (("gain", gain),), draw)
 

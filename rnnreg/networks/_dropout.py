@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._linalg import wide
+
 
 class Drops:
     """Inverted dropout with a fresh key for every mask; the identity without a key."""
@@ -18,17 +20,14 @@ class Drops:
         self.key, self.variational, self.count = key, variational, 0
 
     def mask(self, shape: tuple[int, ...], rate: Any, dtype: Any) -> Array | None:
-        place, self.count = (
-            self.count,
-            self.count + 1,
-        )  # counted even when off: no mask moves another
+        place = self.count
+        self.count += 1  # counted even when off: no mask moves another
         if self.key is None or is_zero(rate):
             return None
         key = jax.random.fold_in(self.key, place)
-        wide = jnp.float64 if dtype == jnp.float64 else jnp.float32  # bfloat16 would round the rate
-        keep = 1 - jnp.asarray(rate, wide)
+        keep = 1 - jnp.asarray(rate, wide(dtype))  # bfloat16 would round the rate
         keep = jnp.where((keep > 0) & (keep <= 1), keep, jnp.nan)  # a rate outside [0, 1) diverges
-        kept = uniform_24_bits(key, shape).astype(wide) < keep * 2**24
+        kept = uniform_24_bits(key, shape).astype(keep.dtype) < keep * 2**24
         return jnp.where(kept, 1 / keep, 0 * keep).astype(dtype)
 
     def __call__(self, values: Array, rate: Any, *, over_time: bool = True) -> Array:
@@ -61,4 +60,5 @@ def _mixed(x: Array) -> Array:
 
 
 def is_zero(rate: Any) -> bool:
+    """Whether a rate is known to be 0; a traced one is not."""
     return isinstance(rate, Real) and rate == 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, NamedTuple
 
 from jax import Array
 
 from rnnreg.cells import Cell
+from rnnreg.networks._dropout import is_zero
 
 Params = dict[str, Any]
 
@@ -70,8 +70,7 @@ class Dropout(NamedTuple):
     @property
     def any(self) -> bool:
         """Whether some rate is not 0 (a traced one counts as such)."""
-        rates = (self.inputs, self.between, self.outputs, self.recurrent)
-        return not all(isinstance(rate, Real) and rate == 0 for rate in rates)
+        return not all(map(is_zero, (self.inputs, self.between, self.outputs, self.recurrent)))
 
 
 class NetworkOutput(NamedTuple):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_share
+from rnnreg._linalg import wide
 from rnnreg.penalties._base import Penalty, select
 
 
@@ -50,7 +51,7 @@ def elementwise(
 
     def value(params, context, state):
         weights = None if context is None else context.weight_paths
-        leaves = [_wide(leaf) for leaf in chosen(params, weights).values()]
+        leaves = [leaf.astype(wide(leaf.dtype)) for leaf in chosen(params, weights).values()]
         total = jnp.stack([jnp.sum(function(leaf)) for leaf in leaves]).sum()
         return total / (sum(leaf.size for leaf in leaves) if reduction == "mean" else 1), state
 
@@ -145,7 +146,3 @@ def elastic_net(
 def _absolute(leaf: Array) -> Array:
     # jnp.abs has derivative 1 at 0, which would push a weight off zero that nothing else moves.
     return leaf * jax.lax.stop_gradient(jnp.sign(leaf))
-
-
-def _wide(leaf: Array) -> Array:
-    return leaf.astype(jnp.float64 if leaf.dtype == jnp.float64 else jnp.float32)

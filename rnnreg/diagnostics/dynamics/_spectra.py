@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._linalg import safe_divide, square_blocks
-from rnnreg._tree import leaf_paths
+from rnnreg._linalg import safe_divide, square_blocks, wide
+from rnnreg._tree import leaf_name, leaf_paths
 
 
 class Spectrum(NamedTuple):
@@ -67,7 +67,7 @@ def spectra(params: dict[str, Any]) -> dict[str, Spectrum]:
     """
     found, leaves = {}, leaf_paths(params)
     for path, leaf in leaves.items():
-        if path.split("/")[-1] != "W_hh":
+        if leaf_name(path) != "W_hh":
             continue
         W = leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf, dtype=np.float64)
         if W.ndim < 2 or W.shape[-1] % W.shape[-2]:
@@ -146,7 +146,7 @@ def _check_square(shape: tuple[int, ...]) -> None:
 def _traced_spectrum(matrices: Array) -> Spectrum:
     """The same of a traced array, in its own precision."""
     _check_square(matrices.shape)
-    dtype = jnp.promote_types(matrices.dtype, jnp.float32)
+    dtype = wide(matrices.dtype)
     A, size = matrices.astype(dtype), matrices.shape[-1]
     finite = jnp.isfinite(A).all(axis=(-2, -1))
     A = jnp.where(finite[..., None, None], A, 0)

@@ -15,7 +15,6 @@ from rnnreg.networks import Network
 from rnnreg.networks._network import start_state
 from rnnreg.recurrence import cell_step
 
-Params = dict[str, Any]
 System = Network | Cell | Callable[[Any, Any, Array], Any]
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_share, is_count
-from rnnreg._linalg import masked_mean, mean_and_error, safe_divide
+from rnnreg._linalg import masked_mean, mean_and_error, safe_divide, wide
 
 
 class DecayRate(NamedTuple):
@@ -181,4 +181,4 @@ def _checked(log_norms: Any) -> Array:
         raise ValueError(
             f"log_norms must be [..., B, T], such as flow.log_norms['layer_0']; got shape {log_norms.shape}."
         )
-    return log_norms.astype(jnp.promote_types(log_norms.dtype, jnp.float32))
+    return log_norms.astype(wide(log_norms.dtype))

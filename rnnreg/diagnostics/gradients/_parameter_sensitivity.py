@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import safe_norm, unit
-from rnnreg._tree import leaf_paths, with_leaves
+from rnnreg._tree import is_learned_start, leaf_name, leaf_paths, with_leaves
 from rnnreg.diagnostics.dynamics._frames import check_every, check_inputs
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, place_of
 from rnnreg.diagnostics.dynamics._trajectory import backwards
@@ -92,7 +92,7 @@ def parameter_sensitivity(
         return carry, (sum_scale + _log_norms(list(sums.values())), states_too)
 
     carry, (parameters, of_state) = jax.lax.scan(block, start, backwards(dynamics, xs, every))
-    if state is None and any("initial" in path.split("/") for path in chosen):
+    if state is None and any(map(is_learned_start, chosen)):
         whole = jax.vmap(_start_added(_pull_of_the_start(system, params, chosen, xs)))(carry)
         parameters = parameters.at[-1].set(whole[1] + _log_norms(list(whole[0].values())))
     first = jnp.full((1, rows), -jnp.inf, dtype)
@@ -110,7 +110,7 @@ def _chosen(params: Any, weights: str | None) -> dict[str, Array]:
     chosen = {
         path: jnp.asarray(leaf)
         for path, leaf in leaves.items()
-        if weights is None or path == weights or path.split("/")[-1] == weights
+        if weights is None or path == weights or leaf_name(path) == weights
     }
     if not chosen:
         raise ValueError(

@@ -10,7 +10,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, is_count
 from rnnreg._linalg import safe_divide, safe_norm
-from rnnreg._tree import leaf_paths, with_leaves
+from rnnreg._tree import is_learned_start, leaf_paths, with_leaves
 from rnnreg.data import Batch
 from rnnreg.diagnostics.gradients._backward import (
     Steps,
@@ -231,7 +231,7 @@ def _check(net: Network, params: Params, path: str, max_lag: int | None, num_ste
         )
     if path not in leaf_paths(params):
         raise ValueError(f"path {path!r} is not in the parameters: {list(leaf_paths(params))}.")
-    if "initial" in path.split("/"):
+    if is_learned_start(path):
         raise ValueError(
             f"{path!r} is a learned start, which enters once, before the first step, and not at every step: it has no "
             "parts by lag."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,6 @@ from rnnreg.diagnostics.dynamics._trajectory import before, states_along
 from rnnreg.networks import Pass, Stack, Visit
 from rnnreg.recurrence import unroll
 from rnnreg.recurrence._scan import cell_values
-
-Params = dict[str, Any]
 
 
 class Run(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, check_mask, check_share
-from rnnreg._linalg import masked_mean, safe_divide
+from rnnreg._linalg import masked_mean, safe_divide, wide
 from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import System
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences
@@ -189,7 +189,7 @@ def _bounds(name: str, cell: Cell | None, given: Bounds | Mapping[str, Bounds] |
 
 def _measure(states, true, bounds, margin, middle, num_bins, gates) -> Saturation:
     """The numbers of one layer, from states `[B, T, H]`."""
-    dtype = jnp.promote_types(states.dtype, jnp.float32)
+    dtype = wide(states.dtype)
     states = jnp.where(jnp.isfinite(states), states.astype(dtype), jnp.nan)
     low, high = bounds
     bounded = math.isfinite(low) and math.isfinite(high)
