@@ -128,22 +128,14 @@ def _exponents(config: Config):
 def _claims(config: Config, multipliers, radii, threshold, last, exponents) -> list[Claim]:
     figure, iterated = "Chang et al. 2019, Fig. 1", "iterated beforehand"
     claims = [
-        Claim.close(
-            f"|1 + ελ| at the origin, {name}",
-            expected,
-            multipliers[name],
-            source=f"{figure}, closed form",
-            tolerance=5e-5,
+        Claim(f"|1 + ελ| at the origin, {name}", f"{figure}, closed form").close(
+            expected, multipliers[name], tolerance=5e-5
         )
         for name, expected in MULTIPLIERS.items()
     ]
     claims += [
-        Claim.close(
-            f"radius after {config.num_steps} steps from {start}, {name}",
-            expected,
-            measured,
-            source=f"{figure}, {iterated}",
-            tolerance=0.005 if expected > 2 else 5e-4,  # as printed: three digits
+        Claim(f"radius after {config.num_steps} steps from {start}, {name}", f"{figure}, {iterated}").close(
+            expected, measured, tolerance=0.005 if expected > 2 else 5e-4
         )
         for name in MATRICES
         for start, expected, measured in zip(STARTS, RADII[name], radii[name], strict=True)
@@ -154,10 +146,10 @@ def _claims(config: Config, multipliers, radii, threshold, last, exponents) -> l
     on_the_ring = "largest Lyapunov exponent on the ring"
     return [
         *claims,
-        Claim.close(stable, 0.2020, threshold, source="γ ≥ ε(γ² + ω²)/2", tolerance=5e-5),
-        Claim.at_least(least, 0.565, last.min(), source=iterated),
-        Claim.at_most(most, 0.605, last.max(), source=iterated),
-        Claim.close(on_the_ring, 0.0, exponents["γ = 0.15"][0], source="an invariant curve: 0", tolerance=1e-3),
+        Claim(stable, "γ ≥ ε(γ² + ω²)/2").close(0.2020, threshold, tolerance=5e-5),
+        Claim(least, iterated).at_least(0.565, last.min()),
+        Claim(most, iterated).at_most(0.605, last.max()),
+        Claim(on_the_ring, "an invariant curve: 0").close(0.0, exponents["γ = 0.15"][0], tolerance=1e-3),
     ]
 
 

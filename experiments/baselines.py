@@ -223,60 +223,38 @@ def claims_of(tasks, scores, criteria, zero) -> list[Claim]:
             slack = 0.01 if name in SCALES_MEASURED else 0.0
             told = COPY if name.startswith("copy") else SOURCES.get(name, ORIGIN)
             claims.append(
-                Claim.close(
-                    f"{name}: {metric}",
-                    tasks[name].baseline[metric],
-                    score.mean,
-                    source=SOURCES.get(f"{name}: {metric}", told if metric == "loss" else ORIGIN),
-                    tolerance=score.tolerance + slack,
-                )
+                Claim(
+                    f"{name}: {metric}", SOURCES.get(f"{name}: {metric}", told if metric == "loss" else ORIGIN)
+                ).close(tasks[name].baseline[metric], score.mean, tolerance=score.tolerance + slack)
             )
     loss = scores["adding"]["loss"]
     claims.append(
-        Claim.at_least(
+        Claim(
             f"adding: standard errors between the measured baseline and the folklore's {FOLKLORE}",
-            10,
-            (FOLKLORE - loss.mean) / loss.error,
-            source="derived here; against Bai, Kolter & Koltun 2018",
-        )
+            "derived here; against Bai, Kolter & Koltun 2018",
+        ).at_least(10, (FOLKLORE - loss.mean) / loss.error)
     )
     num_rows = scores["multiplication"]["loss"].rows
     for bound, best, share in ((0.04, 0.04, 0.2821), (0.2, 0.2, 0.7665)):
         shares = criteria[f"within_{bound:g}".replace("0.", ".")]
         claims.append(
-            Claim.close(
-                f"multiplication: best share within {bound:g} that one constant can have",
-                share,
-                shares.max(),
-                source=ORIGIN,
-                tolerance=4 * math.sqrt(share * (1 - share) / num_rows) + 5e-5,
+            Claim(f"multiplication: best share within {bound:g} that one constant can have", ORIGIN).close(
+                share, shares.max(), tolerance=4 * math.sqrt(share * (1 - share) / num_rows) + 5e-5
             )
         )
         claims.append(
-            Claim.close(
-                f"multiplication: that constant, for {bound:g}",
-                best,
-                criteria["guess"][shares.argmax()],
-                source=ORIGIN,
-                tolerance=0.0101,  # a step of the grid
+            Claim(f"multiplication: that constant, for {bound:g}", ORIGIN).close(
+                best, criteria["guess"][shares.argmax()], tolerance=0.0101
             )
         )
     claims.append(
-        Claim.close(
-            "adding: a readout of zeros is not the baseline, but 7/6",
-            7 / 6,
-            zero["adding"].mean,
-            source=ORIGIN,
-            tolerance=zero["adding"].tolerance,
+        Claim("adding: a readout of zeros is not the baseline, but 7/6", ORIGIN).close(
+            7 / 6, zero["adding"].mean, tolerance=zero["adding"].tolerance
         )
     )
     claims.append(
-        Claim.close(
-            "copy: a readout of zeros is not the baseline, but ln 9 (9 classes)",
-            math.log(9),
-            zero["copy"].mean,
-            source=ORIGIN,
-            tolerance=1e-5,
+        Claim("copy: a readout of zeros is not the baseline, but ln 9 (9 classes)", ORIGIN).close(
+            math.log(9), zero["copy"].mean, tolerance=1e-5
         )
     )
     return claims

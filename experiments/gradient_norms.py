@@ -150,13 +150,10 @@ def _excess(products, bounds, name: str) -> float:
 
 def _claims(config: Config, mean, se, limit, products, bounds) -> list[Claim]:
     claims = [
-        Claim.close(
+        Claim(
             f"‖W^{k}‖₂ / limit, mean of {config.power_nets} Gaussian matrices, N = {config.power_size}",
-            1.0,
-            mean[k - 1] / limit[k - 1],
-            source="g^k √((k+1)^(k+1)/k^k), N → ∞",
-            tolerance=0.02,
-        )
+            "g^k √((k+1)^(k+1)/k^k), N → ∞",
+        ).close(1.0, mean[k - 1] / limit[k - 1], tolerance=0.02)
         for k in (1, 2, 3)
     ]
     kept = np.exp(products["linear, orthogonal"].log_singular)
@@ -164,25 +161,17 @@ def _claims(config: Config, mean, se, limit, products, bounds) -> list[Claim]:
     unresolved = np.mean([found.unresolved[..., 0].mean() for found in products.values()])
     return [
         *claims,
-        Claim.at_most(
+        Claim(
             f"‖W^k‖₂, k = 4…{config.num_powers}: largest distance to the limit, in standard errors",
-            3.0,
-            (np.abs(mean - limit) / se)[3:].max(),
-            source="g^k √((k+1)^(k+1)/k^k), N → ∞",
-        ),
-        Claim.at_most(
-            f"largest |σ − 1| of a linear orthogonal network, all lags up to {config.num_steps}",
-            1e-10,
-            np.abs(kept - 1).max(),
-            source="closed form",
-        ),
-        Claim.at_most(
-            "most that ln ‖∂h_T/∂h_t‖ exceeds ln (γ σ_max)^ℓ, all networks and lags",
-            1e-10,
-            excess,
-            source="Pascanu, Mikolov & Bengio 2013",
-        ),
-        Claim.at_most("share of largest singular values that are unresolved", 0.0, unresolved, source="this library"),
+            "g^k √((k+1)^(k+1)/k^k), N → ∞",
+        ).at_most(3.0, (np.abs(mean - limit) / se)[3:].max()),
+        Claim(
+            f"largest |σ − 1| of a linear orthogonal network, all lags up to {config.num_steps}", "closed form"
+        ).at_most(1e-10, np.abs(kept - 1).max()),
+        Claim(
+            "most that ln ‖∂h_T/∂h_t‖ exceeds ln (γ σ_max)^ℓ, all networks and lags", "Pascanu, Mikolov & Bengio 2013"
+        ).at_most(1e-10, excess),
+        Claim("share of largest singular values that are unresolved", "this library").at_most(0.0, unresolved),
     ]
 
 

@@ -183,41 +183,27 @@ def _claims(config, slopes, squared, logs, rates) -> list[Claim]:
     largest = config.gammas[order[-1]]
     not_falling = {setup: np.diff(values[order, :, -1], axis=0) >= 0 for setup, values in logs.items()}
     claims = [
-        Claim.close(
-            f"E tanh′(s z) at s = {scale:g}", expected, measured, source=f"{COOIJMANS}b (integral)", tolerance=5e-5
-        )
+        Claim(f"E tanh′(s z) at s = {scale:g}", f"{COOIJMANS}b (integral)").close(expected, measured, tolerance=5e-5)
         for scale, expected, measured in zip(SCALES, MEAN_SLOPE, slopes, strict=True)
     ]
     claims += [
-        Claim.at_most(
-            "E tanh′(s z)²: largest distance to the table",
-            5e-5,
-            np.abs(squared - MEAN_SQUARED_SLOPE).max(),
-            source="integral",
+        Claim("E tanh′(s z)²: largest distance to the table", "integral").at_most(
+            5e-5, np.abs(squared - MEAN_SQUARED_SLOPE).max()
         ),
         *(
-            Claim.at_most(
+            Claim(
                 f"{setup}: neighbouring γ (each seed, {found.size} in all) whose r({config.num_lags}) does not fall",
-                0,
-                found.sum(),
-                source=f"{COOIJMANS}a",
-            )
+                f"{COOIJMANS}a",
+            ).at_most(0, found.sum())
             for setup, found in not_falling.items()
         ),
-        Claim.close(
-            f"identity, silent, γ = {largest:g}: ln r a step",
-            float(mean_field("identity, silent", largest)),
-            rates["identity, silent"][order[-1]].mean(),
-            source="algebra: ln(2γ/sinh 2γ)",
-            tolerance=0.02,
+        Claim(f"identity, silent, γ = {largest:g}: ln r a step", "algebra: ln(2γ/sinh 2γ)").close(
+            float(mean_field("identity, silent", largest)), rates["identity, silent"][order[-1]].mean(), tolerance=0.02
         ),
     ]
     return claims + [
-        Claim.at_most(
-            f"{setup}: largest |ln r a step − prediction| over γ",
-            0.03,
-            np.abs(rates[setup].mean(axis=1) - mean_field(setup, config.gammas)).max(),
-            source="mean field",
+        Claim(f"{setup}: largest |ln r a step − prediction| over γ", "mean field").at_most(
+            0.03, np.abs(rates[setup].mean(axis=1) - mean_field(setup, config.gammas)).max()
         )
         for setup in ("orthogonal, silent", "orthogonal, driven")
     ]

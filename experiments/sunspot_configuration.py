@@ -84,12 +84,9 @@ def main(config: Config) -> Report:
     ]
     header = ("transform", "window", "learning rate", "CV ARV at λ=0", "CV ARV at best λ", "best λ")
     claims = [
-        Claim.at_most(
-            "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)",
-            1.0,
-            choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0],
-            source="this project",
-        )
+        Claim(
+            "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)", "this project"
+        ).at_most(1.0, choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0])
     ]
     summary = {
         "chosen": choice.values,

@@ -94,11 +94,11 @@ def test_a_config_without_a_preset_is_told_so():
 
 def claims():
     return [
-        Claim.close("a", 1.0, 1.05, source="s", tolerance=0.1),
-        Claim.close("b", 1.0, math.nan, source="s", tolerance=0.1),
-        Claim.at_most("c", 0.11, np.float32(0.12), source="s"),
-        Claim.at_least("d", 0.9, jnp.asarray(0.95), source="s"),
-        Claim.at_most("e", 0.11, None, source="s"),
+        Claim("a", "s").close(1.0, 1.05, tolerance=0.1),
+        Claim("b", "s").close(1.0, math.nan, tolerance=0.1),
+        Claim("c", "s").at_most(0.11, np.float32(0.12)),
+        Claim("d", "s").at_least(0.9, jnp.asarray(0.95)),
+        Claim("e", "s").at_most(0.11, None),
     ]
 
 
@@ -118,7 +118,7 @@ def test_claims_table_shows_every_claim():
 
 def test_what_is_measured_becomes_a_number_of_python():
     assert [type(claim.measured) for claim in claims()] == [float] * 4 + [type(None)]
-    assert type(Claim.at_most("n", 3, np.int64(2), source="s").measured) is int
+    assert type(Claim("n", "s").at_most(3, np.int64(2)).measured) is int
 
 
 @dataclass(frozen=True)

@@ -159,22 +159,17 @@ def claims_of(costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str,
     """Of every network: a gradient flow in training steps, and what tracking it adds."""
     aim = "the library's own aim"
     flows = [
-        Claim.at_most(
-            f"{row['cell']}, H = {row['hidden']}: {row['diagnostic']}, in training steps",
-            LIMIT_STEPS,
-            row["steps"],
-            source=aim,
+        Claim(f"{row['cell']}, H = {row['hidden']}: {row['diagnostic']}, in training steps", aim).at_most(
+            LIMIT_STEPS, row["steps"]
         )
         for row in costs
         if row["diagnostic"].startswith("gradient_flow")
     ]
     return flows + [
-        Claim.at_most(
+        Claim(
             f"{row['cell']}, H = {row['hidden']}: a record each {row['updates_between_records']} updates adds, in %",
-            LIMIT_PERCENT,
-            row["percent"],
-            source=aim,
-        )
+            aim,
+        ).at_most(LIMIT_PERCENT, row["percent"])
         for row in tracked
         if row["updates_between_records"] >= FEW_UPDATES
     ]

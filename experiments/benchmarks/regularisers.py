@@ -175,11 +175,8 @@ def measure_cell(cell: str, config: Config) -> list[dict[str, Any]]:
 def claims_of(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """One claim for each row that makes one."""
     return [
-        Claim.at_most(
-            f"{row['cell']}, H = {row['hidden']}: {row['regulariser']} adds, in %",
-            LIMIT_PERCENT,
-            row["percent"],
-            source="the library's own aim",
+        Claim(f"{row['cell']}, H = {row['hidden']}: {row['regulariser']} adds, in %", "the library's own aim").at_most(
+            LIMIT_PERCENT, row["percent"]
         )
         for row in rows
         if row["cheap"]

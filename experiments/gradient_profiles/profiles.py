@@ -146,20 +146,14 @@ def claims(slopes, paths) -> list[Claim]:
         pair: slopes[pair[1]][pair[0]] - slopes[pair[2]][pair[0]] for pair in SLOWER if {*pair[1:]} <= set(slopes)
     }
     return [
-        Claim.at_least(
+        Claim(
             f"{moment}: {slow} keeps more than {fast} (difference of d ln r/dℓ, less 2 SE)",
-            0.0,
-            found.mean() - 2 * standard_error(found),
-            source=CHRONO if "chrono" in slow else PAPER,
-        )
+            CHRONO if "chrono" in slow else PAPER,
+        ).at_least(0.0, found.mean() - 2 * standard_error(found))
         for (moment, slow, fast), found in differences.items()
     ] + [
-        Claim.close(
-            f"∏ f over {PATH_STEPS} steps, {name}",
-            expected,
-            path,
-            source="σ(b_f)^100, derived here",
-            tolerance=0.01 * expected,
+        Claim(f"∏ f over {PATH_STEPS} steps, {name}", "σ(b_f)^100, derived here").close(
+            expected, path, tolerance=0.01 * expected
         )
         for expected, (name, path) in zip(PATHS, paths.items(), strict=True)
     ]

@@ -64,18 +64,15 @@ def make_claims(
     losses = float64.get("losses")
     worst = losses and max(relative_differences(losses["keras"], losses["rnnreg"]))
     return [
-        Claim.at_most(
-            "validation loss / that of predicting the mean",
-            0.5,
-            trained["val_loss"][-1] / trained["predict_the_mean"],
-            source="the data can be learnt",
+        Claim("validation loss / that of predicting the mean", "the data can be learnt").at_most(
+            0.5, trained["val_loss"][-1] / trained["predict_the_mean"]
         ),
         *(
-            Claim.at_most(f"{what}, {dtype}, largest difference", bound, found.get(what), source=source)
+            Claim(f"{what}, {dtype}, largest difference", source).at_most(bound, found.get(what))
             for dtype, bound, found in (("float32", 1e-5, float32), ("float64", 1e-10, float64))
             for what in ("outputs", "gradients")
         ),
-        Claim.at_most(epochs, 1e-6, worst, source=source),
+        Claim(epochs, source).at_most(1e-6, worst),
     ]
 
 

@@ -194,50 +194,29 @@ def claims(memory: dict[str, Found]) -> list[Claim]:
     for title, found in memory.items():
         prediction, ends, cold = found["prediction"], found["thresholds"], found["cold"]
         order = ends["cold"].low / ends["warm"].high
+        ratio = ends["warm"].value / prediction.lambda_c
         claims += [
-            factor_claim(
+            Claim(
                 f"{title}: λ at which trained networks lose the task / predicted λ_c",
-                ends["warm"].value / prediction.lambda_c,
-                3.0,
-            ),
-            Claim.at_most(
-                f"{title}: λ up to which it is learnt / λ up to which it survives, less the intervals",
-                1.0,
-                order if 0 < order < np.inf else None,
-                source=HERE,
+                HERE + ", (L₀ − L*)/min‖W‖² of the pilot",
+            ).between(1 / 3, 3.0, ratio if 0 < ratio < np.inf else None),  # both ends on the grid, and a prediction
+            Claim(f"{title}: λ up to which it is learnt / λ up to which it survives, less the intervals", HERE).at_most(
+                1.0, order if 0 < order < np.inf else None
             ),
         ]
         alive = remembers(cold, prediction.blind)
         dead = cold.lam > 3 * ends["warm"].high
         if dead.any():
             claims.append(
-                Claim.at_most(
-                    f"{title}: ρ(W_hh) above three times that λ, mean over seeds",
-                    0.5,
-                    cold.rho[dead].mean(),
-                    source=PASCANU,
+                Claim(f"{title}: ρ(W_hh) above three times that λ, mean over seeds", PASCANU).at_most(
+                    0.5, cold.rho[dead].mean()
                 )
             )
         if alive.any():
             claims.append(
-                Claim.at_least(
+                Claim(
                     f"{title}: smallest ρ(W_hh) of a network that remembers",
-                    0.9,
-                    cold.rho[alive].min(),
-                    source=HERE + ": memory and ρ end together, ρ does not fade first",
-                )
+                    HERE + ": memory and ρ end together, ρ does not fade first",
+                ).at_least(0.9, cold.rho[alive].min())
             )
     return claims
-
-
-def factor_claim(claim: str, ratio: float, factor: float) -> Claim:
-    """`ratio` lies between 1/factor and factor."""
-    known = 0 < ratio < np.inf  # both ends on the grid, and a prediction
-    return Claim(
-        claim=claim,
-        source=HERE + ", (L₀ − L*)/min‖W‖² of the pilot",
-        expected=f"between {1 / factor:.3g} and {factor:g}",
-        tolerance=None,
-        measured=float(ratio) if known else None,
-        holds=bool(1 / factor <= ratio <= factor) if known else None,
-    )

@@ -76,20 +76,14 @@ def claims(series: dict[str, Path]) -> list[Claim]:
         best = best_lambda(path)
         difference, error = mean_and_error(path.test[best] - path.test[0])
         claims.append(
-            Claim.at_most(
-                f"{name}: test error at λ = {path.lam[best]:.2g} less that at λ = 0, plus 2 SE",
-                0.0,
-                difference + 2 * error,
-                source=sources[name],
-            )
+            Claim(
+                f"{name}: test error at λ = {path.lam[best]:.2g} less that at λ = 0, plus 2 SE", sources[name]
+            ).at_most(0.0, difference + 2 * error)
         )
         claims.append(
-            Claim.at_least(
-                f"{name}: test error at the largest λ over that at the best",
-                2.0,
-                path.test[-1].mean() / path.test[best].mean(),
-                source="λ too large forgets everything",
-            )
+            Claim(
+                f"{name}: test error at the largest λ over that at the best", "λ too large forgets everything"
+            ).at_least(2.0, path.test[-1].mean() / path.test[best].mean())
         )
     return claims
 

@@ -195,11 +195,11 @@ _AIM = "the library's own aim"
 
 
 def _at_most(words: str, expected: float, measured: float | None) -> Claim:
-    return Claim.at_most(words, source=_AIM, expected=expected, measured=measured)
+    return Claim(words, _AIM).at_most(expected, measured)
 
 
 def _at_least(words: str, expected: float, measured: float | None) -> Claim:
-    return Claim.at_least(words, source=_AIM, expected=expected, measured=measured)
+    return Claim(words, _AIM).at_least(expected, measured)
 
 
 # ---- the command line -----------------------------------------------------------------------------
