@@ -198,38 +198,36 @@ def main(config: Config) -> Report:
 
 def _claims(exact, measured, nodes, steps, paths, config) -> list[Claim]:
     printed = {"∂x₅₀/∂b": (18155.8, 0.05), "∂x₅₀/∂w": (11301.3, 0.05), "∂E/∂b": (-661.68, 0.005)}
-    claims = [
-        Claim(f"{name} at w = 5 on the line", f"{PASCANU}, Fig. 6 (closed form)").close(
-            value, measured[name], tolerance=tolerance
-        )
-        for name, (value, tolerance) in printed.items()
-    ]
-    claims.append(
+    section = f"{PASCANU}, section 3.2"
+    return [
+        *(
+            Claim(f"{name} at w = 5 on the line", f"{PASCANU}, Fig. 6 (closed form)").close(
+                value, measured[name], tolerance=tolerance
+            )
+            for name, (value, tolerance) in printed.items()
+        ),
         Claim("the same derivatives: largest relative distance to the closed form", "algebra").at_most(
             1e-6, max(abs(measured[name] / exact[name] - 1) for name in printed)
-        )
-    )
-    for side, value in (("upper", -2.3444), ("lower", -2.6556)):
-        claims.append(
+        ),
+        *(
             Claim(f"{side} saddle-node at w = 5: b", f"{PASCANU}, Fig. 3 (closed form)").close(
                 value, nodes[side], tolerance=1e-4
             )
-        )
-    return [
-        *claims,
+            for side, value in (("upper", -2.3444), ("lower", -2.6556))
+        ),
         Claim("clipped descent: largest step", "learning rate × clip").at_most(
             config.learning_rate * config.clip * (1 + 1e-9), steps["clipped"].max()
         ),
-        Claim("clipped descent bounces: largest distance from the edge", f"{PASCANU}, section 3.2").at_most(
+        Claim("clipped descent bounces: largest distance from the edge", section).at_most(
             0.1, _from_edge(paths["clipped"][0]).max()
         ),
         Claim(
             "descent without clipping jumps: largest step, in largest steps of the clipped one",
-            f"{PASCANU}, section 3.2",
+            section,
         ).at_least(10.0, steps["not clipped"].max() / steps["clipped"].max()),
-        Claim(
-            "after as many updates: E of the clipped descent, relative to that of the other", f"{PASCANU}, section 3.2"
-        ).at_most(1.0, paths["clipped"][1][-1] / paths["not clipped"][1][-1]),
+        Claim("after as many updates: E of the clipped descent, relative to that of the other", section).at_most(
+            1.0, paths["clipped"][1][-1] / paths["not clipped"][1][-1]
+        ),
     ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -98,91 +98,74 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # ---- claims ---------------------------------------------------------------------------------------
 
+AIM = "the library's own aim"
+
 
 def claims_of(result: Mapping[str, Rows]) -> list[Claim]:
     """What is said about the parts that were measured."""
-    return [claim for part, rows in result.items() for claim in _CLAIMS[part](rows)]
+    return [claim for part, rows in result.items() for claim in CLAIMS[part](rows)]
 
 
-def _compile_claims(rows: Rows) -> list[Claim]:
-    claims = []
+def _compile_claims(rows: Rows) -> Iterator[Claim]:
     for (cell, axis), group in grouped(rows, "cell", "axis").items():
         last, name = group[-1], {"time": "T", "lanes": "lanes"}[axis]
         words = f"{cell}, compiling: {name} = {last['size']} over {group[0]['size']}"
-        claims.append(_at_most(words, 1.5, last["over_first"]))
+        yield Claim(words, AIM).at_most(1.5, last["over_first"])
         if axis == "time":
             equations = [row["equations"] for row in group]
             words = f"{cell}, equations: most over fewest, any T"
-            claims.append(_at_most(words, 1.0, max(equations) / min(equations)))
-    return claims
+            yield Claim(words, AIM).at_most(1.0, max(equations) / min(equations))
 
 
-def _time_claims(rows: Rows) -> list[Claim]:
-    claims = []
+def _time_claims(rows: Rows) -> Iterator[Claim]:
     for (cell,), group in grouped(rows, "cell").items():
         full, sqrt = ({row["time"]: row for row in group if row["memory"] == memory} for memory in ("full", "sqrt"))
-        last = max(full)
-        short = min(full, key=lambda steps: abs(math.log(steps / 100)))
+        last, short = max(full), min(full, key=lambda steps: abs(math.log(steps / 100)))
         slower = full[last]["milliseconds"] / full[short]["milliseconds"]
         again = sqrt[last]["milliseconds"] / full[last]["milliseconds"]
         saved = full[last]["temporary_bytes"] / sqrt[last]["temporary_bytes"]
-        claims += [
-            _at_most(f"{cell}, a step of time: T = {last} over {short}", 1.5, slower),
-            _at_most(f"{cell}, T = {last}: time of sqrt memory over full", 1.5, again),
-            _at_least(f"{cell}, T = {last}: temporary bytes of full memory over sqrt", 2.0, saved),
-        ]
-    return claims
+        yield Claim(f"{cell}, a step of time: T = {last} over {short}", AIM).at_most(1.5, slower)
+        yield Claim(f"{cell}, T = {last}: time of sqrt memory over full", AIM).at_most(1.5, again)
+        yield Claim(f"{cell}, T = {last}: temporary bytes of full memory over sqrt", AIM).at_least(2.0, saved)
 
 
-def _lanes_claims(rows: Rows) -> list[Claim]:
-    claims = []
+def _lanes_claims(rows: Rows) -> Iterator[Claim]:
     for (cell,), group in grouped(rows, "cell").items():
-        busy = next(row for row in group if row["devices"] == group[-1]["devices"])
         last = group[-1]
+        busy = next(row for row in group if row["devices"] == last["devices"])
         words = f"{cell}, a lane's update: {last['lanes']} lanes over {busy['lanes']}"
-        claims.append(_at_most(words, 1.2, last["milliseconds"] / busy["milliseconds"]))
-    return claims
+        yield Claim(words, AIM).at_most(1.2, last["milliseconds"] / busy["milliseconds"])
 
 
-def _cores_claims(rows: Rows) -> list[Claim]:
+def _cores_claims(rows: Rows) -> Iterator[Claim]:
     if not rows:
-        return [_at_least("throughput of all cores over one", 1.9, None)]
-    return [
-        _at_least(
-            f"{row['cell']}, H = {row['hidden']}: throughput of {row['cores']} cores over one",
-            0.95 * row["cores"],
-            row["ratio"],
-        )
-        for row in rows
-    ]
+        yield Claim("throughput of all cores over one", AIM).at_least(1.9, None)
+    for row in rows:
+        words = f"{row['cell']}, H = {row['hidden']}: throughput of {row['cores']} cores over one"
+        yield Claim(words, AIM).at_least(0.95 * row["cores"], row["ratio"])
 
 
-def _sweep_claims(rows: Rows) -> list[Claim]:
+def _sweep_claims(rows: Rows) -> Iterator[Claim]:
     grown = rows[-1]["peak_after_mib"] - rows[0]["peak_before_mib"]
-    return [_at_most(f"growth of peak memory, {rows[-1]['lanes']} lanes, in MiB", 500, grown)]
+    yield Claim(f"growth of peak memory, {rows[-1]['lanes']} lanes, in MiB", AIM).at_most(500, grown)
 
 
-def _rows_claims(rows: Rows) -> list[Claim]:
+def _rows_claims(rows: Rows) -> Iterator[Claim]:
     least = rr.lanes.load_calibration().split_rows_from
-    return [
-        _at_least(
-            f"{row['cell']}, H = {row['hidden']}: rows on {row['cores']} cores, how much faster", 1.0, row["ratio"]
-        )
-        for row in rows
-        if row["step_operations"] / row["cores"] >= least  # where the library would split by itself
-    ]
+    for row in rows:
+        if row["step_operations"] / row["cores"] >= least:  # the library would split by itself
+            words = f"{row['cell']}, H = {row['hidden']}: rows on {row['cores']} cores, how much faster"
+            yield Claim(words, AIM).at_least(1.0, row["ratio"])
 
 
-def _inputs_claims(rows: Rows) -> list[Claim]:
-    claims = []
+def _inputs_claims(rows: Rows) -> Iterator[Claim]:
     for (cell, hidden), group in grouped(rows, "cell", "hidden").items():
         worst = max(r["ratio"] if r["chosen_inside"] else 1 / r["ratio"] for r in group)
         words = f"{cell}, H = {hidden}: input product as chosen over the other place, worst D"
-        claims.append(_at_most(words, 1.05, worst))
-    return claims
+        yield Claim(words, AIM).at_most(1.05, worst)
 
 
-_CLAIMS: dict[str, Callable[[Rows], list[Claim]]] = {
+CLAIMS: dict[str, Callable[[Rows], Iterator[Claim]]] = {
     "sweep": _sweep_claims,
     "compile": _compile_claims,
     "time": _time_claims,
@@ -191,15 +174,6 @@ _CLAIMS: dict[str, Callable[[Rows], list[Claim]]] = {
     "rows": _rows_claims,
     "inputs": _inputs_claims,
 }
-_AIM = "the library's own aim"
-
-
-def _at_most(words: str, expected: float, measured: float | None) -> Claim:
-    return Claim(words, _AIM).at_most(expected, measured)
-
-
-def _at_least(words: str, expected: float, measured: float | None) -> Claim:
-    return Claim(words, _AIM).at_least(expected, measured)
 
 
 # ---- the command line -----------------------------------------------------------------------------
