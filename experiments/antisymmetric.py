@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from scipy.optimize import brentq
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run, text_table
@@ -104,14 +105,12 @@ def main(config: Config) -> Report:
 
 
 def _stable_from() -> float:
-    """The smallest γ with ρ(J) ≤ 1 at the origin, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        J = np.eye(2) + EPSILON * (TURN - middle * np.eye(2))
-        stable = rr.diagnostics.matrix_spectrum(J).rho <= 1
-        low, high = (low, middle) if stable else (middle, high)
-    return high
+    """The γ at which ρ(J) = 1 at the origin."""
+
+    def excess(gamma):
+        return rr.diagnostics.matrix_spectrum(np.eye(2) + EPSILON * (TURN - gamma * np.eye(2))).rho - 1
+
+    return brentq(excess, 0.0, 1.0)
 
 
 def _exponents(config: Config):

@@ -221,10 +221,9 @@ def _claims(exact, measured, nodes, steps, paths, config) -> list[Claim]:
         Claim("clipped descent bounces: largest distance from the edge", section).at_most(
             0.1, _from_edge(paths["clipped"][0]).max()
         ),
-        Claim(
-            "descent without clipping jumps: largest step, in largest steps of the clipped one",
-            section,
-        ).at_least(10.0, steps["not clipped"].max() / steps["clipped"].max()),
+        Claim("descent without clipping jumps: largest step, in largest steps of the clipped one", section).at_least(
+            10.0, steps["not clipped"].max() / steps["clipped"].max()
+        ),
         Claim("after as many updates: E of the clipped descent, relative to that of the other", section).at_most(
             1.0, paths["clipped"][1][-1] / paths["not clipped"][1][-1]
         ),

@@ -188,12 +188,10 @@ def _fits(config: Config, key):
 
 def _weighted_fit(sizes, mean, se) -> dict[str, Any]:
     """λ∞ and c with their standard errors, and χ² of the residuals with its degrees of freedom."""
-    design = np.stack([np.ones(len(mean)), -1 / sizes], axis=1)
-    covariance = np.linalg.inv(design.T @ (design / se[:, None] ** 2))
-    limit, c = covariance @ design.T @ (mean / se**2)
-    limit_se, c_se = np.sqrt(np.diag(covariance))
-    chi_square = float(np.sum(((mean - design @ [limit, c]) / se) ** 2))
-    found = {"limit": limit, "limit_se": limit_se, "c": c, "c_se": c_se}
+    (slope, limit), covariance = np.polyfit(1 / sizes, mean, 1, w=1 / se, cov="unscaled")
+    slope_se, limit_se = np.sqrt(np.diag(covariance))
+    chi_square = float(np.sum(((mean - limit - slope / sizes) / se) ** 2))
+    found = {"limit": limit, "limit_se": limit_se, "c": -slope, "c_se": slope_se}
     return {**found, "chi_square": chi_square, "degrees": len(mean) - 2}
 
 

@@ -17,7 +17,7 @@ from experiments.benchmarks._cost import Task
 from experiments.benchmarks.scaling import __main__ as scaling
 from experiments.benchmarks.scaling import parts
 from experiments.benchmarks.scaling.one_core import OneCore
-from experiments.benchmarks.scaling.report import TABLES, plot, table
+from experiments.benchmarks.scaling.report import TABLES, table
 
 pytestmark = pytest.mark.usefixtures("compile_quickly", "quick_clock")
 
@@ -211,7 +211,7 @@ def test_every_part_is_written_with_its_claims(measured):
         (claim,) = [c for c in written["claims"] if c["claim"].startswith("throughput")]
         assert claim["holds"] is None
     folder = config.json.parent
-    assert {p.name for p in folder.iterdir()} == {"scaling.json", "scaling.pdf", "scaling.png"}
+    assert {p.name for p in folder.iterdir()} == {"scaling.json"}
 
 
 @pytest.mark.slow
@@ -251,11 +251,3 @@ def test_the_choice_of_place_is_judged_by_its_worst_input_size():
     (claim,) = scaling.claims_of({"inputs": rows})
     assert claim.measured == pytest.approx(1 / 0.9)
     assert claim.holds is False
-
-
-def test_nothing_is_drawn_of_nothing():
-    import matplotlib.pyplot as plt
-
-    figure = plot({})
-    assert len(figure.axes) == 1
-    plt.close(figure)

@@ -22,6 +22,7 @@ from experiments._harness import (
     command_line,
     format_table,
     mean_and_error,
+    pages,
     proportion,
     run,
     write_summary,
@@ -296,3 +297,44 @@ def test_all_runs_each_and_reports_failures(tmp_path, monkeypatch, capsys):
     one, two = capsys.readouterr().out.splitlines()[-2:]
     assert one.split() == ["one", "ok", one.split()[2], "2", "2", "1"]
     assert two.split()[1:3] == ["exit", "3"]
+
+
+# ---- the pages ------------------------------------------------------------------------------------
+
+
+def test_a_quick_run_replaces_no_full_one(tmp_path):
+    for folder, preset in (("first", "full"), ("second", "quick")):
+        carry_out(small, Small(preset=preset, out=tmp_path / folder / "small"))
+    kept = pages.collect(tmp_path / "first", {})
+    assert pages.collect(tmp_path / "second", kept) == kept
+    assert kept["small"]["preset"] == "full"
+    assert [claim["claim"] for claim in kept["small"]["claims"]] == list("abcde")
+    assert json.loads(pages.dump(kept)) == kept
+
+
+def test_a_page_shows_every_claim(tmp_path):
+    (tmp_path / "small.py").write_text('"""What is asked.\n\nHow."""')
+    (tmp_path / "small.md").write_text("What was found.\n")
+    carry_out(small, Small(preset="quick", out=tmp_path / "small"))
+    kept = pages.collect(tmp_path, {})
+    page = pages.experiments_page({"small": tmp_path / "small.py"}, kept, tmp_path)
+    for words in (
+        "What is asked.",
+        "How.",
+        "What was found.",
+        "| at most 0.11 | 0.12 | **fails** |",
+    ):
+        assert words in page
+    assert "| [`small`](#small) | What is asked. | 2 (quick) | 2 (quick) | 1 (quick) |" in page
+
+
+def test_the_committed_pages_are_made_from_what_is_committed(tmp_path):
+    import shutil
+
+    folder = Path(listing.__file__).parent
+    copy = shutil.copytree(folder, tmp_path / "experiments")
+    listing.write_pages(copy, tmp_path / "nothing")
+    for name in ("README.md", "results.json", "benchmarks/README.md"):
+        assert (copy / name).read_text("utf-8") == (folder / name).read_text("utf-8"), (
+            f"experiments/{name} is old: run `python -m experiments readme`."
+        )

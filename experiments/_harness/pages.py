@@ -14,6 +14,14 @@ from typing import Any
 
 FACTS = ("device_kind", "cores", "jax", "commit")
 VERDICTS = {True: "holds", False: "**fails**", None: "not measured"}
+RATES = {
+    "cell": "{cell}",
+    "H": "{hidden}",
+    "networks": "{lanes}",
+    "of a large product": "{share:.0%}",
+    "over the fastest peer": "{over_peer:.2f} × {best_peer}",
+    "over the fastest framework": "{over_framework:.2f} × {best_framework}",
+}
 HEADER = "<!-- Made by `python -m experiments readme`: change what it is made from. -->\n"
 
 
@@ -74,6 +82,7 @@ def experiments_page(experiments: Mapping[str, Path], results: Mapping[str, Any]
 
 def benchmarks_page(benchmarks: Mapping[str, Path], kept: Mapping[str, Any], findings: Path) -> str:
     """The page of the benchmarks: what each measures, what is known of it, the numbers of each device."""
+    from experiments.benchmarks import diagnostics, regularisers
     from experiments.benchmarks.lanes.report import ratios
 
     parts = [HEADER, "# Benchmarks\n", findings.read_text("utf-8"), "## What each measures\n"]
@@ -82,32 +91,14 @@ def benchmarks_page(benchmarks: Mapping[str, Path], kept: Mapping[str, Any], fin
         for name, path in benchmarks.items()
     ]
     for device, data in kept.items():
-        rows = [
-            [r.cell, str(r.hidden), str(r.lanes), f"{100 * r.share:.0f} %"]
-            + [f"{r.over_peer:.2f} × {r.best_peer}", f"{r.over_framework:.2f} × {r.best_framework}"]
-            for r in ratios(data["rows"])
-        ]
-        header = ("cell", "H", "networks", "of a large product", "over the fastest peer", "over the fastest framework")
-        cost = [
-            [
-                row["cell"],
-                row["regulariser"],
-                f"{row['percent']:+.1f} % ({row['percent_low']:+.1f} to {row['percent_high']:+.1f})",
-            ]
-            for row in data["regularisers"]
-        ]
-        looks = [
-            [row["cell"], str(row["hidden"]), row["diagnostic"], f"{row['steps']:.2f}"]
-            for row in data["diagnostics"]["rows"]
-        ]
         parts += [
             f"\n## {device}\n\n{_facts(data['environment'])}\n",
-            "Value and gradient of many networks at once:\n",
-            _markdown(header, rows),
-            "\nWhat a regulariser adds to a training step (H = 64; median and quartiles):\n",
-            _markdown(("cell", "with", "adds"), cost),
+            "Value and gradient of many networks at once: our rate over that of a large product, and over others.\n",
+            _records(RATES, ratios(data["rows"])),
+            "\nWhat a regulariser adds to a training step (H = 64):\n",
+            _records(regularisers.COLUMNS, data["regularisers"]),
             "\nWhat a diagnostic of one batch costs, in training steps:\n",
-            _markdown(("cell", "H", "diagnostic", "training steps"), looks),
+            _records(diagnostics.COSTS, data["diagnostics"]["rows"]),
         ]
     return "\n".join(parts)
 
@@ -148,6 +139,11 @@ def _number(value: Any, tolerance: Any = None) -> str:
         return "–"
     text = value if isinstance(value, str) else f"{value:.4g}"
     return f"{text} ± {tolerance:.3g}" if tolerance else text
+
+
+def _records(columns: Mapping[str, str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """A table of records, as `format_table` makes it for a terminal."""
+    return _markdown(columns, [[form.format(**row) for form in columns.values()] for row in rows])
 
 
 def _markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -11,7 +11,7 @@ split by lag keeps a gradient for every lag, a spectrum carries a frame of tange
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,35 +124,26 @@ def measure_costs(task: Task, config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def measure_track(task: Task, config: Config) -> list[dict[str, Any]]:
+def measure_track(task: Task, config: Config) -> Iterator[dict[str, Any]]:
     """A row for each stride: what recording the gradient flow adds to a run on the full batch, in per cent."""
     device = jax.devices()[0]
     batch = jax.device_put(task.data(), device)
     hyper = {"l2": jax.device_put(jnp.float32(1e-4), device)}
-    rows = []
     for stride in config.strides:
         calls = {}
         for name, track in (("with", {"flow": rr.diagnostics.track_gradient_flow(LOSS)}), ("without", None)):
             train = task.train(
                 penalties={"l2": rr.penalties.l2()}, epochs=stride * config.records, record_every=stride, track=track
             )
-            state = jax.jit(train.init)(hyper, batch, key=jax.random.key(0))
+            state = jax.device_put(jax.jit(train.init)(hyper, batch, key=jax.random.key(0)), device)
 
             def advance(state, hyper, batch, train=train, stride=stride):
                 return train.advance(state, hyper, batch, stride * config.records)
 
-            calls[name] = compile_call(advance, jax.device_put(state, device), hyper, batch)[1]
+            calls[name] = compile_call(advance, state, hyper, batch)[1]
         seconds, without = beside({"with": calls["with"]}, calls["without"], config.rounds)
-        ratio = seconds["with"] / without["with"]
-        rows.append(
-            {
-                **task._asdict(),
-                "updates_between_records": stride,
-                **entries("percent", ratio - 1, scale=100),
-                "device": device.device_kind,
-            }
-        )
-    return rows
+        added = entries("percent", seconds["with"] / without["with"] - 1, scale=100)
+        yield {**task._asdict(), "updates_between_records": stride, **added, "device": device.device_kind}
 
 
 def claims_of(costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any]]) -> list[Claim]:

@@ -155,21 +155,19 @@ def measure_cell(cell: str, config: Config) -> list[dict[str, Any]]:
 
     calls = {name: call_of(regulariser) for name, regulariser in chosen.items()}
     seconds, without = beside(calls, call_of(Regulariser()), config.rounds)
-    rows = []
     scale = 1e3 / config.updates
-    for name, regulariser in chosen.items():
-        rows.append(
-            {
-                **task._asdict(),
-                "regulariser": name,
-                "cheap": regulariser.cheap,
-                **entries("milliseconds", seconds[name], scale=scale),
-                "milliseconds_without": scale * quartiles(without[name]).median,
-                **entries("percent", seconds[name] / without[name] - 1, scale=100),
-                "device": device.device_kind,
-            }
-        )
-    return rows
+    return [
+        {
+            **task._asdict(),
+            "regulariser": name,
+            "cheap": regulariser.cheap,
+            **entries("milliseconds", seconds[name], scale=scale),
+            "milliseconds_without": scale * quartiles(without[name]).median,
+            **entries("percent", seconds[name] / without[name] - 1, scale=100),
+            "device": device.device_kind,
+        }
+        for name, regulariser in chosen.items()
+    ]
 
 
 def claims_of(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:

@@ -6,6 +6,7 @@ may choose (threads, entry point) it chooses before the clock starts.
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from types import ModuleType
@@ -39,12 +40,4 @@ def find_missing(names: tuple[str, ...], device: str) -> dict[str, str]:
 def _load(name: str, device: str) -> ModuleType:
     if name == "torch":
         return torch_peers.load(device)
-    if name == "keras":
-        return keras_at(np.float32)
-    if name == "flax":
-        from flax import nnx
-
-        return nnx
-    import equinox
-
-    return equinox
+    return keras_at(np.float32) if name == "keras" else importlib.import_module(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,47 +23,24 @@ LABELS = {**OURS, **FRAMEWORKS, **BY_HAND}
 WHOLE_STEP = ", a whole step"
 
 
-class Ratio(NamedTuple):
-    """How rnnreg stands in one cell and size.
+def ratios(rows: Sequence[Mapping[str, Any]], what: str = "gradient") -> list[dict[str, Any]]:
+    """How rnnreg stands in each cell and size: its share of a large product, and its rate over the fastest of others.
 
-    Attributes:
-      cell: which cell.
-      hidden: H.
-      lanes: M.
-      share: of the machine's rate in a large product.
-      best_peer: the fastest of the others; None without any.
-      over_peer: our rate over its.
-      best_framework: the fastest of the frameworks' own layers, without what is written by hand.
-      over_framework: our rate over its.
+    `best_peer` is the fastest of all others, `best_framework` of the frameworks' own layers, without what is written
+    by hand; None without any. `over_peer` and `over_framework` are our rate over theirs.
     """
-
-    cell: str
-    hidden: int
-    lanes: int
-    share: float
-    best_peer: str | None
-    over_peer: float
-    best_framework: str | None
-    over_framework: float
-
-
-def ratios(rows: Sequence[Mapping[str, Any]], what: str = "gradient") -> list[Ratio]:
-    """Our rate over that of the fastest peer and of the fastest framework, for each cell and size."""
     found = []
     for (cell, hidden, lanes), rates in _by_task(rows, what).items():
         if "rnnreg" not in rates:
             continue
         mine = rates["rnnreg"]
-
-        def best(names, rates=rates, mine=mine):
+        entry = {"cell": cell, "hidden": hidden, "lanes": lanes, "share": mine["share_of_matmul"]}
+        for kind, names in (("peer", [*FRAMEWORKS, *BY_HAND]), ("framework", FRAMEWORKS)):
             present = [name for name in names if name in rates]
-            if not present:
-                return None, math.nan
-            name = max(present, key=lambda name: rates[name]["gflops"])
-            return name, mine["gflops"] / rates[name]["gflops"]
-
-        peer, framework = best([*FRAMEWORKS, *BY_HAND]), best(FRAMEWORKS)
-        found.append(Ratio(cell, hidden, lanes, mine["share_of_matmul"], *peer, *framework))
+            best = max(present, key=lambda name: rates[name]["gflops"], default=None)
+            over = mine["gflops"] / rates[best]["gflops"] if best else math.nan
+            entry |= {f"best_{kind}": best, f"over_{kind}": over}
+        found.append(entry)
     return found
 
 
@@ -72,23 +49,17 @@ def table(rows: Sequence[Mapping[str, Any]], what: str = "gradient") -> str:
     tasks = _by_task(rows, what)
     present = {who for rates in tasks.values() for who in rates}
     whos = [who for who in LABELS if who in present]
-    standing = {(r.cell, r.hidden, r.lanes): r for r in ratios(rows, what)}
+    standing = {(r["cell"], r["hidden"], r["lanes"]): r for r in ratios(rows, what)}
 
-    def over(ratio, name):
-        return "–" if name is None else f"{ratio:.2f} × {name}"
+    def over(entry, kind):
+        return f"{entry[f'over_{kind}']:.2f} × {entry[f'best_{kind}']}" if entry.get(f"best_{kind}") else "–"
 
     lines = []
     for task, rates in tasks.items():
         cells = [f"{rates[who]['gflops']:.2f}" if who in rates else "–" for who in whos]
-        ratio = standing.get(task)
-        last = ["–"] * 3
-        if ratio is not None:
-            last = [
-                f"{100 * ratio.share:.1f} %",
-                over(ratio.over_peer, ratio.best_peer),
-                over(ratio.over_framework, ratio.best_framework),
-            ]
-        lines.append([*map(str, task), *cells, *last])
+        entry = standing.get(task, {})
+        share = f"{100 * entry['share']:.1f} %" if entry else "–"
+        lines.append([*map(str, task), *cells, share, over(entry, "peer"), over(entry, "framework")])
     header = ["cell", "H", "lanes", *whos, "of matmul", "best peer", "best framework"]
     return text_table(header, lines)
 

@@ -12,8 +12,7 @@ import rnnreg as rr
 from experiments._harness import Claim, claims_table, command_line
 from experiments.benchmarks._cost import write
 from experiments.benchmarks.scaling import parts
-from experiments.benchmarks.scaling.report import grouped, plot, table
-from rnnreg.plotting import save
+from experiments.benchmarks.scaling.report import grouped, table
 
 Part = Literal["sweep", "compile", "time", "lanes", "cores", "rows", "inputs"]
 Rows = Sequence[Mapping[str, Any]]
@@ -70,7 +69,7 @@ class Config:
     input_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     """Input features D of `inputs`."""
     json: Path = Path("results/benchmarks/scaling.json")
-    """Where the numbers go, after each part; the figure lies beside it as .png and .pdf."""
+    """Where the numbers go, after each part."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -180,7 +179,7 @@ CLAIMS: dict[str, Callable[[Rows], Iterator[Claim]]] = {
 
 
 def main(config: Config) -> None:
-    """Measure the parts; print tables and claims, draw the figure."""
+    """Measure the parts; print tables and claims."""
     rr.use_all_cores()
     result: dict[str, list[dict[str, Any]]] = {}
     for part in (part for part in MEASURE if part in config.parts):
@@ -188,8 +187,6 @@ def main(config: Config) -> None:
         write(config.json, {"config": config, **result}, claims_of(result))
         print(f"{table(part, result[part])}\n", flush=True)
     print(claims_table(claims_of(result)))
-    if {"time", "lanes"} & set(result):
-        save(plot(result), config.json.with_suffix(""), close=True)
     print(f"\nwritten to {config.json}")
 
 

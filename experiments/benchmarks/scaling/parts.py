@@ -248,8 +248,4 @@ def input_projection(config: Any) -> Iterator[Row]:
             for place in ("inside", "before")
         )
         chosen = rr.explain(task.train().network({}), input_size=inputs)["layer_0"]
-        yield {
-            **task._asdict(),
-            **compared(inside, "before", before, config),
-            "chosen_inside": chosen.inside,
-        }
+        yield {**task._asdict(), **compared(inside, "before", before, config), "chosen_inside": chosen.inside}

@@ -1,4 +1,4 @@
-"""The scaling benchmark's rows as tables and as a figure."""
+"""The scaling benchmark's rows as tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from experiments._harness import format_table
 from experiments.benchmarks._cost import spread
-from rnnreg.plotting import COLORS, log_y, style
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -99,61 +98,3 @@ def table(part: str, rows: Rows) -> str:
     """The rows of a part under its heading."""
     heading, columns = TABLES[part]
     return f"{heading}\n\n{format_table(columns, rows)}"
-
-
-# ---- the figure -----------------------------------------------------------------------------------
-
-_LOOKS = {
-    "elman": ("Elman", COLORS.blue, "o"),
-    "gru": ("GRU", COLORS.vermillion, "s"),
-    "lstm": ("LSTM", COLORS.green, "^"),
-}
-
-
-def plot(result: Mapping[str, Rows]) -> Any:
-    """Time and memory of a training step against T (full and sqrt memory), and a lane's update against lanes."""
-    import matplotlib.pyplot as plt
-
-    by_time = [
-        {**row, "update": row["time"] * row["milliseconds"], "mib": row["temporary_bytes"] / 2**20}
-        for row in result.get("time", ())
-    ]
-    by_lanes = [{**row, "memory": "full"} for row in result.get("lanes", ())]
-    panels = [
-        (by_time, "time", "update", "steps $T$", "ms a training step"),
-        (by_time, "time", "mib", "steps $T$", "temporary MiB"),
-        (by_lanes, "lanes", "milliseconds", "lanes", "ms an update of a lane"),
-    ]
-    panels = [panel for panel in panels if panel[0]]
-    with style():
-        size = (max(4.8, 2.7 * len(panels)), 2.9)
-        figure, axes = plt.subplots(1, max(1, len(panels)), figsize=size, squeeze=False)
-        for ax, (rows, x, y, x_label, y_label) in zip(axes[0], panels, strict=False):
-            for (cell, memory), group in grouped(rows, "cell", "memory").items():
-                _line(ax, [row[x] for row in group], [row[y] for row in group], cell, memory)
-            ax.set_xscale("log")
-            sizes = sorted({row[x] for row in rows})
-            ax.set_xticks(sizes, labels=[str(size) for size in sizes])
-            ax.minorticks_off()
-            ax.set(xlabel=x_label, ylabel=y_label)
-            log_y(ax)
-            ax.grid(axis="y", color="0.9", linewidth=0.6)
-            ax.set_axisbelow(True)
-        handles, labels = axes[0][0].get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside upper left", ncols=3)
-    return figure
-
-
-def _line(ax: Any, xs: Sequence[float], ys: Sequence[float], cell: str, memory: str) -> None:
-    name, colour, marker = _LOOKS[cell]
-    full = memory == "full"
-    ax.plot(
-        xs,
-        ys,
-        color=colour,
-        marker=marker,
-        linestyle="-" if full else "--",
-        markerfacecolor=colour if full else "white",
-        label=name if full else f"{name}, {memory} memory",
-    )
