@@ -1,6 +1,7 @@
 """Norm regularisation in recurrent networks: λ paths, and what λ did to weights and gradients."""
 
 from rnnreg import (
+    bridges,
     cells,
     convert,
     data,
@@ -19,6 +20,7 @@ from rnnreg import (
     training,
 )
 from rnnreg._tree import leaf_paths, with_leaves
+from rnnreg.bridges import from_equinox, from_flax, from_functions
 from rnnreg.data import Batch, Scaling, Split
 from rnnreg.networks import Network, explain, forecast, layer, network
 from rnnreg.objective import make_objective
@@ -36,6 +38,7 @@ __all__ = [
     "Split",
     "SweepResult",
     "Train",
+    "bridges",
     "cells",
     "compilation_cache",
     "convert",
@@ -47,6 +50,9 @@ __all__ = [
     "environment",
     "explain",
     "forecast",
+    "from_equinox",
+    "from_flax",
+    "from_functions",
     "lanes",
     "layer",
     "leaf_paths",

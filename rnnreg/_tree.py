@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fnmatch import fnmatchcase
 from typing import Any
 
 import jax
@@ -53,6 +54,15 @@ def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:
 def leaf_name(path: str) -> str:
     """The last part of a path, such as "W_hh" of "layer_0/W_hh"."""
     return path.rpartition("/")[2]
+
+
+def path_matches(path: str, pattern: str) -> bool:
+    """Whether a pattern is that of the whole path, or of its last part.
+
+    >>> path_matches("layer_0/W_hh", "W_*"), path_matches("layer_0/W_hh", "layer_1/*")
+    (True, False)
+    """
+    return fnmatchcase(path, pattern) or fnmatchcase(leaf_name(path), pattern)
 
 
 def is_learned_start(path: str) -> bool:

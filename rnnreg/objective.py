@@ -12,7 +12,7 @@ from jax import Array
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
 from rnnreg.networks import Network, weight_paths
-from rnnreg.networks._network import start_state
+from rnnreg.networks._network import check_states, start_state
 from rnnreg.penalties import Context, Penalty
 from rnnreg.recurrence import cell_step
 
@@ -128,6 +128,8 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             (value, out), gradients = jax.value_and_grad(data_loss, has_aux=True)(zeros)
         else:
             (value, out), gradients = data_loss(None), None
+        if needs:
+            check_states(out.states)
         context = Context(
             outputs=out.outputs,
             mask=batch.mask,
@@ -150,6 +152,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
 def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, Any]:
     """Zeros to add to every h; the gradient with respect to them is ∂L/∂h_t, `[B, T, H]` by layer."""
     states = jax.eval_shape(lambda: net.apply(params, batch.xs, mask=batch.mask).states)
+    check_states(states)
     return jax.tree.map(
         lambda state: jnp.zeros(state.h.shape, state.h.dtype),
         states,
@@ -158,6 +161,11 @@ def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, 
 
 
 def _steps(net: Network) -> dict[str, Callable[..., Any]]:
+    if not net.layers:
+        raise ValueError(
+            "a penalty needs the step of each layer, and no layers of this network are known; use rr.network, or "
+            "rr.from_flax and rr.from_equinox of a recurrent cell."
+        )
     precision = net.recurrence.precision
     return {
         f"layer_{index}": cell_step(entry.cell, precision=precision)

@@ -26,6 +26,7 @@ ROOMS = [
     "cells",
     "recurrence",
     "networks",
+    "bridges",
     "losses",
     "penalties",
     "objective",

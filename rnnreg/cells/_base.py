@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
-from rnnreg._tree import is_learned_start, leaf_name, leaf_paths
+from rnnreg._tree import is_learned_start, leaf_paths, path_matches
 from rnnreg.cells._contracts import (
     GateFunction,
     InitFunction,
@@ -79,7 +78,8 @@ class Cell(NamedTuple):
       weights: `weights(params) -> Weights`, formed once per sequence; see `WeightsFunction`.
       gate: a `Gate`, or a row-wise function `gate(params, state, x_proj [B, G·H], h_proj [B, G·H]) -> state`.
       step: a `Step`, or a function `step(params, state, x [B, D]) -> state`, for cells without `gate`.
-      decayed: names of the leaves that are weights, which penalties shrink; wildcards are allowed. None: the matrices.
+      decayed: names or paths of the leaves that are weights, which penalties shrink; wildcards are allowed. None: the
+        matrices.
       made: how the cell was made; None for a cell of a user's own.
     """
 
@@ -123,14 +123,19 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     'tanh'
     """
     made = cell.made
-    arguments = {} if made is None else {name: plain(value) for name, value in made.arguments}
+    described = {"factory": None, "arguments": {}} if made is None else describe_made(made)
     return {
         "name": cell.name,
         "hidden_size": int(cell.hidden_size),
-        "factory": None if made is None else made.factory,
-        "arguments": arguments,
+        **described,
         "changed": made is not None and made.parts != _parts(cell),
     }
+
+
+def describe_made(made: Made) -> dict[str, Any]:
+    """The factory and the arguments of a record, ready for JSON."""
+    arguments = {name: plain(value) for name, value in made.arguments}
+    return {"factory": made.factory, "arguments": arguments}
 
 
 def plain(value: Any) -> Any:
@@ -171,11 +176,7 @@ def weight_paths(cell: Cell, params: Params) -> list[str]:
     leaves = {p: leaf for p, leaf in leaf_paths(params).items() if not is_learned_start(p)}
     if cell.decayed is None:
         return matrices(leaves)
-    return [
-        path
-        for path in leaves
-        if any(fnmatchcase(leaf_name(path), pattern) for pattern in cell.decayed)
-    ]
+    return [path for path in leaves if any(path_matches(path, one) for one in cell.decayed)]
 
 
 def matrices(leaves: dict[str, Any]) -> list[str]:
@@ -221,7 +222,7 @@ def from_step(
       hidden_size: H.
       initial_state: `initial_state(batch_size, dtype) -> state`; None is a `HiddenState` of zeros.
       name: for messages and records.
-      decayed: names of the leaves that penalties shrink; None: the matrices.
+      decayed: names or paths of the leaves that penalties shrink; None: the matrices.
 
     Returns:
       The cell.

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_count, check_share
-from rnnreg._tree import leaf_paths
+from rnnreg._tree import leaf_paths, path_matches
 from rnnreg.cells import Cell, describe_cell, glorot_uniform
 from rnnreg.cells import weight_paths as weights_of_cell
-from rnnreg.cells._base import matrices, plain
+from rnnreg.cells._base import describe_made, matrices, plain
 from rnnreg.networks._records import Dropout, Layer, Network, Params, Recurrence
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import passes_of
@@ -233,8 +233,8 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
 def weight_paths(net: Network, params: Params) -> list[str]:
     """The paths of the leaves that are weights, which penalties shrink: each cell says which of its own are.
 
-    Everything else outside the layers (an embedding, a readout, a network of another library) is a weight if it is a
-    matrix: a bias, a gain or a scale is not, whatever its name.
+    Outside the layers (an embedding, a readout, a network of another library) `net.decayed` says which leaves are
+    weights. If it is None the matrices are: a bias, a gain or a scale is not, whatever its name.
 
     Args:
       net: the network.
@@ -242,6 +242,9 @@ def weight_paths(net: Network, params: Params) -> list[str]:
 
     Returns:
       Paths such as "layer_0/W_hh".
+
+    Raises:
+      ValueError: a pattern of `net.decayed` that matches no leaf.
 
     >>> import rnnreg as rr
     >>> net = network([rr.cells.elman(2)], 1)
@@ -257,8 +260,19 @@ def weight_paths(net: Network, params: Params) -> list[str]:
     leaves = leaf_paths(params)
     layers = {f"layer_{index}" for index in range(len(net.layers))}
     rest = {path: leaf for path, leaf in leaves.items() if path.split("/")[0] not in layers}
-    own |= set(matrices(rest))
+    own |= set(matrices(rest) if net.decayed is None else _named(rest, net.decayed))
     return [path for path in leaves if path in own]
+
+
+def _named(leaves: dict[str, Any], patterns: Sequence[str]) -> set[str]:
+    """The paths that the patterns match; raises if one matches nothing."""
+    found = {pattern: {p for p in leaves if path_matches(p, pattern)} for pattern in patterns}
+    for pattern, paths in found.items():
+        if not paths:
+            raise ValueError(
+                f"decayed={pattern!r} matches no parameter outside the layers; there are {list(leaves)}."
+            )
+    return set().union(*found.values())
 
 
 def describe(net: Network) -> dict[str, Any]:
@@ -269,7 +283,8 @@ def describe(net: Network) -> dict[str, Any]:
 
     Returns:
       A dict: `layers` (cell, repeat, bidirectional), `output_size`, `readout`, `recurrence`, and of a network of
-      recurrent layers `embedding` and `dropout`; `by_layer` says whether its `apply` is that of `rr.network`.
+      recurrent layers `embedding` and `dropout`; `by_layer` says whether its `apply` is that of `rr.network`, and
+      `made` how a network of another library was made: factory and arguments.
 
     >>> import rnnreg as rr
     >>> described = describe(network([rr.cells.gru(8)], 1))
@@ -289,6 +304,7 @@ def describe(net: Network) -> dict[str, Any]:
         "readout": net.readout,
         "recurrence": net.recurrence._asdict(),
         "by_layer": isinstance(net.apply, Stack),
+        "made": None if net.made is None else describe_made(net.made),
     }
     if isinstance(net.apply, Stack):
         found["embedding"] = plain(net.apply.embedding)
@@ -297,6 +313,22 @@ def describe(net: Network) -> dict[str, Any]:
 
 
 def start_state(net: Network, params: Params, xs: Array) -> dict[str, Any]:
-    """What the network starts from, by layer, fields `[B, H]`: a masked step holds the state, and hands it back."""
+    """What the network starts from, by layer, fields `[B, H]`: a masked step holds the state, and hands it back.
+
+    Raises:
+      ValueError: a network that hands back no state.
+    """
     first = jnp.asarray(xs)[:, :1]
+    if not net.layers:
+        check_states(jax.eval_shape(lambda: net.apply(params, first)).final_state)
     return net.apply(params, first, mask=jnp.zeros(first.shape[:2])).final_state
+
+
+def check_states(states: Any) -> None:
+    """Raises if a network handed back no states, which is all that is known of a module that is not recurrent."""
+    if not jax.tree.leaves(states):
+        raise ValueError(
+            "this network hands back no states, and they are needed here. Of a recurrent cell of another library make "
+            "a network with rr.from_flax(cell) or rr.from_equinox(cell); a function of your own can return "
+            "rr.networks.NetworkOutput(outputs, states, final_state), and take state, mask and perturbations."
+        )

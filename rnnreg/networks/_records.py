@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from rnnreg.cells import Cell
+from rnnreg.cells import Cell, Made
 from rnnreg.networks._dropout import is_zero
 
 Params = dict[str, Any]
@@ -94,11 +94,14 @@ class Network(NamedTuple):
       init: `init(key, input_size=None, *, dtype=float32) -> params`.
       apply: `apply(params, xs, *, mask, state, key, train, perturbations) -> NetworkOutput`; a `Stack` for a network
         of recurrent layers, which diagnostics can walk through.
-      layers: the recurrent layers, by which states are named; empty for a network of another library.
+      layers: the recurrent layers, by which states are named; empty if the network is only known as a function.
       readout: "all" or "last".
       output_size: O, or None without a readout matrix.
       recurrence: how the recurrence is computed.
       random: whether training draws random numbers (some dropout rate is not 0).
+      decayed: names or paths of the leaves outside the layers that are weights, which penalties shrink; wildcards are
+        allowed. None: the matrices.
+      made: how a network of another library, or of two functions, was made; None for `rr.network`.
     """
 
     init: Callable[..., Params]
@@ -108,3 +111,5 @@ class Network(NamedTuple):
     output_size: int | None
     recurrence: Recurrence = Recurrence()
     random: bool = False
+    decayed: tuple[str, ...] | None = None
+    made: Made | None = None

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
-from rnnreg._tree import is_learned_start, leaf_name, leaf_paths
+from rnnreg._tree import is_learned_start, leaf_paths, path_matches
 from rnnreg.cells._base import matrices
 from rnnreg.networks import Network, weight_paths
 
@@ -174,6 +173,4 @@ def select(
 
 def _matches(path: str, pattern: str) -> bool:
     """Whether a pattern is that of a path or of its last name; a learned start wants a pattern that names it."""
-    if not (fnmatchcase(path, pattern) or fnmatchcase(leaf_name(path), pattern)):
-        return False
-    return not is_learned_start(path) or "initial" in pattern
+    return path_matches(path, pattern) and (not is_learned_start(path) or "initial" in pattern)

@@ -13,7 +13,7 @@ from rnnreg._tree import leaf_paths
 from rnnreg.cells._base import plain
 from rnnreg.data import Scaling, Split
 from rnnreg.losses import DataLoss
-from rnnreg.networks import Network, describe, explain, weight_paths
+from rnnreg.networks import Network, Stack, describe, explain, weight_paths
 from rnnreg.penalties import Penalty
 from rnnreg.sweeps._folds import Folds
 
@@ -23,10 +23,10 @@ def describe_network(net: Network, *, reads: list[str] | None) -> dict[str, Any]
     return {"function_of_hyper": reads is not None, "reads": reads or [], **describe(net)}
 
 
-def describe_recurrence(net: Network, params: dict[str, Any], input_size: int) -> dict[str, Any]:
+def describe_recurrence(net: Network, input_size: int) -> dict[str, Any]:
     """How the recurrence is computed: what was asked for, and by layer what runs and why."""
-    if "embedding" in params:
-        input_size = params["embedding"]["W_embed"].shape[1]
+    if isinstance(net.apply, Stack) and net.apply.embedding is not None:
+        input_size = net.apply.embedding[1]
     chosen = explain(net, input_size=input_size)
     return net.recurrence._asdict() | {"layers": {name: str(why) for name, why in chosen.items()}}
 

@@ -305,7 +305,7 @@ def _describe(
     made, input_size = traced.output.params, data.train.xs.shape[-1]
     return {
         "network": describe_network(traced.network, reads=traced.network_reads),
-        "recurrence": describe_recurrence(traced.network, made, input_size),
+        "recurrence": describe_recurrence(traced.network, input_size),
         "optimizer": describe_optimizer(traced.optimizer_state, reads=traced.optimizer_reads),
         "penalties": describe_penalties(settings.penalties, traced.network, made),
         "loss": describe_function(settings.loss),

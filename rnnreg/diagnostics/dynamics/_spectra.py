@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._linalg import safe_divide, square_blocks, wide
-from rnnreg._tree import leaf_name, leaf_paths
+from rnnreg._tree import leaf_paths, path_matches
 
 
 class Spectrum(NamedTuple):
@@ -35,7 +36,7 @@ class Spectrum(NamedTuple):
     condition: Any
 
 
-def spectra(params: dict[str, Any]) -> dict[str, Spectrum]:
+def spectra(params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh") -> dict[str, Spectrum]:
     """ρ, σ_max, ‖·‖_F, departure from normality and condition of every `W_hh`, one a square gate block.
 
     Of stored parameters it is computed on the host, in float64. Inside `jit`, `vmap`, `SweepResult.map` or
@@ -48,12 +49,14 @@ def spectra(params: dict[str, Any]) -> dict[str, Spectrum]:
 
     Args:
       params: parameters of one network, or stacked over any leading axes.
+      paths: one pattern or several for the matrices to take; each matches a whole path or a last name. Of a network
+        of another library, for example "layer_0/h*/kernel".
 
     Returns:
       A `Spectrum` by path, such as "layer_0/W_hh", with an axis G for the gate blocks.
 
     Raises:
-      ValueError: a `W_hh` that is not made of square blocks, or none at all.
+      ValueError: a matrix that is not made of square blocks, or no leaf that matches.
 
     Source: Henrici 1962 (departure from normality); Pascanu, Mikolov & Bengio 2013.
 
@@ -66,8 +69,9 @@ def spectra(params: dict[str, Any]) -> dict[str, Spectrum]:
     >>> track = {"rho": lambda net, params, batch: spectra(params)["layer_0/W_hh"].rho}
     """
     found, leaves = {}, leaf_paths(params)
+    patterns = [paths] if isinstance(paths, str) else list(paths)
     for path, leaf in leaves.items():
-        if leaf_name(path) != "W_hh":
+        if not any(path_matches(path, pattern) for pattern in patterns):
             continue
         W = leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf, dtype=np.float64)
         if W.ndim < 2 or W.shape[-1] % W.shape[-2]:
@@ -78,8 +82,8 @@ def spectra(params: dict[str, Any]) -> dict[str, Spectrum]:
         found[path] = matrix_spectrum(square_blocks(W))
     if not found:
         raise ValueError(
-            f"spectra looks at leaves that are called W_hh; params has {list(leaves)}. Give any square matrix to "
-            "matrix_spectrum."
+            f"spectra looks at leaves that match {patterns}; params has {list(leaves)}. Give paths= for other names, "
+            "or any square matrix to matrix_spectrum."
         )
     return found
 

@@ -114,7 +114,7 @@ def _stepped(
 
 def network_start(net: Network, params: Any, xs: Any, state: Any) -> Any:
     """What a network starts from on xs `[B, T, …]`; raises where its parameters or a given state do not fit."""
-    if not isinstance(params, dict) or "layer_0" not in params:
+    if net.layers and (not isinstance(params, dict) or "layer_0" not in params):
         held = list(params) if isinstance(params, dict) else type(params).__name__
         raise ValueError(
             f"params of a network have an entry for each layer, such as layer_0; got {held}. Of a lone cell give the "

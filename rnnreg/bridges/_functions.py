@@ -1,0 +1,241 @@
+"""A network from a pair of pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg._checks import check_choice
+from rnnreg.bridges._tree import Params, as_params, cast
+from rnnreg.cells import Made
+from rnnreg.networks import Network, NetworkOutput
+
+READOUTS = {"all": 3, "last": 2}  # by how many axes the outputs have
+INIT_TAKES = ("input_size", "dtype")
+APPLY_TAKES = ("mask", "state", "key", "train", "perturbations")
+_OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # names nothing
+_LACKS = {
+    "mask": (
+        "takes no mask, so that padded steps would count like true ones. Give it an argument mask, or give sequences "
+        "without padding"
+    ),
+    "state": (
+        "takes no state to go on from. Give it an argument state, and let it return "
+        "rr.networks.NetworkOutput(outputs, states, final_state)"
+    ),
+    "perturbations": (
+        "takes no perturbations, so that ∂L/∂h_t is not known. Give it an argument perturbations, zeros by layer that "
+        "are added to each h"
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Functions:
+    """`apply` of a network that is known as a function: gives it what it takes, and checks what it returns.
+
+    Attributes:
+      function: `function(params, xs, **taken)`, which returns outputs or a `NetworkOutput`.
+      takes: which of mask, state, key, train and perturbations it takes.
+      readout: "all" for outputs `[B, T, O]`, "last" for `[B, O]`.
+      name: for messages.
+    """
+
+    function: Callable[..., Any]
+    takes: frozenset[str]
+    readout: str
+    name: str
+
+    @property
+    def random(self) -> bool:
+        """Whether training draws random numbers: a function that takes a key is assumed to use it."""
+        return "key" in self.takes
+
+    def __call__(
+        self,
+        params: Params,
+        xs: Array,
+        *,
+        mask: Array | None = None,
+        state: dict[str, Any] | None = None,
+        key: Array | None = None,
+        train: bool = False,
+        perturbations: dict[str, Any] | None = None,
+    ) -> NetworkOutput:
+        """Outputs on a batch of sequences, and states if the function returns them.
+
+        Args:
+          params: from `net.init`.
+          xs: `[B, T, D]` real inputs, or `[B, T]` integer tokens.
+          mask: `[B, T]`, 1 where a step counts; inputs at other steps are set to 0.
+          state: by layer, the state before the first step.
+          key: for random numbers in training.
+          train: whether the network is trained.
+          perturbations: by layer, added to h after each step.
+
+        Returns:
+          A `NetworkOutput`; its states are empty unless the function returns them.
+
+        Raises:
+          ValueError: inputs or outputs of another shape, something that the function does not take, or no key.
+        """
+        xs = jnp.asarray(xs)
+        if xs.ndim != (2 if jnp.issubdtype(xs.dtype, jnp.integer) else 3):
+            raise ValueError(
+                f"xs must be [B, T, D] real numbers or [B, T] integer tokens; got shape {xs.shape} of {xs.dtype}."
+            )
+        if train and key is None and self.random:
+            raise ValueError(
+                f"{self.name} draws random numbers in training: pass apply(…, train=True, key=key)."
+            )
+        given = {"mask": mask, "state": state, "perturbations": perturbations}
+        for what, value in given.items():
+            if value is not None and what not in self.takes:
+                raise ValueError(f"{self.name} {_LACKS[what]}.")
+        if mask is not None:  # NaN at padding times a zero gradient would be NaN
+            xs = jnp.where(mask.astype(bool).reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
+        given |= {"key": key if train else None, "train": train}
+        found = self.function(
+            cast(params, xs), xs, **{n: given[n] for n in given if n in self.takes}
+        )
+        return self._checked(found)
+
+    def _checked(self, found: Any) -> NetworkOutput:
+        out = found if isinstance(found, NetworkOutput) else NetworkOutput(found, {}, {})
+        if not hasattr(out.outputs, "shape"):
+            raise ValueError(
+                f"{self.name} must return outputs, or rr.networks.NetworkOutput(outputs, states, final_state); got "
+                f"{type(found).__name__}."
+            )
+        if out.outputs.ndim != READOUTS[self.readout]:
+            expected = "[B, T, O]" if self.readout == "all" else "[B, O]"
+            raise ValueError(
+                f"with readout={self.readout!r}, {self.name} must return outputs {expected}; got shape "
+                f"{out.outputs.shape}. readout='all' is for an output at each step, 'last' for one a sequence."
+            )
+        return out
+
+
+def from_functions(
+    init: Callable[..., Params],
+    apply: Callable[..., Any],
+    *,
+    output_size: int | None = None,
+    readout: str = "all",
+    decayed: Sequence[str] | None = None,
+) -> Network:
+    """A network from two pure functions, `init(key) -> params` and `apply(params, xs) -> outputs`.
+
+    It trains, sweeps, and takes every penalty on weights and every diagnostic of parameters and outputs. What else the
+    functions take is read once, from the names of their arguments:
+
+    | | may also take, by name |
+    |---|---|
+    | `init(key)` | `input_size` (D; None for tokens), `dtype` |
+    | `apply(params, xs)` | `mask [B, T]`, `key`, `train`, `state`, `perturbations`; see `rr.networks.Network` |
+
+    Args:
+      init: draws the parameters: nested dicts of real arrays. Names hold no "." and no "/".
+      apply: outputs `[B, T, O]` or `[B, O]` for `xs [B, T, D]` (or `[B, T]` tokens). If it knows its states, it returns
+        `rr.networks.NetworkOutput(outputs, states, final_state)`; diagnostics of states and gradient flow need them.
+        `key` is None outside training.
+      output_size: O, which `rr.forecast` asks for; None if it is not stated.
+      readout: "all" if there is an output at each step, "last" if there is one for each sequence.
+      decayed: patterns for the names or paths of the weights, which penalties cover; None: the leaves with two axes or
+        more. State it if biases are stacked over layers.
+
+    Returns:
+      The network.
+
+    Raises:
+      ValueError: a function that needs an argument of another name; another `readout`. Later: parameters that are no
+        nested dict, outputs of another shape, a mask for a function that takes none.
+
+    >>> import rnnreg as rr
+    >>> net = from_functions(
+    ...     lambda key, input_size: {"mix": {"kernel": jax.random.normal(key, (input_size, 1)), "bias": jnp.zeros(1)}},
+    ...     lambda params, xs: jnp.cumsum(xs, axis=1) @ params["mix"]["kernel"] + params["mix"]["bias"][None, None])
+    >>> params = net.init(jax.random.key(0), input_size=2)
+    >>> net.apply(params, jnp.ones((3, 5, 2))).outputs.shape
+    (3, 5, 1)
+    >>> rr.penalties.covered(rr.penalties.l2(), params, net=net)
+    ['mix/kernel']
+    """
+    init_takes = accepted(init, 1, INIT_TAKES, "init")
+    apply_takes = accepted(apply, 2, APPLY_TAKES, "apply")
+
+    def draw(key, input_size, dtype):
+        given = {"input_size": input_size, "dtype": dtype}
+        return init(key, **{name: given[name] for name in init_takes})
+
+    names = [getattr(one, "__qualname__", type(one).__name__) for one in (init, apply)]
+    made = Made("from_functions", (("init", names[0]), ("apply", names[1])))
+    run = Functions(apply, apply_takes, readout, f"apply ({names[1]})")
+    return network_of(draw, run, output_size=output_size, decayed=decayed, made=made)
+
+
+def network_of(
+    init: Callable[[Array, int | None, Any], Any],
+    apply: Functions,
+    *,
+    output_size: int | None,
+    decayed: Sequence[str] | None,
+    made: Made,
+) -> Network:
+    """The network of a function whose arguments are known, with `init(key, input_size, dtype)`."""
+    check_choice(apply.readout, "readout", READOUTS)
+
+    def init_params(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        return as_params(init(key, input_size, dtype), dtype, apply.name)
+
+    return Network(
+        init_params,
+        apply,
+        layers=(),
+        readout=apply.readout,
+        output_size=output_size,
+        random=apply.random,
+        decayed=as_patterns(decayed),
+        made=made,
+    )
+
+
+def as_patterns(decayed: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The patterns of the weights as a tuple; one pattern may stand alone."""
+    if decayed is None:
+        return None
+    return (decayed,) if isinstance(decayed, str) else tuple(decayed)
+
+
+def accepted(
+    function: Any, num_positional: int, offered: Collection[str], name: str
+) -> frozenset[str]:
+    """Which of the offered arguments a function takes by name; raises if it needs another one."""
+    if not callable(function):
+        raise ValueError(f"{name} must be a function; got {function!r}.")
+    parameters = list(inspect.signature(function).parameters.values())
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    leading = [one for one in parameters if one.kind in positional][:num_positional]
+    several = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
+    if len(leading) < num_positional and not several:
+        raise ValueError(
+            f"{name} must take {num_positional} argument(s) by place; its signature is {inspect.signature(function)}."
+        )
+    taken = set()
+    for parameter in parameters:
+        if parameter in leading or parameter.kind in _OPEN:
+            continue
+        if parameter.name in offered and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
+            taken.add(parameter.name)
+        elif parameter.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{name} needs an argument {parameter.name!r}, which nothing gives it; beside the first "
+                f"{num_positional} it may take {sorted(offered)} by name. Wrap it in a function that does."
+            )
+    return frozenset(taken)
