@@ -13,7 +13,7 @@ from typing import Literal
 
 import tyro
 
-from experiments._harness import text_table
+from experiments._harness import pages, text_table
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,22 @@ class Arguments:
     """List the experiments, or run all of them one after another."""
 
     command: tyro.conf.Positional[str] = "list"
-    """`list` names each experiment, `all` runs each in a process of its own, a name runs that one."""
+    """`list` names each experiment, `all` runs each in a process of its own, a name runs that one, `readme` keeps the
+    numbers below results/ and writes the pages anew."""
     preset: Literal["quick", "full"] = "full"
     """Handed to each experiment."""
 
 
 def discover(folder: Path) -> dict[str, str]:
-    """{name: first line of its docstring} of the experiments in a folder.
+    """{name: first line of its docstring} of the experiments in a folder; see `files`."""
+    lines = {}
+    for name, path in files(folder).items():
+        lines[name] = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
+    return lines
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """{name: file with its docstring} of the experiments in a folder.
 
     An experiment is a module, or a package in its `__init__` and `__main__`, that has a `main` and a `Config`, and
     whose name does not begin with an underscore. Files are parsed and not imported: listing is quick and cannot fail
@@ -35,12 +44,12 @@ def discover(folder: Path) -> dict[str, str]:
     """
     found = {}
     for path in sorted(folder.iterdir()):
-        files = [path] if path.suffix == ".py" else [path / "__init__.py", path / "__main__.py"]
-        trees = [ast.parse(file.read_text("utf-8")) for file in files if file.exists()]
-        defined = {name for tree in trees for node in tree.body for name in _names(node)}
+        places = [path] if path.suffix == ".py" else [path / "__init__.py", path / "__main__.py"]
+        trees = {file: ast.parse(file.read_text("utf-8")) for file in places if file.exists()}
+        defined = {name for tree in trees.values() for node in tree.body for name in _names(node)}
         if {"main", "Config"} <= defined and not path.name.startswith("_"):
-            about = next(filter(None, map(ast.get_docstring, trees)), "")
-            found[path.stem] = about.partition("\n")[0]
+            told = [file for file, tree in trees.items() if ast.get_docstring(tree)]
+            found[path.stem] = (told or list(trees))[0]
     return found
 
 
@@ -56,9 +65,7 @@ def _names(node: ast.stmt) -> list[str]:
 def run(name: str, preset: str) -> tuple[int, list[str]]:
     """Run one experiment; its exit status, and its row of the closing table."""
     start, began = time.perf_counter(), time.time()
-    status = subprocess.run(
-        [sys.executable, "-m", f"experiments.{name}", "--preset", preset]
-    ).returncode
+    status = subprocess.run([sys.executable, "-m", f"experiments.{name}", "--preset", preset]).returncode
     seconds = time.perf_counter() - start
     summary = Path("results") / name / "summary.json"
     if status == 0 and summary.exists() and summary.stat().st_mtime >= began - 1:
@@ -69,11 +76,28 @@ def run(name: str, preset: str) -> tuple[int, list[str]]:
     return status, [name, "ok" if status == 0 else f"exit {status}", f"{seconds:.0f}", *counts]
 
 
+def write_pages(folder: Path, results: Path) -> None:
+    """Keeps what was measured in results.json, and writes both README.md."""
+    store = folder / "results.json"
+    kept = json.loads(store.read_text("utf-8")) if store.exists() else {}
+    known = files(folder)
+    kept = {name: entry for name, entry in pages.collect(results, kept).items() if name in known}
+    store.write_text(pages.dump(kept), "utf-8")
+    told, benchmarks = folder / "findings", folder / "benchmarks"
+    (folder / "README.md").write_text(pages.experiments_page(known, kept, told), "utf-8")
+    rows = {path.stem: json.loads(path.read_text("utf-8")) for path in (benchmarks / "results").glob("*.json")}
+    page = pages.benchmarks_page(files(benchmarks), rows, told / "benchmarks.md")
+    (benchmarks / "README.md").write_text(page, "utf-8")
+
+
 def main(arguments: Arguments) -> int:
     """List or run; the exit status is 1 if an experiment failed to run."""
     experiments = discover(Path(__file__).parent)
     if arguments.command == "list":
         print(text_table(("python -m experiments.…", ""), list(experiments.items())))
+        return 0
+    if arguments.command == "readme":
+        write_pages(Path(__file__).parent, Path("results"))
         return 0
     if arguments.command in experiments:
         experiments = {arguments.command: experiments[arguments.command]}

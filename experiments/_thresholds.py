@@ -32,9 +32,7 @@ class Threshold(NamedTuple):
     unordered: int
 
 
-def brackets(
-    lams: np.ndarray, alive: np.ndarray, *, last: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def brackets(lams: np.ndarray, alive: np.ndarray, *, last: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """ln λ between which each seed's threshold lies, `[seed]` each, from `alive [λ, seed]` on positive, ascending λ.
 
     A seed that is alive at k of the λ has its threshold between the k-th and the next; with `last`, one that is alive
@@ -93,9 +91,7 @@ def fit_threshold(lams: np.ndarray, alive: np.ndarray, *, last: bool = False) ->
     )
 
 
-def _profile(
-    logs: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _profile(logs: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """μ on a grid, the likeliest s at each, and by how much its log likelihood falls short of the best."""
     from scipy.special import expit
 
@@ -118,7 +114,7 @@ def _cut(num_seeds: int) -> float:
     if num_seeds == 1:
         return np.inf
     quantile = t.ppf(0.975, num_seeds - 1)
-    return num_seeds / 2 * np.log1p(quantile**2 / (num_seeds - 1))
+    return float(num_seeds / 2 * np.log1p(quantile**2 / (num_seeds - 1)))
 
 
 class Ratio(NamedTuple):

@@ -63,12 +63,7 @@ class Config(Options):
 
 
 PRESETS = {
-    "quick": {
-        "num_rows": 100_000,
-        "max_numbers": 2e6,
-        "memorisation_delays": (50,),
-        "copy_delays": (100, 1000),
-    },
+    "quick": {"num_rows": 100_000, "max_numbers": 2e6, "memorisation_delays": (50,), "copy_delays": (100, 1000)},
     "full": {},
 }
 
@@ -85,10 +80,7 @@ def cases(config: Config) -> dict[str, Task]:
         "temporal order": tasks.temporal_order(10),
         "3-bit order": tasks.three_bit_order(10),
         "permutation": tasks.random_permutation(5),
-        **{
-            f"memorisation {delay}": tasks.memorisation(delay)
-            for delay in config.memorisation_delays
-        },
+        **{f"memorisation {delay}": tasks.memorisation(delay) for delay in config.memorisation_delays},
         **{f"copy {delay}": tasks.copy_memory(delay) for delay in config.copy_delays},
         "delayed recall": tasks.delayed_recall(5),
         "flip-flop": tasks.flip_flop(20),
@@ -220,88 +212,59 @@ def zero_readouts(key: Any, num_rows: int) -> dict[str, Score]:
     error = float(squares.std() / math.sqrt(num_rows))
     ys = copy.sample(key, 100).ys
     nats = float(copy.loss(jnp.zeros((*ys.shape, copy.output_size)), ys))
-    return {
-        "adding": Score(float(squares.mean()), error, 0.0, num_rows),
-        "copy": Score(nats, 0.0, 0.0, 100),
-    }
+    return {"adding": Score(float(squares.mean()), error, 0.0, num_rows), "copy": Score(nats, 0.0, 0.0, 100)}
 
 
 def claims_of(tasks, scores, criteria, zero) -> list[Claim]:
     """Every stated baseline, and the statements that are easily confused with them."""
-    claims = []
-    for name, by_metric in scores.items():
-        for metric, score in by_metric.items():
-            slack = 0.01 if name in SCALES_MEASURED else 0.0
-            told = COPY if name.startswith("copy") else SOURCES.get(name, ORIGIN)
-            claims.append(
-                Claim.close(
-                    f"{name}: {metric}",
-                    tasks[name].baseline[metric],
-                    score.mean,
-                    source=SOURCES.get(f"{name}: {metric}", told if metric == "loss" else ORIGIN),
-                    tolerance=score.tolerance + slack,
-                )
-            )
-    loss = scores["adding"]["loss"]
+    claims = [
+        Claim(f"{name}: {metric}", _source(name, metric)).close(
+            tasks[name].baseline[metric],
+            score.mean,
+            tolerance=score.tolerance + (0.01 if name in SCALES_MEASURED else 0.0),
+        )
+        for name, by_metric in scores.items()
+        for metric, score in by_metric.items()
+    ]
+    loss, num_rows = scores["adding"]["loss"], scores["multiplication"]["loss"].rows
+    quoted = f"adding: standard errors between the measured baseline and the folklore's {FOLKLORE}"
     claims.append(
-        Claim.at_least(
-            f"adding: standard errors between the measured baseline and the folklore's {FOLKLORE}",
-            10,
-            (FOLKLORE - loss.mean) / loss.error,
-            source="derived here; against Bai, Kolter & Koltun 2018",
+        Claim(quoted, "derived here; against Bai, Kolter & Koltun 2018").at_least(
+            10, (FOLKLORE - loss.mean) / loss.error
         )
     )
-    num_rows = scores["multiplication"]["loss"].rows
     for bound, best, share in ((0.04, 0.04, 0.2821), (0.2, 0.2, 0.7665)):
         shares = criteria[f"within_{bound:g}".replace("0.", ".")]
-        claims.append(
-            Claim.close(
-                f"multiplication: best share within {bound:g} that one constant can have",
-                share,
-                shares.max(),
-                source=ORIGIN,
-                tolerance=4 * math.sqrt(share * (1 - share) / num_rows) + 5e-5,
-            )
-        )
-        claims.append(
-            Claim.close(
-                f"multiplication: that constant, for {bound:g}",
+        deviation = math.sqrt(share * (1 - share) / num_rows)
+        claims += [
+            Claim(f"multiplication: best share within {bound:g} that one constant can have", ORIGIN).close(
+                share, shares.max(), tolerance=4 * deviation + 5e-5
+            ),
+            Claim(f"multiplication: that constant, for {bound:g}", ORIGIN).close(
                 best,
                 criteria["guess"][shares.argmax()],
-                source=ORIGIN,
                 tolerance=0.0101,  # a step of the grid
-            )
-        )
-    claims.append(
-        Claim.close(
-            "adding: a readout of zeros is not the baseline, but 7/6",
-            7 / 6,
-            zero["adding"].mean,
-            source=ORIGIN,
-            tolerance=zero["adding"].tolerance,
-        )
-    )
-    claims.append(
-        Claim.close(
-            "copy: a readout of zeros is not the baseline, but ln 9 (9 classes)",
-            math.log(9),
-            zero["copy"].mean,
-            source=ORIGIN,
-            tolerance=1e-5,
-        )
-    )
-    return claims
+            ),
+        ]
+    return [
+        *claims,
+        Claim("adding: a readout of zeros is not the baseline, but 7/6", ORIGIN).close(
+            7 / 6, zero["adding"].mean, tolerance=zero["adding"].tolerance
+        ),
+        Claim("copy: a readout of zeros is not the baseline, but ln 9 (9 classes)", ORIGIN).close(
+            math.log(9), zero["copy"].mean, tolerance=1e-5
+        ),
+    ]
+
+
+def _source(name: str, metric: str) -> str:
+    told = COPY if name.startswith("copy") else SOURCES.get(name, ORIGIN)
+    return SOURCES.get(f"{name}: {metric}", told if metric == "loss" else ORIGIN)
 
 
 def figure(tasks, scores, criteria) -> Figure:
     """Measured over closed form; the baseline of copying against the delay; two criteria of being correct."""
     fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 4.4), width_ratios=(1.15, 1, 1))
-    for ax, letter, title in (
-        (left, "a", "loss of the best constant guess"),
-        (middle, "b", "lines: closed form; dots: measured"),
-        (right, "c", "multiplication: share correct"),
-    ):
-        ax.set_title(f"({letter}) {title}", loc="left")
     _draw_ratios(left, tasks, scores)
     _draw_delays(middle, scores)
     _draw_criteria(right, criteria)
@@ -316,18 +279,12 @@ def _draw_ratios(ax, tasks, scores) -> None:
         ax.errorbar(ratio, place, xerr=bar, fmt="o", color=COLORS[0], ecolor="0.55")
     ax.axvline(0, color="black", linewidth=0.8)
     ax.plot(quoted, names.index("adding"), "x", color=COLORS[1], markersize=6)
-    ax.annotate(
-        f"often quoted: {FOLKLORE}",
-        (quoted, names.index("adding")),
-        xytext=(0, -14),
-        textcoords="offset points",
-        ha="right",
-        color=COLORS[1],
-        fontsize=8,
-    )
+    at, look = (quoted, names.index("adding")), {"ha": "right", "color": COLORS[1], "fontsize": 8}
+    ax.annotate(f"often quoted: {FOLKLORE}", at, xytext=(0, -14), textcoords="offset points", **look)
     ax.set_yticks(range(len(names)), names)
     ax.invert_yaxis()
     ax.set_xlabel("measured / closed form − 1 (%), bars ± 4 SE")
+    ax.set_title("(a) loss of the best constant guess", loc="left")
 
 
 def _draw_delays(ax, scores) -> None:
@@ -337,8 +294,8 @@ def _draw_delays(ax, scores) -> None:
         label = f"{kind}, 10 ln {symbols}/(T+20)"
         ax.plot(line, 10 * np.log(symbols) / (line + 20), color=color, label=label)
         ax.plot(list(of_kind), list(of_kind.values()), "o", color=color)
-    ax.set(xscale="log", yscale="log")
-    ax.set(xlabel="delay T (steps)", ylabel="cross-entropy (nats a step)")
+    ax.set(xscale="log", yscale="log", xlabel="delay T (steps)", ylabel="cross-entropy (nats a step)")
+    ax.set_title("(b) lines: closed form; dots: measured", loc="left")
     ax.legend()
 
 
@@ -351,6 +308,7 @@ def _draw_criteria(ax, criteria) -> None:
     guess = "guess with least squared error, ¼"
     ax.axvline(0.25, ymax=0.75, color="0.5", linestyle=":", label=guess)
     ax.set(xlabel="constant guess of the product", ylabel="share counted as correct", ylim=(0, 1))
+    ax.set_title("(c) multiplication: share correct", loc="left")
     ax.legend(loc="upper right")
 
 

@@ -89,11 +89,7 @@ def measured_line(w: float) -> dict[str, float]:
     """The same by automatic differentiation."""
     params = unit(w, START - AT_HALF * w)
     state, error_there = jax.jit(jax.grad(last_state))(params), jax.jit(jax.grad(error))(params)
-    return {
-        "∂x₅₀/∂b": float(state["b_h"]),
-        "∂x₅₀/∂w": float(state["W_hh"]),
-        "∂E/∂b": float(error_there["b_h"]),
-    }
+    return {"∂x₅₀/∂b": float(state["b_h"]), "∂x₅₀/∂w": float(state["W_hh"]), "∂E/∂b": float(error_there["b_h"])}
 
 
 def descend(config: Config, clip: float | None) -> tuple[np.ndarray, np.ndarray]:
@@ -125,9 +121,7 @@ def surface_of(config: Config, ws: tuple[float, float], bs: tuple[float, float])
 
     @jax.jit
     def compute(alphas, betas):
-        return rr.diagnostics.loss_surface(
-            error, centre, pair, alphas=alphas, betas=betas, chunk=size
-        )
+        return rr.diagnostics.loss_surface(error, centre, pair, alphas=alphas, betas=betas, chunk=size)
 
     return compute(jnp.linspace(*ws, size), jnp.linspace(*bs, size))
 
@@ -145,9 +139,7 @@ def search(w: jax.Array, biases: jax.Array) -> rr.diagnostics.FixedPoints:
     starts = jnp.linspace(-4.0, 4.0, 25)[:, None]
 
     def at(b):
-        return rr.diagnostics.fixed_points(
-            unit_step, w, b[None], starts=starts, num_descent=50, num_newton=40
-        )
+        return rr.diagnostics.fixed_points(unit_step, w, b[None], starts=starts, num_descent=50, num_newton=40)
 
     return jax.vmap(at)(biases)
 
@@ -177,15 +169,10 @@ def main(config: Config) -> Report:
     """Measures derivatives and bifurcations, descends."""
     w = 5.0
     exact, measured = exact_line(w), measured_line(w)
-    surfaces = [
-        surface_of(config, (4.6, 5.4), (-2.9, -2.3)),
-        surface_of(config, (4.91, 5.03), (-2.65, -2.55)),
-    ]
+    surfaces = [surface_of(config, (4.6, 5.4), (-2.9, -2.3)), surface_of(config, (4.91, 5.03), (-2.65, -2.55))]
     line = line_of(w, (-2.9, -2.3), 40 * config.resolution)
     paths = {"not clipped": descend(config, None), "clipped": descend(config, config.clip)}
-    steps = {
-        name: np.linalg.norm(np.diff(places, axis=0), axis=1) for name, (places, _) in paths.items()
-    }
+    steps = {name: np.linalg.norm(np.diff(places, axis=0), axis=1) for name, (places, _) in paths.items()}
     lines = [
         f"{name}: from (w, b) = ({places[0, 0]:.3f}, {places[0, 1]:.3f}), E = {errors[0]:.4g}, to "
         f"({places[-1, 0]:.3f}, {places[-1, 1]:.3f}), E = {errors[-1]:.4g}; largest step {steps[name].max():.4g}"
@@ -203,9 +190,7 @@ def main(config: Config) -> Report:
         "measured": measured,
         "saddle_nodes": nodes,
         "steepest_at_w_5": np.max(line.gradient_norm),
-        "descent": {
-            name: {"places": places, "errors": errors} for name, (places, errors) in paths.items()
-        },
+        "descent": {name: {"places": places, "errors": errors} for name, (places, errors) in paths.items()},
     }
     claims = _claims(exact, measured, nodes, steps, paths, config)
     return Report(summary, claims, "\n".join(lines), figures)
@@ -213,59 +198,34 @@ def main(config: Config) -> Report:
 
 def _claims(exact, measured, nodes, steps, paths, config) -> list[Claim]:
     printed = {"∂x₅₀/∂b": (18155.8, 0.05), "∂x₅₀/∂w": (11301.3, 0.05), "∂E/∂b": (-661.68, 0.005)}
-    claims = [
-        Claim.close(
-            f"{name} at w = 5 on the line",
-            value,
-            measured[name],
-            source=f"{PASCANU}, Fig. 6 (closed form)",
-            tolerance=tolerance,
-        )
-        for name, (value, tolerance) in printed.items()
-    ]
-    claims.append(
-        Claim.at_most(
-            "the same derivatives: largest relative distance to the closed form",
-            1e-6,
-            max(abs(measured[name] / exact[name] - 1) for name in printed),
-            source="algebra",
-        )
-    )
-    for side, value in (("upper", -2.3444), ("lower", -2.6556)):
-        claims.append(
-            Claim.close(
-                f"{side} saddle-node at w = 5: b",
-                value,
-                nodes[side],
-                source=f"{PASCANU}, Fig. 3 (closed form)",
-                tolerance=1e-4,
-            )
-        )
+    section = f"{PASCANU}, section 3.2"
     return [
-        *claims,
-        Claim.at_most(
-            "clipped descent: largest step",
-            config.learning_rate * config.clip * (1 + 1e-9),
-            steps["clipped"].max(),
-            source="learning rate × clip",
+        *(
+            Claim(f"{name} at w = 5 on the line", f"{PASCANU}, Fig. 6 (closed form)").close(
+                value, measured[name], tolerance=tolerance
+            )
+            for name, (value, tolerance) in printed.items()
         ),
-        Claim.at_most(
-            "clipped descent bounces: largest distance from the edge",
-            0.1,
-            _from_edge(paths["clipped"][0]).max(),
-            source=f"{PASCANU}, section 3.2",
+        Claim("the same derivatives: largest relative distance to the closed form", "algebra").at_most(
+            1e-6, max(abs(measured[name] / exact[name] - 1) for name in printed)
         ),
-        Claim.at_least(
-            "descent without clipping jumps: largest step, in largest steps of the clipped one",
-            10.0,
-            steps["not clipped"].max() / steps["clipped"].max(),
-            source=f"{PASCANU}, section 3.2",
+        *(
+            Claim(f"{side} saddle-node at w = 5: b", f"{PASCANU}, Fig. 3 (closed form)").close(
+                value, nodes[side], tolerance=1e-4
+            )
+            for side, value in (("upper", -2.3444), ("lower", -2.6556))
         ),
-        Claim.at_most(
-            "after as many updates: E of the clipped descent, relative to that of the other",
-            1.0,
-            paths["clipped"][1][-1] / paths["not clipped"][1][-1],
-            source=f"{PASCANU}, section 3.2",
+        Claim("clipped descent: largest step", "learning rate × clip").at_most(
+            config.learning_rate * config.clip * (1 + 1e-9), steps["clipped"].max()
+        ),
+        Claim("clipped descent bounces: largest distance from the edge", section).at_most(
+            0.1, _from_edge(paths["clipped"][0]).max()
+        ),
+        Claim("descent without clipping jumps: largest step, in largest steps of the clipped one", section).at_least(
+            10.0, steps["not clipped"].max() / steps["clipped"].max()
+        ),
+        Claim("after as many updates: E of the clipped descent, relative to that of the other", section).at_most(
+            1.0, paths["clipped"][1][-1] / paths["not clipped"][1][-1]
         ),
     ]
 

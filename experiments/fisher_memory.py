@@ -109,8 +109,7 @@ def main(config: Config) -> Report:
 
     along_input = memory_of(delay_line(config.size, 1.0), first, jnp.outer(first, first))
     rows = [
-        (f"delay line, α = {gain:g}", f"{m.total:.4f}", f"{_spectrum(m).max():.4f}", "1")
-        for gain, m in lines.items()
+        (f"delay line, α = {gain:g}", f"{m.total:.4f}", f"{_spectrum(m).max():.4f}", "1") for gain, m in lines.items()
     ]
     rows += [
         (
@@ -147,43 +146,27 @@ def _claims(config, lines, errors, totals, mean, along_input) -> list[Claim]:
     for gain, memory in lines.items():
         name = f"delay line, α = {gain:g}: "
         claims.append(
-            Claim.at_most(
-                name + "largest |J(k) − closed form|",
-                1e-12,
-                errors[gain],
-                source=GANGULI if gain == 1 else KERG,
-            )
+            Claim(name + "largest |J(k) − closed form|", GANGULI if gain == 1 else KERG).at_most(1e-12, errors[gain])
         )
         if (config.size, gain) in published:
             claims.append(
-                Claim.close(
-                    name + f"J_tot (N = {config.size})",
-                    published[config.size, gain],
-                    memory.total,
-                    source="H_20" if gain == 1 else KERG,
-                    tolerance=5e-5,
+                Claim(name + f"J_tot (N = {config.size})", "H_20" if gain == 1 else KERG).close(
+                    published[config.size, gain], memory.total, tolerance=5e-5
                 )
             )
     return [
         *claims,
-        Claim.at_most(
-            f"normal networks: largest |J_tot − 1| of {normal.size}",
-            1e-9,
-            np.abs(normal - 1).max(),
-            source=GANGULI,
+        Claim(f"normal networks: largest |J_tot − 1| of {normal.size}", GANGULI).at_most(
+            1e-9, np.abs(normal - 1).max()
         ),
-        Claim.at_most(
+        Claim(
             "every network: largest |mean of J_tot over input directions − 1|",
-            1e-9,
-            np.abs(mean - 1).max(),
-            source="algebra: tr Σ W^k C⁻¹ (W^k)ᵀ = tr C⁻¹C = N",
-        ),
-        Claim.at_most(
+            "algebra: tr Σ W^k C⁻¹ (W^k)ᵀ = tr C⁻¹C = N",
+        ).at_most(1e-9, np.abs(mean - 1).max()),
+        Claim(
             "delay line, noise along the input alone: largest |J(k) − 1| for k < N",
-            1e-12,
-            np.abs(along_input.curve[: config.size] - 1).max(),
-            source="algebra: C = Σ (vW^k)ᵀ(vW^k) is diagonal",
-        ),
+            "algebra: C = Σ (vW^k)ᵀ(vW^k) is diagonal",
+        ).at_most(1e-12, np.abs(along_input.curve[: config.size] - 1).max()),
     ]
 
 
@@ -191,10 +174,7 @@ def _draw(config, lines, kinds, along_input) -> Figure:
     first = {name: kind[0] for name, kind in kinds.items()}
     noisy = {"noise on every unit": lines[1.0]} if 1.0 in lines else {}
     panels = [
-        (
-            f"(a) delay lines, N = {config.size}; dots: closed form",
-            {f"α = {gain:g}": m for gain, m in lines.items()},
-        ),
+        (f"(a) delay lines, N = {config.size}; dots: closed form", {f"α = {gain:g}": m for gain, m in lines.items()}),
         (f"(b) N = {config.normal_size}, ρ = {config.rho:g}, one draw of each", first),
         ("(c) delay line, α = 1", {**noisy, "noise along the input alone": along_input}),
     ]

@@ -42,10 +42,7 @@ class Config(Options):
     """Of weights and inputs."""
 
 
-PRESETS = {
-    "quick": {"power_nets": 2, "num_powers": 5, "hidden_size": 16, "rows": 2},
-    "full": {},
-}
+PRESETS = {"quick": {"power_nets": 2, "num_powers": 5, "hidden_size": 16, "rows": 2}, "full": {}}
 
 CASES = {
     "linear, Gaussian": (jax.nn.identity, rr.cells.gaussian(1.0)),
@@ -125,14 +122,10 @@ def _products(config: Config, key):
     xs = config.input_scale * jax.random.normal(key_xs, shape)
     products, bounds, measure = {}, {}, {}
     for name, (activation, init) in CASES.items():
-        cell = rr.cells.elman(
-            config.hidden_size, activation=activation, recurrent_init=init, input_init="identity"
-        )
+        cell = rr.cells.elman(config.hidden_size, activation=activation, recurrent_init=init, input_init="identity")
         params = cell.init(key, config.hidden_size, jnp.float64)  # the same draw for each case
         if activation not in measure:  # one program for every start
-            measure[activation] = jax.jit(
-                lambda params, cell=cell: rr.diagnostics.jacobian_products(cell, params, xs)
-            )
+            measure[activation] = jax.jit(lambda params, cell=cell: rr.diagnostics.jacobian_products(cell, params, xs))
         products[name] = jax.tree.map(np.asarray, measure[activation](params))
         bounds[name] = rr.diagnostics.jacobian_bounds(cell, params)
     return products, bounds
@@ -142,14 +135,10 @@ def _sensitivity(config: Config, key):
     """‖∂h_T/∂W‖ beside ‖∂h_T/∂h_t‖ of small tanh networks with scaled orthogonal weights."""
     xs = config.input_scale * jax.random.normal(key, (config.rows, config.num_steps, 8))
     cells = {
-        f"gain {gain:g}": rr.cells.elman(
-            8, recurrent_init=rr.cells.orthogonal(gain), input_init="identity"
-        )
+        f"gain {gain:g}": rr.cells.elman(8, recurrent_init=rr.cells.orthogonal(gain), input_init="identity")
         for gain in (0.8, 0.95, 1.0)
     }
-    measure = jax.jit(
-        lambda params: rr.diagnostics.parameter_sensitivity(cells["gain 1"], params, xs)
-    )
+    measure = jax.jit(lambda params: rr.diagnostics.parameter_sensitivity(cells["gain 1"], params, xs))
     return {name: measure(cell.init(key, 8, jnp.float64)) for name, cell in cells.items()}
 
 
@@ -161,13 +150,10 @@ def _excess(products, bounds, name: str) -> float:
 
 def _claims(config: Config, mean, se, limit, products, bounds) -> list[Claim]:
     claims = [
-        Claim.close(
+        Claim(
             f"‖W^{k}‖₂ / limit, mean of {config.power_nets} Gaussian matrices, N = {config.power_size}",
-            1.0,
-            mean[k - 1] / limit[k - 1],
-            source="g^k √((k+1)^(k+1)/k^k), N → ∞",
-            tolerance=0.02,
-        )
+            "g^k √((k+1)^(k+1)/k^k), N → ∞",
+        ).close(1.0, mean[k - 1] / limit[k - 1], tolerance=0.02)
         for k in (1, 2, 3)
     ]
     kept = np.exp(products["linear, orthogonal"].log_singular)
@@ -175,30 +161,17 @@ def _claims(config: Config, mean, se, limit, products, bounds) -> list[Claim]:
     unresolved = np.mean([found.unresolved[..., 0].mean() for found in products.values()])
     return [
         *claims,
-        Claim.at_most(
+        Claim(
             f"‖W^k‖₂, k = 4…{config.num_powers}: largest distance to the limit, in standard errors",
-            3.0,
-            (np.abs(mean - limit) / se)[3:].max(),
-            source="g^k √((k+1)^(k+1)/k^k), N → ∞",
-        ),
-        Claim.at_most(
-            f"largest |σ − 1| of a linear orthogonal network, all lags up to {config.num_steps}",
-            1e-10,
-            np.abs(kept - 1).max(),
-            source="closed form",
-        ),
-        Claim.at_most(
-            "most that ln ‖∂h_T/∂h_t‖ exceeds ln (γ σ_max)^ℓ, all networks and lags",
-            1e-10,
-            excess,
-            source="Pascanu, Mikolov & Bengio 2013",
-        ),
-        Claim.at_most(
-            "share of largest singular values that are unresolved",
-            0.0,
-            unresolved,
-            source="this library",
-        ),
+            "g^k √((k+1)^(k+1)/k^k), N → ∞",
+        ).at_most(3.0, (np.abs(mean - limit) / se)[3:].max()),
+        Claim(
+            f"largest |σ − 1| of a linear orthogonal network, all lags up to {config.num_steps}", "closed form"
+        ).at_most(1e-10, np.abs(kept - 1).max()),
+        Claim(
+            "most that ln ‖∂h_T/∂h_t‖ exceeds ln (γ σ_max)^ℓ, all networks and lags", "Pascanu, Mikolov & Bengio 2013"
+        ).at_most(1e-10, excess),
+        Claim("share of largest singular values that are unresolved", "this library").at_most(0.0, unresolved),
     ]
 
 

@@ -134,25 +134,18 @@ def main(config: Config) -> Report:
             "share_unconverged": spectrum.unconverged[0].mean(),
         },
     }
-    figures = {
-        "order_to_chaos": _figure(config, curve, fits, means, spectrum),
-        "convergence": _convergence(spectrum),
-    }
+    figures = {"order_to_chaos": _figure(config, curve, fits, means, spectrum), "convergence": _convergence(spectrum)}
     text = _text(config, theory, curve, crossing, fits, means)
     return Report(summary, _claims(config, fits, origin), text, figures)
 
 
 def _text(config: Config, theory, curve, crossing, fits, means) -> str:
     rows = [
-        (f"{g:g}", f"{theory[g]:.4f}", *(plus_minus(*curve[N][g]) for N in config.curve_sizes))
-        for g in config.gains
+        (f"{g:g}", f"{theory[g]:.4f}", *(plus_minus(*curve[N][g]) for N in config.curve_sizes)) for g in config.gains
     ]
     lines = [
         text_table(("g", "mean field", *(f"N = {N}" for N in config.curve_sizes)), rows),
-        *(
-            f"N = {N}: the mean exponent crosses 0 at g ≈ {at:.3g} (N → ∞: 1)"
-            for N, at in crossing.items()
-        ),
+        *(f"N = {N}: the mean exponent crosses 0 at g ≈ {at:.3g} (N → ∞: 1)" for N, at in crossing.items()),
     ]
     for g, fit in fits.items():
         by_size = ", ".join(f"{N}: {plus_minus(*means[g][N])}" for N in config.sizes)
@@ -172,9 +165,7 @@ def _curve(config: Config, key) -> dict[int, dict[float, tuple[float, float]]]:
     for place, (size, num) in enumerate(zip(config.curve_sizes, config.curve_nets, strict=True)):
         own = jax.random.fold_in(key, place)
         found[size] = {
-            g: mean_and_error(
-                exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps)
-            )
+            g: mean_and_error(exponents(own, size=size, num_nets=num, g=g, num_steps=config.num_steps))
             for g in config.gains
         }
     return found
@@ -197,12 +188,10 @@ def _fits(config: Config, key):
 
 def _weighted_fit(sizes, mean, se) -> dict[str, Any]:
     """λ∞ and c with their standard errors, and χ² of the residuals with its degrees of freedom."""
-    design = np.stack([np.ones(len(mean)), -1 / sizes], axis=1)
-    covariance = np.linalg.inv(design.T @ (design / se[:, None] ** 2))
-    limit, c = covariance @ design.T @ (mean / se**2)
-    limit_se, c_se = np.sqrt(np.diag(covariance))
-    chi_square = float(np.sum(((mean - design @ [limit, c]) / se) ** 2))
-    found = {"limit": limit, "limit_se": limit_se, "c": c, "c_se": c_se}
+    (slope, limit), covariance = np.polyfit(1 / sizes, mean, 1, w=1 / se, cov="unscaled")
+    slope_se, limit_se = np.sqrt(np.diag(covariance))
+    chi_square = float(np.sum(((mean - limit - slope / sizes) / se) ** 2))
+    found = {"limit": limit, "limit_se": limit_se, "c": -slope, "c_se": slope_se}
     return {**found, "chi_square": chi_square, "degrees": len(mean) - 2}
 
 
@@ -223,9 +212,7 @@ def _spectrum(config: Config, key):
     start = jax.random.normal(key_x, (1, 100))
     xs = jnp.zeros((1, config.spectrum_steps, 0))
     return jax.jit(
-        lambda W, start: rr.diagnostics.lyapunov(
-            step, W, xs, state=start, discard=config.spectrum_steps // 5
-        )
+        lambda W, start: rr.diagnostics.lyapunov(step, W, xs, state=start, discard=config.spectrum_steps // 5)
     )(W, start)
 
 
@@ -239,32 +226,21 @@ def _crossing(curve: dict[float, tuple[float, float]]) -> float:
 
 def _claims(config: Config, fits, origin: float) -> list[Claim]:
     claims = [
-        Claim.close(
-            f"mean-field λ_max at g = {g:g}, from a dense grid",
-            expected,
-            mean_field(g)[1],
-            source="q = g²E tanh²(√q z); table computed beforehand",
-            tolerance=1e-4,
-        )
+        Claim(
+            f"mean-field λ_max at g = {g:g}, from a dense grid", "q = g²E tanh²(√q z); table computed beforehand"
+        ).close(expected, mean_field(g)[1], tolerance=1e-4)
         for g, expected in MEAN_FIELD.items()
     ]
     claims += [
-        Claim.close(
-            f"λ∞ of λ(N) = λ∞ − c/N at g = {g:g}, N = {config.sizes[0]}…{config.sizes[-1]}",
-            expected,
-            fits[g]["limit"],
-            source="mean field, N → ∞",
-            tolerance=0.005,
-        )
+        Claim(
+            f"λ∞ of λ(N) = λ∞ − c/N at g = {g:g}, N = {config.sizes[0]}…{config.sizes[-1]}", "mean field, N → ∞"
+        ).close(expected, fits[g]["limit"], tolerance=0.005)
         for g, expected in {3.0: 0.3103, 5.0: 0.5324}.items()
     ]
     return [
         *claims,
-        Claim.at_most(
-            "largest |λ_max − ln(g ρ(W))| over networks at g = .5",
-            0.01,
-            origin,
-            source="the origin attracts below g = 1/ρ(W)",
+        Claim("largest |λ_max − ln(g ρ(W))| over networks at g = .5", "the origin attracts below g = 1/ρ(W)").at_most(
+            0.01, origin
         ),
     ]
 

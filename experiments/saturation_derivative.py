@@ -29,16 +29,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._harness import (
-    Claim,
-    Options,
-    Report,
-    mean_and_error,
-    plus_minus,
-    run,
-    standard_error,
-    text_table,
-)
+from experiments._harness import Claim, Options, Report, mean_and_error, plus_minus, run, standard_error, text_table
 from rnnreg.cells import HiddenState
 from rnnreg.plotting import COLORS
 
@@ -67,13 +58,7 @@ class Config(Options):
 
 
 PRESETS = {
-    "quick": {
-        "gammas": (0.1, 0.4, 1.0),
-        "hidden_size": 40,
-        "num_settling": 60,
-        "num_lags": 40,
-        "seeds": 2,
-    },
+    "quick": {"gammas": (0.1, 0.4, 1.0), "hidden_size": 40, "num_settling": 60, "num_lags": 40, "seeds": 2},
     "full": {},
 }
 
@@ -152,18 +137,12 @@ def main(config: Config) -> Report:
     slopes, squared = mean_slopes(SCALES)
     logs = {setup: _profiles(config, setup) for setup in SETUPS}
     # the rate after the first steps, which are the loss's own
-    rates = {
-        setup: (found[..., -1] - found[..., 10]) / (config.num_lags - 10)
-        for setup, found in logs.items()
-    }
+    rates = {setup: (found[..., -1] - found[..., 10]) / (config.num_lags - 10) for setup, found in logs.items()}
     rows = [
         (f"{gamma:g}", *[_shown(setup, gamma, rates[setup][place]) for setup in SETUPS])
         for place, gamma in enumerate(config.gammas)
     ]
-    moments = [
-        [f"{s:g}", f"{one:.4f}", f"{two:.4f}"]
-        for s, one, two in zip(SCALES, slopes, squared, strict=True)
-    ]
+    moments = [[f"{s:g}", f"{one:.4f}", f"{two:.4f}"] for s, one, two in zip(SCALES, slopes, squared, strict=True)]
     tables = [
         text_table(("s", "E tanh′", "E tanh′²"), moments),
         text_table(("γ", *[f"{setup}: ln r a step (predicted)" for setup in SETUPS]), rows),
@@ -187,10 +166,7 @@ def _profiles(config: Config, setup: str) -> np.ndarray:
 
     @jax.jit
     def profiles(gammas):
-        return jax.lax.map(
-            lambda gamma: jax.lax.map(lambda key: log_ratios(config, setup, gamma, key), keys),
-            gammas,
-        )
+        return jax.lax.map(lambda gamma: jax.lax.map(lambda key: log_ratios(config, setup, gamma, key), keys), gammas)
 
     return np.asarray(profiles(jnp.asarray(config.gammas)))
 
@@ -205,49 +181,29 @@ def _shown(setup: str, gamma: float, rates: np.ndarray) -> str:
 def _claims(config, slopes, squared, logs, rates) -> list[Claim]:
     order = np.argsort(config.gammas)
     largest = config.gammas[order[-1]]
-    not_falling = {
-        setup: np.diff(values[order, :, -1], axis=0) >= 0 for setup, values in logs.items()
-    }
+    not_falling = {setup: np.diff(values[order, :, -1], axis=0) >= 0 for setup, values in logs.items()}
     claims = [
-        Claim.close(
-            f"E tanh′(s z) at s = {scale:g}",
-            expected,
-            measured,
-            source=f"{COOIJMANS}b (integral)",
-            tolerance=5e-5,
-        )
+        Claim(f"E tanh′(s z) at s = {scale:g}", f"{COOIJMANS}b (integral)").close(expected, measured, tolerance=5e-5)
         for scale, expected, measured in zip(SCALES, MEAN_SLOPE, slopes, strict=True)
     ]
     claims += [
-        Claim.at_most(
-            "E tanh′(s z)²: largest distance to the table",
-            5e-5,
-            np.abs(squared - MEAN_SQUARED_SLOPE).max(),
-            source="integral",
+        Claim("E tanh′(s z)²: largest distance to the table", "integral").at_most(
+            5e-5, np.abs(squared - MEAN_SQUARED_SLOPE).max()
         ),
         *(
-            Claim.at_most(
+            Claim(
                 f"{setup}: neighbouring γ (each seed, {found.size} in all) whose r({config.num_lags}) does not fall",
-                0,
-                found.sum(),
-                source=f"{COOIJMANS}a",
-            )
+                f"{COOIJMANS}a",
+            ).at_most(0, found.sum())
             for setup, found in not_falling.items()
         ),
-        Claim.close(
-            f"identity, silent, γ = {largest:g}: ln r a step",
-            float(mean_field("identity, silent", largest)),
-            rates["identity, silent"][order[-1]].mean(),
-            source="algebra: ln(2γ/sinh 2γ)",
-            tolerance=0.02,
+        Claim(f"identity, silent, γ = {largest:g}: ln r a step", "algebra: ln(2γ/sinh 2γ)").close(
+            float(mean_field("identity, silent", largest)), rates["identity, silent"][order[-1]].mean(), tolerance=0.02
         ),
     ]
     return claims + [
-        Claim.at_most(
-            f"{setup}: largest |ln r a step − prediction| over γ",
-            0.03,
-            np.abs(rates[setup].mean(axis=1) - mean_field(setup, config.gammas)).max(),
-            source="mean field",
+        Claim(f"{setup}: largest |ln r a step − prediction| over γ", "mean field").at_most(
+            0.03, np.abs(rates[setup].mean(axis=1) - mean_field(setup, config.gammas)).max()
         )
         for setup in ("orthogonal, silent", "orthogonal, driven")
     ]

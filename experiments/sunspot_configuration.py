@@ -43,13 +43,7 @@ class Config(Options):
 
 
 PRESETS = {
-    "quick": {
-        "windows": (12,),
-        "learning_rates": (1e-2,),
-        "num_updates": 100,
-        "num_lambdas": 4,
-        "seeds": 2,
-    },
+    "quick": {"windows": (12,), "learning_rates": (1e-2,), "num_updates": 100, "num_lambdas": 4, "seeds": 2},
     "full": {},
 }
 
@@ -75,9 +69,7 @@ def main(config: Config) -> Report:
         key=jax.random.key(0),
     )
     choice = rr.selection.choose(result, metric="val_arv", combine="ensemble")
-    score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean(
-        "fold"
-    )
+    score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean("fold")
     best = score.min("l2")
     rows = [
         (
@@ -92,12 +84,9 @@ def main(config: Config) -> Report:
     ]
     header = ("transform", "window", "learning rate", "CV ARV at λ=0", "CV ARV at best λ", "best λ")
     claims = [
-        Claim.at_most(
-            "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)",
-            1.0,
-            choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0],
-            source="this project",
-        )
+        Claim(
+            "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)", "this project"
+        ).at_most(1.0, choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0])
     ]
     summary = {
         "chosen": choice.values,

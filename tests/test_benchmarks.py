@@ -13,9 +13,11 @@ from conftest import require, tolerance
 
 import rnnreg as rr
 from experiments import __main__ as listing
-from experiments._report import command_line, write_json
-from experiments.benchmarks import _measure, _peers, lanes
-from experiments.benchmarks._peers import Task
+from experiments._harness import command_line, write_json
+from experiments.benchmarks import _measure
+from experiments.benchmarks.lanes import __main__ as lanes
+from experiments.benchmarks.lanes import jax_peers, peers, problem, report, torch_peers
+from experiments.benchmarks.lanes.problem import Task
 from rnnreg import runtime
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -52,7 +54,8 @@ def quick_clock():
         patch.setattr(_measure, "TURN_SECONDS", 0.0)
         patch.setattr(_measure, "REST_SECONDS", 0.0)
         patch.setattr(_measure, "MATMUL_SIZE", 32)
-        patch.setattr(_peers, "faster", call_each)
+        for module in (jax_peers, torch_peers):
+            patch.setattr(module, "faster", call_each)
         yield
 
 
@@ -113,13 +116,13 @@ def test_a_missing_peer_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
     def absent(name, device):
         raise ImportError(f"No module named {name!r}")
 
-    monkeypatch.setattr(_peers, "_load", absent)
+    monkeypatch.setattr(peers, "_load", absent)
     said = []
     result = lanes.measure(tiny(tmp_path, peers=("torch", "equinox")), say=said.append)
     assert result["missing"] == ["equinox", "torch"]
     assert {row["who"] for row in result["rows"]} == {"rnnreg"}
     assert "torch is missing, and not compared: No module named 'torch'" in said
-    assert "missing: equinox, torch" in lanes.report(result)
+    assert "missing: equinox, torch" in report.report(result)
 
 
 def test_sizes_are_written_one_after_another(tmp_path, monkeypatch):
@@ -144,15 +147,15 @@ def test_sizes_are_written_one_after_another(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("who", "num_lanes"), [("rnnreg", 1), *((who, 3) for who in lanes.OURS)])
 def test_our_plans_agree_with_a_loop_over_lanes(who, num_lanes):
-    problem = _peers.make_problem(TASK._replace(lanes=num_lanes))
-    entry = lanes.ours(problem, who)
-    net, loss = _peers.network(problem.task), rr.losses.squared_error("mean")
+    made = problem.make_problem(TASK._replace(lanes=num_lanes))
+    entry = lanes.ours(made, who)
+    net, loss = problem.network(made.task), rr.losses.squared_error("mean")
 
     def value(params):
-        return loss(net.apply(params, problem.xs).outputs, problem.ys)
+        return loss(net.apply(params, made.xs).outputs, made.ys)
 
     one_lane = jax.jit(jax.value_and_grad(value))
-    expected = [one_lane(problem.lane(number)) for number in range(num_lanes)]
+    expected = [one_lane(made.lane(number)) for number in range(num_lanes)]
     np.testing.assert_allclose(entry.losses, [one for one, _ in expected], **tolerance("float32"))
     gradients = [gradient["layer_0"]["W_hh"] for _, gradient in expected]
     np.testing.assert_allclose(entry.recurrent, gradients, **tolerance("float32"))
@@ -162,29 +165,29 @@ def test_our_plans_agree_with_a_loop_over_lanes(who, num_lanes):
 
 @functools.cache
 def our_entry(cell):
-    problem = _peers.make_problem(TASK._replace(cell=cell))
-    return problem, lanes.ours(problem, "rnnreg")
+    made = problem.make_problem(TASK._replace(cell=cell))
+    return made, lanes.ours(made, "rnnreg")
 
 
-@pytest.mark.parametrize("cell", list(_peers.GATES))
-@pytest.mark.parametrize("build", [b for peer in _peers.PEERS.values() for b in peer])
+@pytest.mark.parametrize("cell", list(problem.GATES))
+@pytest.mark.parametrize("build", [b for peer in peers.PEERS.values() for b in peer])
 def test_every_peer_computes_what_we_do(build, cell):
-    module = next(name for name, builders in _peers.PEERS.items() if build in builders)
+    module = next(name for name, builders in peers.PEERS.items() if build in builders)
     require(module)
-    problem, ours = our_entry(cell)
-    theirs = build(problem)
+    made, ours = our_entry(cell)
+    theirs = build(made)
     lanes.check(theirs, ours)
     for contender in theirs.contenders:
         contender.call()
-    if build is _peers.torch_bmm:  # our layout too
+    if build is torch_peers.torch_bmm:  # our layout too
         np.testing.assert_allclose(theirs.losses, ours.losses, **tolerance("float32"))
         np.testing.assert_allclose(theirs.recurrent, ours.recurrent, **tolerance("float32"))
 
 
 def test_a_contender_that_computes_something_else_is_refused():
     ones = np.ones(2)
-    contender = _peers.Contender("keras", "step", "fit", lambda: None)
-    same = _peers.Entry([contender], ones, None)
+    contender = problem.Contender("keras", "step", "fit", lambda: None)
+    same = problem.Entry([contender], ones, None)
     lanes.check(same, same)
     for losses in (1.1 * ones, np.array([1.0, math.nan]), np.ones(3)):
         with pytest.raises(RuntimeError, match="keras computes something else: its losses"):
@@ -261,16 +264,16 @@ def made_up():
 
 
 def test_ratios_are_to_the_best_peer_and_to_the_best_framework():
-    small, large = lanes.ratios(made_up()["rows"])
-    assert small[:4] == ("gru", 16, 64, 0.25)
-    assert (small.best_peer, small.over_peer) == ("torch_bmm", 2.0)
-    assert (small.best_framework, small.over_framework) == ("flax", 2.5)
-    assert (large.best_peer, large.best_framework) == (None, None)
-    assert math.isnan(large.over_peer)
+    small, large = report.ratios(made_up()["rows"])
+    assert list(small.values())[:4] == ["gru", 16, 64, 0.25]
+    assert (small["best_peer"], small["over_peer"]) == ("torch_bmm", 2.0)
+    assert (small["best_framework"], small["over_framework"]) == ("flax", 2.5)
+    assert (large["best_peer"], large["best_framework"]) == (None, None)
+    assert math.isnan(large["over_peer"])
 
 
 def test_the_table_has_a_line_a_size_and_a_column_a_tool():
-    header, _, small, large = lanes.table(made_up()["rows"]).splitlines()
+    header, _, small, large = report.table(made_up()["rows"]).splitlines()
     columns = "cell H lanes rnnreg rnnreg_vmap torch_loop keras flax torch_bmm of matmul"
     assert header.split()[:11] == columns.split()
     assert small.split()[3:9] == ["50.00", "60.00", "5.00", "2.00", "20.00", "25.00"]
@@ -290,7 +293,7 @@ def test_a_result_is_reported_and_drawn_from_its_file(tmp_path, capsys):
 
 
 def test_an_empty_result_is_reported():
-    assert "–" in lanes.report(made_up() | {"rows": [], "matmul_gflops": None})
+    assert "–" in report.report(made_up() | {"rows": [], "matmul_gflops": None})
 
 
 # ---- the command line -----------------------------------------------------------------------------
@@ -301,7 +304,7 @@ def test_the_command_line_takes_lists_and_no_peers():
     config = command_line(lanes.Config, lanes.PRESETS, args=args)
     assert (config.cells, config.sizes, config.peers) == (("gru",), (16, 32), ())
     assert (config.rounds, config.lanes) == (3, 4)
-    assert command_line(lanes.Config, lanes.PRESETS, args=[]).peers == tuple(_peers.PEERS)
+    assert command_line(lanes.Config, lanes.PRESETS, args=[]).peers == tuple(peers.PEERS)
 
 
 def test_benchmarks_are_no_experiments():

@@ -74,15 +74,16 @@ def test_ridge_minimises_the_mean_loss_plus_lambda(series):
 
 def test_ridge_path_follows_the_one_standard_error_rule(series):
     path = linear.ridge_path(series, lams=np.logspace(-4, 1, 11))
-    assert path.fold_sizes.tolist() == [40, 40, 39, 39, 39]  # target years 1724 … 1920, unequal
-    w = path.fold_sizes / path.fold_sizes.sum()
-    mean = w @ path.fold_errors
-    error = np.sqrt(w @ (path.fold_errors - mean) ** 2 / 4)
-    np.testing.assert_allclose(path.mean, mean)
-    np.testing.assert_allclose(path.standard_error, error)
+    curve = path.curve
+    assert curve.fold_sizes.tolist() == [40, 40, 39, 39, 39]  # target years 1724 … 1920, unequal
+    w = curve.fold_sizes / curve.fold_sizes.sum()
+    mean = curve.folds @ w
+    error = np.sqrt((curve.folds - mean[:, None]) ** 2 @ w / 4)
+    np.testing.assert_allclose(curve.mean, mean)
+    np.testing.assert_allclose(curve.se, error)
     best = int(np.argmin(mean))
-    assert path.lam_min == path.lams[best]
-    assert path.lam_1se == path.lams[mean <= mean[best] + error[best]].max()
+    assert path.lam_min == curve.lam[best]
+    assert path.lam_1se == curve.lam[mean <= mean[best] + error[best]].max()
     assert path.lam_min <= path.lam_1se
 
 
@@ -91,7 +92,7 @@ def test_ridge_choice_ignores_later_years(series):
     changed = (years, np.where(years > 1920, 0.0, values))
     lams = np.logspace(-3, 0, 4)
     first, second = linear.ridge_path(series, lams=lams), linear.ridge_path(changed, lams=lams)
-    np.testing.assert_array_equal(first.fold_errors, second.fold_errors)
+    np.testing.assert_array_equal(first.curve.folds, second.curve.folds)
 
 
 def test_scores():

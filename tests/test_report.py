@@ -22,6 +22,7 @@ from experiments._harness import (
     command_line,
     format_table,
     mean_and_error,
+    pages,
     proportion,
     run,
     write_summary,
@@ -94,11 +95,11 @@ def test_a_config_without_a_preset_is_told_so():
 
 def claims():
     return [
-        Claim.close("a", 1.0, 1.05, source="s", tolerance=0.1),
-        Claim.close("b", 1.0, math.nan, source="s", tolerance=0.1),
-        Claim.at_most("c", 0.11, np.float32(0.12), source="s"),
-        Claim.at_least("d", 0.9, jnp.asarray(0.95), source="s"),
-        Claim.at_most("e", 0.11, None, source="s"),
+        Claim("a", "s").close(1.0, 1.05, tolerance=0.1),
+        Claim("b", "s").close(1.0, math.nan, tolerance=0.1),
+        Claim("c", "s").at_most(0.11, np.float32(0.12)),
+        Claim("d", "s").at_least(0.9, jnp.asarray(0.95)),
+        Claim("e", "s").at_most(0.11, None),
     ]
 
 
@@ -118,7 +119,7 @@ def test_claims_table_shows_every_claim():
 
 def test_what_is_measured_becomes_a_number_of_python():
     assert [type(claim.measured) for claim in claims()] == [float] * 4 + [type(None)]
-    assert type(Claim.at_most("n", 3, np.int64(2), source="s").measured) is int
+    assert type(Claim("n", "s").at_most(3, np.int64(2)).measured) is int
 
 
 @dataclass(frozen=True)
@@ -296,3 +297,44 @@ def test_all_runs_each_and_reports_failures(tmp_path, monkeypatch, capsys):
     one, two = capsys.readouterr().out.splitlines()[-2:]
     assert one.split() == ["one", "ok", one.split()[2], "2", "2", "1"]
     assert two.split()[1:3] == ["exit", "3"]
+
+
+# ---- the pages ------------------------------------------------------------------------------------
+
+
+def test_a_quick_run_replaces_no_full_one(tmp_path):
+    for folder, preset in (("first", "full"), ("second", "quick")):
+        carry_out(small, Small(preset=preset, out=tmp_path / folder / "small"))
+    kept = pages.collect(tmp_path / "first", {})
+    assert pages.collect(tmp_path / "second", kept) == kept
+    assert kept["small"]["preset"] == "full"
+    assert [claim["claim"] for claim in kept["small"]["claims"]] == list("abcde")
+    assert json.loads(pages.dump(kept)) == kept
+
+
+def test_a_page_shows_every_claim(tmp_path):
+    (tmp_path / "small.py").write_text('"""What is asked.\n\nHow."""')
+    (tmp_path / "small.md").write_text("What was found.\n")
+    carry_out(small, Small(preset="quick", out=tmp_path / "small"))
+    kept = pages.collect(tmp_path, {})
+    page = pages.experiments_page({"small": tmp_path / "small.py"}, kept, tmp_path)
+    for words in (
+        "What is asked.",
+        "How.",
+        "What was found.",
+        "| at most 0.11 | 0.12 | **fails** |",
+    ):
+        assert words in page
+    assert "| [`small`](#small) | What is asked. | 2 (quick) | 2 (quick) | 1 (quick) |" in page
+
+
+def test_the_committed_pages_are_made_from_what_is_committed(tmp_path):
+    import shutil
+
+    folder = Path(listing.__file__).parent
+    copy = shutil.copytree(folder, tmp_path / "experiments")
+    listing.write_pages(copy, tmp_path / "nothing")
+    for name in ("README.md", "results.json", "benchmarks/README.md"):
+        assert (copy / name).read_text("utf-8") == (folder / name).read_text("utf-8"), (
+            f"experiments/{name} is old: run `python -m experiments readme`."
+        )

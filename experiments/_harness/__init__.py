@@ -14,7 +14,7 @@ claims, figures. `run` does the rest.
 
     def main(config: Config) -> Report:
         arv = measure(config)
-        claims = [Claim.at_most("ARV 1921-1955", 0.11, arv.mean(), source="…")]
+        claims = [Claim("ARV 1921-1955", source="…").at_most(0.11, arv.mean())]
         return Report({"arv": arv}, claims, figures={"arv": draw(arv)})
 
     if __name__ == "__main__":

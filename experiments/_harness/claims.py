@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments._harness.tables import text_table
@@ -24,50 +24,47 @@ class Claim:
         measured: what this run found; None where it could not be measured (a peer is missing).
         holds: whether it holds; None where `measured` is.
 
-    >>> Claim.close("loss", 1.0, 1.05, source="Keras", tolerance=0.1).holds
+    >>> Claim("loss", "Keras").close(1.0, 1.05, tolerance=0.1).holds
     True
-    >>> Claim.at_most("ARV", 0.11, None, source="Tong 1980").holds is None
+    >>> Claim("ARV", "Tong 1980").at_most(0.11, None).holds is None
     True
     """
 
     claim: str
     source: str
-    expected: float | str | None
-    tolerance: float | None
-    measured: float | str | None
-    holds: bool | None
+    expected: float | str | None = None
+    tolerance: float | None = None
+    measured: float | str | None = None
+    holds: bool | None = None
 
     def __post_init__(self) -> None:
         if self.measured is None and self.holds is not None:
-            raise ValueError(
-                f"claim {self.claim!r} says holds={self.holds} but nothing was measured: "
-                "give holds=None."
-            )
+            raise ValueError(f"claim {self.claim!r} says holds={self.holds} but nothing was measured: give holds=None.")
         if self.holds is not None:
             object.__setattr__(self, "holds", bool(self.holds))  # not numpy's, for JSON
 
-    @classmethod
-    def close(
-        cls, claim: str, expected: float, measured: Any, *, source: str, tolerance: float
-    ) -> Claim:
+    def close(self, expected: float, measured: Any, *, tolerance: float) -> Claim:
         """`measured` is within `tolerance` of `expected`."""
-        found = _number(measured)
-        holds = None if found is None else abs(found - expected) <= tolerance
-        return cls(claim, source, expected, tolerance, found, holds)
+        return self._measured(expected, measured, lambda found: abs(found - expected) <= tolerance, tolerance)
 
-    @classmethod
-    def at_most(cls, claim: str, expected: float, measured: Any, *, source: str) -> Claim:
+    def at_most(self, expected: float, measured: Any) -> Claim:
         """`measured` is `expected` or less."""
-        found = _number(measured)
-        holds = None if found is None else found <= expected
-        return cls(claim, source, f"at most {expected:g}", None, found, holds)
+        return self._measured(f"at most {expected:g}", measured, lambda found: found <= expected)
 
-    @classmethod
-    def at_least(cls, claim: str, expected: float, measured: Any, *, source: str) -> Claim:
+    def at_least(self, expected: float, measured: Any) -> Claim:
         """`measured` is `expected` or more."""
-        found = _number(measured)
-        holds = None if found is None else found >= expected
-        return cls(claim, source, f"at least {expected:g}", None, found, holds)
+        return self._measured(f"at least {expected:g}", measured, lambda found: found >= expected)
+
+    def between(self, low: float, high: float, measured: Any) -> Claim:
+        """`measured` is neither less than `low` nor more than `high`."""
+        return self._measured(f"between {low:.3g} and {high:g}", measured, lambda found: low <= found <= high)
+
+    def _measured(
+        self, expected: float | str, measured: Any, test: Callable[[Any], Any], tolerance: float | None = None
+    ) -> Claim:
+        found = measured.item() if hasattr(measured, "item") else measured  # a number of Python, for JSON
+        holds = None if found is None else test(found)
+        return Claim(self.claim, self.source, expected, tolerance, found, holds)
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
@@ -84,11 +81,6 @@ def claims_table(claims: Sequence[Claim]) -> str:
         for claim in claims
     ]
     return text_table(("claim", "source", "expected", "measured", ""), rows)
-
-
-def _number(measured: Any) -> float | None:
-    """A scalar array as a number of Python."""
-    return measured.item() if hasattr(measured, "item") else measured
 
 
 def _cell(value: float | str | None) -> str:

@@ -79,11 +79,7 @@ def carry_out(main: Callable[[Any], Report], config: Any, *, x64: bool = False) 
 
 
 def command_line(
-    Config: type[ConfigType],
-    presets: Presets,
-    *,
-    args: Sequence[str] | None = None,
-    name: str | None = None,
+    Config: type[ConfigType], presets: Presets, *, args: Sequence[str] | None = None, name: str | None = None
 ) -> ConfigType:
     """The experiment's `Config`, as the command line asks for it.
 
@@ -108,9 +104,7 @@ def command_line(
 
     default: Any = getattr(Config, "preset", None)
     if default not in presets:
-        raise ValueError(
-            f"{Config.__name__} needs a field `preset` whose default is one of {sorted(presets)}."
-        )
+        raise ValueError(f"{Config.__name__} needs a field `preset` whose default is one of {sorted(presets)}.")
     args = sys.argv[1:] if args is None else list(args)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", nargs="?")

@@ -17,9 +17,7 @@ from experiments._harness.claims import Claim
 from rnnreg import runtime
 
 
-def write_summary(
-    directory: str | Path, summary: Mapping[str, Any], claims: Sequence[Claim]
-) -> Path:
+def write_summary(directory: str | Path, summary: Mapping[str, Any], claims: Sequence[Claim]) -> Path:
     """Write `summary.json`: the experiment's own entries, its claims, and where they were measured.
 
     Arrays become lists, records become objects, and a number that is not finite becomes null: JSON
@@ -37,11 +35,7 @@ def write_summary(
     for name in ("claims", "environment"):
         if name in summary:
             raise ValueError(f"summary entry {name!r} is written by write_summary: rename yours.")
-    content = {
-        **summary,
-        "claims": list(claims),
-        "environment": {**runtime.environment(), "commit": commit()},
-    }
+    content = {**summary, "claims": list(claims), "environment": {**runtime.environment(), "commit": commit()}}
     return write_json(Path(directory) / "summary.json", plain(content))
 
 

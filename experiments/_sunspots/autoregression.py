@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnnreg.datasets import inverse_sqrt, sqrt_transform
-from rnnreg.selection import one_standard_error
+from rnnreg.selection import Curve, one_standard_error
 
 Series = tuple[np.ndarray, np.ndarray]
 """Consecutive years `[S]` and the values of those years `[S]`."""
@@ -47,30 +47,17 @@ class Published(NamedTuple):
     test_1921_1955: float
     test_1956_1979: float
     source: str
-    verified: bool
+    verified: bool = False
 
 
 # Quoted from memory of the literature. The open indices we searched know these papers but none of
 # the texts within reach contains the table, nor a definition of the constant 1535.
+TONG = "Tong & Lim (1980), J. R. Statist. Soc. B 42, 245–292; ARV as later papers quote it"
+WEIGEND = "Weigend, Huberman & Rumelhart (1990), Int. J. Neural Systems 1, 193–209"
+ELIMINATION = "feed-forward network with weight elimination, 12 lags"
 PUBLISHED = (
-    Published(
-        name="Tong & Lim 1980",
-        method="threshold autoregression",
-        train=0.097,
-        test_1921_1955=0.097,
-        test_1956_1979=0.28,
-        source="Tong & Lim (1980), J. R. Statist. Soc. B 42, 245–292; ARV as later papers quote it",
-        verified=False,
-    ),
-    Published(
-        name="Weigend, Huberman & Rumelhart 1990",
-        method="feed-forward network with weight elimination, 12 lags",
-        train=0.082,
-        test_1921_1955=0.086,
-        test_1956_1979=0.35,
-        source="Weigend, Huberman & Rumelhart (1990), Int. J. Neural Systems 1, 193–209",
-        verified=False,
-    ),
+    Published("Tong & Lim 1980", "threshold autoregression", 0.097, 0.097, 0.28, TONG),
+    Published("Weigend, Huberman & Rumelhart 1990", ELIMINATION, 0.082, 0.086, 0.35, WEIGEND),
 )
 
 
@@ -115,8 +102,7 @@ def _positions(series: Series, years: Iterable[int]) -> np.ndarray:
     positions = years - series[0][0]
     if years.size and (positions.min() < 0 or positions.max() >= len(series[0])):
         raise ValueError(
-            f"the series has the years {series[0][0]} to {series[0][-1]}; got {years.min()} to "
-            f"{years.max()}."
+            f"the series has the years {series[0][0]} to {series[0][-1]}; got {years.min()} to {years.max()}."
         )
     return positions
 
@@ -124,9 +110,7 @@ def _positions(series: Series, years: Iterable[int]) -> np.ndarray:
 # --- the methods ---------------------------------------------------------------------------------
 
 
-def one_step(
-    method: Method, series: Series, years: Iterable[int], train_until: int = 1920
-) -> np.ndarray:
+def one_step(method: Method, series: Series, years: Iterable[int], train_until: int = 1920) -> np.ndarray:
     """One-year-ahead forecasts of `years`, fitted on target years up to `train_until`."""
     return method(series, train_until)(years)
 
@@ -166,21 +150,13 @@ class RidgePath(NamedTuple):
     """Cross-validation of a ridge autoregression over λ.
 
     Attributes:
-      lams: `[K]` penalty strengths in our convention, increasing.
-      fold_errors: `[F, K]` mean squared error of each validation block, raw units.
-      fold_sizes: `[F]` years in each block.
-      mean: `[K]` mean over folds, weighted by their sizes (glmnet's cvm).
-      standard_error: `[K]` of that mean (glmnet's cvsd).
-      lam_min: the largest minimiser of `mean`.
-      lam_1se: the largest λ with `mean` within one standard error of the minimum.
+      curve: mean squared errors of the validation blocks in raw units, over increasing λ in our convention.
+      lam_min: the largest minimiser of its mean.
+      lam_1se: the largest λ with a mean within one standard error of the minimum.
       lam_paired_1se: the same of the difference to the minimum, fold by fold.
     """
 
-    lams: np.ndarray
-    fold_errors: np.ndarray
-    fold_sizes: np.ndarray
-    mean: np.ndarray
-    standard_error: np.ndarray
+    curve: Curve
     lam_min: float
     lam_1se: float
     lam_paired_1se: float
@@ -198,12 +174,7 @@ def _ridge(lam: float, num_rows: int):
 
 
 def ridge_path(
-    series: Series,
-    *,
-    window: int = 24,
-    lams: Any = None,
-    num_folds: int = 5,
-    train_until: int = 1920,
+    series: Series, *, window: int = 24, lams: Any = None, num_folds: int = 5, train_until: int = 1920
 ) -> RidgePath:
     """Errors of ridge autoregressions on `window` lags over λ, by blocked cross-validation.
 
@@ -224,26 +195,16 @@ def ridge_path(
     years = training_years(series, window, train_until)
     xs, ys = lag_matrix(series, years, window), truth(series, years)
     folds = list(KFold(num_folds).split(xs))
-    fold_errors = np.array(
-        [
-            [
-                np.mean(
-                    (_ridge(lam, len(fit)).fit(xs[fit], ys[fit]).predict(xs[val]) - ys[val]) ** 2
-                )
-                for lam in lams
-            ]
-            for fit, val in folds
-        ]
-    )
-    sizes = np.array([len(val) for _, val in folds])
-    curve, best, one_se, paired = one_standard_error(fold_errors.T, sizes, lams)
-    lam_min, lam_1se, lam_paired = (float(lams[place]) for place in (best, one_se, paired))
-    return RidgePath(lams, fold_errors, sizes, curve.mean, curve.se, lam_min, lam_1se, lam_paired)
+
+    def error(lam, fit, val):
+        return np.mean((_ridge(lam, len(fit)).fit(xs[fit], ys[fit]).predict(xs[val]) - ys[val]) ** 2)
+
+    errors = np.array([[error(lam, fit, val) for fit, val in folds] for lam in lams])
+    curve, *places = one_standard_error(errors, [len(val) for _, val in folds], lams)
+    return RidgePath(curve, *(float(lams[place]) for place in places))
 
 
-def ridge_autoregression(
-    window: int = 24, *, rule: str = "min", lams: Any = None, num_folds: int = 5
-) -> Method:
+def ridge_autoregression(window: int = 24, *, rule: str = "min", lams: Any = None, num_folds: int = 5) -> Method:
     """Ridge on `window` lags, λ from `ridge_path` by rule "min", "1se" or "paired_1se", refitted on all years.
 
     λ stays what it was in the folds, as in glmnet; it belongs to the mean loss.
@@ -252,9 +213,7 @@ def ridge_autoregression(
         raise ValueError(f"rule must be 'min', '1se' or 'paired_1se'; got {rule!r}.")
 
     def method(series: Series, train_until: int = 1920) -> Predict:
-        path = ridge_path(
-            series, window=window, lams=lams, num_folds=num_folds, train_until=train_until
-        )
+        path = ridge_path(series, window=window, lams=lams, num_folds=num_folds, train_until=train_until)
         lam = {"min": path.lam_min, "1se": path.lam_1se, "paired_1se": path.lam_paired_1se}[rule]
         years = training_years(series, window, train_until)
         model = _ridge(lam, len(years)).fit(lag_matrix(series, years, window), truth(series, years))

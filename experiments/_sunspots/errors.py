@@ -99,18 +99,14 @@ def bootstrap_interval(
     were scored, and not how much it depends on the training years.
     """
     errors = _checked(errors, "errors")
-    rows = stationary_resamples(
-        len(errors), block_length=block_length, num_resamples=num_resamples, seed=seed
-    )
+    rows = stationary_resamples(len(errors), block_length=block_length, num_resamples=num_resamples, seed=seed)
     squares = np.mean(errors[rows] ** 2, axis=1)
     if targets is None:
         value, samples = np.mean(errors**2) / SUNSPOT_VARIANCE, squares / SUNSPOT_VARIANCE
     else:
         targets = _checked(targets, "targets")
         if len(targets) != len(errors):
-            raise ValueError(
-                f"targets must have one entry a year: {len(errors)}; got {len(targets)}."
-            )
+            raise ValueError(f"targets must have one entry a year: {len(errors)}; got {len(targets)}.")
         value = 1.0 - np.mean(errors**2) / targets.var()
         samples = 1.0 - squares / targets[rows].var(axis=1)
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
@@ -133,21 +129,15 @@ def paired_bootstrap(
     """
     errors_a, errors_b = _checked(errors_a, "errors_a"), _checked(errors_b, "errors_b")
     if len(errors_a) != len(errors_b):
-        raise ValueError(
-            f"paired errors must be of the same years; got {len(errors_a)} and {len(errors_b)}."
-        )
+        raise ValueError(f"paired errors must be of the same years; got {len(errors_a)} and {len(errors_b)}.")
     gaps = (errors_a**2 - errors_b**2) / SUNSPOT_VARIANCE
-    rows = stationary_resamples(
-        len(gaps), block_length=block_length, num_resamples=num_resamples, seed=seed
-    )
+    rows = stationary_resamples(len(gaps), block_length=block_length, num_resamples=num_resamples, seed=seed)
     difference, samples = gaps.mean(), gaps[rows].mean(axis=1)
     low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
     null = samples - difference
     p_better = (1 + np.sum(null <= difference)) / (num_resamples + 1)
     p_worse = (1 + np.sum(null >= difference)) / (num_resamples + 1)
-    return PairedComparison(
-        float(difference), float(low), float(high), float(p_better), float(p_worse)
-    )
+    return PairedComparison(float(difference), float(low), float(high), float(p_better), float(p_worse))
 
 
 def _checked(values: Any, name: str) -> np.ndarray:

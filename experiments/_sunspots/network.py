@@ -20,9 +20,7 @@ def sunspots(window: int, transform: str, *, first_target: int | None = None) ->
     if first_target is None:
         return data
     rows = np.flatnonzero(data.target_times[:, 0] >= first_target)
-    return data.replace(
-        train=rr.data.take_rows(data.train, rows), target_times=data.target_times[rows]
-    )
+    return data.replace(train=rr.data.take_rows(data.train, rows), target_times=data.target_times[rows])
 
 
 def own_units(split: rr.Split, transform: str) -> Callable[[Any], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 
 import rnnreg as rr
-from experiments._report import Claim, commit, plain, write_json
+from experiments._harness import Claim, commit, plain, write_json
 from experiments.benchmarks._measure import interleave, machine, quartiles
 
 LEARNING_RATE = 1e-2
@@ -109,9 +110,7 @@ def lanes_of(count: int) -> dict[str, jax.Array]:
     return {"l2": jnp.linspace(0, 1e-3, count), "seed": jnp.arange(count, dtype=jnp.uint32)}
 
 
-def compile_updates(
-    train: rr.Train, task: Task, count: int, *, device: Any = None
-) -> tuple[Any, Call]:
+def compile_updates(train: rr.Train, task: Task, count: int, *, device: Any = None) -> tuple[Any, Call]:
     """The compiled program of `count` updates, and a call that runs it from the same start each time.
 
     Args:
@@ -141,12 +140,31 @@ def ready_call(compiled: Any, *arguments: Any) -> Call:
     return lambda: jax.block_until_ready(compiled(*placed))
 
 
+def one_call(lanes: int, hidden: int, *, plan: str = "auto", devices: Any = None) -> rr.lanes.Plan:
+    """The library's plan for so many lanes, all in one call."""
+    made = rr.lanes.make_plan(lanes, hidden_size=hidden, lane_seconds=1e-9, plan=plan, devices=devices)
+    return dataclasses.replace(made, width=made.width * made.num_calls)
+
+
+def compile_lanes(
+    function: Callable[..., Any], plan: rr.lanes.Plan, lanes: Any, shared: Any
+) -> tuple[Any, tuple[Any, Any]]:
+    """The program that `rr.lanes.Program` runs, and its arguments where it wants them; results stay on the devices."""
+    compiled = rr.lanes.trace(function, plan, lanes, shared).lower().compile()
+    return compiled, jax.device_put((lanes, shared), compiled.input_shardings[0])
+
+
+def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Call:
+    """A call that trains every lane of a plan for so many updates."""
+    function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), updates)
+    compiled, placed = compile_lanes(function, plan, lanes_of(plan.width), task.data())
+    return lambda: jax.block_until_ready(compiled(*placed))
+
+
 # ---- pairs ----------------------------------------------------------------------------------------
 
 
-def record(
-    calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None = None
-) -> dict[str, np.ndarray]:
+def record(calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None = None) -> dict[str, np.ndarray]:
     """Seconds of each call in each round, `[rounds]`, timed in turn (see `interleave`).
 
     >>> record({"a": lambda: None}, 3, rest_seconds=0)["a"].shape
@@ -181,6 +199,17 @@ def beside(
     return {n: seconds[n] for n in calls}, {n: seconds[f"before {n}"] for n in calls}
 
 
+def compared(call: Call, name: str, baseline: Call, config: Any, *, speedup: bool = False) -> dict[str, float]:
+    """A call of `config.updates` updates next to a baseline: milliseconds of both, and the ratio of their times."""
+    seconds, before = (found["call"] for found in beside({"call": call}, baseline, config.rounds))
+    scale = 1e3 / config.updates
+    return {
+        **entries("milliseconds", seconds, scale=scale),
+        f"milliseconds_{name}": scale * quartiles(before).median,
+        **entries("ratio", before / seconds if speedup else seconds / before),
+    }
+
+
 def entries(name: str, values: np.ndarray, *, scale: float = 1.0) -> dict[str, float]:
     """Median and quartiles as entries of a row.
 
@@ -191,16 +220,14 @@ def entries(name: str, values: np.ndarray, *, scale: float = 1.0) -> dict[str, f
     return {name: found.median, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
-def shown(
-    row: Mapping[str, Any], name: str, *, form: str = ".2f", unit: str = ""
-) -> tuple[str, str]:
-    """What `entries` put in a row, as text: the median, and the quartiles.
+def spread(name: str, title: str, form: str, unit: str = "") -> dict[str, str]:
+    """Columns of `format_table` for what `entries` put in a row: the median, and the quartiles.
 
-    >>> shown({"ratio": 6.0, "ratio_low": 4.0, "ratio_high": 8.0}, "ratio", form="+.1f", unit=" %")
-    ('+6.0 %', '+4.0 to +8.0 %')
+    >>> spread("ratio", "times", ".1f")
+    {'times': '{ratio:.1f}', 'quartiles': '{ratio_low:.1f} to {ratio_high:.1f}'}
     """
-    median, low, high = (format(row[key], form) for key in (name, f"{name}_low", f"{name}_high"))
-    return median + unit, f"{low} to {high}{unit}"
+    ends = f"{{{name}_low:{form}}} to {{{name}_high:{form}}}"
+    return {title: f"{{{name}:{form}}}{unit}", "quartiles": ends + unit}
 
 
 # ---- what is written ------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ split by lag keeps a gradient for every lag, a spectrum carries a frame of tange
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,16 +20,8 @@ import jax
 import jax.numpy as jnp
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table
-from experiments.benchmarks._cost import (
-    Task,
-    beside,
-    compile_call,
-    compile_updates,
-    entries,
-    shown,
-    write,
-)
+from experiments._harness import Claim, claims_table, command_line, format_table
+from experiments.benchmarks._cost import Task, beside, compile_call, compile_updates, entries, spread, write
 from experiments.benchmarks._measure import quartiles
 from rnnreg.diagnostics import gradient_flow, lyapunov, path_lengths, saturation
 
@@ -71,14 +63,7 @@ class Config:
 
 PRESETS: dict[str, dict[str, Any]] = {
     "full": {},
-    "quick": {
-        "cells": ("elman",),
-        "hidden": (16,),
-        "time": 20,
-        "batch": 8,
-        "repeats": 2,
-        "rounds": 3,
-    },
+    "quick": {"cells": ("elman",), "hidden": (16,), "time": 20, "batch": 8, "repeats": 2, "rounds": 3},
 }
 
 DIAGNOSTICS: dict[str, Diagnostic] = {
@@ -87,9 +72,7 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
         gradient_flow(net, LOSS, params, batch, wrt="state").log_ratio
     ),
     "saturation": lambda net, params, batch: saturation(net, params, batch.xs),
-    "path_lengths, 10 lags": lambda net, params, batch: (
-        path_lengths(net, LOSS, params, batch, max_lag=9).shares
-    ),
+    "path_lengths, 10 lags": lambda net, params, batch: path_lengths(net, LOSS, params, batch, max_lag=9).shares,
     "lyapunov, 4 exponents": lambda net, params, batch: (
         lyapunov(net, params, batch.xs, num_exponents=4, num_batches=2).exponents
     ),
@@ -141,98 +124,57 @@ def measure_costs(task: Task, config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def measure_track(task: Task, config: Config) -> list[dict[str, Any]]:
+def measure_track(task: Task, config: Config) -> Iterator[dict[str, Any]]:
     """A row for each stride: what recording the gradient flow adds to a run on the full batch, in per cent."""
     device = jax.devices()[0]
     batch = jax.device_put(task.data(), device)
     hyper = {"l2": jax.device_put(jnp.float32(1e-4), device)}
-    rows = []
     for stride in config.strides:
         calls = {}
-        for name, track in (
-            ("with", {"flow": rr.diagnostics.track_gradient_flow(LOSS)}),
-            ("without", None),
-        ):
+        for name, track in (("with", {"flow": rr.diagnostics.track_gradient_flow(LOSS)}), ("without", None)):
             train = task.train(
-                penalties={"l2": rr.penalties.l2()},
-                epochs=stride * config.records,
-                record_every=stride,
-                track=track,
+                penalties={"l2": rr.penalties.l2()}, epochs=stride * config.records, record_every=stride, track=track
             )
-            state = jax.jit(train.init)(hyper, batch, key=jax.random.key(0))
+            state = jax.device_put(jax.jit(train.init)(hyper, batch, key=jax.random.key(0)), device)
 
             def advance(state, hyper, batch, train=train, stride=stride):
                 return train.advance(state, hyper, batch, stride * config.records)
 
-            calls[name] = compile_call(advance, jax.device_put(state, device), hyper, batch)[1]
+            calls[name] = compile_call(advance, state, hyper, batch)[1]
         seconds, without = beside({"with": calls["with"]}, calls["without"], config.rounds)
-        ratio = seconds["with"] / without["with"]
-        rows.append(
-            {
-                **task._asdict(),
-                "updates_between_records": stride,
-                **entries("percent", ratio - 1, scale=100),
-                "device": device.device_kind,
-            }
-        )
-    return rows
+        added = entries("percent", seconds["with"] / without["with"] - 1, scale=100)
+        yield {**task._asdict(), "updates_between_records": stride, **added, "device": device.device_kind}
 
 
-def claims_of(
-    costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any]]
-) -> list[Claim]:
+def claims_of(costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """Of every network: a gradient flow in training steps, and what tracking it adds."""
     aim = "the library's own aim"
     flows = [
-        Claim.at_most(
-            f"{row['cell']}, H = {row['hidden']}: {row['diagnostic']}, in training steps",
-            source=aim,
-            expected=LIMIT_STEPS,
-            measured=row["steps"],
+        Claim(f"{row['cell']}, H = {row['hidden']}: {row['diagnostic']}, in training steps", aim).at_most(
+            LIMIT_STEPS, row["steps"]
         )
         for row in costs
         if row["diagnostic"].startswith("gradient_flow")
     ]
     return flows + [
-        Claim.at_most(
+        Claim(
             f"{row['cell']}, H = {row['hidden']}: a record each {row['updates_between_records']} updates adds, in %",
-            source=aim,
-            expected=LIMIT_PERCENT,
-            measured=row["percent"],
-        )
+            aim,
+        ).at_most(LIMIT_PERCENT, row["percent"])
         for row in tracked
         if row["updates_between_records"] >= FEW_UPDATES
     ]
 
 
-def table(costs: Sequence[Mapping[str, Any]], tracked: Sequence[Mapping[str, Any]]) -> str:
-    """Milliseconds and training steps of each diagnostic, then what tracking adds; quartiles beside them."""
-    first = [
-        (
-            row["cell"],
-            str(row["hidden"]),
-            row["diagnostic"],
-            f"{row['milliseconds']:.3f}",
-            f"{row['milliseconds_step']:.3f}",
-            *shown(row, "steps"),
-        )
-        for row in costs
-    ]
-    second = [
-        (
-            row["cell"],
-            str(row["hidden"]),
-            str(row["updates_between_records"]),
-            *shown(row, "percent", form="+.1f", unit=" %"),
-        )
-        for row in tracked
-    ]
-    header = ("cell", "H", "diagnostic", "ms", "ms of a step", "steps", "quartiles")
-    return (
-        text_table(header, first)
-        + "\n\n"
-        + text_table(("cell", "H", "updates a record", "track adds", "quartiles"), second)
-    )
+SIZE = {"cell": "{cell}", "H": "{hidden}"}
+COSTS = {
+    **SIZE,
+    "diagnostic": "{diagnostic}",
+    "ms": "{milliseconds:.3f}",
+    "ms of a step": "{milliseconds_step:.3f}",
+    **spread("steps", "steps", ".2f"),
+}
+TRACK = {**SIZE, "updates a record": "{updates_between_records}", **spread("percent", "track adds", "+.1f", " %")}
 
 
 def main(config: Config) -> None:
@@ -248,7 +190,7 @@ def main(config: Config) -> None:
             result = {"config": config, "rows": costs, "track": tracked}
             write(config.json, result, claims_of(costs, tracked))
             print(f"{cell}, H = {hidden} done", flush=True)
-    print(f"\nwritten to {config.json}\n\n{table(costs, tracked)}\n")
+    print(f"\nwritten to {config.json}\n\n{format_table(COSTS, costs)}\n\n{format_table(TRACK, tracked)}\n")
     print(claims_table(claims_of(costs, tracked)))
 
 

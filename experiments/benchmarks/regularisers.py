@@ -20,16 +20,8 @@ import jax.numpy as jnp
 import optax
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line, text_table
-from experiments.benchmarks._cost import (
-    LEARNING_RATE,
-    Task,
-    beside,
-    compile_updates,
-    entries,
-    shown,
-    write,
-)
+from experiments._harness import Claim, claims_table, command_line, format_table
+from experiments.benchmarks._cost import LEARNING_RATE, Task, beside, compile_updates, entries, spread, write
 from experiments.benchmarks._measure import quartiles
 
 LIMIT_PERCENT = 10.0
@@ -91,9 +83,7 @@ class Regulariser:
         """The run with this regulariser."""
         sgd = optax.sgd(LEARNING_RATE)
         clipped = optax.chain(optax.clip_by_global_norm(1.0), sgd)
-        return task.train(
-            penalties=self.penalties, optimizer=clipped if self.clip else sgd, **self.options
-        )
+        return task.train(penalties=self.penalties, optimizer=clipped if self.clip else sgd, **self.options)
 
 
 def activity() -> rr.penalties.Penalty:
@@ -136,10 +126,7 @@ def regularisers() -> dict[str, Regulariser]:
         "recurrent_dropout": Regulariser(options={"recurrent_dropout": RATE}),
         "all of these, variational": Regulariser(
             {**norms, "activity": activity()},
-            {
-                **dict.fromkeys(("input_dropout", "output_dropout", "recurrent_dropout"), RATE),
-                **once,
-            },
+            {**dict.fromkeys(("input_dropout", "output_dropout", "recurrent_dropout"), RATE), **once},
             clip=True,
         ),
         "penalty on ∂L/∂h": Regulariser({"gradient": state_gradient()}, cheap=False),
@@ -168,50 +155,39 @@ def measure_cell(cell: str, config: Config) -> list[dict[str, Any]]:
 
     calls = {name: call_of(regulariser) for name, regulariser in chosen.items()}
     seconds, without = beside(calls, call_of(Regulariser()), config.rounds)
-    rows = []
     scale = 1e3 / config.updates
-    for name, regulariser in chosen.items():
-        rows.append(
-            {
-                **task._asdict(),
-                "regulariser": name,
-                "cheap": regulariser.cheap,
-                **entries("milliseconds", seconds[name], scale=scale),
-                "milliseconds_without": scale * quartiles(without[name]).median,
-                **entries("percent", seconds[name] / without[name] - 1, scale=100),
-                "device": device.device_kind,
-            }
-        )
-    return rows
+    return [
+        {
+            **task._asdict(),
+            "regulariser": name,
+            "cheap": regulariser.cheap,
+            **entries("milliseconds", seconds[name], scale=scale),
+            "milliseconds_without": scale * quartiles(without[name]).median,
+            **entries("percent", seconds[name] / without[name] - 1, scale=100),
+            "device": device.device_kind,
+        }
+        for name, regulariser in chosen.items()
+    ]
 
 
 def claims_of(rows: Sequence[Mapping[str, Any]]) -> list[Claim]:
     """One claim for each row that makes one."""
     return [
-        Claim.at_most(
-            f"{row['cell']}, H = {row['hidden']}: {row['regulariser']} adds, in %",
-            source="the library's own aim",
-            expected=LIMIT_PERCENT,
-            measured=row["percent"],
+        Claim(f"{row['cell']}, H = {row['hidden']}: {row['regulariser']} adds, in %", "the library's own aim").at_most(
+            LIMIT_PERCENT, row["percent"]
         )
         for row in rows
         if row["cheap"]
     ]
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Milliseconds a training step, and what each regulariser adds with its quartiles."""
-    lines = [
-        (
-            row["cell"],
-            row["regulariser"],
-            f"{row['milliseconds']:.3f}",
-            f"{row['milliseconds_without']:.3f}",
-            *shown(row, "percent", form="+.1f", unit=" %"),
-        )
-        for row in rows
-    ]
-    return text_table(("cell", "with", "ms", "ms without", "adds", "quartiles"), lines)
+COLUMNS = {
+    "cell": "{cell}",
+    "with": "{regulariser}",
+    "ms": "{milliseconds:.3f}",
+    "ms without": "{milliseconds_without:.3f}",
+    **spread("percent", "adds", "+.1f", " %"),
+}
 
 
 def main(config: Config) -> None:
@@ -222,7 +198,7 @@ def main(config: Config) -> None:
         rows += measure_cell(cell, config)
         write(config.json, {"config": config, "rows": rows}, claims_of(rows))
         print(f"{cell} done", flush=True)
-    print(f"\na training step, written to {config.json}\n\n{table(rows)}\n")
+    print(f"\na training step, written to {config.json}\n\n{format_table(COLUMNS, rows)}\n")
     print(claims_table(claims_of(rows)))
 
 

@@ -98,9 +98,7 @@ def measured_margin(w: np.ndarray, *, num_steps: int, num_halvings: int = 30) ->
 def latch_path(*, num_steps: int, num_weights: int) -> LatchPath:
     """The branch, by autodiff of the library's cell on a grid of w: a minimum at w has λ = −L′(w) / 2w."""
     # finer towards w = 1, where the branch ends
-    weights = 1 + np.concatenate(
-        [-np.geomspace(0.2, 1e-5, num_weights // 4), [0], np.geomspace(1e-5, 5, num_weights)]
-    )
+    weights = 1 + np.concatenate([-np.geomspace(0.2, 1e-5, num_weights // 4), [0], np.geomspace(1e-5, 5, num_weights)])
     value_and_slope = jax.jit(
         jax.vmap(jax.value_and_grad(lambda w: jnp.square(1 - last_state(w, num_steps=num_steps))))
     )
@@ -135,9 +133,7 @@ def lambda_s(num_steps: int) -> float:
     x = np.linspace(-6, 12, 200_001)
     x = np.where(np.abs(x) < 1e-9, 1e-9, x)
     F = np.sqrt(x / -np.expm1(-2 * x))
-    return float(
-        (np.sqrt(3 * num_steps) * np.gradient(F, x) * (1 - np.sqrt(3 / num_steps) * F)).max()
-    )
+    return float((np.sqrt(3 * num_steps) * np.gradient(F, x) * (1 - np.sqrt(3 / num_steps) * F)).max())
 
 
 # ---- what is measured, claimed and drawn ----------------------------------------------------------
@@ -161,56 +157,29 @@ def claims(held) -> list[Claim]:
     below, above = held["w"] < 1, held["w"] > 1
     path = held["paths"][STEPS[-1]]
     claims = [
-        Claim.at_most(
-            "latch: largest margin at any w < 1",
-            1e-6,
-            held["margin_measured"][below].max(),
-            source=BENGIO,
+        Claim("latch: largest margin at any w < 1", BENGIO).at_most(1e-6, held["margin_measured"][below].max()),
+        Claim("latch: margin at w > 1, measured − (√(w(w−1)) − artanh √(1−1/w)), largest difference", HERE).at_most(
+            1e-4, np.abs(held["margin_measured"] - held["margin"])[above].max()
         ),
-        Claim.at_most(
-            "latch: margin at w > 1, measured − (√(w(w−1)) − artanh √(1−1/w)), largest difference",
-            1e-4,
-            np.abs(held["margin_measured"] - held["margin"])[above].max(),
-            source=HERE,
-        ),
-        Claim.close(
-            f"latch: λ_c, above which forgetting is better, T = {STEPS[-1]}",
-            held["lambda_c"],
-            path.lambda_c,
-            source=HERE,
-            tolerance=0.01 * held["lambda_c"],
+        Claim(f"latch: λ_c, above which forgetting is better, T = {STEPS[-1]}", HERE).close(
+            held["lambda_c"], path.lambda_c, tolerance=0.01 * held["lambda_c"]
         ),
     ]
     for T, allowed in zip(STEPS, (0.2, 0.1, 0.05), strict=True):
         claims.append(
-            Claim.close(
-                f"latch: λ_s, above which no minimum with memory is left, T = {T}",
-                held["lambda_s"][T],
-                held["paths"][T].lambda_s,
-                source="expansion in 1/√T, derived here",
-                tolerance=allowed * held["lambda_s"][T],
-            )
+            Claim(
+                f"latch: λ_s, above which no minimum with memory is left, T = {T}", "expansion in 1/√T, derived here"
+            ).close(held["lambda_s"][T], held["paths"][T].lambda_s, tolerance=allowed * held["lambda_s"][T])
         )
     return [
         *claims,
-        Claim.at_most(
-            "latch: the margin only falls with λ (largest step up)",
-            0.0,
-            np.diff(path.margin).max(),
-            source=HERE,
-        ),
-        Claim.at_least(
+        Claim("latch: the margin only falls with λ (largest step up)", HERE).at_most(0.0, np.diff(path.margin).max()),
+        Claim(
             "latch: the gradient's factor a step only rises with λ, while w > 1 (smallest step)",
-            0.0,
-            np.diff(path.shrink[path.w > 1]).min(),
-            source=BENGIO + ": what is held safely has a vanishing gradient",
-        ),
-        Claim.close(
-            f"latch: w where memory ends, T = {STEPS[-1]}",
-            1.0,
-            path.w[-1],
-            source=BENGIO + ": threshold w = 1",
-            tolerance=2 / STEPS[-1],
+            BENGIO + ": what is held safely has a vanishing gradient",
+        ).at_least(0.0, np.diff(path.shrink[path.w > 1]).min()),
+        Claim(f"latch: w where memory ends, T = {STEPS[-1]}", BENGIO + ": threshold w = 1").close(
+            1.0, path.w[-1], tolerance=2 / STEPS[-1]
         ),
     ]
 

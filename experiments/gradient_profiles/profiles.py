@@ -82,9 +82,7 @@ def measure(cell: Any, task: Any, config: Any, key: Any) -> Profiles:
         last = profile(net, task, params, batch, step=-1)
         return norms, last - last[:1], task.loss(outputs, batch.ys)
 
-    log_whole, log_last, loss = map(
-        np.asarray, jax.jit(jax.vmap(run))(jax.random.split(key_runs, config.seeds))
-    )
+    log_whole, log_last, loss = map(np.asarray, jax.jit(jax.vmap(run))(jax.random.split(key_runs, config.seeds)))
     moments = ("start", "trained")
     return Profiles(
         *(
@@ -103,9 +101,7 @@ def profile(net: Any, task: Any, params: Any, batch: Any, *, step: int | None) -
 
 def trained(net: Any, task: Any, params: Any, config: Any, key: Any) -> Any:
     """After so many updates of RMSProp (rate 1e-3, decay .9, no ε, elementwise clipping at 1), each on fresh rows."""
-    optimizer = optax.chain(
-        optax.clip(1.0), optax.rmsprop(1e-3, decay=0.9, eps=0.0, initial_scale=1e-3)
-    )
+    optimizer = optax.chain(optax.clip(1.0), optax.rmsprop(1e-3, decay=0.9, eps=0.0, initial_scale=1e-3))
 
     def loss(params, batch):
         return task.loss(net.apply(params, batch.xs).outputs, batch.ys)
@@ -147,25 +143,17 @@ def decay(curves: np.ndarray) -> np.ndarray:
 def claims(slopes, paths) -> list[Claim]:
     """Orders of decay rates, each as a difference that must be positive by two standard errors; the exact paths."""
     differences = {
-        pair: slopes[pair[1]][pair[0]] - slopes[pair[2]][pair[0]]
-        for pair in SLOWER
-        if {*pair[1:]} <= set(slopes)
+        pair: slopes[pair[1]][pair[0]] - slopes[pair[2]][pair[0]] for pair in SLOWER if {*pair[1:]} <= set(slopes)
     }
     return [
-        Claim.at_least(
+        Claim(
             f"{moment}: {slow} keeps more than {fast} (difference of d ln r/dℓ, less 2 SE)",
-            0.0,
-            found.mean() - 2 * standard_error(found),
-            source=CHRONO if "chrono" in slow else PAPER,
-        )
+            CHRONO if "chrono" in slow else PAPER,
+        ).at_least(0.0, found.mean() - 2 * standard_error(found))
         for (moment, slow, fast), found in differences.items()
     ] + [
-        Claim.close(
-            f"∏ f over {PATH_STEPS} steps, {name}",
-            expected,
-            path,
-            source="σ(b_f)^100, derived here",
-            tolerance=0.01 * expected,
+        Claim(f"∏ f over {PATH_STEPS} steps, {name}", "σ(b_f)^100, derived here").close(
+            expected, path, tolerance=0.01 * expected
         )
         for expected, (name, path) in zip(PATHS, paths.items(), strict=True)
     ]
@@ -174,11 +162,7 @@ def claims(slopes, paths) -> list[Claim]:
 def figure(config: Any, task: Any, found, paths) -> Figure:
     """Whole loss and last step's loss, at the start and after training; the forget gates alone beside the latter."""
     names = list(cells(1, task.num_steps))
-    looks = dict(
-        zip(
-            names, [*zip(COLORS, "-----", strict=False), *((c, "--") for c in COLORS)], strict=False
-        )
-    )
+    looks = dict(zip(names, [*zip(COLORS, "-----", strict=False), *((c, "--") for c in COLORS)], strict=False))
     titles = {"start": "at the start", "trained": f"after {config.num_updates} updates"}
     fig, axes = plt.subplots(2, 2, figsize=(9.2, 6.2), sharex=True, sharey="row")
     for column, (moment, title) in enumerate(titles.items()):

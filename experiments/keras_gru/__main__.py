@@ -29,8 +29,7 @@ def main(config: Config) -> Report:
     trained = program.train_program(config)
     columns = (trained["train_loss"], trained["val_loss"])
     rows = [
-        (str(epoch), f"{train:.5f}", f"{val:.5f}")
-        for epoch, (train, val) in enumerate(zip(*columns, strict=True), 1)
+        (str(epoch), f"{train:.5f}", f"{val:.5f}") for epoch, (train, val) in enumerate(zip(*columns, strict=True), 1)
     ]
     text = [
         f"the program (dropout {config.dropout:g})",
@@ -50,10 +49,7 @@ def main(config: Config) -> Report:
     losses = float64.get("losses")
     source = "Keras" if version is None else f"Keras {version}"
     return Report(
-        {
-            "program": trained,
-            "beside_keras": losses and {"float32": float32, "float64": float64},
-        },
+        {"program": trained, "beside_keras": losses and {"float32": float32, "float64": float64}},
         make_claims(config, trained, float32, float64, source=source),
         "\n".join(text),
         {"loss_curves": figure(trained, losses)},
@@ -61,32 +57,22 @@ def main(config: Config) -> Report:
 
 
 def make_claims(
-    config: Config,
-    trained: dict[str, Any],
-    float32: dict[str, Any],
-    float64: dict[str, Any],
-    *,
-    source: str,
+    config: Config, trained: dict[str, Any], float32: dict[str, Any], float64: dict[str, Any], *, source: str
 ) -> list[Claim]:
     """The claims; `float32` and `float64` are empty where Keras is missing."""
     epochs = f"loss of each of {config.num_epochs} epochs, float64, relative difference"
     losses = float64.get("losses")
     worst = losses and max(relative_differences(losses["keras"], losses["rnnreg"]))
     return [
-        Claim.at_most(
-            "validation loss / that of predicting the mean",
-            0.5,
-            trained["val_loss"][-1] / trained["predict_the_mean"],
-            source="the data can be learnt",
+        Claim("validation loss / that of predicting the mean", "the data can be learnt").at_most(
+            0.5, trained["val_loss"][-1] / trained["predict_the_mean"]
         ),
         *(
-            Claim.at_most(
-                f"{what}, {dtype}, largest difference", bound, found.get(what), source=source
-            )
+            Claim(f"{what}, {dtype}, largest difference", source).at_most(bound, found.get(what))
             for dtype, bound, found in (("float32", 1e-5, float32), ("float64", 1e-10, float64))
             for what in ("outputs", "gradients")
         ),
-        Claim.at_most(epochs, 1e-6, worst, source=source),
+        Claim(epochs, source).at_most(1e-6, worst),
     ]
 
 
@@ -96,9 +82,7 @@ def losses_table(losses: dict[str, Any]) -> str:
     apart = relative_differences(keras, ours)
     rows = [
         (str(epoch), f"{a:.12f}", f"{b:.12f}", f"{difference:.1e}", f"{c:.12f}")
-        for epoch, (a, b, difference, c) in enumerate(
-            zip(keras, ours, apart, other, strict=True), 1
-        )
+        for epoch, (a, b, difference, c) in enumerate(zip(keras, ours, apart, other, strict=True), 1)
     ]
     header = ("epoch", "Keras", "rnnreg, Keras' Adam", "difference", "rnnreg, optax.adam")
     return text_table(header, rows)
@@ -119,10 +103,7 @@ def figure(trained: dict[str, Any], losses: dict[str, Any] | None) -> Figure:
         both.plot(epochs, losses["keras"], color=COLORS.green, lw=4, alpha=0.4, label="Keras")
         both.plot(epochs, losses["rnnreg"], "k.", label="rnnreg, Keras' Adam")
         both.set(title="dropout off, same batches", ylabel="loss + λ‖W‖²")
-        adams = {
-            "rnnreg": ("black", "Keras' Adam"),
-            "rnnreg_optax_adam": (COLORS.vermillion, "optax.adam"),
-        }
+        adams = {"rnnreg": ("black", "Keras' Adam"), "rnnreg_optax_adam": (COLORS.vermillion, "optax.adam")}
         for name, (color, label) in adams.items():
             shown = np.maximum(relative_differences(losses["keras"], losses[name]), 1e-16)
             apart.plot(epochs, shown, ".-", color=color, label=label)  # 0 has no logarithm

@@ -34,9 +34,7 @@ def keras_at(dtype: Any) -> ModuleType:
     import keras
 
     if keras.backend.backend() != "jax":
-        raise RuntimeError(
-            f"Keras runs on {keras.backend.backend()!r}; set KERAS_BACKEND=jax before it is imported."
-        )
+        raise RuntimeError(f"Keras runs on {keras.backend.backend()!r}; set KERAS_BACKEND=jax before it is imported.")
     name = np.dtype(dtype).name
     keras.config.set_floatx(name)
     keras.config.set_dtype_policy(name)
@@ -86,9 +84,7 @@ def keras_adam(
         del params
         count = state.count + 1
         momentum = jax.tree.map(lambda m, g: m + (g - m) * (1 - beta_1), state.momentum, updates)
-        velocity = jax.tree.map(
-            lambda v, g: v + (jnp.square(g) - v) * (1 - beta_2), state.velocity, updates
-        )
+        velocity = jax.tree.map(lambda v, g: v + (jnp.square(g) - v) * (1 - beta_2), state.velocity, updates)
 
         def step(m, v):
             t = count.astype(m.dtype)
@@ -117,13 +113,7 @@ class KerasProgram(NamedTuple):
 
 
 def keras_program(
-    params: dict[str, Any],
-    *,
-    num_steps: int,
-    num_layers: int,
-    l2: float,
-    learning_rate: float,
-    batch_size: int,
+    params: dict[str, Any], *, num_steps: int, num_layers: int, l2: float, learning_rate: float, batch_size: int
 ) -> KerasProgram:
     """Embedding → the same GRU `num_layers` times → Dense in Keras, with the weights of `params`."""
     keras = keras_at(params["readout"]["W_hy"].dtype)
@@ -150,9 +140,7 @@ def keras_program(
             np.asarray(params["readout"]["b_y"]),
         ]
     )
-    model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate), loss=keras.losses.MeanSquaredError()
-    )
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=keras.losses.MeanSquaredError())
 
     def gradients(tokens, targets):
         rest = [variable.value for variable in model.non_trainable_variables]
@@ -173,12 +161,7 @@ def keras_program(
         losses = []
         for order in orders:
             history = model.fit(
-                tokens[order],
-                targets[order],
-                batch_size=batch_size,
-                epochs=1,
-                shuffle=False,
-                verbose=0,
+                tokens[order], targets[order], batch_size=batch_size, epochs=1, shuffle=False, verbose=0
             )
             losses.append(float(history.history["loss"][0]))
         return losses

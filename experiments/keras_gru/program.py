@@ -163,12 +163,9 @@ def side_by_side(config: Config, *, epochs: bool = True) -> dict[str, Any]:
 
     found: dict[str, Any] = {
         "outputs": largest_difference(
-            {"outputs": jax.jit(net.apply)(state.params, first.xs).outputs},
-            {"outputs": peer.outputs(first.xs)},
+            {"outputs": jax.jit(net.apply)(state.params, first.xs).outputs}, {"outputs": peer.outputs(first.xs)}
         ),
-        "gradients": largest_difference(
-            jax.jit(jax.grad(total))(state.params), peer.gradients(first.xs, first.ys)
-        ),
+        "gradients": largest_difference(jax.jit(jax.grad(total))(state.params), peer.gradients(first.xs, first.ys)),
     }
     if epochs:
         rng = np.random.default_rng(config.seed)
@@ -219,12 +216,7 @@ def side_by_side_apart(config: Config, *, x64: bool, epochs: bool) -> dict[str, 
         "KERAS_BACKEND": "jax",
     }
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        input=text,
-        cwd=root,
-        env=environment,
-        capture_output=True,
-        text=True,
+        [sys.executable, "-c", code], input=text, cwd=root, env=environment, capture_output=True, text=True
     )
     if done.returncode:
         raise RuntimeError(f"the comparison with Keras failed:\n{done.stderr}")

@@ -62,15 +62,12 @@ def main(config: Config) -> Report:
     folds = rr.selection.blocked_folds(config.folds)
     result = rr.sweep(train, grid, data, seeds=config.seeds, folds=folds, refit=True, key=key)
     result.save(config.out / "sweep.nc")
-    choice = rr.selection.choose(
-        result, metric="val_arv", axis="l2", combine="ensemble", rule=config.rule
-    )
+    choice = rr.selection.choose(result, metric="val_arv", axis="l2", combine="ensemble", rule=config.rule)
     path = LambdaPath(config.transform, data, train, result)
     compared = Comparison(config, data, path, choice.lam)
     final = rr.selection.refit(train, result, choice, data, key=key)
     np.testing.assert_array_equal(
-        final.params_at(seed=0)["layer_0"]["W_hh"],
-        path.params["layer_0"]["W_hh"][compared.chosen, 0],
+        final.params_at(seed=0)["layer_0"]["W_hh"], path.params["layer_0"]["W_hh"][compared.chosen, 0]
     )
     scores, paired, hindsight = compared.scores(), compared.paired(), compared.hindsight()
     lines = [
@@ -96,10 +93,7 @@ def _summary(config: Config, result: rr.SweepResult, choice, scores) -> dict[str
 
     def entries(name, *fields):
         return {
-            method: {
-                span: [getattr(found[name], field) for field in fields]
-                for span, found in by_span.items()
-            }
+            method: {span: [getattr(found[name], field) for field in fields] for span, found in by_span.items()}
             for method, by_span in scores.items()
         }
 
@@ -114,10 +108,7 @@ def _summary(config: Config, result: rr.SweepResult, choice, scores) -> dict[str
         "lambda_1se": choice.lam_1se,
         "lambda_paired_1se": choice.lam_paired_1se,
         "warnings": choice.warnings,
-        "cv": [
-            {"lam": lam, "mean": mean, "se": se}
-            for lam, mean, se in zip(*choice.curve[:3], strict=True)
-        ],
+        "cv": [{"lam": lam, "mean": mean, "se": se} for lam, mean, se in zip(*choice.curve[:3], strict=True)],
         "arv": {method: {s: v for s, (v,) in by.items()} for method, by in values.items()},
         "arv_intervals": entries("arv", "low", "high"),
         "r2": entries("r2", "value", "low", "high"),

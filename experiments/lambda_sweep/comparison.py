@@ -8,21 +8,10 @@ import numpy as np
 
 import rnnreg as rr
 from experiments._sunspots import autoregression as linear
-from experiments._sunspots.errors import (
-    Interval,
-    PairedComparison,
-    arv,
-    bootstrap_interval,
-    paired_bootstrap,
-)
+from experiments._sunspots.errors import Interval, PairedComparison, arv, bootstrap_interval, paired_bootstrap
 from experiments.lambda_sweep.path import LambdaPath
 
-SPANS = {
-    "train": None,
-    "test_1921_1955": "1921-1955",
-    "test_1956_1979": "1956-1979",
-    "test_1980_2008": "1980-2008",
-}
+SPANS = {"train": None, "test_1921_1955": "1921-1955", "test_1956_1979": "1956-1979", "test_1980_2008": "1980-2008"}
 TESTS = {name: span for name, span in SPANS.items() if span}
 
 BySpan = dict[str, dict[str, Any]]
@@ -51,8 +40,7 @@ class Comparison:
         self.truth = {span: linear.truth(self.series, at) for span, at in self.years.items()}
         self.forecasts = self._forecasts(config)
         self.errors = {
-            method: {span: self.truth[span] - by[span] for span in SPANS}
-            for method, by in self.forecasts.items()
+            method: {span: self.truth[span] - by[span] for span in SPANS} for method, by in self.forecasts.items()
         }
 
     def _forecasts(self, config: Any) -> dict[str, dict[str, np.ndarray]]:
@@ -61,9 +49,7 @@ class Comparison:
             for name, span in SPANS.items()
         }
         methods = linear.METHODS | {
-            "ridge_ar": linear.ridge_autoregression(
-                config.window, rule=config.rule, num_folds=config.folds
-            )
+            "ridge_ar": linear.ridge_autoregression(config.window, rule=config.rule, num_folds=config.folds)
         }
         places = {"chosen": self.chosen, "unregularised": self.plain}
         found = {
@@ -71,9 +57,7 @@ class Comparison:
             for method, place in places.items()
         }
         return found | {
-            name: {
-                s: linear.one_step(methods[name], self.series, at) for s, at in self.years.items()
-            }
+            name: {s: linear.one_step(methods[name], self.series, at) for s, at in self.years.items()}
             for name in ("linear_ar12", "ar9", "ar9_sqrt", "ridge_ar", "persistence")
         }
 
@@ -81,10 +65,7 @@ class Comparison:
         """ARV and R² with their intervals, by method and span."""
         return {
             method: {
-                span: {
-                    "arv": bootstrap_interval(errors),
-                    "r2": bootstrap_interval(errors, targets=self.truth[span]),
-                }
+                span: {"arv": bootstrap_interval(errors), "r2": bootstrap_interval(errors, targets=self.truth[span])}
                 for span, errors in by_span.items()
             }
             for method, by_span in self.errors.items()

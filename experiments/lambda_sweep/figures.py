@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
 import rnnreg as rr
 from experiments.lambda_sweep.comparison import TESTS, Comparison
-from experiments.lambda_sweep.path import LambdaPath
 
 
-def figures(
-    result: rr.SweepResult, choice: rr.selection.Choice, compared: Comparison
-) -> dict[str, Figure]:
-    """Each panel by itself, all in a row, and the forecasts against the series."""
-    panels = _panels(result, choice, compared.path)
-    found = {}
-    for name, draw in panels.items():
-        found[name], ax = plt.subplots(figsize=(4.6, 3.6))
-        draw(ax)
-    found["overview"], axes = plt.subplots(1, 3, figsize=(12.6, 3.8))
-    for ax, draw in zip(axes, panels.values(), strict=True):
-        draw(ax)
-    return found | {"forecast": _forecast(choice, compared)}
-
-
-def _panels(
-    result: rr.SweepResult, choice: rr.selection.Choice, path: LambdaPath
-) -> dict[str, Callable[[Any], None]]:
+def figures(result: rr.SweepResult, choice: rr.selection.Choice, compared: Comparison) -> dict[str, Figure]:
+    """Cross-validation, weights and gradients along the path, and the forecasts against the series."""
+    path = compared.path
     norms = {
         "‖W‖, all matrices": path.norm,
         r"$\|W_{hh}\|_F$": path.frobenius,
         r"$\sigma_\mathrm{max}(W_{hh})$": path.sigma,
         r"$\rho(W_{hh})$": path.rho,
     }
-
-    def cv_curve(ax):
-        label = "ARV of the mean forecast, validation blocks"
-        rr.plotting.cv_curve(result, choice, ylabel=label, ax=ax)
-
-    def weights(ax):
-        rr.plotting.weight_norms(path.lam, norms, ylabel="norms, mean of seeds ± 1 SE", ax=ax)
-
-    def gradient_flow(ax):
-        rr.plotting.gradient_flow(path.flows, lams=path.lam, chosen=choice.lam, band=False, ax=ax)
-        ax.set_xlabel("steps back ℓ (years)")
-
-    return {"cv_curve": cv_curve, "weights": weights, "gradient_flow": gradient_flow}
+    overview, (left, middle, right) = plt.subplots(1, 3, figsize=(12.6, 3.8))
+    rr.plotting.cv_curve(result, choice, ylabel="ARV of the mean forecast, validation blocks", ax=left)
+    rr.plotting.weight_norms(path.lam, norms, ylabel="norms, mean of seeds ± 1 SE", ax=middle)
+    rr.plotting.gradient_flow(path.flows, lams=path.lam, chosen=choice.lam, band=False, ax=right)
+    right.set_xlabel("steps back ℓ (years)")
+    return {"overview": overview, "forecast": _forecast(choice, compared)}
 
 
 def _forecast(choice: rr.selection.Choice, compared: Comparison) -> Figure:
@@ -60,10 +34,7 @@ def _forecast(choice: rr.selection.Choice, compared: Comparison) -> Figure:
     free = compared.path.free_run(compared.chosen, compared.data, 35)
     middle, spread = free.mean(axis=0), free.std(axis=0)
     curves = {
-        f"one step, λ = {lam:.2g}": (
-            years,
-            np.concatenate([compared.forecasts[name][span] for span in TESTS]),
-        )
+        f"one step, λ = {lam:.2g}": (years, np.concatenate([compared.forecasts[name][span] for span in TESTS]))
         for name, lam in (("unregularised", 0.0), ("chosen", choice.lam))
     }
     free_name = f"free-running from 1920, λ = {choice.lam:.2g}"

@@ -14,9 +14,7 @@ HERE = "this project"
 PASCANU = "Pascanu, Mikolov & Bengio 2013, section 3.1"
 
 
-def claims(
-    config: Any, result: rr.SweepResult, compared: Comparison, scores, paired
-) -> list[Claim]:
+def claims(config: Any, result: rr.SweepResult, compared: Comparison, scores, paired) -> list[Claim]:
     """What was expected, beside what the paired comparisons, the weights and the machine say."""
     path, chosen, plain = compared.path, compared.chosen, compared.plain
     after = f"{HERE}, added after the first run"
@@ -26,48 +24,30 @@ def claims(
     lag = min(10, config.window - 1)
     rho = path.rho[chosen].mean() / path.rho[plain].mean()
     return [
-        Claim.at_most(
-            "ARV of the chosen network on 1921-1955",
-            0.11,
-            scores["chosen"]["test_1921_1955"]["arv"].value,
-            source=HERE,
+        Claim("ARV of the chosen network on 1921-1955", HERE).at_most(
+            0.11, scores["chosen"]["test_1921_1955"]["arv"].value
         ),
         *(
-            Claim.at_most(words.format(span), 0.05, paired[f"{name}, {span}"].p_better, source=who)
+            Claim(words.format(span), who).at_most(0.05, paired[f"{name}, {span}"].p_better)
             for words, name, who in (
                 (both, "chosen - unregularised", HERE),
                 (one, "one network, chosen - unregularised", after),
             )
             for span in TESTS
         ),
-        Claim.at_least(
-            "chosen not worse than AR(9) on the square root, all tests (paired bootstrap p of 'worse')",
-            0.05,
-            paired["chosen - ar9_sqrt, all tests"].p_worse,
-            source=HERE,
-        ),
+        Claim(
+            "chosen not worse than AR(9) on the square root, all tests (paired bootstrap p of 'worse')", HERE
+        ).at_least(0.05, paired["chosen - ar9_sqrt, all tests"].p_worse),
         *(
-            Claim.at_most(
-                aim.format(span), 0.0, paired[f"chosen - ar9_sqrt, {span}"].difference, source=HERE
-            )
+            Claim(aim.format(span), HERE).at_most(0.0, paired[f"chosen - ar9_sqrt, {span}"].difference)
             for span in TESTS
         ),
-        Claim.at_most(
-            "λ shrinks the recurrent matrix: ρ(W_hh) at the chosen λ over ρ at λ = 0",
-            1.0,
-            rho,
-            source=PASCANU,
+        Claim("λ shrinks the recurrent matrix: ρ(W_hh) at the chosen λ over ρ at λ = 0", PASCANU).at_most(1.0, rho),
+        Claim(f"gradients vanish sooner: r({lag}) at the chosen λ over r({lag}) at λ = 0", PASCANU).at_most(
+            1.0, path.ratio[chosen, lag] / path.ratio[plain, lag]
         ),
-        Claim.at_most(
-            f"gradients vanish sooner: r({lag}) at the chosen λ over r({lag}) at λ = 0",
-            1.0,
-            path.ratio[chosen, lag] / path.ratio[plain, lag],
-            source=PASCANU,
-        ),
-        Claim.close(
-            "compilations of the run", 1, result.config["compilations"], source=HERE, tolerance=0
-        ),
-        Claim.at_most("seconds of computing", 120, result.config["seconds_compute"], source=HERE),
+        Claim("compilations of the run", HERE).close(1, result.config["compilations"], tolerance=0),
+        Claim("seconds of computing", HERE).at_most(120, result.config["seconds_compute"]),
     ]
 
 
@@ -107,9 +87,6 @@ def score_table(scores) -> str:
 def hindsight_table(path: LambdaPath, hindsight: BySpan) -> str:
     """Test ARV along the path, looked at after the fact."""
     columns = [hindsight[span][name] for span in TESTS for name in ("mean_forecast", "one_network")]
-    rows = [
-        (f"{lam:.3g}", *(f"{column[place]:.3f}" for column in columns))
-        for place, lam in enumerate(path.lam)
-    ]
+    rows = [(f"{lam:.3g}", *(f"{column[place]:.3f}" for column in columns)) for place, lam in enumerate(path.lam)]
     header = [f"{span[5:]} {name}" for span in TESTS for name in ("mean", "one")]
     return text_table(("λ", *header), rows)

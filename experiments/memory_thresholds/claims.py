@@ -21,12 +21,8 @@ FORM = "λ_cold ∝ T g^(T−2)"
 def of_thresholds(study: Study, law: Law, predictions: dict[str, Any]) -> list[Claim]:
     """Where the thresholds are: of linear networks, of the law, and of the sketch."""
     linear = [
-        Claim.close(
-            f"{key}: {name} over the closed form of its solution (real or pair), median",
-            1.0,
-            np.exp(np.median(values)) if len(values) else None,
-            source="closed form",
-            tolerance=0.1,
+        Claim(f"{key}: {name} over the closed form of its solution (real or pair), median", "closed form").close(
+            1.0, np.exp(np.median(values)) if len(values) else None, tolerance=0.1
         )
         for key, diagram in study.every.items()
         if key.startswith("linear")
@@ -57,12 +53,8 @@ def of_law(main: Any, law: Law, predictions: dict[str, Any]) -> list[Claim]:
     """The law of λ_cold, and what it predicted."""
     power, constant = _known(law.free[2]), _known(law.constant)
     found = [
-        Claim.close(
-            "λ_cold fitted freely: factor of (T−2) ln g", 1.0, power, source=FORM, tolerance=0.1
-        ),
-        Claim.close(
-            "the constant c of λ_cold = c T g^(T−2)", 0.06, constant, source=SKETCH, tolerance=0.03
-        ),
+        Claim("λ_cold fitted freely: factor of (T−2) ln g", FORM).close(1.0, power, tolerance=0.1),
+        Claim("the constant c of λ_cold = c T g^(T−2)", SKETCH).close(0.06, constant, tolerance=0.03),
     ]
     for p in predictions["cold"]:
         name = f"predicted: λ_cold, T = {p['T']}, g = {p['gain']:g}"
@@ -106,24 +98,20 @@ def of_axes(study: Study) -> list[Claim]:
         name = f"T = {study.config.shown_steps}, cold, λ ≥ .01, bits held: least {symbol}"
         held, source = values.where(living), f"{SKETCH}: {seen}"
         found += [
-            Claim.at_least(name, low, _known(held.min()), source=source),
-            Claim.at_most("… and the largest", high, _known(held.max()), source=source),
+            Claim(name, source).at_least(low, _known(held.min())),
+            Claim("… and the largest", source).at_most(high, _known(held.max())),
         ]
     ends = at_last(up.gradient, up.alive) / up.gradient.isel(l2=0)
     return [
         *found,
-        Claim.at_least(
+        Claim(
             "no fading before the cliff: up-path, ‖∂h_T/∂h_0‖ at the last λ alive over λ = .02, median",
-            0.5,
-            _known(ends.where(up.alive.sum("l2") > 1).median()),
-            source=f"{SKETCH}: no decay in λ",
-        ),
-        Claim.at_most(
+            f"{SKETCH}: no decay in λ",
+        ).at_least(0.5, _known(ends.where(up.alive.sum("l2") > 1).median())),
+        Claim(
             f"beyond λ_s the gradient is gone: largest ‖∂h_T/∂h_0‖ of {gone} states on the way up",
-            1e-6,
-            _known(up.gradient.where(~up.alive).max()),
-            source=f"{SKETCH}: exactly 0",
-        ),
+            f"{SKETCH}: exactly 0",
+        ).at_most(1e-6, _known(up.gradient.where(~up.alive).max())),
         of_return(study.main.warm),
     ]
 
@@ -180,7 +168,7 @@ def of_controls(config: Any, controls: Controls) -> list[Claim]:
         name = f"T = {T}: a free network scaled to the penalised one's ‖W_hh‖: decoded bits"
         bits = one.bits[1] if one.bits[0] > 0.5 else None  # is there a memory at all
         source = f"{SKETCH}: the norm is not what holds a memory"
-        found.append(Claim.at_most(name, 0.1, bits, source=source))
+        found.append(Claim(name, source).at_most(0.1, bits))
     return found
 
 

@@ -14,14 +14,7 @@ from experiments._thresholds import Ratio, Threshold, fit_threshold, interval, r
 from experiments.memory_thresholds.diagram import threshold_of
 from experiments.memory_thresholds.measures import memory
 from experiments.memory_thresholds.runs import cold_starts
-from experiments.memory_thresholds.task import (
-    ALIVE,
-    Variant,
-    make_train,
-    network_of,
-    recall_batch,
-    variant_of,
-)
+from experiments.memory_thresholds.task import ALIVE, Variant, make_train, network_of, recall_batch, variant_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -202,9 +195,7 @@ def switched(variant: Variant, T: int, *, lams: np.ndarray, seeds: int, off: int
     return history_of(lams, found[..., 0], found[..., 1], off)
 
 
-def history_of(
-    lams: np.ndarray, loss: np.ndarray, squares: np.ndarray, updates_off: int
-) -> History:
+def history_of(lams: np.ndarray, loss: np.ndarray, squares: np.ndarray, updates_off: int) -> History:
     """From data loss and ‖W‖² `[λ, seed, stage]`; the stages are 0, λ, 0."""
     before, on, off = np.moveaxis(loss < ALIVE, -1, 0)
     dead, at_zero = before & ~on, squares[..., 1] < COLLAPSED

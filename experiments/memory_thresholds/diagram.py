@@ -10,13 +10,7 @@ import rnnreg as rr
 from experiments._thresholds import Threshold, fit_threshold, interval
 from experiments.memory_thresholds.measures import gradient_slopes, memory
 from experiments.memory_thresholds.runs import cold_starts, warm_paths
-from experiments.memory_thresholds.task import (
-    ACTIVATIONS,
-    ALIVE,
-    network_of,
-    recall_batch,
-    variant_of,
-)
+from experiments.memory_thresholds.task import ACTIVATIONS, ALIVE, network_of, recall_batch, variant_of
 from experiments.memory_thresholds.theory import network_spinodal
 
 if TYPE_CHECKING:
@@ -49,9 +43,7 @@ class Diagram:
         config = self.config
         least = max(0.02 * T * least_gain ** (T - 2), 1e-9)
         lams = [0.0, *np.geomspace(least, 4.0, config.num_lambdas)]
-        result = cold_starts(
-            config.out, self.variant, T, gains=gains, lams=lams, seeds=config.seeds
-        )
+        result = cold_starts(config.out, self.variant, T, gains=gains, lams=lams, seeds=config.seeds)
         found = self._measured(result, T)
         before = [self.cold[T]] if T in self.cold else []
         self.cold[T] = xr.concat([*before, found], "gain", join="exact")
@@ -74,11 +66,7 @@ class Diagram:
 
     def told(self, T: int) -> str:
         """The thresholds of one T in one line."""
-        named = {
-            f"λ_cold(g = {gain:g})": found
-            for (t, gain), found in sorted(self.lam_cold.items())
-            if t == T
-        }
+        named = {f"λ_cold(g = {gain:g})": found for (t, gain), found in sorted(self.lam_cold.items()) if t == T}
         named |= {"λ_c": self.lam_c[T], "λ_s": self.lam_s[T]}
         return ", ".join(f"{name} {interval(found)}" for name, found in named.items())
 

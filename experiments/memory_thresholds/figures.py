@@ -17,13 +17,7 @@ from rnnreg.plotting import COLORS, log_y
 
 DESTROYED = "0.1"  # λ_s
 FLOOR = 1e-9  # where a gradient of 0 is drawn
-GAIN_COLOURS = {
-    0.7: COLORS.sky,
-    0.8: COLORS.blue,
-    0.85: COLORS.purple,
-    0.9: COLORS.orange,
-    1.0: COLORS.vermillion,
-}
+GAIN_COLOURS = {0.7: COLORS.sky, 0.8: COLORS.blue, 0.85: COLORS.purple, 0.9: COLORS.orange, 1.0: COLORS.vermillion}
 FORMS = ((theory.network_spinodal, DESTROYED), (theory.network_switch, COLORS.green))
 
 
@@ -36,11 +30,7 @@ def gain_colour(gain: float) -> Any:
 
 
 def draw(
-    study: Study,
-    law: Law,
-    predictions: dict[str, Any],
-    networks: dict[str, Any],
-    controls: Controls,
+    study: Study, law: Law, predictions: dict[str, Any], networks: dict[str, Any], controls: Controls
 ) -> dict[str, Any]:
     """Every figure, by the name of its file."""
     found = {"memory_thresholds": headline(study, law, predictions)}
@@ -75,11 +65,7 @@ def headline(study: Study, law: Law, predictions: dict[str, Any]) -> Any:
         bottom.axhline(1, color="0.6", lw=0.7, zorder=0)
         bottom.set(ylabel="gradient: ‖∂h$_T$/∂h$_0$‖", xlabel="λ", ylim=(FLOOR / 4, 300))
         bottom.text(float(cold.l2[0]), FLOOR * 3, "0 (below 10⁻⁹)", fontsize=7, color="0.3")
-        for found, own in (
-            (main.lam_cold[T, gain], colour),
-            (main.lam_c[T], COLORS.green),
-            (main.lam_s[T], DESTROYED),
-        ):
+        for found, own in ((main.lam_cold[T, gain], colour), (main.lam_c[T], COLORS.green), (main.lam_s[T], DESTROYED)):
             for panel in (top, bottom) if 0 < found.value < np.inf else ():
                 panel.axvline(found.value, color=own, lw=0.9, ls=":", zorder=0)
         top.legend(fontsize=7, loc="center left")
@@ -238,9 +224,7 @@ def slope_figure(slopes: dict[str, Any]) -> Any:
                 ax.set_title(title, fontsize=7)
                 ax.set_xlabel(predictor, fontsize=8)
             row[0].set_ylabel(f"{name}: slope of ln‖∂h$_T$/∂h$_t$‖", fontsize=7)
-        handles = [
-            plt.Line2D([], [], color=colours.get(T, "0.5"), marker=".", ls="none") for T in steps
-        ]
+        handles = [plt.Line2D([], [], color=colours.get(T, "0.5"), marker=".", ls="none") for T in steps]
         labels = [f"T = {T:g}" for T in steps]
         figure.legend(handles, labels, loc="outside upper center", ncols=len(steps))
     return figure
@@ -286,9 +270,7 @@ def control_figure(controls: Controls) -> Any:
         size, ratios = (7.6, 0.28 * len(names) + 1.5), {"width_ratios": (1.3, 1)}
         figure, (left, right) = plt.subplots(1, 2, figsize=size, sharey=True, gridspec_kw=ratios)
         shifts = np.linspace(-0.15, 0.15, len(steps)) if len(steps) > 1 else [0.0]
-        for shift, T, colour, marker in zip(
-            shifts, steps, (COLORS.blue, COLORS.vermillion), "os", strict=False
-        ):
+        for shift, T, colour, marker in zip(shifts, steps, (COLORS.blue, COLORS.vermillion), "os", strict=False):
             left.plot([], [], marker, color=colour, label=f"T = {T}")
             for y, name in enumerate(names):
                 one = controls.cold[name][T]

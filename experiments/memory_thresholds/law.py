@@ -54,9 +54,7 @@ def fit_law(num_steps: Any, gains: Any, lams: Any) -> Law:
     free, _, rank, _ = np.linalg.lstsq(design, logs, rcond=None)
     a, b, d = free if rank == 3 else np.full(3, np.nan)
     low, middle, high = np.exp([centre - half, centre, centre + half])
-    return Law(
-        float(middle), float(low), float(high), float(spread), (float(a), float(b), float(d)), num
-    )
+    return Law(float(middle), float(low), float(high), float(spread), (float(a), float(b), float(d)), num)
 
 
 def law_of(config: Any, diagram: Any) -> Law:

@@ -27,13 +27,8 @@ def law_lines(law: Law, predictions: dict[str, Any]) -> str:
     a, b, d = law.free
     known = np.isfinite(d)
     free = f"{np.exp(a):.3f} T^{b:.2f} g^({d:.3f} (T−2))" if known else "too few thresholds"
-    ahead = [
-        f"λ_cold(T = {p['T']}, g = {p['gain']:g}) {p['predicted']:.3g}" for p in predictions["cold"]
-    ]
-    ahead += [
-        f"{p['threshold'].replace('lam', 'λ')}(T = {p['T']}) {p['predicted']:.3g}"
-        for p in predictions["warm"]
-    ]
+    ahead = [f"λ_cold(T = {p['T']}, g = {p['gain']:g}) {p['predicted']:.3g}" for p in predictions["cold"]]
+    ahead += [f"{p['threshold'].replace('lam', 'λ')}(T = {p['T']}) {p['predicted']:.3g}" for p in predictions["warm"]]
     return (
         f"law: λ_cold = c T g^(T−2), c = {law.constant:.3f} [{law.low:.3f}, {law.high:.3f}] from {law.num} thresholds, "
         f"scatter of ln λ {law.residual:.2f}\nfitted freely: {free}\n"
@@ -49,16 +44,13 @@ def threshold_table(diagrams: dict[str, Any]) -> str:
         for T in sorted(diagram.warm):
             up = diagram.warm[T].sel(way="up")
             switch, spinodal = (
-                f"{form(T, pair=True):.2f}, {form(T):.2f}"
-                for form in (theory.network_switch, theory.network_spinodal)
+                f"{form(T, pair=True):.2f}, {form(T):.2f}" for form in (theory.network_switch, theory.network_spinodal)
             )
             lam_c, lam_s = interval(diagram.lam_c[T]), interval(diagram.lam_s[T])
             cost = float(at_last(up.cost, up.alive).median())
             runs = [up, *([diagram.cold[T]] if T in diagram.cold else [])]
             last = max(float((run.l2 * run.alive).max()) for run in runs)
-            rows.append(
-                (name, str(T), lam_c, switch, lam_s, spinodal, f"{cost:.2f}", f"{last:.3g}")
-            )
+            rows.append((name, str(T), lam_c, switch, lam_s, spinodal, f"{cost:.2f}", f"{last:.3g}"))
     notes = (
         "λ_c and λ_s are those of the solution that the path is in; ‖W_hh‖²/ρ² at its last λ alive (median): 1 for "
         "one real eigenvalue, 2 for a pair.\nany alive: the largest λ at which a network held its bits, cold or up"

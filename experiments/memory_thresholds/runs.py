@@ -27,13 +27,7 @@ CHUNK = 8  # lanes together on a core: with two rows of 16 units a step is overh
 
 
 def cold_starts(
-    folder: Path,
-    variant: Variant,
-    num_steps: int,
-    *,
-    gains: Iterable[float],
-    lams: Iterable[float],
-    seeds: int,
+    folder: Path, variant: Variant, num_steps: int, *, gains: Iterable[float], lams: Iterable[float], seeds: int
 ) -> rr.SweepResult:
     """Networks trained from their start at each λ; the dimensions are `l2`, `gain` and `seed`."""
     lams, gains = list(map(float, lams)), list(map(float, gains))
@@ -43,22 +37,13 @@ def cold_starts(
         return rr.load_result(path)
     batch = recall_batch(num_steps, num_bits=variant.num_bits)
     options: Any = {"plan": "chunks", "chunk": CHUNK, "progress": False, "key": jax.random.key(0)}
-    result = rr.sweep(
-        make_train(variant), {"l2": lams, "gain": gains}, batch, seeds=seeds, **options
-    )
+    result = rr.sweep(make_train(variant), {"l2": lams, "gain": gains}, batch, seeds=seeds, **options)
     result.save(path)
     return result
 
 
 def warm_paths(
-    folder: Path,
-    variant: Variant,
-    num_steps: int,
-    *,
-    gain: float,
-    lams: Iterable[float],
-    seeds: int,
-    updates: int,
+    folder: Path, variant: Variant, num_steps: int, *, gain: float, lams: Iterable[float], seeds: int, updates: int
 ) -> xr.Dataset:
     """λ carried up and down by `updates` at each value, from a net trained at the smallest λ.
 

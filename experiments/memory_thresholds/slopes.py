@@ -38,11 +38,7 @@ def score(measured: Any, predicted: Any) -> Score:
     if len(measured) < 2:
         return Score(np.nan, np.nan, np.nan)
     error = predicted - measured
-    found = (
-        1 - np.mean(error**2) / np.var(measured),
-        np.mean(error),
-        np.corrcoef(measured, predicted)[0, 1],
-    )
+    found = (1 - np.mean(error**2) / np.var(measured), np.mean(error), np.corrcoef(measured, predicted)[0, 1])
     return Score(*(round(float(value), 6) for value in found))
 
 
@@ -60,9 +56,7 @@ def living_networks(diagram: Any) -> pd.DataFrame:
 
 def scores(networks: pd.DataFrame) -> dict[str, Score]:
     """By predictor."""
-    return {
-        name: score(networks.slope.to_numpy(), networks[name].to_numpy()) for name in PREDICTORS
-    }
+    return {name: score(networks.slope.to_numpy(), networks[name].to_numpy()) for name in PREDICTORS}
 
 
 def table(name: str, networks: pd.DataFrame) -> str:

@@ -57,9 +57,7 @@ def variant_of(config: Any, **changes: Any) -> Variant:
 
 def recall_batch(num_steps: int, *, num_bits: int = 1) -> rr.Batch:
     """All 2^K patterns; xs `[2^K, T + 1, K]`, zero after step 0, ys `[2^K, K]`."""
-    return rr.tasks.delayed_recall(num_steps, num_bits=num_bits).sample(
-        jax.random.key(0), 2**num_bits
-    )
+    return rr.tasks.delayed_recall(num_steps, num_bits=num_bits).sample(jax.random.key(0), 2**num_bits)
 
 
 def near_identity() -> rr.penalties.Penalty:

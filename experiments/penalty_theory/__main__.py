@@ -52,9 +52,7 @@ class Measured:
 
     def __init__(self, config: Config):
         lams = np.array([0.01, 0.03, 0.1, 0.3, 1.0])
-        self.decay = runs.shrinkage(
-            lams, rate=0.05, num_updates=config.decay_updates, hidden_size=16
-        )
+        self.decay = runs.shrinkage(lams, rate=0.05, num_updates=config.decay_updates, hidden_size=16)
         rng = np.random.default_rng(0)
         xs = rng.normal(size=(50, 4)) * np.array([1.5, 1.0, 0.8, 0.6])
         ys = xs @ rng.normal(size=(4, 4)) + 0.3 * rng.normal(size=(50, 4))
@@ -75,18 +73,10 @@ class Measured:
         self.ar_critical = self.variance * (self.estimate - 1)
         self.ar_crossing = float(np.interp(-1.0, -self.ar, self.ar_lams))
 
-        memory = runs.Chain(
-            config.num_steps, num_updates=config.num_updates, path_updates=config.path_updates
-        )
+        memory = runs.Chain(config.num_steps, num_updates=config.num_updates, path_updates=config.path_updates)
         self.num_steps = T = memory.num_steps
-        self.theory = {
-            "spinodal": chain.spinodal(T),
-            "switch": chain.switch(T),
-            "cold": chain.colds(T, config.start),
-        }
-        self.thresholds = runs.thresholds(
-            memory, start=config.start, num_lambdas=config.num_lambdas
-        )
+        self.theory = {"spinodal": chain.spinodal(T), "switch": chain.switch(T), "cold": chain.colds(T, config.start)}
+        self.thresholds = runs.thresholds(memory, start=config.start, num_lambdas=config.num_lambdas)
         self.paths = runs.paths(memory, num_lambdas=config.path_lambdas)
 
 
@@ -112,19 +102,13 @@ def main(config: Config) -> Report:
 def _pairs(measured: Measured, start: float) -> list[dict[str, tuple[float, float]]]:
     """Of each T, by threshold: (closed form, measured)."""
     names = {"λ_s": "spinodal", "λ_c": "switch", f"λ_cold(w₀ = {start:g})": "cold"}
-    columns = [
-        zip(measured.theory[name], getattr(measured.thresholds, name), strict=True)
-        for name in names.values()
-    ]
+    columns = [zip(measured.theory[name], getattr(measured.thresholds, name), strict=True) for name in names.values()]
     return [dict(zip(names, pairs, strict=True)) for pairs in zip(*columns, strict=True)]
 
 
 def _table(config: Config, measured: Measured) -> str:
     rows = [
-        (
-            str(T),
-            *(f"{v:.4f}" if np.isfinite(v) else "–" for pair in pairs.values() for v in pair),
-        )
+        (str(T), *(f"{v:.4f}" if np.isfinite(v) else "–" for pair in pairs.values() for v in pair))
         for T, pairs in zip(config.num_steps, _pairs(measured, config.start), strict=True)
     ]
     names = ("λ_s", "λ_c", f"λ_cold({config.start:g})")
@@ -134,65 +118,38 @@ def _table(config: Config, measured: Measured) -> str:
 def _claims(config: Config, measured: Measured) -> list[Claim]:
     decay, paths = measured.decay, measured.paths
     claims = [
-        Claim.close(
-            "ρ(W(t)) / ρ₀(1 − 2ηλ)^t − 1, largest",
-            0.0,
-            np.abs(decay.rho / decay.theory - 1).max(),
-            source=SOURCE,
-            tolerance=1e-10,
+        Claim("ρ(W(t)) / ρ₀(1 − 2ηλ)^t − 1, largest", SOURCE).close(
+            0.0, np.abs(decay.rho / decay.theory - 1).max(), tolerance=1e-10
         ),
-        Claim.close(
-            "one linear step − ridge, largest element",
-            0.0,
-            np.abs(measured.ridge - measured.ridge_theory).max(),
-            source=SOURCE,
-            tolerance=1e-10,
+        Claim("one linear step − ridge, largest element", SOURCE).close(
+            0.0, np.abs(measured.ridge - measured.ridge_theory).max(), tolerance=1e-10
         ),
-        Claim.close(
-            "AR(1): ŵ − âσ²/(σ² + λ), largest",
-            0.0,
-            np.abs(measured.ar - measured.ar_theory).max(),
-            source=SOURCE,
-            tolerance=1e-10,
+        Claim("AR(1): ŵ − âσ²/(σ² + λ), largest", SOURCE).close(
+            0.0, np.abs(measured.ar - measured.ar_theory).max(), tolerance=1e-10
         ),
-        Claim.close(
-            "AR(1), â > 1: λ at which ŵ = 1, over σ²(â − 1)",
-            1.0,
-            measured.ar_crossing / measured.ar_critical,
-            source=SOURCE,
-            tolerance=0.01,
+        Claim("AR(1), â > 1: λ at which ŵ = 1, over σ²(â − 1)", SOURCE).close(
+            1.0, measured.ar_crossing / measured.ar_critical, tolerance=0.01
         ),
     ]
     claims += [
-        Claim.close(
-            f"chain T = {steps}: {name}", expected, value, source=SOURCE, tolerance=0.003 * expected
-        )
+        Claim(f"chain T = {steps}: {name}", SOURCE).close(expected, value, tolerance=0.003 * expected)
         for steps, pairs in zip(config.num_steps, _pairs(measured, config.start), strict=True)
         for name, (expected, value) in pairs.items()
         if np.isfinite(expected)
     ]
-    last = (paths.up > 0.25).sum(
-        axis=1
-    ) - 1  # the last λ with a memory: the branch ends at 3/8 or more
+    last = (paths.up > 0.25).sum(axis=1) - 1  # the last λ with a memory: the branch ends at 3/8 or more
     claims += [
-        Claim.at_least(
+        Claim(
             "the jump is of first order: w^T at the last λ with a memory, least over T",
-            0.375,
-            np.take_along_axis(paths.up, last[:, None], 1).min(),
-            source="closed form: (T−2)/(2T−2) at λ_s, at least 3/8",
+            "closed form: (T−2)/(2T−2) at λ_s, at least 3/8",
+        ).at_least(0.375, np.take_along_axis(paths.up, last[:, None], 1).min()),
+        Claim("… and w^T one step of λ further, largest over T", SOURCE).at_most(
+            0.01, np.take_along_axis(paths.up, last[:, None] + 1, 1).max()
         ),
-        Claim.at_most(
-            "… and w^T one step of λ further, largest over T",
-            0.01,
-            np.take_along_axis(paths.up, last[:, None] + 1, 1).max(),
-            source=SOURCE,
-        ),
-        Claim.at_most(
+        Claim(
             "the way back never returns: w^T on the way down to λ = 0, largest",
-            1e-3,
-            paths.down.max(),
-            source="closed form: w = 0 is a local minimum for T ≥ 3",
-        ),
+            "closed form: w = 0 is a local minimum for T ≥ 3",
+        ).at_most(1e-3, paths.down.max()),
     ]
     return claims
 

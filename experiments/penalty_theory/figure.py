@@ -68,12 +68,7 @@ def _draw_thresholds(ax, start: float, measured) -> None:
     for color, line, dots, name in (
         (COLORS[1], chain.spinodal(fine), found.spinodal, "λ$_s$: no longer a local optimum"),
         (COLORS[2], chain.switch(fine), found.switch, "λ$_c$: no longer the global one"),
-        (
-            COLORS[0],
-            chain.colds(fine, start),
-            found.cold,
-            f"λ$_{{cold}}$: not found from w₀ = {start:g}",
-        ),
+        (COLORS[0], chain.colds(fine, start), found.cold, f"λ$_{{cold}}$: not found from w₀ = {start:g}"),
     ):
         ax.plot(fine, line, color=color)
         ax.plot(T, dots, "o", color=color, label=name)

@@ -78,10 +78,7 @@ def shrinkage(lams: np.ndarray, *, rate: float, num_updates: int, hidden_size: i
 def linear_cell(size: int, recurrent_init: Any) -> rr.cells.Cell:
     """A linear unit h ← h W_hh + x, as long as W_xh = I and b = 0 stay frozen."""
     return rr.cells.elman(
-        size,
-        activation=jax.nn.identity,
-        recurrent_init=recurrent_init,
-        input_init=rr.cells.identity(),
+        size, activation=jax.nn.identity, recurrent_init=recurrent_init, input_init=rr.cells.identity()
     )
 
 
@@ -91,9 +88,7 @@ def descent(net: Any, *, loss: Any, num_epochs: int, record_every: int) -> rr.Tr
         net,
         loss=rr.losses.squared_error(loss),
         penalties={"l2": rr.penalties.l2("W_hh")},
-        optimizer=lambda hyper: optax.chain(
-            frozen("W_xh", "b_h"), optax.sgd(hyper["learning_rate"])
-        ),
+        optimizer=lambda hyper: optax.chain(frozen("W_xh", "b_h"), optax.sgd(hyper["learning_rate"])),
         num_epochs=num_epochs,
         record_every=record_every,
     )
@@ -216,9 +211,7 @@ def thresholds(memory: Chain, *, start: float, num_lambdas: int, rounds: int = 2
         )
         last = np.maximum(kept.sum(axis=-1), 1) - 1
         low = np.take_along_axis(lams, last[..., None], -1)[..., 0]
-        high = np.take_along_axis(lams, np.minimum(last + 1, num_lambdas - 1)[..., None], -1)[
-            ..., 0
-        ]
+        high = np.take_along_axis(lams, np.minimum(last + 1, num_lambdas - 1)[..., None], -1)[..., 0]
     middle = (low + high) / 2
     below = start**T < bottom(T)
     return Thresholds(middle[0], middle[1], np.where(below, middle[2], np.nan), (high - low) / 2)

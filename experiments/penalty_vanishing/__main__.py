@@ -85,10 +85,7 @@ def main(config: Config) -> Report:
         title: {kind: memory.proportions(each[kind], each["prediction"]) for kind in figures.KINDS}
         for title, each in found.items()
     }
-    drawn = {
-        f"memory_{name.replace(' ', '_')}": figures.memory_figure(each)
-        for name, each in by_task.items()
-    }
+    drawn = {f"memory_{name.replace(' ', '_')}": figures.memory_figure(each) for name, each in by_task.items()}
     return Report(
         {"memory": found, "series": paths, "proportions": shares},
         [*memory.claims(found), *series.claims(paths)],

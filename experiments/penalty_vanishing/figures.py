@@ -62,16 +62,12 @@ def series_figure(series: dict[str, Path]) -> Figure:
         reach(column[1], path, COLORS.blue, {"sunspots": 9, "Lorenz": 50}[name])
         band(column[2], path.lam, path.rho, COLORS.blue)
         column[2].axhline(1, color="0.6", linewidth=0.8)
-    for ax, label in zip(
-        axes[:, 0], ("mean squared error (standardised)", HORIZON, RHO), strict=True
-    ):
+    for ax, label in zip(axes[:, 0], ("mean squared error (standardised)", HORIZON, RHO), strict=True):
         ax.set_ylabel(label)
     return fig
 
 
-def band(
-    ax: Any, lam: np.ndarray, values: np.ndarray, color: str, label: str | None = None
-) -> None:
+def band(ax: Any, lam: np.ndarray, values: np.ndarray, color: str, label: str | None = None) -> None:
     """Mean over seeds, and ± 1 standard error."""
     x = rr.plotting.lambda_axis(ax, lam)
     count = np.maximum(np.isfinite(values).sum(axis=1), 1)

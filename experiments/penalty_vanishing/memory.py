@@ -18,10 +18,7 @@ from experiments.penalty_vanishing.path import PASCANU, Path, measure, table
 
 HERE = "written down before the sweep"
 MAKERS = {"adding": rr.tasks.adding, "temporal order": rr.tasks.temporal_order}
-CELLS = {
-    "tanh": rr.cells.elman,
-    "GRU": rr.cells.gru,
-}  # tanh starts orthogonal; so does each gate block
+CELLS = {"tanh": rr.cells.elman, "GRU": rr.cells.gru}  # tanh starts orthogonal; so does each gate block
 
 Found = dict[str, Any]
 
@@ -56,8 +53,7 @@ def task_runs(name: str, settings: Any) -> tuple[Callable[..., Any], Callable[..
         key_train, key_test = jax.random.split(jax.random.key(1))
         made = task(static)
         return rr.Split(
-            made.sample(key_train, settings.train_rows),
-            validation=made.sample(key_test, settings.test_rows),
+            made.sample(key_train, settings.train_rows), validation=made.sample(key_test, settings.test_rows)
         )
 
     def train(static, start=None):
@@ -78,9 +74,7 @@ def task_runs(name: str, settings: Any) -> tuple[Callable[..., Any], Callable[..
             net if start is None else warm,
             loss=made.loss,
             penalties={"l2": rr.penalties.l2()},
-            optimizer=optax.chain(
-                optax.clip_by_global_norm(1.0), optax.adam(settings.learning_rate)
-            ),
+            optimizer=optax.chain(optax.clip_by_global_norm(1.0), optax.adam(settings.learning_rate)),
             num_epochs=settings.num_epochs,
             batch_size=settings.batch_size,
             record_every=settings.num_epochs,
@@ -117,9 +111,7 @@ def memory_task(config: Any, name: str, key: Any) -> dict[str, Found]:
 
     blinds = [MAKERS[name](place["num_steps"]).baseline["loss"] for place in places]
     pilot = sweep({"l2": [blinds[0] * factor for factor in (1e-5, 1e-4, 1e-3)]}, key_pilot, 2)
-    predictions = [
-        predict(path_of(pilot, place), blind) for place, blind in zip(places, blinds, strict=True)
-    ]
+    predictions = [predict(path_of(pilot, place), blind) for place, blind in zip(places, blinds, strict=True)]
 
     lams = log_grid(config.lambda_low, config.lambda_high, config.num_lambdas)
     cold = sweep({"l2": lams}, key_cold, config.seeds)
@@ -143,10 +135,7 @@ def _found(prediction: Prediction, cold: Path, warm: Path) -> Found:
     alive = remembers(cold, prediction.blind)
     learnt = alive[0]  # λ switched on after training can only destroy what was there
     survived = remembers(warm, prediction.blind)[:, learnt]
-    ends = {
-        "cold": fit_threshold(cold.lam, alive, last=True),
-        "warm": fit_threshold(warm.lam, survived, last=True),
-    }
+    ends = {"cold": fit_threshold(cold.lam, alive, last=True), "warm": fit_threshold(warm.lam, survived, last=True)}
     return {
         "prediction": prediction,
         "cold": cold,
@@ -160,8 +149,7 @@ def lines(title: str, found: Found) -> str:
     """The prediction, the table of cold starts, and where memory ends."""
     p = found["prediction"]
     shares = [
-        f"{entry['share']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]"
-        for entry in proportions(found["cold"], p)
+        f"{entry['share']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]" for entry in proportions(found["cold"], p)
     ]
     text = [
         f"{title}: predicted λ_c = {p.lambda_c:.3g} = ({p.blind:.4f} − {p.achieved:.2g}) / {p.squares:.3g}"
@@ -184,9 +172,7 @@ def predict(pilot: Path, blind: float) -> Prediction:
     found = pilot.train[solved]
     achieved = float(found.min()) if found.size else float("nan")
     squares = float(pilot.squares[solved].min()) if found.size else float("nan")
-    return Prediction(
-        (blind - achieved) / squares, blind, achieved, squares, int(solved.sum()), solved.size
-    )
+    return Prediction((blind - achieved) / squares, blind, achieved, squares, int(solved.sum()), solved.size)
 
 
 def remembers(path: Path, blind: float) -> np.ndarray:
@@ -208,50 +194,29 @@ def claims(memory: dict[str, Found]) -> list[Claim]:
     for title, found in memory.items():
         prediction, ends, cold = found["prediction"], found["thresholds"], found["cold"]
         order = ends["cold"].low / ends["warm"].high
+        ratio = ends["warm"].value / prediction.lambda_c
         claims += [
-            factor_claim(
+            Claim(
                 f"{title}: λ at which trained networks lose the task / predicted λ_c",
-                ends["warm"].value / prediction.lambda_c,
-                3.0,
-            ),
-            Claim.at_most(
-                f"{title}: λ up to which it is learnt / λ up to which it survives, less the intervals",
-                1.0,
-                order if 0 < order < np.inf else None,
-                source=HERE,
+                HERE + ", (L₀ − L*)/min‖W‖² of the pilot",
+            ).between(1 / 3, 3.0, ratio if 0 < ratio < np.inf else None),  # both ends on the grid, and a prediction
+            Claim(f"{title}: λ up to which it is learnt / λ up to which it survives, less the intervals", HERE).at_most(
+                1.0, order if 0 < order < np.inf else None
             ),
         ]
         alive = remembers(cold, prediction.blind)
         dead = cold.lam > 3 * ends["warm"].high
         if dead.any():
             claims.append(
-                Claim.at_most(
-                    f"{title}: ρ(W_hh) above three times that λ, mean over seeds",
-                    0.5,
-                    cold.rho[dead].mean(),
-                    source=PASCANU,
+                Claim(f"{title}: ρ(W_hh) above three times that λ, mean over seeds", PASCANU).at_most(
+                    0.5, cold.rho[dead].mean()
                 )
             )
         if alive.any():
             claims.append(
-                Claim.at_least(
+                Claim(
                     f"{title}: smallest ρ(W_hh) of a network that remembers",
-                    0.9,
-                    cold.rho[alive].min(),
-                    source=HERE + ": memory and ρ end together, ρ does not fade first",
-                )
+                    HERE + ": memory and ρ end together, ρ does not fade first",
+                ).at_least(0.9, cold.rho[alive].min())
             )
     return claims
-
-
-def factor_claim(claim: str, ratio: float, factor: float) -> Claim:
-    """`ratio` lies between 1/factor and factor."""
-    known = 0 < ratio < np.inf  # both ends on the grid, and a prediction
-    return Claim(
-        claim=claim,
-        source=HERE + ", (L₀ − L*)/min‖W‖² of the pilot",
-        expected=f"between {1 / factor:.3g} and {factor:g}",
-        tolerance=None,
-        measured=float(ratio) if known else None,
-        holds=bool(1 / factor <= ratio <= factor) if known else None,
-    )

@@ -35,9 +35,7 @@ class Path(NamedTuple):
     squares: np.ndarray
 
 
-def measure(
-    result: rr.SweepResult, static: Mapping[str, Any], flow_of: Callable[..., Any], *, dim: str
-) -> Path:
+def measure(result: rr.SweepResult, static: Mapping[str, Any], flow_of: Callable[..., Any], *, dim: str) -> Path:
     """The path of one static combination; `flow_of(params)` is its gradient flow, `dim` the axis beside λ."""
     part = result.select(**static) if static else result
 
@@ -67,9 +65,7 @@ def measure(
 def median_horizon(path: Path) -> np.ndarray:
     """`[λ]`, over seeds; ∞ where most are longer than the sequence, NaN where no seed has a gradient."""
     values = np.where(path.censored, np.inf, path.horizon)
-    return np.array(
-        [np.median(row[~np.isnan(row)]) if (~np.isnan(row)).any() else np.nan for row in values]
-    )
+    return np.array([np.median(row[~np.isnan(row)]) if (~np.isnan(row)).any() else np.nan for row in values])
 
 
 def table(path: Path, shares: Sequence[str] | None = None) -> str:
@@ -77,14 +73,9 @@ def table(path: Path, shares: Sequence[str] | None = None) -> str:
     columns = {
         "λ": [f"{lam:.3g}" for lam in path.lam],
         "data loss": [f"{np.nanmean(row):.4f}" for row in path.train],
-        "test ± SE": [
-            f"{np.nanmean(row):.4f} ± {np.nanstd(row, ddof=1) / np.sqrt(len(row)):.4f}"
-            for row in path.test
-        ],
+        "test ± SE": [f"{np.nanmean(row):.4f} ± {np.nanstd(row, ddof=1) / np.sqrt(len(row)):.4f}" for row in path.test],
         **({} if shares is None else {"remember [95 %]": shares}),
-        "horizon (median)": [
-            "longer" if np.isinf(reach) else f"{reach:.1f}" for reach in median_horizon(path)
-        ],
+        "horizon (median)": ["longer" if np.isinf(reach) else f"{reach:.1f}" for reach in median_horizon(path)],
         "ρ(W_hh)": [f"{np.nanmean(row):.3f}" for row in path.rho],
         "‖W‖²": [f"{np.nanmean(row):.3g}" for row in path.squares],
     }

@@ -39,9 +39,7 @@ def lorenz(config: Any, key: Any) -> Path:
     """One-step forecasts of the Lorenz system by a tanh network whose start is chaotic; plain gradient descent."""
     task = rr.tasks.lorenz(50)
     key_train, key_test, key_runs = jax.random.split(key, 3)
-    data = rr.Split(
-        task.sample(key_train, config.lorenz_rows), validation=task.sample(key_test, 128)
-    )
+    data = rr.Split(task.sample(key_train, config.lorenz_rows), validation=task.sample(key_test, 128))
     start = rr.cells.gaussian(config.lorenz_gain)
     net = rr.network([rr.cells.elman(32, recurrent_init=start)], task.output_size)
     train = rr.make_train(
@@ -78,20 +76,14 @@ def claims(series: dict[str, Path]) -> list[Claim]:
         best = best_lambda(path)
         difference, error = mean_and_error(path.test[best] - path.test[0])
         claims.append(
-            Claim.at_most(
-                f"{name}: test error at λ = {path.lam[best]:.2g} less that at λ = 0, plus 2 SE",
-                0.0,
-                difference + 2 * error,
-                source=sources[name],
-            )
+            Claim(
+                f"{name}: test error at λ = {path.lam[best]:.2g} less that at λ = 0, plus 2 SE", sources[name]
+            ).at_most(0.0, difference + 2 * error)
         )
         claims.append(
-            Claim.at_least(
-                f"{name}: test error at the largest λ over that at the best",
-                2.0,
-                path.test[-1].mean() / path.test[best].mean(),
-                source="λ too large forgets everything",
-            )
+            Claim(
+                f"{name}: test error at the largest λ over that at the best", "λ too large forgets everything"
+            ).at_least(2.0, path.test[-1].mean() / path.test[best].mean())
         )
     return claims
 

@@ -1,42 +1,30 @@
-"""How compile time, time and memory grow with T, with lanes, with cores and with D.
-
-Parts, of which `--parts` selects some:
-
-- `sweep`: peak memory of a sweep of very many tiny lanes (first, while the process is small);
-- `compile`: seconds to compile and equations, against T and against lanes;
-- `time`: a step of time against T, with full and with sqrt memory, and temporary bytes;
-- `lanes`: a lane's update against lanes, on all cores;
-- `cores`: weak scaling, the same number of lanes on one core and on each;
-- `rows`: one network alone, its rows split over the cores, beside one core;
-- `inputs`: the input product inside the loop over time or before it, against D.
-"""
+"""The benchmark of growth, as a command."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import rnnreg as rr
-from experiments._report import Claim, claims_table, command_line
-from experiments.benchmarks import _scaling
+from experiments._harness import Claim, claims_table, command_line
 from experiments.benchmarks._cost import write
-from experiments.benchmarks._scaling_report import grouped, plot, table
-from rnnreg.plotting import save
+from experiments.benchmarks.scaling import parts
+from experiments.benchmarks.scaling.report import grouped, table
 
 Part = Literal["sweep", "compile", "time", "lanes", "cores", "rows", "inputs"]
 Rows = Sequence[Mapping[str, Any]]
 
-MEASURE: dict[str, Callable[[Any], list[dict[str, Any]]]] = {
-    "sweep": _scaling.large_sweep,
-    "compile": _scaling.compile_times,
-    "time": _scaling.cost_of_time,
-    "lanes": _scaling.cost_of_lanes,
-    "cores": _scaling.weak_scaling,
-    "rows": _scaling.split_rows,
-    "inputs": _scaling.input_projection,
+MEASURE: dict[str, Callable[[Any], Iterable[dict[str, Any]]]] = {
+    "sweep": parts.large_sweep,
+    "compile": parts.compile_times,
+    "time": parts.cost_of_time,
+    "lanes": parts.cost_of_lanes,
+    "cores": parts.weak_scaling,
+    "rows": parts.split_rows,
+    "inputs": parts.input_projection,
 }
 
 
@@ -81,7 +69,7 @@ class Config:
     input_sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     """Input features D of `inputs`."""
     json: Path = Path("results/benchmarks/scaling.json")
-    """Where the numbers go, after each part; the figure lies beside it as .png and .pdf."""
+    """Where the numbers go, after each part."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -109,96 +97,74 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # ---- claims ---------------------------------------------------------------------------------------
 
+AIM = "the library's own aim"
+
 
 def claims_of(result: Mapping[str, Rows]) -> list[Claim]:
     """What is said about the parts that were measured."""
-    return [claim for part, rows in result.items() for claim in _CLAIMS[part](rows)]
+    return [claim for part, rows in result.items() for claim in CLAIMS[part](rows)]
 
 
-def _compile_claims(rows: Rows) -> list[Claim]:
-    claims = []
+def _compile_claims(rows: Rows) -> Iterator[Claim]:
     for (cell, axis), group in grouped(rows, "cell", "axis").items():
         last, name = group[-1], {"time": "T", "lanes": "lanes"}[axis]
         words = f"{cell}, compiling: {name} = {last['size']} over {group[0]['size']}"
-        claims.append(_at_most(words, 1.5, last["over_first"]))
+        yield Claim(words, AIM).at_most(1.5, last["over_first"])
         if axis == "time":
             equations = [row["equations"] for row in group]
             words = f"{cell}, equations: most over fewest, any T"
-            claims.append(_at_most(words, 1.0, max(equations) / min(equations)))
-    return claims
+            yield Claim(words, AIM).at_most(1.0, max(equations) / min(equations))
 
 
-def _time_claims(rows: Rows) -> list[Claim]:
-    claims = []
+def _time_claims(rows: Rows) -> Iterator[Claim]:
     for (cell,), group in grouped(rows, "cell").items():
-        full, sqrt = (
-            {row["time"]: row for row in group if row["memory"] == memory}
-            for memory in ("full", "sqrt")
-        )
-        last = max(full)
-        short = min(full, key=lambda steps: abs(math.log(steps / 100)))
+        full, sqrt = ({row["time"]: row for row in group if row["memory"] == memory} for memory in ("full", "sqrt"))
+        last, short = max(full), min(full, key=lambda steps: abs(math.log(steps / 100)))
         slower = full[last]["milliseconds"] / full[short]["milliseconds"]
         again = sqrt[last]["milliseconds"] / full[last]["milliseconds"]
         saved = full[last]["temporary_bytes"] / sqrt[last]["temporary_bytes"]
-        claims += [
-            _at_most(f"{cell}, a step of time: T = {last} over {short}", 1.5, slower),
-            _at_most(f"{cell}, T = {last}: time of sqrt memory over full", 1.5, again),
-            _at_least(f"{cell}, T = {last}: temporary bytes of full memory over sqrt", 2.0, saved),
-        ]
-    return claims
+        yield Claim(f"{cell}, a step of time: T = {last} over {short}", AIM).at_most(1.5, slower)
+        yield Claim(f"{cell}, T = {last}: time of sqrt memory over full", AIM).at_most(1.5, again)
+        yield Claim(f"{cell}, T = {last}: temporary bytes of full memory over sqrt", AIM).at_least(2.0, saved)
 
 
-def _lanes_claims(rows: Rows) -> list[Claim]:
-    claims = []
+def _lanes_claims(rows: Rows) -> Iterator[Claim]:
     for (cell,), group in grouped(rows, "cell").items():
-        busy = next(row for row in group if row["devices"] == group[-1]["devices"])
         last = group[-1]
+        busy = next(row for row in group if row["devices"] == last["devices"])
         words = f"{cell}, a lane's update: {last['lanes']} lanes over {busy['lanes']}"
-        claims.append(_at_most(words, 1.2, last["milliseconds"] / busy["milliseconds"]))
-    return claims
+        yield Claim(words, AIM).at_most(1.2, last["milliseconds"] / busy["milliseconds"])
 
 
-def _cores_claims(rows: Rows) -> list[Claim]:
+def _cores_claims(rows: Rows) -> Iterator[Claim]:
     if not rows:
-        return [_at_least("throughput of all cores over one", 1.9, None)]
-    return [
-        _at_least(
-            f"{row['cell']}, H = {row['hidden']}: throughput of {row['cores']} cores over one",
-            0.95 * row["cores"],
-            row["ratio"],
-        )
-        for row in rows
-    ]
+        yield Claim("throughput of all cores over one", AIM).at_least(1.9, None)
+    for row in rows:
+        words = f"{row['cell']}, H = {row['hidden']}: throughput of {row['cores']} cores over one"
+        yield Claim(words, AIM).at_least(0.95 * row["cores"], row["ratio"])
 
 
-def _sweep_claims(rows: Rows) -> list[Claim]:
+def _sweep_claims(rows: Rows) -> Iterator[Claim]:
     grown = rows[-1]["peak_after_mib"] - rows[0]["peak_before_mib"]
-    return [_at_most(f"growth of peak memory, {rows[-1]['lanes']} lanes, in MiB", 500, grown)]
+    yield Claim(f"growth of peak memory, {rows[-1]['lanes']} lanes, in MiB", AIM).at_most(500, grown)
 
 
-def _rows_claims(rows: Rows) -> list[Claim]:
+def _rows_claims(rows: Rows) -> Iterator[Claim]:
     least = rr.lanes.load_calibration().split_rows_from
-    return [
-        _at_least(
-            f"{row['cell']}, H = {row['hidden']}: rows on {row['cores']} cores, how much faster",
-            1.0,
-            row["ratio"],
-        )
-        for row in rows
-        if row["step_operations"] / row["cores"] >= least  # where the library would split by itself
-    ]
+    for row in rows:
+        if row["step_operations"] / row["cores"] >= least:  # the library would split by itself
+            words = f"{row['cell']}, H = {row['hidden']}: rows on {row['cores']} cores, how much faster"
+            yield Claim(words, AIM).at_least(1.0, row["ratio"])
 
 
-def _inputs_claims(rows: Rows) -> list[Claim]:
-    claims = []
+def _inputs_claims(rows: Rows) -> Iterator[Claim]:
     for (cell, hidden), group in grouped(rows, "cell", "hidden").items():
         worst = max(r["ratio"] if r["chosen_inside"] else 1 / r["ratio"] for r in group)
         words = f"{cell}, H = {hidden}: input product as chosen over the other place, worst D"
-        claims.append(_at_most(words, 1.05, worst))
-    return claims
+        yield Claim(words, AIM).at_most(1.05, worst)
 
 
-_CLAIMS: dict[str, Callable[[Rows], list[Claim]]] = {
+CLAIMS: dict[str, Callable[[Rows], Iterator[Claim]]] = {
     "sweep": _sweep_claims,
     "compile": _compile_claims,
     "time": _time_claims,
@@ -207,31 +173,20 @@ _CLAIMS: dict[str, Callable[[Rows], list[Claim]]] = {
     "rows": _rows_claims,
     "inputs": _inputs_claims,
 }
-_AIM = "the library's own aim"
-
-
-def _at_most(words: str, expected: float, measured: float | None) -> Claim:
-    return Claim.at_most(words, source=_AIM, expected=expected, measured=measured)
-
-
-def _at_least(words: str, expected: float, measured: float | None) -> Claim:
-    return Claim.at_least(words, source=_AIM, expected=expected, measured=measured)
 
 
 # ---- the command line -----------------------------------------------------------------------------
 
 
 def main(config: Config) -> None:
-    """Measure the parts; print tables and claims, draw the figure."""
+    """Measure the parts; print tables and claims."""
     rr.use_all_cores()
     result: dict[str, list[dict[str, Any]]] = {}
     for part in (part for part in MEASURE if part in config.parts):
-        result[part] = MEASURE[part](config)
+        result[part] = list(MEASURE[part](config))
         write(config.json, {"config": config, **result}, claims_of(result))
         print(f"{table(part, result[part])}\n", flush=True)
     print(claims_table(claims_of(result)))
-    if {"time", "lanes"} & set(result):
-        save(plot(result), config.json.with_suffix(""), close=True)
     print(f"\nwritten to {config.json}")
 
 
