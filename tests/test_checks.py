@@ -84,7 +84,9 @@ def test_a_traced_share_is_not_looked_at():
 
 
 def test_refusals_say_what_was_expected_and_what_to_do():
-    with pytest.raises(ValueError, match="lags must lie in 0 … 4, a whole number; got 5. Fewer."):
+    with pytest.raises(
+        ValueError, match=r"lags must lie in 0 … 4, a whole number; got 5\. Fewer\."
+    ):
         check_count(5, "lags", least=0, most=4, hint="Fewer.")
-    with pytest.raises(ValueError, match="kind must be None, 'a' or 'b'; got 'c'. See there."):
+    with pytest.raises(ValueError, match=r"kind must be None, 'a' or 'b'; got 'c'\. See there\."):
         check_choice("c", "kind", (None, "a", "b"), hint="See there.")
