@@ -11,8 +11,13 @@ from jax import Array
 
 
 def wide(dtype: Any) -> Any:
-    """The dtype that norms of a dtype are in: at least float32."""
-    return jnp.promote_types(dtype, jnp.float32)
+    """The dtype that sums and norms of a dtype are in: at least float32, also under strict promotion.
+
+    >>> [str(wide(dtype)) for dtype in (jnp.bfloat16, jnp.int32, jnp.float32, jnp.complex64)]
+    ['float32', 'float32', 'float32', 'complex64']
+    """
+    enough = jnp.issubdtype(dtype, jnp.inexact) and jnp.dtype(dtype).itemsize >= 4
+    return jnp.dtype(dtype if enough else jnp.float32)
 
 
 def safe_divide(values: Array, by: Array) -> Array:

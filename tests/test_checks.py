@@ -1,11 +1,14 @@
 """Counts are whole numbers of Python or NumPy, wherever one is asked for."""
 
+import re
+
+import jax
 import numpy as np
 import optax
 import pytest
 
 import rnnreg as rr
-from rnnreg._checks import is_count
+from rnnreg._checks import check_choice, check_count, check_share, is_count
 from rnnreg.lanes import make_plan
 
 
@@ -46,3 +49,44 @@ def test_anything_else_is_no_count(value):
 def test_the_least_may_be_set():
     assert is_count(0, least=0)
     assert not is_count(1, least=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "ends", "inside"),
+    [
+        (0, "[]", True),
+        (0, "()", False),
+        (1.0, "[)", False),
+        (1.0, "(]", True),
+        (-0.1, "[]", False),
+        (float("nan"), "[]", False),
+        (np.float32(0.5), "()", True),
+        ("0.5", "[]", False),
+        (None, "[]", False),
+    ],
+)
+def test_a_share_lies_between_its_ends(value, ends, inside):
+    if inside:
+        check_share(value, "rate", ends=ends)
+        return
+    with pytest.raises(
+        ValueError, match=re.escape(f"rate must lie in {ends[0]}0, 1{ends[1]}; got")
+    ):
+        check_share(value, "rate", ends=ends)
+
+
+def test_a_traced_share_is_not_looked_at():
+    def run(rate):
+        check_share(rate, "rate")
+        return rate
+
+    assert float(jax.jit(run)(2.0)) == 2.0
+
+
+def test_refusals_say_what_was_expected_and_what_to_do():
+    with pytest.raises(
+        ValueError, match=r"lags must lie in 0 … 4, a whole number; got 5\. Fewer\."
+    ):
+        check_count(5, "lags", least=0, most=4, hint="Fewer.")
+    with pytest.raises(ValueError, match=r"kind must be None, 'a' or 'b'; got 'c'\. See there\."):
+        check_choice("c", "kind", (None, "a", "b"), hint="See there.")

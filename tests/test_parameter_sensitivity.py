@@ -55,8 +55,16 @@ def test_a_state_that_is_given_is_not_learned():
     assert np.isfinite(whole.log_parameters[:, 1:]).all()
 
 
-@pytest.mark.parametrize("every", [0, 3, 2.0, True])
-def test_blocks_that_do_not_fit_are_named(every):
+@pytest.mark.parametrize(
+    ("every", "message"),
+    [
+        (0, "every must be at least 1, a whole number; got 0"),
+        (2.0, "every must be at least 1, a whole number; got 2.0"),
+        (True, "every must be at least 1, a whole number; got True"),
+        (3, "every must divide .* got every=3"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_named(every, message):
     net, params, xs = _learned()
-    with pytest.raises(ValueError, match=f"every must divide .* got every={every}"):
+    with pytest.raises(ValueError, match=message):
         parameter_sensitivity(net, params, xs, every=every)

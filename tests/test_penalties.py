@@ -95,7 +95,9 @@ def test_the_textbook_sum_is_over_all_weights_and_biases():
 
 
 def test_a_pattern_of_biases_says_how_to_cover_them():
-    with pytest.raises(ValueError, match=r"'b_h' matches only biases.*include_biases=True"):
+    with pytest.raises(
+        ValueError, match=r"'b_h' matches only leaves .* \(.*b_h\): biases.*include_biases=True"
+    ):
         covered(l2("b_h"), PARAMS)
 
 
@@ -501,7 +503,9 @@ def test_gains_scales_and_biases_in_any_naming_are_left_alone():
     assert rr.networks.weight_paths(net, params) == expected
     everything = covered(l2(include_biases=True), params, net=net)
     assert {"layer_0/gain", "layer_0/offset", "layer_0/b_h"} < set(everything)
-    with pytest.raises(ValueError, match=r"'gain' matches only biases, gains or scales"):
+    with pytest.raises(
+        ValueError, match=r"'gain' matches only leaves .* \(.*gain\): biases, gains and scales"
+    ):
         covered(l2("gain"), params, net=net)
 
 
