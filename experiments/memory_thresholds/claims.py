@@ -73,14 +73,12 @@ def of_heights(main: Any) -> list[Claim]:
     short, long = steps[0], steps[-1]
     rise = _over(main.lam_s[long], long / 4)
     flat = _over(ratio(main.lam_c[long], main.lam_c[short]), 1.0) if long > short else None
-    name, expected = f"λ_c, T = {long}, over T = {short} (flat)", "1.3 to 1.8"
-    ends = f"{SKETCH}: the way up ends between 1.3 and 1.8"
-    at_20 = _over(main.lam_s.get(20), 1.0)
-    holds = None if at_20 is None else 1.3 <= at_20 <= 1.8
+    flatness = f"λ_c, T = {long}, over T = {short} (flat)"
+    ends = Claim("λ_s, T = 20", f"{SKETCH}: the way up ends between 1.3 and 1.8")
     return [
         within_factor(2.0, f"λ_s, T = {long}, over T / 4", rise, f"{SKETCH}: λ_s ~ T / 4"),
-        within_factor(2.0, name, flat, f"{SKETCH}: λ_c is flat"),
-        Claim("λ_s, T = 20", ends, expected, None, at_20, holds),
+        within_factor(2.0, flatness, flat, f"{SKETCH}: λ_c is flat"),
+        ends.between(1.3, 1.8, _over(main.lam_s.get(20), 1.0)),
     ]
 
 
@@ -174,9 +172,7 @@ def of_controls(config: Any, controls: Controls) -> list[Claim]:
 
 def within_factor(factor: float, name: str, ratio: float | None, source: str) -> Claim:
     """Measured over predicted lies within a factor."""
-    holds = None if ratio is None else 1 / factor <= ratio <= factor
-    expected = f"1 within a factor {factor:g}"
-    return Claim(f"{name}: measured / predicted", source, expected, None, ratio, holds)
+    return Claim(f"{name}: measured / predicted", source).between(1 / factor, factor, ratio)
 
 
 def none_of(name: str, count: int, num: int, source: str) -> Claim:
