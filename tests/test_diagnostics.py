@@ -10,7 +10,8 @@ from conftest import SEED, tolerance
 from small import HYPER, make, sine
 
 import rnnreg as rr
-from rnnreg.diagnostics import gradient_flow, sigma_max, spectra
+from rnnreg._linalg import sigma_max
+from rnnreg.diagnostics import gradient_flow, spectra
 from rnnreg.diagnostics.dynamics._spectra import square_blocks
 
 pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]

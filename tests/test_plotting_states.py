@@ -125,6 +125,14 @@ def test_a_window_that_no_length_serves_is_said():
     assert ax.lines[1].get_label() == "tolerance: no window tried serves all"
 
 
+def test_the_band_of_windows_ends_before_the_whole_history():
+    found = make_window()
+    found.deviation[-1] = 0  # all steps kept: nothing is left of the deviation
+    (band,) = plotting.sufficient_window(found).collections
+    heights = np.concatenate([path.vertices[:, 1] for path in band.get_paths()])
+    assert (heights > 0).all()
+
+
 def test_sequences_without_an_output_are_counted_and_not_drawn():
     found = make_window()
     found.deviation[:, 1] = np.nan

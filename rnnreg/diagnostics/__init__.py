@@ -1,6 +1,5 @@
 """What λ did: to the gradients that flow back through time, to states and spectra, to memory."""
 
-from rnnreg._linalg import sigma_max
 from rnnreg.diagnostics.dynamics import (
     DistinctPoints,
     FixedPoints,
@@ -96,7 +95,6 @@ __all__ = [
     "path_lengths",
     "random_direction",
     "saturation",
-    "sigma_max",
     "spectra",
     "step_jacobians",
     "step_spectra",

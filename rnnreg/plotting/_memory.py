@@ -154,6 +154,7 @@ def sufficient_window(
                 windows,
                 np.maximum(low, smallest),
                 high,
+                where=high > 0,  # the whole history is 0 away, and has no place on this axis
                 color=COLORS.blue,
                 alpha=0.2,
                 label="extremes",
