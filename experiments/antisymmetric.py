@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run, text_table
@@ -110,7 +110,7 @@ def _stable_from() -> float:
     def excess(gamma):
         return rr.diagnostics.matrix_spectrum(np.eye(2) + EPSILON * (TURN - gamma * np.eye(2))).rho - 1
 
-    return brentq(excess, 0.0, 1.0)
+    return root_scalar(excess, bracket=(0.0, 1.0)).root
 
 
 def _exponents(config: Config):

@@ -249,14 +249,8 @@ def _draw_cliff(config, exact, surfaces, line, paths) -> Figure:
     ax = rr.plotting.loss_surface(line, xlabel="b", floor=1e-7, ax=axes[2])
     norm = abs(exact["∂E/∂b"]) * np.hypot(1, AT_HALF)
     ax.plot(START - 5 * AT_HALF, norm, "*", color="black", markersize=7)
-    ax.annotate(
-        f"exact at b = ½ − 5σ(½):\n‖∂E/∂(w, b)‖ = {norm:.1f}",
-        (START - 5 * AT_HALF, norm),
-        xytext=(10, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-    )
+    told, at = f"exact at b = ½ − 5σ(½):\n‖∂E/∂(w, b)‖ = {norm:.1f}", (START - 5 * AT_HALF, norm)
+    ax.annotate(told, at, xytext=(10, 0), textcoords="offset points", va="center", fontsize=8)
     title_above(ax, "(c) along b at w = 5")
     return figure
 

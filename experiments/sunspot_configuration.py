@@ -71,17 +71,12 @@ def main(config: Config) -> Report:
     choice = rr.selection.choose(result, metric="val_arv", combine="ensemble")
     score = result.metrics.ensemble_val_arv.weighted(result.metrics.fold_size.fillna(0)).mean("fold")
     best = score.min("l2")
-    rows = [
-        (
-            str(case.transform.item()),
-            str(case.window.item()),
-            f"{case.learning_rate.item():g}",
-            f"{score.sel(l2=0.0, **_at(case)).item():.4f}",
-            f"{case.item():.4f}",
-            f"{score.l2.values[score.sel(**_at(case)).argmin('l2').item()]:.2g}",
-        )
-        for case in best.stack(case=best.dims).transpose("case")
-    ]
+    rows = []
+    for case in best.stack(case=best.dims).transpose("case"):
+        at = {name: case[name].item() for name in ("transform", "window", "learning_rate")}
+        path = score.sel(**at)
+        errors = (f"{path.sel(l2=0.0).item():.4f}", f"{case.item():.4f}")
+        rows.append((*map(str, at.values()), *errors, f"{path.l2.values[path.argmin('l2').item()]:.2g}"))
     header = ("transform", "window", "learning rate", "CV ARV at λ=0", "CV ARV at best λ", "best λ")
     claims = [
         Claim(
@@ -96,10 +91,6 @@ def main(config: Config) -> Report:
     }
     lines = [result.plan, text_table(header, rows), f"chosen: {choice.values}"]
     return Report(summary, claims, "\n".join(lines))
-
-
-def _at(case) -> dict:
-    return {name: case[name].item() for name in ("transform", "window", "learning_rate")}
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class Config(Options):
 
 
 PRESETS = {"quick": {"num_lambdas": 7, "seeds": 3, "num_updates": 150}, "full": {}}
+RECORDED = ("lanes", "compilations", "seconds_compile", "seconds_compute", "program_sha256")
 
 
 def main(config: Config) -> Report:
@@ -99,21 +100,17 @@ def _summary(config: Config, result: rr.SweepResult, choice, scores) -> dict[str
 
     values = entries("arv", "value")
     return {
-        **{n: result.config[n] for n in ("lanes", "compilations", "seconds_compile")},
-        "seconds_compute": result.config["seconds_compute"],
+        **{name: result.config[name] for name in RECORDED},
         "plan": result.plan,
         "chosen_rule": config.rule,
         "lambda_chosen": choice.lam,
-        "lambda_min": choice.lam_min,
-        "lambda_1se": choice.lam_1se,
-        "lambda_paired_1se": choice.lam_paired_1se,
+        **{f"lambda_{rule}": getattr(choice, f"lam_{rule}") for rule in rr.selection.RULES},
         "warnings": choice.warnings,
         "cv": [{"lam": lam, "mean": mean, "se": se} for lam, mean, se in zip(*choice.curve[:3], strict=True)],
         "arv": {method: {s: v for s, (v,) in by.items()} for method, by in values.items()},
         "arv_intervals": entries("arv", "low", "high"),
         "r2": entries("r2", "value", "low", "high"),
         "published": PUBLISHED,
-        "program_sha256": result.config["program_sha256"],
     }
 
 

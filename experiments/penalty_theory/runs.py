@@ -36,13 +36,11 @@ class Shrinkage(NamedTuple):
 
     Attributes:
       lams: `[λ]`.
-      rate: η.
       rho: `[λ, t]` spectral radius of W_hh after t updates.
-      theory: `[λ, t]` ρ₀ (1 − 2ηλ)^t.
+      theory: `[λ, t]` ρ₀ (1 − 2ηλ)^t, η the rate.
     """
 
     lams: np.ndarray
-    rate: float
     rho: np.ndarray
     theory: np.ndarray
 
@@ -72,7 +70,7 @@ def shrinkage(lams: np.ndarray, *, rate: float, num_updates: int, hidden_size: i
     rho = rr.diagnostics.spectra({"layer_0": {"W_hh": np.asarray(W)}})["layer_0/W_hh"].rho[..., 0]
     times = np.arange(num_updates + 1)
     theory = rho[:, :1] * (1 - 2 * rate * np.asarray(lams)[:, None]) ** times
-    return Shrinkage(np.asarray(lams), rate, rho, theory)
+    return Shrinkage(np.asarray(lams), rho, theory)
 
 
 def linear_cell(size: int, recurrent_init: Any) -> rr.cells.Cell:

@@ -126,8 +126,8 @@ def plot(result: Mapping[str, Any], *, what: str = "gradient") -> Any:
             ax.set_xticks(sizes, labels=[str(size) for size in sizes])
             ax.minorticks_off()
             ax.margins(x=0.08)
-            ax.set(title={"elman": "Elman", "gru": "GRU", "lstm": "LSTM"}.get(cell, cell))
-            ax.set_xlabel("hidden size $H$")
+            names = {"elman": "Elman", "gru": "GRU", "lstm": "LSTM"}
+            ax.set(title=names.get(cell, cell), xlabel="hidden size $H$")
             ax.grid(axis="y", color="0.9", linewidth=0.6)
             ax.set_axisbelow(True)
             log_y(ax)
@@ -135,15 +135,9 @@ def plot(result: Mapping[str, Any], *, what: str = "gradient") -> Any:
                 ax.axhline(result["matmul_gflops"], color="0.35", linestyle=(0, (5, 2)), linewidth=1)
         axes[0][0].set_ylabel("GFLOP/s")
         if result["matmul_gflops"] and cells:
-            axes[0][0].annotate(
-                f"one {MATMUL_SIZE}³ product",
-                (0.02, result["matmul_gflops"]),
-                xycoords=("axes fraction", "data"),
-                xytext=(0, 2),
-                textcoords="offset points",
-                fontsize=8,
-                color="0.25",
-            )
+            place, look = (0.02, result["matmul_gflops"]), {"fontsize": 8, "color": "0.25"}
+            units = {"xycoords": ("axes fraction", "data"), "xytext": (0, 2), "textcoords": "offset points"}
+            axes[0][0].annotate(f"one {MATMUL_SIZE}³ product", place, **units, **look)
             low, high = axes[0][0].get_ylim()
             axes[0][0].set_ylim(low, high * 1.2)
         handles, labels = axes[0][0].get_legend_handles_labels()
@@ -163,16 +157,7 @@ def _line(ax: Any, rows: Sequence[Mapping[str, Any]], who: str) -> None:
     label = LABELS[who]
     if who == "keras" and all(row["plan"].endswith(WHOLE_STEP) for row in rows):
         label += WHOLE_STEP
-    ax.errorbar(
-        [row["hidden"] for row in rows],
-        rates,
-        bars,
-        color=colour,
-        marker=marker,
-        linestyle=dashes,
-        linewidth=2.2 if who == "rnnreg" else 1.3,
-        markersize=5,
-        elinewidth=0.8,
-        zorder=4 if who == "rnnreg" else 3,
-        label=label,
-    )
+    ours = who == "rnnreg"
+    look = {"linewidth": 2.2 if ours else 1.3, "zorder": 4 if ours else 3, "markersize": 5, "elinewidth": 0.8}
+    sizes = [row["hidden"] for row in rows]
+    ax.errorbar(sizes, rates, bars, color=colour, marker=marker, linestyle=dashes, label=label, **look)
