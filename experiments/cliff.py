@@ -3,12 +3,14 @@
 Two figures of one unit, in float64. Fig. 6: E = (σ(x₅₀) − 0.7)² for x_t = w σ(x_{t−1}) + b from x₀ = ½; descent with
 and without clipped gradients, drawn on the surface. On the line b = ½ − σ(½) w every x_t is ½, so the derivatives are
 known exactly there; for w > 4.26 that fixed point is unstable, and the line is the edge of the cliff. Fig. 3: where
-the unit's fixed points appear and vanish as b moves at w = 5.
+the unit's fixed points appear and vanish as b moves at w = 5. Does a network of many units meet cliffs too? The loss of
+32 tanh units after fifty steps, along a random direction of the weights: gain .9 forgets, gain 3 is chaotic.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ from matplotlib.figure import Figure
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run
-from rnnreg.diagnostics import LossSurface
+from rnnreg.diagnostics import HessianDirections, LossSurface
 from rnnreg.plotting import title_above
 
 PASCANU = "Pascanu, Mikolov & Bengio 2013"
@@ -133,6 +135,25 @@ def line_of(w: float, bs: tuple[float, float], num: int) -> LossSurface:
     return rr.diagnostics.loss_surface(error, centre, along, alphas=jnp.linspace(*bs, num))
 
 
+def curvatures(w: float, b: float) -> np.ndarray:
+    """Both eigenvalues of the Hessian of the error, the largest first."""
+    return np.asarray(rr.diagnostics.hessian_directions(error, unit(w, b), key=jax.random.key(0)).eigenvalues)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def network_line(gain: Any, num: int) -> tuple[LossSurface, HessianDirections]:
+    """The loss of a network at its start along a random direction, and how it curves there."""
+    keys = jax.random.split(jax.random.key(0), 5)
+    net = rr.network([rr.cells.elman(32, recurrent_init=rr.cells.gaussian(gain))], 1, readout="last")
+    xs, ys = jax.random.normal(keys[0], (8, NUM_STEPS, 1)), jax.random.normal(keys[1], (8, 1))
+    batch = rr.Batch(xs.at[:, 1:].set(0), ys)  # one input, then silence
+    loss_of = rr.diagnostics.data_loss_of(net, rr.losses.squared_error("mean"), batch)
+    params = net.init(keys[2], 1, dtype=float)
+    along, alphas = rr.diagnostics.random_direction(params, key=keys[3]), jnp.linspace(-0.1, 0.1, num)
+    line = rr.diagnostics.loss_surface(loss_of, params, along, alphas=alphas)
+    return line, rr.diagnostics.hessian_directions(loss_of, params, key=keys[4], which="magnitude")
+
+
 @jax.jit
 def search(w: jax.Array, biases: jax.Array) -> rr.diagnostics.FixedPoints:
     """Where 25 starts end, at each b."""
@@ -178,27 +199,45 @@ def main(config: Config) -> Report:
         f"({places[-1, 0]:.3f}, {places[-1, 1]:.3f}), E = {errors[-1]:.4g}; largest step {steps[name].max():.4g}"
         for name, (places, errors) in paths.items()
     ]
+    places = {"where descent starts": config.descent_from, "on the edge": (w, START - AT_HALF * w)}
+    curved = {name: curvatures(*place) for name, place in places.items()}
+    networks = {gain: network_line(gain, 2 * config.resolution) for gain in (0.9, 3.0)}
+    rough = {
+        gain: float(line.gradient_norm.max() / jnp.median(line.gradient_norm)) for gain, (line, _) in networks.items()
+    }
+    lines += [
+        f"{name}: largest curvature {values[0]:.3g}, along which a step is stable at rates below {2 / values[0]:.2g}"
+        for name, values in curved.items()
+    ]
+    lines += [
+        f"network of gain {gain:g}: curvatures from {found.ritz_values[0]:.2g} to {found.ritz_values[-1]:.2g}"
+        for gain, (_, found) in networks.items()
+    ]
     biases = np.linspace(-2.9, -2.1, config.num_biases)
     tables = points_by_bias(w, biases)
     nodes = {"lower": saddle_node(w, -2.9, -2.5), "upper": saddle_node(w, -2.5, -2.1)}
     figures = {
         "cliff": _draw_cliff(config, exact, surfaces, line, paths),
         "bifurcation": _draw_bifurcation(biases, tables),
+        "network": _draw_networks(networks),
     }
     summary = {
         "exact": exact,
         "measured": measured,
         "saddle_nodes": nodes,
+        "curvatures": curved,
+        "network_curvatures": {gain: found.eigenvalues for gain, (_, found) in networks.items()},
         "steepest_at_w_5": np.max(line.gradient_norm),
         "descent": {name: {"places": places, "errors": errors} for name, (places, errors) in paths.items()},
     }
-    claims = _claims(exact, measured, nodes, steps, paths, config)
+    claims = _claims(exact, measured, nodes, steps, paths, rough, config)
     return Report(summary, claims, "\n".join(lines), figures)
 
 
-def _claims(exact, measured, nodes, steps, paths, config) -> list[Claim]:
+def _claims(exact, measured, nodes, steps, paths, rough, config) -> list[Claim]:
     printed = {"∂x₅₀/∂b": (18155.8, 0.05), "∂x₅₀/∂w": (11301.3, 0.05), "∂E/∂b": (-661.68, 0.005)}
     section = f"{PASCANU}, section 3.2"
+    along, before = "network of gain {}: largest gradient along a random line, in medians", "written down before"
     return [
         *(
             Claim(f"{name} at w = 5 on the line", f"{PASCANU}, Fig. 6 (closed form)").close(
@@ -227,6 +266,8 @@ def _claims(exact, measured, nodes, steps, paths, config) -> list[Claim]:
         Claim("after as many updates: E of the clipped descent, relative to that of the other", section).at_most(
             1.0, paths["clipped"][1][-1] / paths["not clipped"][1][-1]
         ),
+        Claim(along.format(0.9), before).at_most(3.0, rough[0.9]),
+        Claim(along.format(3), before).at_least(10.0, rough[3.0]),
     ]
 
 
@@ -252,6 +293,17 @@ def _draw_cliff(config, exact, surfaces, line, paths) -> Figure:
     told, at = f"exact at b = ½ − 5σ(½):\n‖∂E/∂(w, b)‖ = {norm:.1f}", (START - 5 * AT_HALF, norm)
     ax.annotate(told, at, xytext=(10, 0), textcoords="offset points", va="center", fontsize=8)
     title_above(ax, "(c) along b at w = 5")
+    return figure
+
+
+def _draw_networks(networks) -> Figure:
+    figure, axes = plt.subplots(1, 3, figsize=(12.4, 3.7))
+    for ax, letter, (gain, (line, _)) in zip(axes, "ab", networks.items(), strict=False):
+        rr.plotting.loss_surface(line, xlabel="α, along a random direction", floor=1e-9, ax=ax)
+        ax.locator_params(axis="x", nbins=5)
+        title_above(ax, f"({letter}) 32 tanh units, gain {gain:g}")
+    rr.plotting.hessian_spectrum(networks[3.0][1], ax=axes[2])
+    title_above(axes[2], "(c) gain 3, at α = 0")
     return figure
 
 

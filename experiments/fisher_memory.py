@@ -2,7 +2,8 @@
 
 Everything in float64. The delay line of gain α has h_i ← α h_{i−1} with its input at the first unit and noise of
 variance 1 at every unit. Where the noise enters decides the answer: the last panel lets it in along the input
-alone.
+alone. Without noise, what can be read off the states is another thing: recall of white inputs, by linear and by tanh
+units of the same W.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from matplotlib.figure import Figure
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run, text_table
-from rnnreg.diagnostics import FisherMemory
+from rnnreg.diagnostics import FisherMemory, MemoryCurve
 from rnnreg.plotting import title_above
 
 GANGULI = "Ganguli, Huh & Sompolinsky 2008"
+JAEGER = "Jaeger 2002: N for linear units without noise"
 KERG = "Kerg et al. 2019, Fig. 1, by the closed form"
 
 
@@ -86,6 +88,22 @@ def memory_of(W: jax.Array, v: jax.Array, noise: jax.Array | None = None) -> Fis
     return rr.diagnostics.fisher_memory(W, v, num_lags=2 * len(v), noise=noise)
 
 
+def recall_of(W: jax.Array) -> dict[str, MemoryCurve]:
+    """Recall of white inputs at the first unit, without noise, by linear and by tanh units."""
+    key_inputs, key_surrogates = jax.random.split(jax.random.key(0))
+    size, found = len(W), {}
+    xs = jax.random.normal(key_inputs, (8, 20 * size, 1))
+    for name, activation in {"linear": jax.nn.identity, "tanh": jnp.tanh}.items():
+
+        def step(W, state, x, activation=activation):
+            return activation(state @ W + x * jnp.eye(size)[0])
+
+        found[name] = rr.diagnostics.memory_curve(
+            step, W, xs, key=key_surrogates, num_lags=2 * size, state=jnp.zeros((8, size))
+        )
+    return found
+
+
 def main(config: Config) -> Report:
     """Computes the curves and compares them with the closed forms."""
     lags = np.arange(config.size)
@@ -107,6 +125,8 @@ def main(config: Config) -> Report:
     best = {name: np.array([_spectrum(m).max() for m in kind]) for name, kind in kinds.items()}
     mean = np.array([_spectrum(m).mean() for kind in kinds.values() for m in kind])
 
+    orthogonal = networks(config.normal_size, config.rho, jax.random.key(0))["orthogonal"]
+    recall = {"delay line": recall_of(delay_line(config.size, 1.0)), "orthogonal": recall_of(orthogonal)}
     along_input = memory_of(delay_line(config.size, 1.0), first, jnp.outer(first, first))
     rows = [
         (f"delay line, α = {gain:g}", f"{m.total:.4f}", f"{_spectrum(m).max():.4f}", "1") for gain, m in lines.items()
@@ -126,12 +146,13 @@ def main(config: Config) -> Report:
         "largest_error_of_the_curves": {f"{gain:g}": error for gain, error in errors.items()},
         "totals": totals,
         "totals_of_the_best_direction": best,
+        "capacities": {name: {units: m.capacity for units, m in each.items()} for name, each in recall.items()},
         "all_converged": all(bool(m.converged) for kind in kinds.values() for m in kind),
     }
-    claims = _claims(config, lines, errors, totals, mean, along_input)
+    claims = _claims(config, lines, errors, totals, mean, along_input) + _recall_claims(recall)
     table = text_table(("network", "J_tot", "of the best direction", "draws"), rows)
     figure = _draw(config, lines, kinds, along_input)
-    return Report(summary, claims, table, {"fisher_memory": figure})
+    return Report(summary, claims, table, {"fisher_memory": figure, "recall": _draw_recall(recall)})
 
 
 def _spectrum(memory: FisherMemory) -> np.ndarray:
@@ -168,6 +189,31 @@ def _claims(config, lines, errors, totals, mean, along_input) -> list[Claim]:
             "algebra: C = Σ (vW^k)ᵀ(vW^k) is diagonal",
         ).at_most(1e-12, np.abs(along_input.curve[: config.size] - 1).max()),
     ]
+
+
+def _recall_claims(recall) -> list[Claim]:
+    less = "written down before: a part goes to products of inputs"
+    claims = []
+    for name, each in recall.items():
+        size, capacity = len(each["linear"].lags) // 2, each["linear"].capacity
+        claims += [
+            Claim(f"{name}, {size} linear units: capacity of recall", JAEGER).close(
+                size, capacity, tolerance=0.01 * size
+            ),
+            Claim(f"{name}, tanh units: capacity over that of linear ones", less).at_most(
+                0.9, each["tanh"].capacity / capacity
+            ),
+        ]
+    return claims
+
+
+def _draw_recall(recall) -> Figure:
+    figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.7), sharey=True)
+    for ax, (name, each) in zip(axes, recall.items(), strict=True):
+        rr.plotting.memory_curve(each, ax=ax)
+        title_above(ax, f"{name}, N = {len(each['tanh'].lags) // 2}")
+    axes[1].set_ylabel("")
+    return figure
 
 
 def _draw(config, lines, kinds, along_input) -> Figure:

@@ -67,7 +67,8 @@ def gradient_slopes(
 ) -> dict[str, Array]:
     """The slope of ln‖∂h_T/∂h_t‖₂ against T − t, mean over patterns, and its `PREDICTORS`, nats a step."""
     silence, start = _after_the_bits(net, params, batch)
-    diagnostics, along = rr.diagnostics, {"xs": silence, "state": start}
+    diagnostics = rr.diagnostics
+    along = {"xs": silence, "state": start}
     products = diagnostics.jacobian_products(net, params, **along, num_singular=1, small_ones=False)
     jacobians = diagnostics.step_jacobians(net, params, **along)
     W = params["layer_0"]["W_hh"]
