@@ -135,9 +135,10 @@ def line_of(w: float, bs: tuple[float, float], num: int) -> LossSurface:
     return rr.diagnostics.loss_surface(error, centre, along, alphas=jnp.linspace(*bs, num))
 
 
-def curvatures(w: float, b: float) -> np.ndarray:
+@jax.jit
+def curvatures(params: dict[str, jax.Array]) -> jax.Array:
     """Both eigenvalues of the Hessian of the error, the largest first."""
-    return np.asarray(rr.diagnostics.hessian_directions(error, unit(w, b), key=jax.random.key(0)).eigenvalues)
+    return rr.diagnostics.hessian_directions(error, params, key=jax.random.key(0)).eigenvalues
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -200,7 +201,7 @@ def main(config: Config) -> Report:
         for name, (places, errors) in paths.items()
     ]
     places = {"where descent starts": config.descent_from, "on the edge": (w, START - AT_HALF * w)}
-    curved = {name: curvatures(*place) for name, place in places.items()}
+    curved = {name: curvatures(unit(*place)) for name, place in places.items()}
     networks = {gain: network_line(gain, 2 * config.resolution) for gain in (0.9, 3.0)}
     rough = {
         gain: float(line.gradient_norm.max() / jnp.median(line.gradient_norm)) for gain, (line, _) in networks.items()
