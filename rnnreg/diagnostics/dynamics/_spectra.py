@@ -82,8 +82,8 @@ def spectra(params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh") -> d
         found[path] = matrix_spectrum(square_blocks(W))
     if not found:
         raise ValueError(
-            f"spectra looks at leaves that match {patterns}; params has {list(leaves)}. Give paths= for other names, "
-            "or any square matrix to matrix_spectrum."
+            f"spectra looks at leaves called {' or '.join(patterns)}; params has {list(leaves)}. Give paths= for other "
+            "names, or any square matrix to matrix_spectrum."
         )
     return found
 
