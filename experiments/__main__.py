@@ -13,7 +13,7 @@ from typing import Literal
 
 import tyro
 
-from experiments._harness import pages, text_table
+from experiments._harness import pages, text_table, write_json
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,7 @@ class Arguments:
 
 
 def discover(folder: Path) -> dict[str, str]:
-    """{name: first line of its docstring} of the experiments in a folder; see `files`."""
-    lines = {}
-    for name, path in files(folder).items():
-        lines[name] = (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "").partition("\n")[0]
-    return lines
-
-
-def files(folder: Path) -> dict[str, Path]:
-    """{name: file with its docstring} of the experiments in a folder.
+    """{name: docstring} of the experiments in a folder.
 
     An experiment is a module, or a package in its `__init__` and `__main__`, that has a `main` and a `Config`, and
     whose name does not begin with an underscore. Files are parsed and not imported: listing is quick and cannot fail
@@ -44,12 +36,11 @@ def files(folder: Path) -> dict[str, Path]:
     """
     found = {}
     for path in sorted(folder.iterdir()):
-        places = [path] if path.suffix == ".py" else [path / "__init__.py", path / "__main__.py"]
-        trees = {file: ast.parse(file.read_text("utf-8")) for file in places if file.exists()}
-        defined = {name for tree in trees.values() for node in tree.body for name in _names(node)}
+        files = [path] if path.suffix == ".py" else [path / "__init__.py", path / "__main__.py"]
+        trees = [ast.parse(file.read_text("utf-8")) for file in files if file.exists()]
+        defined = {name for tree in trees for node in tree.body for name in _names(node)}
         if {"main", "Config"} <= defined and not path.name.startswith("_"):
-            told = [file for file, tree in trees.items() if ast.get_docstring(tree)]
-            found[path.stem] = (told or list(trees))[0]
+            found[path.stem] = next(filter(None, map(ast.get_docstring, trees)), "")
     return found
 
 
@@ -80,19 +71,19 @@ def write_pages(folder: Path, results: Path) -> None:
     """Keeps what was measured in results.json, and writes both README.md."""
     store = folder / "results.json"
     kept = json.loads(store.read_text("utf-8")) if store.exists() else {}
-    known = files(folder)
+    known = discover(folder)
     kept = {name: entry for name, entry in pages.collect(results, kept).items() if name in known}
-    store.write_text(pages.dump(kept), "utf-8")
+    write_json(store, kept)
     told, benchmarks = folder / "findings", folder / "benchmarks"
     (folder / "README.md").write_text(pages.experiments_page(known, kept, told), "utf-8")
     rows = {path.stem: json.loads(path.read_text("utf-8")) for path in (benchmarks / "results").glob("*.json")}
-    page = pages.benchmarks_page(files(benchmarks), rows, told / "benchmarks.md")
+    page = pages.benchmarks_page(discover(benchmarks), rows, told / "benchmarks.md")
     (benchmarks / "README.md").write_text(page, "utf-8")
 
 
 def main(arguments: Arguments) -> int:
     """List or run; the exit status is 1 if an experiment failed to run."""
-    experiments = discover(Path(__file__).parent)
+    experiments = {name: about.partition("\n")[0] for name, about in discover(Path(__file__).parent).items()}
     if arguments.command == "list":
         print(text_table(("python -m experiments.…", ""), list(experiments.items())))
         return 0

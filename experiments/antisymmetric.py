@@ -134,7 +134,9 @@ def _claims(config: Config, multipliers, radii, threshold, last, exponents) -> l
     ]
     claims += [
         Claim(f"radius after {config.num_steps} steps from {start}, {name}", f"{figure}, {iterated}").close(
-            expected, measured, tolerance=0.005 if expected > 2 else 5e-4
+            expected,
+            measured,
+            tolerance=0.005 if expected > 2 else 5e-4,  # as printed: three digits
         )
         for name in MATRICES
         for start, expected, measured in zip(STARTS, RADII[name], radii[name], strict=True)

@@ -22,6 +22,8 @@ from rnnreg.diagnostics import FisherMemory, MemoryCurve
 from rnnreg.plotting import title_above
 
 GANGULI = "Ganguli, Huh & Sompolinsky 2008"
+TRACE = "algebra: tr Σ W^k C⁻¹ (W^k)ᵀ = tr C⁻¹C = N"
+DIAGONAL = "algebra: C = Σ (vW^k)ᵀ(vW^k) is diagonal"
 JAEGER = "Jaeger 2002: N for linear units without noise"
 KERG = "Kerg et al. 2019, Fig. 1, by the closed form"
 
@@ -180,14 +182,12 @@ def _claims(config, lines, errors, totals, mean, along_input) -> list[Claim]:
         Claim(f"normal networks: largest |J_tot − 1| of {normal.size}", GANGULI).at_most(
             1e-9, np.abs(normal - 1).max()
         ),
-        Claim(
-            "every network: largest |mean of J_tot over input directions − 1|",
-            "algebra: tr Σ W^k C⁻¹ (W^k)ᵀ = tr C⁻¹C = N",
-        ).at_most(1e-9, np.abs(mean - 1).max()),
-        Claim(
-            "delay line, noise along the input alone: largest |J(k) − 1| for k < N",
-            "algebra: C = Σ (vW^k)ᵀ(vW^k) is diagonal",
-        ).at_most(1e-12, np.abs(along_input.curve[: config.size] - 1).max()),
+        Claim("every network: largest |mean of J_tot over input directions − 1|", TRACE).at_most(
+            1e-9, np.abs(mean - 1).max()
+        ),
+        Claim("delay line, noise along the input alone: largest |J(k) − 1| for k < N", DIAGONAL).at_most(
+            1e-12, np.abs(along_input.curve[: config.size] - 1).max()
+        ),
     ]
 
 

@@ -58,12 +58,10 @@ def main(config: Config) -> Report:
     def data(static):
         return sunspots(static["window"], static["transform"], first_target=1724)
 
+    lams = log_grid(config.lambda_low, config.lambda_high, config.num_lambdas)
     result = rr.sweep(
         lambda static: make_train(data(static), {**fixed, **static}),
-        {
-            "l2": log_grid(config.lambda_low, config.lambda_high, config.num_lambdas),
-            "learning_rate": list(config.learning_rates),
-        },
+        {"l2": lams, "learning_rate": list(config.learning_rates)},
         data,
         seeds=config.seeds,
         folds=rr.selection.blocked_folds(config.folds),
@@ -80,11 +78,9 @@ def main(config: Config) -> Report:
         errors = (f"{path.sel(l2=0.0).item():.4f}", f"{case.item():.4f}")
         rows.append((*map(str, at.values()), *errors, f"{path.l2.values[path.argmin('l2').item()]:.2g}"))
     header = ("transform", "window", "learning rate", "CV ARV at λ=0", "CV ARV at best λ", "best λ")
-    claims = [
-        Claim(
-            "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)", "this project"
-        ).at_most(1.0, choice.curve.mean.min() / choice.curve.mean[choice.curve.lam == 0][0])
-    ]
+    improves = "a penalty improves the cross-validated ARV of the chosen configuration (ratio to λ = 0)"
+    curve = choice.curve
+    claim = Claim(improves, "this project").at_most(1.0, curve.mean.min() / curve.mean[curve.lam == 0][0])
     window, xs = choice.values["window"], data(choice.values).train.xs
     net = make_train(data(choice.values), {**fixed, **choice.values}).network({})
 
@@ -108,7 +104,7 @@ def main(config: Config) -> Report:
         f"the last {np.median(needed):g} years of {window} give the forecast within 0.1 standard deviations (median of "
         f"networks and targets); all of them are needed for {np.mean(needed == window):.0%}",
     ]
-    return Report(summary, claims, "\n".join(lines), {"window": ax.figure})
+    return Report(summary, [claim], "\n".join(lines), {"window": ax.figure})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ What they mean is told in `experiments/findings/<name>.md`, of the benchmarks in
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -41,27 +40,14 @@ def collect(results: Path, kept: Mapping[str, Any]) -> dict[str, Any]:
         preset, name = summary["config"]["preset"], path.parent.name
         if preset == "full" or found.get(name, {}).get("preset") != "full":
             facts = {fact: summary["environment"].get(fact) for fact in FACTS}
-            entry = {"preset": preset, "environment": facts, "claims": summary["claims"]}
-            found[name] = entry
+            found[name] = {"preset": preset, "environment": facts, "claims": summary["claims"]}
     return dict(sorted(found.items()))
 
 
-def dump(results: Mapping[str, Any]) -> str:
-    """As JSON with one claim a line, so that a diff shows what changed."""
-    parts = []
-    for name, entry in results.items():
-        claims = ",\n".join(f"   {_json(claim)}" for claim in entry["claims"])
-        head = {key: value for key, value in entry.items() if key != "claims"}
-        lines = [f"  {_json(key)}: {_json(value)}" for key, value in head.items()]
-        parts.append(f" {_json(name)}: {{\n" + ",\n".join([*lines, f'  "claims": [\n{claims}\n  ]\n }}']))
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
-def experiments_page(experiments: Mapping[str, Path], results: Mapping[str, Any], findings: Path) -> str:
+def experiments_page(experiments: Mapping[str, str], results: Mapping[str, Any], findings: Path) -> str:
     """The page of all experiments: what each asks, what it found, its claims and their numbers."""
     counts = [
-        [f"[`{name}`](#{name})", _about(path).partition("\n")[0], *_counts(results.get(name))]
-        for name, path in experiments.items()
+        [f"[`{name}`](#{name})", _first(about), *_counts(results.get(name))] for name, about in experiments.items()
     ]
     parts = [
         HEADER,
@@ -70,8 +56,8 @@ def experiments_page(experiments: Mapping[str, Path], results: Mapping[str, Any]
         "and `summary.json` below `results/`. [Benchmarks](benchmarks/README.md) have a page of their own.\n",
         _markdown(("experiment", "what it asks", "claims that hold", "fail", "not measured"), counts),
     ]
-    for name, path in experiments.items():
-        parts.append(f"\n## {name}\n\n{_about(path)}\n")
+    for name, about in experiments.items():
+        parts.append(f"\n## {name}\n\n{about}\n")
         told = findings / f"{name}.md"
         if told.exists():
             parts.append(told.read_text("utf-8"))
@@ -80,16 +66,13 @@ def experiments_page(experiments: Mapping[str, Path], results: Mapping[str, Any]
     return "\n".join(parts)
 
 
-def benchmarks_page(benchmarks: Mapping[str, Path], kept: Mapping[str, Any], findings: Path) -> str:
+def benchmarks_page(benchmarks: Mapping[str, str], kept: Mapping[str, Any], findings: Path) -> str:
     """The page of the benchmarks: what each measures, what is known of it, the numbers of each device."""
     from experiments.benchmarks import diagnostics, regularisers
     from experiments.benchmarks.lanes.report import ratios
 
     parts = [HEADER, "# Benchmarks\n", findings.read_text("utf-8"), "## What each measures\n"]
-    parts += [
-        f"- `python -m experiments.benchmarks.{name}`: {_about(path).partition(chr(10))[0]}"
-        for name, path in benchmarks.items()
-    ]
+    parts += [f"- `python -m experiments.benchmarks.{name}`: {_first(about)}" for name, about in benchmarks.items()]
     for device, data in kept.items():
         parts += [
             f"\n## {device}\n\n{_facts(data['environment'])}\n",
@@ -129,9 +112,9 @@ def _facts(environment: Mapping[str, Any]) -> str:
     return ", ".join(map(str, facts)) + "."
 
 
-def _about(path: Path) -> str:
-    """The docstring of an experiment, as it stands."""
-    return ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+def _first(about: str) -> str:
+    """The first line of a docstring."""
+    return about.partition("\n")[0]
 
 
 def _number(value: Any, tolerance: Any = None) -> str:
@@ -151,7 +134,3 @@ def _markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     header = list(header)
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

@@ -25,8 +25,6 @@ Series = tuple[np.ndarray, np.ndarray]
 Predict = Callable[[Iterable[int]], np.ndarray]
 Method = Callable[[Series, int], Predict]
 
-# --- published figures ---------------------------------------------------------------------------
-
 
 class Published(NamedTuple):
     """A figure from the literature, in ARV.
@@ -59,9 +57,6 @@ PUBLISHED = (
     Published("Tong & Lim 1980", "threshold autoregression", 0.097, 0.097, 0.28, TONG),
     Published("Weigend, Huberman & Rumelhart 1990", ELIMINATION, 0.082, 0.086, 0.35, WEIGEND),
 )
-
-
-# --- lag matrices --------------------------------------------------------------------------------
 
 
 def truth(series: Series, years: Iterable[int]) -> np.ndarray:
@@ -105,9 +100,6 @@ def _positions(series: Series, years: Iterable[int]) -> np.ndarray:
             f"the series has the years {series[0][0]} to {series[0][-1]}; got {years.min()} to {years.max()}."
         )
     return positions
-
-
-# --- the methods ---------------------------------------------------------------------------------
 
 
 def one_step(method: Method, series: Series, years: Iterable[int], train_until: int = 1920) -> np.ndarray:

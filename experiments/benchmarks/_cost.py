@@ -76,9 +76,6 @@ class Task(NamedTuple):
         )
 
 
-# ---- what is timed --------------------------------------------------------------------------------
-
-
 def updates_in_a_row(train: rr.Train, count: int) -> Callable[..., Any]:
     """`run(state, batch, hyper) -> state` after `count` updates in one loop: a call's own cost does not count."""
 
@@ -161,9 +158,6 @@ def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Call:
     return lambda: jax.block_until_ready(compiled(*placed))
 
 
-# ---- pairs ----------------------------------------------------------------------------------------
-
-
 def record(calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None = None) -> dict[str, np.ndarray]:
     """Seconds of each call in each round, `[rounds]`, timed in turn (see `interleave`).
 
@@ -228,9 +222,6 @@ def spread(name: str, title: str, form: str, unit: str = "") -> dict[str, str]:
     """
     ends = f"{{{name}_low:{form}}} to {{{name}_high:{form}}}"
     return {title: f"{{{name}:{form}}}{unit}", "quartiles": ends + unit}
-
-
-# ---- what is written ------------------------------------------------------------------------------
 
 
 def write(path: Path, result: Mapping[str, Any], claims: Sequence[Claim]) -> None:

@@ -79,9 +79,6 @@ DIAGNOSTICS: dict[str, Diagnostic] = {
 }
 
 
-# ---- measuring ------------------------------------------------------------------------------------
-
-
 def in_a_row(diagnostic: Diagnostic, net: rr.Network, count: int) -> Callable[..., Any]:
     """`run(params, batch) -> number`, the diagnostic so many times in one loop, as the updates beside it are."""
 

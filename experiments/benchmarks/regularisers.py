@@ -60,9 +60,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-# ---- the regularisers -----------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Regulariser:
     """One way to regularise, as arguments of the run and of its network.
@@ -131,9 +128,6 @@ def regularisers() -> dict[str, Regulariser]:
         ),
         "penalty on ∂L/∂h": Regulariser({"gradient": state_gradient()}, cheap=False),
     }
-
-
-# ---- measuring ------------------------------------------------------------------------------------
 
 
 def measure_cell(cell: str, config: Config) -> list[dict[str, Any]]:

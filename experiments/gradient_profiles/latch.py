@@ -136,9 +136,6 @@ def lambda_s(num_steps: int) -> float:
     return float((np.sqrt(3 * num_steps) * np.gradient(F, x) * (1 - np.sqrt(3 / num_steps) * F)).max())
 
 
-# ---- what is measured, claimed and drawn ----------------------------------------------------------
-
-
 def measure(num_weights: int) -> dict[str, Any]:
     """Margins by halving, the path over λ by autodiff, and thresholds in closed form."""
     w = np.array([0.5, 0.8, 0.95, 1.05, 1.2, 1.5, 2.0, 3.0, 4.0])

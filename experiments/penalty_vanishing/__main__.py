@@ -88,7 +88,7 @@ def main(config: Config) -> Report:
     drawn = {f"memory_{name.replace(' ', '_')}": figures.memory_figure(each) for name, each in by_task.items()}
     return Report(
         {"memory": found, "series": paths, "proportions": shares},
-        [*memory.claims(found), *series.claims(paths)],
+        [*(claim for item in found.items() for claim in memory.claims(*item)), *series.claims(paths)],
         "\n\n".join(text),
         drawn | {"series": figures.series_figure(paths)},
     )

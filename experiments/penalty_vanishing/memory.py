@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from experiments._thresholds import fit_threshold, interval
 from experiments.penalty_vanishing.path import PASCANU, Path, measure, table
 
 HERE = "written down before the sweep"
+PILOT = f"{HERE}, (L₀ − L*)/min‖W‖² of the pilot"
 MAKERS = {"adding": rr.tasks.adding, "temporal order": rr.tasks.temporal_order}
 CELLS = {"tanh": rr.cells.elman, "GRU": rr.cells.gru}  # tanh starts orthogonal; so does each gate block
 
@@ -188,35 +189,21 @@ def proportions(path: Path, prediction: Prediction) -> list[dict[str, Any]]:
     return [dict(zip(names, map(float, row), strict=True)) for row in zip(*columns, strict=True)]
 
 
-def claims(memory: dict[str, Found]) -> list[Claim]:
+def claims(title: str, found: Found) -> Iterator[Claim]:
     """The prediction against both thresholds, and what happens on either side of them."""
-    claims = []
-    for title, found in memory.items():
-        prediction, ends, cold = found["prediction"], found["thresholds"], found["cold"]
-        order = ends["cold"].low / ends["warm"].high
-        ratio = ends["warm"].value / prediction.lambda_c
-        claims += [
-            Claim(
-                f"{title}: λ at which trained networks lose the task / predicted λ_c",
-                HERE + ", (L₀ − L*)/min‖W‖² of the pilot",
-            ).between(1 / 3, 3.0, ratio if 0 < ratio < np.inf else None),  # both ends on the grid, and a prediction
-            Claim(f"{title}: λ up to which it is learnt / λ up to which it survives, less the intervals", HERE).at_most(
-                1.0, order if 0 < order < np.inf else None
-            ),
-        ]
-        alive = remembers(cold, prediction.blind)
-        dead = cold.lam > 3 * ends["warm"].high
-        if dead.any():
-            claims.append(
-                Claim(f"{title}: ρ(W_hh) above three times that λ, mean over seeds", PASCANU).at_most(
-                    0.5, cold.rho[dead].mean()
-                )
-            )
-        if alive.any():
-            claims.append(
-                Claim(
-                    f"{title}: smallest ρ(W_hh) of a network that remembers",
-                    HERE + ": memory and ρ end together, ρ does not fade first",
-                ).at_least(0.9, cold.rho[alive].min())
-            )
-    return claims
+    prediction, ends, cold = found["prediction"], found["thresholds"], found["cold"]
+    lost = Claim(f"{title}: λ at which trained networks lose the task / predicted λ_c", PILOT)
+    ratio = ends["warm"].value / prediction.lambda_c
+    yield lost.between(1 / 3, 3.0, ratio if 0 < ratio < np.inf else None)  # both ends on the grid, and a prediction
+    learnt = f"{title}: λ up to which it is learnt / λ up to which it survives, less the intervals"
+    order = ends["cold"].low / ends["warm"].high
+    yield Claim(learnt, HERE).at_most(1.0, order if 0 < order < np.inf else None)
+    dead, alive = cold.lam > 3 * ends["warm"].high, remembers(cold, prediction.blind)
+    if dead.any():
+        above = f"{title}: ρ(W_hh) above three times that λ, mean over seeds"
+        yield Claim(above, PASCANU).at_most(0.5, cold.rho[dead].mean())
+    if alive.any():
+        smallest = f"{title}: smallest ρ(W_hh) of a network that remembers"
+        yield Claim(smallest, f"{HERE}: memory and ρ end together, ρ does not fade first").at_least(
+            0.9, cold.rho[alive].min()
+        )

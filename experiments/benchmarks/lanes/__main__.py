@@ -60,9 +60,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-# ---- measuring ------------------------------------------------------------------------------------
-
-
 def measure(config: Config, *, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Every cell and size; the numbers so far are written after each.
 
@@ -166,9 +163,6 @@ def make_row(task: Task, contender: Contender, timing: Timing, matmul_gflops: fl
 def _in_short(rows: Sequence[Mapping[str, Any]]) -> str:
     rates = [f"{r['who']} {r['gflops']:.2f}" for r in rows if r["what"] == "gradient"]
     return ", ".join(rates) + " GFLOP/s"
-
-
-# ---- the command line -----------------------------------------------------------------------------
 
 
 def prepare(device: str) -> None:

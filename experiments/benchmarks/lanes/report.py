@@ -94,8 +94,6 @@ def _by_task(rows: Sequence[Mapping[str, Any]], what: str) -> dict[tuple[str, in
     return found
 
 
-# ---- drawing --------------------------------------------------------------------------------------
-
 # colour, marker and dashes: told apart without colour too
 _LOOKS = {
     "rnnreg": (COLORS.blue, "o", "-"),

@@ -95,8 +95,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-# ---- claims ---------------------------------------------------------------------------------------
-
 AIM = "the library's own aim"
 
 
@@ -173,9 +171,6 @@ CLAIMS: dict[str, Callable[[Rows], Iterator[Claim]]] = {
     "rows": _rows_claims,
     "inputs": _inputs_claims,
 }
-
-
-# ---- the command line -----------------------------------------------------------------------------
 
 
 def main(config: Config) -> None:

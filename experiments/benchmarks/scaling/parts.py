@@ -36,9 +36,6 @@ Row = dict[str, Any]
 MEBIBYTE = 2**20
 
 
-# ---- compiling ------------------------------------------------------------------------------------
-
-
 def compile_times(config: Any) -> Iterator[Row]:
     """Seconds to trace, lower and compile, and equations, against T (one update) and against lanes."""
     for cell in config.cells:
@@ -117,9 +114,6 @@ def _no_compilation_cache() -> Iterator[None]:
         jax.config.update("jax_enable_compilation_cache", before)
 
 
-# ---- against T ------------------------------------------------------------------------------------
-
-
 def cost_of_time(config: Any) -> Iterator[Row]:
     """Milliseconds a step of time and temporary bytes of a training step, with full and with sqrt memory."""
     for cell in config.cells:
@@ -137,9 +131,6 @@ def cost_of_time(config: Any) -> Iterator[Row]:
                 **entries("milliseconds", seconds[name], scale=scale),
                 "temporary_bytes": programs[name].memory_analysis().temp_size_in_bytes,
             }
-
-
-# ---- against lanes and cores ----------------------------------------------------------------------
 
 
 def cost_of_lanes(config: Any) -> Iterator[Row]:
@@ -191,9 +182,6 @@ def weak_scaling(config: Any) -> Iterator[Row]:
         }
 
 
-# ---- a large sweep --------------------------------------------------------------------------------
-
-
 def large_sweep(config: Any) -> Iterator[Row]:
     """Peak memory of the process before and after a sweep of very many tiny lanes."""
     task = Task("elman", 16, time=50, batch=8)
@@ -218,9 +206,6 @@ def peak_bytes() -> int:
     """The largest resident set that this process has had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-# ---- one network alone, and where its inputs are projected ----------------------------------------
 
 
 def split_rows(config: Any) -> Iterator[Row]:

@@ -23,8 +23,6 @@ def grouped(rows: Rows, *names: str) -> dict[tuple[Any, ...], list[Mapping[str, 
     return groups
 
 
-# ---- tables ---------------------------------------------------------------------------------------
-
 _SIZE = {"cell": "{cell}", "H": "{hidden}"}
 _RATIO = spread("ratio", "ratio", ".3f")
 
