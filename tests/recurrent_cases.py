@@ -81,6 +81,23 @@ def _layer_normalised():
     return plain._replace(name="layer_norm", init=init, gate=gate)
 
 
+def _softmax(z):
+    z = np.exp(z - z.max(-1, keepdims=True))
+    return z / z.sum(-1, keepdims=True)
+
+
+def _softmax_cell():
+    def forward(params, state, x_proj, h_proj):
+        return rr.cells.HiddenState(h=jax.nn.softmax(x_proj + h_proj, axis=-1)), {}
+
+    def tangent(values, state, new, d_state, d_x_proj, d_h_proj):
+        d_z, y = d_x_proj + d_h_proj, new.h
+        return rr.cells.HiddenState(h=y * (d_z - jnp.sum(y * d_z, axis=-1, keepdims=True)))
+
+    gate = rr.cells.Gate(forward, tangent, additive=True)
+    return rr.cells.elman(HIDDEN)._replace(name="softmax", gate=gate)
+
+
 def _gru_without_tangent():
     made = rr.cells.gru(HIDDEN)
     return made._replace(name="plain_gru", gate=made.gate._replace(tangent=None))
@@ -103,6 +120,8 @@ CASES = {
     "elman_softplus": Case(_elman_of(jax.nn.softplus), _elman(lambda z: np.logaddexp(z, 0))),
     "gru_derived": Case(_gru_without_tangent(), _gru, 3),
     "layer_norm": Case(_layer_normalised(), _normalised, own=True),
+    # units that see each other, with a tangent by hand
+    "softmax": Case(_softmax_cell(), lambda state, x_proj, h_proj: (_softmax(x_proj + h_proj),)),
     "irnn": Case(rr.cells.irnn(HIDDEN), _elman(lambda z: np.maximum(z, 0))),
     "gru": Case(rr.cells.gru(HIDDEN), _gru, 3),
     "gru_one_bias": Case(rr.cells.gru(HIDDEN, recurrent_bias=False), _gru, 3),

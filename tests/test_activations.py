@@ -78,3 +78,35 @@ def test_cells_say_how_they_were_made():
     assert rr.cells.describe_cell(cell._replace(step=lambda params, state, x: state))["changed"]
     own = rr.cells.from_step(lambda params, state, x: state, init=cell.init, hidden_size=3)
     assert rr.cells.describe_cell(own)["factory"] is None
+
+
+def test_what_was_known_of_a_function_goes_with_it():
+    """A record whose function is replaced forgets the rest, unless that is given too."""
+    gate = rr.cells.elman(3).gate
+    other = gate._replace(forward=lambda params, state, x_proj, h_proj: (state, {}))
+    assert (other.tangent, other.additive, other.facts) == (None, False, rr.cells.Facts())
+    assert gate._replace(tangent=None).facts == gate.facts
+    assert (
+        rr.cells.gru(3, reset="before").step._replace(forward=lambda *at: at).facts
+        == rr.cells.Facts()
+    )
+    steep = ACTIVATIONS["tanh"]._replace(function=lambda z: jnp.tanh(2 * z), bounds=(-1.0, 1.0))
+    assert (steep.slope, steep.max_slope, steep.bounds) == (None, None, (-1.0, 1.0))
+
+
+def test_what_a_network_says_of_its_apply_is_not_replaced_alone():
+    net = rr.network([rr.cells.elman(3)], 1)
+    with pytest.raises(ValueError, match="readout says what apply does.*rr.network"):
+        net._replace(readout="last")
+    assert net._replace(apply=lambda *at: None, readout="last").readout == "last"
+    assert rr.networks.describe(net)["initial_state"] == "zero"
+
+
+def test_a_callable_without_a_hash_is_an_activation():
+    class Steep:
+        __hash__ = None
+
+        def __call__(self, z):
+            return jnp.tanh(2 * z)
+
+    assert as_activation(Steep()).bounds is None

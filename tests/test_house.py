@@ -30,7 +30,6 @@ ROOMS = [
     "losses",
     "penalties",
     "objective",
-    "proximal",
     "training",
     "lanes",
     "sweeps",

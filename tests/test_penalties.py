@@ -519,3 +519,25 @@ def test_a_cell_says_which_of_its_leaves_are_weights():
     objective = rr.make_objective(net, rr.losses.squared_error(), {"l2": l2("u")})
     _, (parts, _) = objective(params, {"l2": 1.0}, batch, {"l2": ()}, key=None, train=False)
     assert float(parts.penalties["l2"]) == 6.0
+
+
+def test_what_a_cell_calls_a_weight_has_to_be_there():
+    net = rr.network([_normalised_cell(decayed=("V",))], 1)
+    with pytest.raises(ValueError, match="decayed='V' matches none of the parameters of the cell"):
+        covered(l2(), net.init(jax.random.key(0), 2), net=net)
+    alone = rr.network([_normalised_cell(decayed="W_hh")], 1)
+    params = alone.init(jax.random.key(0), 2)
+    assert covered(l2(), params, net=alone) == ["layer_0/W_hh", "readout/W_hy"]
+
+
+def test_only_a_learned_start_is_one_whatever_a_submodule_is_called():
+    """A matrix below "initial" is a weight in a network that learns no start."""
+    net = rr.from_functions(
+        lambda key: {"initial": {"kernel": jnp.ones((2, 1))}, "b": jnp.zeros(1)},
+        lambda params, xs: xs @ params["initial"]["kernel"] + params["b"],
+        output_size=1,
+    )
+    params = net.init(jax.random.key(0), 2)
+    assert covered(l2(), params, net=net) == ["initial/kernel"]
+    learned = rr.network([rr.cells.elman(2)], 1, initial_state="learned")
+    assert "layer_0/initial/h" not in covered(l2(), learned.init(jax.random.key(0), 2), net=learned)

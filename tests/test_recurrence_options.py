@@ -362,10 +362,11 @@ def test_networks_agree(name):
 
 
 @pytest.mark.numerics
+@pytest.mark.parametrize("name", ["lstm", "softmax", "gru_derived"])
 @pytest.mark.parametrize("backend", ["scan", "fused"])
-def test_a_unit_whose_step_is_masked_holds_its_state(backend):
+def test_a_unit_whose_step_is_masked_holds_its_state(backend, name):
     """Zoneout: a mask `[T, B, H]` is a choice, unit by unit, between the new state and the old one."""
-    cell, case = LSTM, CASES["lstm"]
+    cell, case = CASES[name].cell, CASES[name]
     given = draw(case, but=("mask", "recurrent_mask", "perturbations"))
     keep = jnp.asarray(np.random.default_rng(1).random((LONG, BATCH, HIDDEN)) < 0.6)
     _, states = unroll(cell, **given, mask=keep, backend=backend)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,10 +13,19 @@ from jax import Array
 Elementwise = Callable[[Array], Array]
 
 
-class Activation(NamedTuple):
+class _ActivationFields(NamedTuple):
+    name: str
+    function: Elementwise
+    slope: Elementwise | None = None
+    max_slope: float | None = None
+    bounds: tuple[float, float] | None = None
+
+
+class Activation(_ActivationFields):
     """An elementwise function φ, and what is known of it.
 
-    Calling the record applies the function. What is None is not known, and nothing is guessed in its place.
+    Calling the record applies the function. What is None is not known, and nothing is guessed in its place. Where the
+    function is replaced, what was known of the old one is forgotten.
 
     Attributes:
       name: short name, for descriptions of cells.
@@ -26,14 +35,17 @@ class Activation(NamedTuple):
       bounds: (inf φ, sup φ), infinite where φ has no bound.
     """
 
-    name: str
-    function: Elementwise
-    slope: Elementwise | None = None
-    max_slope: float | None = None
-    bounds: tuple[float, float] | None = None
+    __slots__ = ()
 
     def __call__(self, z: Array) -> Array:
         return self.function(z)
+
+    def _replace(self, **changes: Any) -> Activation:
+        if "function" in changes:
+            changes = {"slope": None, "max_slope": None, "bounds": None} | changes
+        return Activation(**(self._asdict() | changes))
+
+    __replace__ = _replace
 
 
 _TANH = Activation("tanh", jnp.tanh, lambda y: 1 - y * y, 1.0, (-1.0, 1.0))
@@ -101,5 +113,6 @@ def as_activation(given: Any) -> Activation:
             f"activation must be an elementwise function such as jnp.tanh, or its name; got {given!r}."
         )
     function: Any = given
-    known = _RECORDS.get(function)
-    return known or Activation(getattr(function, "__name__", "custom"), function)
+    if isinstance(given, Hashable) and function in _RECORDS:
+        return _RECORDS[function]
+    return Activation(getattr(function, "__name__", "custom"), function)

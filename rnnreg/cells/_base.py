@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
-from rnnreg._tree import is_learned_start, leaf_paths, path_matches
+from rnnreg._tree import leaf_paths, path_matches
 from rnnreg.cells._contracts import (
     GateFunction,
     InitFunction,
@@ -159,8 +159,6 @@ def plain(value: Any) -> Any:
 def weight_paths(cell: Cell, params: Params) -> list[str]:
     """The paths of the leaves of a cell that are weights: those that it names, else its matrices.
 
-    A learned start is no weight, whatever its shape.
-
     Args:
       cell: the cell.
       params: its parameters.
@@ -173,10 +171,19 @@ def weight_paths(cell: Cell, params: Params) -> list[str]:
     >>> weight_paths(cell, cell.init(jax.random.key(0), 1))
     ['W_hh', 'W_xh']
     """
-    leaves = {p: leaf for p, leaf in leaf_paths(params).items() if not is_learned_start(p)}
+    leaves = leaf_paths(params)
     if cell.decayed is None:
         return matrices(leaves)
-    return [path for path in leaves if any(path_matches(path, one) for one in cell.decayed)]
+    return named(leaves, cell.decayed, f"the parameters of the cell {cell.name!r}")
+
+
+def named(leaves: dict[str, Any], patterns: str | Sequence[str], whose: str) -> list[str]:
+    """The paths that the patterns of `decayed` match, in the order of the leaves; raises if one matches nothing."""
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    for pattern in patterns:
+        if not any(path_matches(path, pattern) for path in leaves):
+            raise ValueError(f"decayed={pattern!r} matches none of {whose}: {list(leaves)}.")
+    return [path for path in leaves if any(path_matches(path, one) for one in patterns)]
 
 
 def matrices(leaves: dict[str, Any]) -> list[str]:

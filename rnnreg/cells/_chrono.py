@@ -47,6 +47,10 @@ def chrono(cell: Cell, longest: Any) -> Cell:
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_cell, key_bias = jax.random.split(key)
         params = cell.init(key_cell, input_size, dtype)
+        if "b_h" not in params:
+            raise ValueError(
+                f"chrono sets the bias b_h, and the cell {cell.name!r} has {list(params)}; call it so."
+            )
         draws = jax.random.uniform(key_bias, (H,), dtype)
         spread = jnp.asarray(longest, dtype) - 2
         bias = jnp.log1p(draws * spread)  # ln of 1 … longest − 1

@@ -34,32 +34,49 @@ class Facts(NamedTuple):
     enters: str | None = None
 
 
-class Gate(NamedTuple):
+class _GateFields(NamedTuple):
+    forward: Callable[[Params, Any, Array, Array], tuple[Any, Values]]
+    tangent: Callable[..., Any] | None = None
+    additive: bool = False
+    facts: Facts = Facts()
+
+
+class Gate(_GateFields):
     """A row-wise gate: its forward map, its derivative if one is written by hand, and what is known of it.
 
-    Calling the record gives the state alone. `forward` and `tangent` belong together: replace both, or leave
-    `tangent` out. The derivative is then `jax.jvp` of `forward`, which runs about as fast.
+    Calling the record gives the state alone. Without a tangent the derivative is `jax.jvp` of `forward`, which runs
+    about as fast. Everything else belongs to `forward`: a gate whose forward map is replaced forgets the rest.
 
     Attributes:
       forward: `forward(params, state, x_proj, h_proj) -> (state', values)`; `values` names the `[B, …]` arrays that
         the tangent needs or that diagnostics show.
-      tangent: `tangent(values, state, state', d_state, d_x_proj, d_h_proj) -> d_state'`, linear in the d's. What h
+      tangent: `tangent(values, state, state', d_state, d_x_proj, d_h_proj) -> d_state'`, linear in the d's; state' is
+        what `forward` returned (in a row that a mask holds, the old state). What h
         contributes through `h_proj` is not in it. A gate with a tangent is given no parameters ({}): what it uses
         comes in through the projections.
       additive: whether the gate sees its projections only as their sum; one stream of tangents then serves both.
       facts: what is known of the gate.
     """
 
-    forward: Callable[[Params, Any, Array, Array], tuple[Any, Values]]
-    tangent: Callable[..., Any] | None = None
-    additive: bool = False
-    facts: Facts = Facts()
+    __slots__ = ()
 
     def __call__(self, params: Params, state: Any, x_proj: Array, h_proj: Array) -> Any:
         return self.forward({} if self.tangent else params, state, x_proj, h_proj)[0]
 
+    def _replace(self, **changes: Any) -> Gate:
+        if "forward" in changes:
+            changes = {"tangent": None, "additive": False, "facts": Facts()} | changes
+        return Gate(**(self._asdict() | changes))
 
-class Step(NamedTuple):
+    __replace__ = _replace
+
+
+class _StepFields(NamedTuple):
+    forward: Callable[[Params, Any, Array], tuple[Any, Values]]
+    facts: Facts = Facts()
+
+
+class Step(_StepFields):
     """A whole step and what is known of it; calling the record gives the state alone.
 
     Attributes:
@@ -67,11 +84,17 @@ class Step(NamedTuple):
       facts: what is known of the step; `max_slope` has no meaning here.
     """
 
-    forward: Callable[[Params, Any, Array], tuple[Any, Values]]
-    facts: Facts = Facts()
+    __slots__ = ()
 
     def __call__(self, params: Params, state: Any, x: Array) -> Any:
         return self.forward(params, state, x)[0]
+
+    def _replace(self, **changes: Any) -> Step:
+        if "forward" in changes:
+            changes = {"facts": Facts()} | changes
+        return Step(**(self._asdict() | changes))
+
+    __replace__ = _replace
 
 
 def as_gate(given: Gate | GateFunction) -> Gate:

@@ -152,11 +152,12 @@ def _combined(z: Array, n: Array, h: Array) -> HiddenState:
 
 
 def _facts(phi: Activation, sigma: Activation) -> Facts:
-    """h lies between φ and the last h, so long as the update gate is in [0, 1]."""
+    """h lies between φ and the last h, from 0 on, so long as the update gate is in [0, 1]."""
     opens = sigma.bounds == (0.0, 1.0)
+    bounds = phi.bounds and (min(phi.bounds[0], 0.0), max(phi.bounds[1], 0.0))
     return Facts(
         opens=("reset", "update") if opens else (),
-        bounds=phi.bounds if opens else None,
+        bounds=bounds if opens else None,
         blocks=("reset", "update", "candidate"),
         keeps="update",
     )

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_count, check_share
-from rnnreg._tree import leaf_paths, path_matches
+from rnnreg._tree import is_learned_start, leaf_paths
 from rnnreg.cells import Cell, describe_cell, glorot_uniform
 from rnnreg.cells import weight_paths as weights_of_cell
-from rnnreg.cells._base import describe_made, matrices, plain
+from rnnreg.cells._base import describe_made, matrices, named, plain
 from rnnreg.networks._records import Dropout, Layer, Network, Params, Recurrence
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import passes_of
@@ -118,10 +118,11 @@ def network(
     check_choice(initial_state, "initial_state", ("zero", "learned"), hint=hint)
     rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
     _check_rates(rates)
-    stack = Stack(layers, output_size, embedding, readout, rates, recurrence)
+    learned = initial_state == "learned"
+    stack = Stack(layers, output_size, embedding, readout, rates, recurrence, learned)
 
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
-        return init_stack(key, stack, input_size, dtype, learned=initial_state == "learned")
+        return init_stack(key, stack, input_size, dtype)
 
     return Network(init, stack, layers, readout, output_size, recurrence, stack.random)
 
@@ -150,10 +151,8 @@ def _check_rates(rates: Dropout) -> None:
         check_share(rate, name, ends="[)")
 
 
-def init_stack(
-    key: Array, stack: Stack, input_size: int | None, dtype: Any, *, learned: bool
-) -> Params:
-    """The parameters of a stack: embedding, layers, readout; with `learned`, a start beside each cell's weights."""
+def init_stack(key: Array, stack: Stack, input_size: int | None, dtype: Any) -> Params:
+    """The parameters of a stack: embedding, layers, readout; if starts are learned, one beside each cell's weights."""
     dtype = jnp.result_type(float) if dtype is None else dtype
     key_embedding, key_readout, key_layers = jax.random.split(key, 3)
     params: Params = {}
@@ -168,7 +167,7 @@ def init_stack(
         )
     for index, entry in enumerate(stack.layers):
         key_layer = jax.random.fold_in(key_layers, index)
-        params[f"layer_{index}"] = _init_layer(entry, key_layer, input_size, dtype, learned)
+        params[f"layer_{index}"] = _init_layer(entry, key_layer, input_size, dtype, stack.learned)
         if entry.repeat > 1 and entry.width != input_size:
             raise ValueError(
                 f"layer {index} is applied {entry.repeat} times, so its input and output sizes must "
@@ -260,19 +259,10 @@ def weight_paths(net: Network, params: Params) -> list[str]:
     leaves = leaf_paths(params)
     layers = {f"layer_{index}" for index in range(len(net.layers))}
     rest = {path: leaf for path, leaf in leaves.items() if path.split("/")[0] not in layers}
-    own |= set(matrices(rest) if net.decayed is None else _named(rest, net.decayed))
-    return [path for path in leaves if path in own]
-
-
-def _named(leaves: dict[str, Any], patterns: Sequence[str]) -> set[str]:
-    """The paths that the patterns match; raises if one matches nothing."""
-    found = {pattern: {p for p in leaves if path_matches(p, pattern)} for pattern in patterns}
-    for pattern, paths in found.items():
-        if not paths:
-            raise ValueError(
-                f"decayed={pattern!r} matches no parameter outside the layers; there are {list(leaves)}."
-            )
-    return set().union(*found.values())
+    outside = "the parameters outside the layers"
+    own |= set(matrices(rest) if net.decayed is None else named(rest, net.decayed, outside))
+    starts = isinstance(net.apply, Stack) and net.apply.learned
+    return [path for path in leaves if path in own and not (starts and is_learned_start(path))]
 
 
 def describe(net: Network) -> dict[str, Any]:
@@ -308,6 +298,7 @@ def describe(net: Network) -> dict[str, Any]:
     }
     if isinstance(net.apply, Stack):
         found["embedding"] = plain(net.apply.embedding)
+        found["initial_state"] = "learned" if net.apply.learned else "zero"
         found["dropout"] = {name: plain(rate) for name, rate in net.apply.rates._asdict().items()}
     return found
 

@@ -87,7 +87,19 @@ class NetworkOutput(NamedTuple):
     final_state: dict[str, Any]
 
 
-class Network(NamedTuple):
+class _NetworkFields(NamedTuple):
+    init: Callable[..., Params]
+    apply: Callable[..., NetworkOutput]
+    layers: tuple[Layer, ...]
+    readout: str
+    output_size: int | None
+    recurrence: Recurrence = Recurrence()
+    random: bool = False
+    decayed: tuple[str, ...] | None = None
+    made: Made | None = None
+
+
+class Network(_NetworkFields):
     """A network as two pure functions, with the static facts that other rooms ask for.
 
     Attributes:
@@ -104,12 +116,18 @@ class Network(NamedTuple):
       made: how a network of another library, or of two functions, was made; None for `rr.network`.
     """
 
-    init: Callable[..., Params]
-    apply: Callable[..., NetworkOutput]
-    layers: tuple[Layer, ...]
-    readout: str
-    output_size: int | None
-    recurrence: Recurrence = Recurrence()
-    random: bool = False
-    decayed: tuple[str, ...] | None = None
-    made: Made | None = None
+    __slots__ = ()
+
+    def _replace(self, **changes: Any) -> Network:
+        said = [name for name in _SAID_OF_APPLY if name in changes]
+        if said and "apply" not in changes:
+            raise ValueError(
+                f"{said[0]} says what apply does, and replacing it alone changes nothing in apply; make another "
+                "network with rr.network(...), or replace apply with it."
+            )
+        return Network(**(self._asdict() | changes))
+
+    __replace__ = _replace
+
+
+_SAID_OF_APPLY = ("layers", "readout", "output_size", "recurrence", "random")

@@ -30,6 +30,7 @@ class Stack:
       readout: "all" or "last".
       rates: of dropout.
       recurrence: how the recurrence is computed.
+      learned: whether the states to start from are learned.
     """
 
     layers: tuple[Layer, ...]
@@ -38,6 +39,7 @@ class Stack:
     readout: str
     rates: Dropout
     recurrence: Recurrence
+    learned: bool = False
 
     def __call__(
         self,

@@ -186,10 +186,13 @@ def walk(
 
 
 def start_of(cell: Cell, params: Params, sequence: Array) -> Any:
-    """What a cell starts from on `[T, B, D]`: zeros, or what it learned, the same for every row."""
+    """What a cell starts from on `[T, B, D]`: its own state, or what it learned, the same for every row.
+
+    A learned start is a record of the fields of the state under the name "initial".
+    """
     state = cell.initial_state(sequence.shape[1], sequence.dtype)
-    if "initial" not in params:
+    learned = params.get("initial") if isinstance(params, dict) else None
+    if not isinstance(learned, dict) or set(learned) != set(getattr(state, "_fields", ())):
         return state
-    learned = params["initial"]
     fields = state._asdict().items()
     return type(state)(**{name: jnp.broadcast_to(learned[name], v.shape) for name, v in fields})

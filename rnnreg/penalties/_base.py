@@ -154,14 +154,16 @@ def select(
     shrunk = set(matrices(leaves) if weights is None else weights)
     chosen: dict[str, Any] = {}
     for pattern in patterns:
-        found = [path for path in leaves if _matches(path, pattern)]
+        found = [path for path in leaves if _matches(path, pattern, shrunk)]
         if not found:
             raise ValueError(
                 f"penalty path {pattern!r} matches no leaf; the leaves are {sorted(leaves)}. A pattern "
                 "matches a whole path or a last name, for example 'W_hh' or 'layer_0/*'; biases need "
                 "include_biases=True."
             )
-        counted = [p for p in found if include_biases or p in shrunk or is_learned_start(p)]
+        counted = [
+            p for p in found if include_biases or p in shrunk or _is_start(p, pattern, shrunk)
+        ]
         if not counted:
             raise ValueError(
                 f"penalty path {pattern!r} matches only leaves that are not weights ({', '.join(found)}): biases, "
@@ -171,6 +173,12 @@ def select(
     return dict(sorted(chosen.items()))
 
 
-def _matches(path: str, pattern: str) -> bool:
+def _matches(path: str, pattern: str, weights: Collection[str]) -> bool:
     """Whether a pattern is that of a path or of its last name; a learned start wants a pattern that names it."""
-    return path_matches(path, pattern) and (not is_learned_start(path) or "initial" in pattern)
+    start = is_learned_start(path) and path not in weights
+    return path_matches(path, pattern) and (not start or "initial" in pattern)
+
+
+def _is_start(path: str, pattern: str, weights: Collection[str]) -> bool:
+    """Whether a path is a learned start that its pattern names."""
+    return is_learned_start(path) and path not in weights and "initial" in pattern

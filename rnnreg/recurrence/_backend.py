@@ -43,12 +43,14 @@ class Backend(NamedTuple):
       run: `run(cell, params, streams, state, recurrent_mask, *, reverse, precision, inside) -> (final, states)`.
       obstacle: `obstacle(cell)`, why it cannot run a cell, in words; None if it can.
       why: `why(cell)`, what "auto" says when it takes it.
+      effect: what taking it means, added to the reason.
       can_project_inside: whether it can project the input inside its loop.
     """
 
     run: Callable[..., tuple[Any, Any]]
     obstacle: Callable[[Cell], str | None]
     why: Callable[[Cell], str]
+    effect: str = ""
     can_project_inside: bool = False
 
 
@@ -68,7 +70,13 @@ def _why_fused(cell: Cell) -> str:
 
 # In the order in which "auto" tries them; the last one runs every cell.
 BACKENDS: dict[str, Backend] = {
-    "fused": Backend(fused_scan, _no_fused, _why_fused, can_project_inside=True),
+    "fused": Backend(
+        fused_scan,
+        _no_fused,
+        _why_fused,
+        ", so weight gradients are one product a sequence",
+        can_project_inside=True,
+    ),
     "scan": Backend(plain_scan, lambda cell: None, lambda cell: _no_fused(cell) or "as asked"),
 }
 NAMES = ("auto", *reversed(BACKENDS))
@@ -108,13 +116,11 @@ def choose_backend(
     able = (name for name, one in BACKENDS.items() if one.obstacle(cell) is None)
     name = next(able) if backend == "auto" else backend
     chosen = BACKENDS[name]
-    why = "as asked" if backend == "fused" else chosen.why(cell)
-    if name == "scan":
-        return BackendChoice(name, False, why)
+    why = chosen.why(cell) if backend == "auto" else "as asked"
     cpu = jax.default_backend() == "cpu"
     small = cpu and input_size <= _MOST_INSIDE if projection == "auto" else projection == "inside"
     inside = chosen.can_project_inside and small
-    return BackendChoice(name, inside, f"{why}, so weight gradients are one product a sequence")
+    return BackendChoice(name, inside, why + chosen.effect)
 
 
 def check_backend(cell: Cell, backend: str, projection: str = "auto") -> None:

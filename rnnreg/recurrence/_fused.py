@@ -113,7 +113,9 @@ def _forward(
         gated, values = gate.forward(inputs.params, state, x_proj, h_proj)
         new = settle(gated, state, keep, perturbation)
         saved = () if not store else values if gate.tangent else (x_proj, h_proj)
-        return new, (new, None if perturbation is None else gated, saved)
+        # A row that is held has no tangent, so its state serves; a unit that is held shares its row with others.
+        apart = perturbation is not None or (keep is not None and keep.ndim > 1)
+        return new, (new, gated if apart else None, saved)
 
     xs = xs if inside else project(xs)
     streams = Streams(xs, keeps, perturbations)
@@ -199,7 +201,8 @@ def _closed(gate: Gate, params: Any, state: Any, weights: Weights) -> tuple[Gate
     def opened(own, state, x_proj, h_proj):
         return forward(own[0], state, x_proj, h_proj, *own[1])
 
-    return gate._replace(forward=opened, tangent=None), (own, captured)
+    closed = Gate(opened, additive=gate.additive, facts=gate.facts)
+    return closed, (own, captured)
 
 
 def _derived_tangent(gate: Gate, params: Any, d_params: Any) -> Callable[..., Any]:

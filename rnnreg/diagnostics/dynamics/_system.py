@@ -13,6 +13,7 @@ from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell
 from rnnreg.networks import Network
 from rnnreg.networks._network import start_state
+from rnnreg.networks._walk import start_of
 from rnnreg.recurrence import cell_step
 
 System = Network | Cell | Callable[[Any, Any, Array], Any]
@@ -146,7 +147,7 @@ def cell_start(cell: Cell, params: Any, xs: Any, state: Any) -> Any:
             f"{xs.shape[2:]}."
         )
     if state is None:
-        return cell.initial_state(len(xs), xs.dtype)
+        return start_of(cell, params, jnp.swapaxes(xs, 0, 1))
     own = jax.eval_shape(lambda: cell.initial_state(len(xs), xs.dtype))
     _check_like(state, own, f"the cell {cell.name!r} is a record")
     return state
