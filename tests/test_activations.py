@@ -96,7 +96,7 @@ def test_what_was_known_of_a_function_goes_with_it():
 
 def test_what_a_network_says_of_its_apply_is_not_replaced_alone():
     net = rr.network([rr.cells.elman(3)], 1)
-    with pytest.raises(ValueError, match="readout says what apply does.*rr.network"):
+    with pytest.raises(ValueError, match=r"readout says what apply does.*rr\.network"):
         net._replace(readout="last")
     assert net._replace(apply=lambda *at: None, readout="last").readout == "last"
     assert rr.networks.describe(net)["initial_state"] == "zero"
