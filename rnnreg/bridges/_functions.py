@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_choice
+from rnnreg._checks import check_choice, check_mask
 from rnnreg.bridges._tree import Params, as_params, cast
 from rnnreg.cells import Made
 from rnnreg.networks import Network, NetworkOutput
@@ -97,7 +98,8 @@ class Functions:
         for what, value in given.items():
             if value is not None and what not in self.takes:
                 raise ValueError(f"{self.name} {_LACKS[what]}.")
-        if mask is not None:  # NaN at padding times a zero gradient would be NaN
+        if mask is not None:
+            check_mask(mask, xs.shape[:2])  # NaN at padding times a zero gradient would be NaN
             xs = jnp.where(mask.astype(bool).reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
         given |= {"key": key if train else None, "train": train}
         found = self.function(
@@ -218,7 +220,10 @@ def as_patterns(decayed: Sequence[str] | None) -> tuple[str, ...] | None:
 def accepted(
     function: Any, num_positional: int, offered: Collection[str], name: str
 ) -> frozenset[str]:
-    """Which of the offered arguments a function takes by name; raises if it needs another one."""
+    """Which of the offered arguments a function takes by name; raises if it needs another one, or has other switches.
+
+    Keywords that `functools.partial` binds stay as they are bound.
+    """
     if not callable(function):
         raise ValueError(f"{name} must be a function; got {function!r}.")
     parameters = list(inspect.signature(function).parameters.values())
@@ -229,9 +234,9 @@ def accepted(
         raise ValueError(
             f"{name} must take {num_positional} argument(s) by place; its signature is {inspect.signature(function)}."
         )
-    taken = set()
+    bound, taken = _bound(function), set()
     for parameter in parameters:
-        if parameter in leading or parameter.kind in _OPEN:
+        if parameter in leading or parameter.kind in _OPEN or parameter.name in bound:
             continue
         if parameter.name in offered and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
             taken.add(parameter.name)
@@ -240,4 +245,18 @@ def accepted(
                 f"{name} needs an argument {parameter.name!r}, which nothing gives it; beside the first "
                 f"{num_positional} it may take {sorted(offered)} by name. Wrap it in a function that does."
             )
+        elif isinstance(parameter.default, bool):
+            raise ValueError(
+                f"{name} has a switch {parameter.name!r}, which nothing sets, so that it would be "
+                f"{parameter.default} in training and evaluation alike; the names understood are {sorted(offered)}. "
+                "Rename it, or bind it: functools.partial for a function, a wrapper for a module."
+            )
     return frozenset(taken)
+
+
+def _bound(function: Any) -> set[str]:
+    """The keywords that partials bind, under decorators such as `jax.jit` too."""
+    function = inspect.unwrap(function)
+    if not isinstance(function, functools.partial):
+        return set()
+    return set(function.keywords) | _bound(function.func)

@@ -117,6 +117,12 @@ def nnx_cell(module: Any, draw: Any, carry: tuple[str, ...] | None, bounds: Any)
     from flax import nnx
 
     graph = graph_of(module)
+    drops = any(isinstance(part, nnx.Dropout) for _, part in nnx.iter_modules(module))
+    if drops or graph.random:
+        raise ValueError(
+            f"a step draws no random numbers, and {type(module).__name__} holds dropout or a random stream, which "
+            "would be the same at every step. Take it out of the cell; rr.network has dropout= and others."
+        )
 
     def start(batch_size: int):
         return module.initialize_carry((batch_size, 1), nnx.Rngs(0))
@@ -125,6 +131,8 @@ def nnx_cell(module: Any, draw: Any, carry: tuple[str, ...] | None, bounds: Any)
         return draw(key)
 
     def step(params, carry, x):
-        return merged(graph, params)(carry, x)[0]
+        own = merged(graph, params)
+        own.eval()
+        return own(carry, x)[0]
 
     return Recurrent(module, LIBRARY, init, start, step, carry, bounds)
