@@ -1,6 +1,7 @@
 """Modules of other libraries as networks: the same numbers as our own cells with the same weights, everywhere."""
 
 import doctest
+import functools
 
 import flax.linen as nn
 import jax
@@ -552,6 +553,79 @@ def test_wrong_flax_modules_say_what_to_do(key):
         rr.from_flax(lambda rngs: nnx.GRUCell(INPUTS, 3, rngs=rngs)).init(key, 5)
     with pytest.raises(ValueError, match="num_steps"):
         rr.from_flax(nn.Dense(1), num_steps=0)
+
+
+class Dropped(nnx.GRUCell):
+    """A cell with dropout inside."""
+
+    def __init__(self, rngs, *, streams=None):
+        super().__init__(INPUTS, HIDDEN, rngs=rngs)
+        self.dropout = nnx.Dropout(0.5, rngs=streams)
+
+    def __call__(self, carry, x):
+        return super().__call__(carry, self.dropout(x))
+
+
+@pytest.mark.parametrize("wrap", [lambda cell: cell, nnx.RNN])
+def test_a_cell_of_nnx_with_dropout_is_refused(wrap):
+    for make in (
+        lambda rngs: wrap(Dropped(rngs, streams=rngs)),
+        lambda rngs: wrap(Dropped(rngs)),  # without a stream of its own
+    ):
+        with pytest.raises(ValueError, match="draws no random numbers, and Dropped holds dropout"):
+            rr.from_flax(make, carry=("h",))
+
+
+class Switched(nnx.GRUCell):
+    """A cell with a switch that nnx sets."""
+
+    def __init__(self, rngs):
+        super().__init__(INPUTS, HIDDEN, rngs=rngs)
+        self.deterministic = False
+
+    def __call__(self, carry, x):
+        return super().__call__(carry, x if self.deterministic else 0 * x)
+
+
+def test_a_cell_of_nnx_steps_as_in_evaluation(key):
+    net, plain = (
+        rr.from_flax(lambda rngs, make=make: make(rngs), carry=("h",))
+        for make in (Switched, lambda rngs: nnx.GRUCell(INPUTS, HIDDEN, rngs=rngs))
+    )
+    params, xs = net.init(key, INPUTS), batch_of(key).xs
+    close(net.apply(params, xs).outputs, plain.apply(params, xs).outputs)
+
+
+class OtherFlag(nn.Module):
+    @nn.compact
+    def __call__(self, xs, is_training=False):
+        return nn.Dense(1)(nn.Dropout(0.5)(xs, deterministic=not is_training))
+
+
+def test_a_switch_of_another_name_is_refused():
+    words = r"has a switch 'is_training'.*'deterministic', 'mask', 'train', 'training'"
+    with pytest.raises(ValueError, match=words):
+        rr.from_flax(OtherFlag())
+    with pytest.raises(ValueError, match=r"has a switch 'inference'.*'key', 'mask'.*'train'"):
+        rr.from_functions(Pair.init, lambda params, xs, inference=True: xs)
+
+
+@pytest.mark.parametrize("wrap", [lambda apply: apply, jax.jit])
+def test_keywords_of_a_partial_stay(wrap, key):
+    def apply(params, xs, *, train=True, rate=1.0, inference=True):
+        return xs[..., :1] * (params["mix"]["bias"] + (2.0 if train else 1.0))
+
+    bound = functools.partial(wrap(functools.partial(apply, train=False)), inference=False)
+    net = rr.from_functions(Pair.init, bound)
+    params, xs = net.init(key, INPUTS), jnp.ones((2, 3, INPUTS))
+    close(net.apply(params, xs, train=True).outputs, xs[..., :1])
+
+
+def test_a_mask_that_would_broadcast_is_refused(key):
+    net = rr.from_functions(Pair.init, Pair.apply)
+    params, xs = net.init(key, INPUTS), jnp.ones((2, 3, INPUTS))
+    with pytest.raises(ValueError, match=r"mask must be \[B, T\] = \(2, 3\); got \(1, 3\)"):
+        net.apply(params, xs, mask=jnp.ones((1, 3)))
 
 
 def test_wrong_functions_say_what_to_do(key):

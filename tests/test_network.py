@@ -719,6 +719,16 @@ def test_a_users_own_cell_goes_through_everything():
             "recurrent_dropout must lie",
         ),
         (
+            lambda: rr.network([CELLS["own"]], O, recurrent_dropout=0.1),
+            "'leaky' does its own recurrent product",
+        ),
+        (
+            lambda: jax.jit(
+                lambda rate: rr.network([CELLS["gru_before"]], O, recurrent_dropout=rate)
+            )(0.0),
+            "recurrent dropout needs a cell with a gate",
+        ),
+        (
             lambda: rr.layer(CELLS["gru"], repeat=0),
             "repeat must be at least 1, a whole number; got 0",
         ),
@@ -751,6 +761,3 @@ def test_wrong_inputs_are_named():
         rr.forecast(rr.network(STACKS["one"], 1), params, _inputs(), 2)
     with pytest.raises(ValueError, match="window must lie in 1 … 6, a whole number; got 7"):
         rr.forecast(net, params, _inputs(), 2, window=7)
-    drops = rr.network([CELLS["own"]], O, recurrent_dropout=0.1)
-    with pytest.raises(ValueError, match="'leaky' does its own recurrent product"):
-        drops.apply(_drawn(drops), _inputs(), key=jax.random.key(0), train=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice
-from rnnreg.bridges._carry import Recurrent, cell_of
+from rnnreg.bridges._carry import cell_of
 from rnnreg.bridges._functions import Functions, accepted, network_of
 from rnnreg.bridges._tree import Names, Params, class_path, leaves_at, nested
 from rnnreg.cells import Cell, Made, gru, lstm
@@ -20,27 +21,18 @@ LIBRARY = "equinox"
 
 
 class Parted(NamedTuple):
-    """A module taken apart.
+    """A module taken apart."""
 
-    Attributes:
-      module: as it was given, or as its factory made it once.
-      names: where each parameter is.
-      structure: of the parameters alone.
-      static: everything else.
-      draw: `draw(key) -> params`.
-    """
-
-    module: Any
-    names: list[Names]
-    structure: Any
-    static: Any
+    module: Any  # as it was given, or as its factory made it once
+    names: list[Names]  # where each parameter is
+    structure: Any  # of the parameters alone
+    static: Any  # everything else
     draw: Callable[[Array], Params]
 
     def joined(self, params: Params) -> Any:
         """The module with these parameters."""
-        eqx = _equinox()
-        leaves = leaves_at(params, self.names)
-        return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
+        own = jax.tree.unflatten(self.structure, leaves_at(params, self.names))
+        return _equinox().combine(own, self.static)
 
 
 def from_equinox(
@@ -65,23 +57,19 @@ def from_equinox(
 
     Args:
       module: an Equinox module, or a function `make(key)` that makes one.
-      output_size: O. Of a recurrent cell, the size of a readout y = h W_hy + b_y that is added; None puts out h. Of
-        any other module, what its outputs have; None: not stated.
-      readout: "all" if there is an output at each step, "last" if there is one for each sequence.
+      output_size: O; as in `from_flax`.
+      readout: "all" or "last"; as in `from_flax`.
       over: what one call of the module reads: "sequence" is `[T, D]` of one row, "step" is `[D]` of one step.
-      carry: of a recurrent cell that is not Equinox's own, called as `cell(x, carry) -> carry` on one row: a name for
-        each leaf of its carry, "h" for the one that is its output. Its carry starts from zeros, and it must have
-        `hidden_size`, the length of each leaf.
-      decayed: patterns for the names or paths of the weights, which penalties cover; None: the leaves with two axes or
-        more. State it if biases are stacked over layers.
+      carry: of a recurrent cell of your own, `cell(x, carry) -> carry` on one row: a name for each leaf of its carry,
+        "h" for its output. The carry starts from zeros; the cell has `hidden_size`, the length of each leaf.
+      decayed: what penalties cover, as in `from_flax`.
 
     Returns:
       The network.
 
     Raises:
       ImportError: Equinox is not installed.
-      ValueError: something that is no module, one with state (batch normalisation), another `over`, or a `__call__`
-        that needs other arguments.
+      ValueError: no module, one with state (batch normalisation), or a `__call__` that needs other arguments.
 
     >>> import equinox as eqx  # doctest: +SKIP
     >>> net = from_equinox(lambda key: eqx.nn.GRUCell(2, 4, key=key), output_size=1)  # doctest: +SKIP
@@ -97,7 +85,7 @@ def from_equinox(
         made = Made("from_equinox", arguments)
         return network([cell], output_size, readout=readout)._replace(made=made)
     return network_of(
-        lambda key, input_size, dtype: parted.draw(key),
+        lambda key, *_: parted.draw(key),
         _mapped(parted, over=over, readout=readout),
         output_size=output_size,
         decayed=decayed,
@@ -112,8 +100,8 @@ def cell_from_equinox(
 
     Args:
       module: the cell, or a function of a key that makes one; see `from_equinox`.
-      carry: a name for each leaf of the carry, "h" for the one that is its output; None for the cells of Equinox.
-      decayed: patterns for the names or paths of the weights; None: the leaves with two axes or more.
+      carry: as in `from_equinox`; None for the cells of Equinox.
+      decayed: what penalties cover, as in `from_flax`.
 
     Returns:
       The cell.
@@ -131,9 +119,8 @@ def cell_from_equinox(
     known = _known(parted.module)
     if carry is None and known is None:
         raise ValueError(
-            f"module must be eqx.nn.GRUCell or eqx.nn.LSTMCell; got {type(parted.module).__name__}. Of another "
-            "recurrent cell, called as cell(x, carry) -> carry, give carry=, a name for each leaf of its carry, "
-            '"h" for its output.'
+            f"module must be eqx.nn.GRUCell or eqx.nn.LSTMCell; got {type(parted.module).__name__}. Of another cell, "
+            'cell(x, carry) -> carry, give carry=, a name for each leaf of its carry, "h" for its output.'
         )
     names, bounds = (tuple(carry), None) if carry is not None else known or ((), None)
     size = getattr(parted.module, "hidden_size", None)
@@ -146,14 +133,12 @@ def cell_from_equinox(
         zeros = [jnp.zeros((batch_size, size)) for _ in names]
         return zeros[0] if len(zeros) == 1 else tuple(zeros)
 
-    def init(key, input_size: int, dtype: Any) -> Params:
-        return parted.draw(key)
-
     def step(params, carry, x):
         return jax.vmap(parted.joined(params))(x, carry)
 
-    own = Recurrent(parted.module, LIBRARY, init, start, step, names, bounds)
-    return cell_of(own, decayed=decayed, factory="cell_from_equinox")
+    own = (lambda key, *_: parted.draw(key), start, step)
+    facts = {"carry": names, "bounds": bounds, "decayed": decayed}
+    return cell_of(parted.module, LIBRARY, *own, **facts, factory="cell_from_equinox")
 
 
 def _equinox() -> Any:
@@ -166,35 +151,31 @@ def _equinox() -> Any:
 
 def _part(module: Any) -> Parted:
     eqx = _equinox()
-    if isinstance(module, eqx.Module):
-        own, draw = module, None
-    elif callable(module):
-        own = module(jax.random.key(0))  # for what is not a parameter; the key of a run draws those
-        draw = module
-    else:
-        own = draw = None
+    draw = module if callable(module) and not isinstance(module, eqx.Module) else None
+    own = draw(jax.random.key(0)) if draw else module  # for what is not a parameter
     if not isinstance(own, eqx.Module) or not callable(own):
         raise ValueError(
-            "module must be an Equinox module that can be called, or a function make(key) that makes one; got "
-            f"{module!r}."
+            f"module must be an Equinox module with a __call__, or a function make(key) of one; got {module!r}."
         )
-    stateful = [eqx.nn.StateIndex]
-    leaves = jax.tree.leaves(own, is_leaf=lambda leaf: type(leaf) in stateful)
-    if any(type(leaf) in stateful for leaf in leaves):
+
+    def stateful(leaf):
+        return isinstance(leaf, eqx.nn.StateIndex)
+
+    if any(map(stateful, jax.tree.leaves(own, is_leaf=stateful))):
         raise ValueError(
             f"{type(own).__name__} keeps a state (eqx.nn.State), which would have to be carried from update to update. "
             "Use layer normalisation in place of batch normalisation."
         )
     params, static = eqx.partition(own, eqx.is_inexact_array)
     with_paths, structure = jax.tree_util.tree_flatten_with_path(params)
-    names = [
-        tuple(jax.tree_util.keystr((key,), simple=True) for key in path) for path, _ in with_paths
-    ]
+    text = functools.partial(jax.tree_util.keystr, simple=True)
+    names = [tuple(text((key,)) for key in path) for path, _ in with_paths]
 
-    def parameters(of: Any) -> Params:
-        return nested(names, jax.tree.leaves(eqx.filter(of, eqx.is_inexact_array)))
+    def drawn(key: Array) -> Params:
+        found = eqx.filter(draw(key) if draw else own, eqx.is_inexact_array)
+        return nested(names, jax.tree.leaves(found))
 
-    return Parted(own, names, structure, static, lambda key: parameters(draw(key) if draw else own))
+    return Parted(own, names, structure, static, drawn)
 
 
 def _known(module: Any) -> tuple[tuple[str, ...], tuple[float, float] | None] | None:
@@ -220,12 +201,8 @@ def _mapped(parted: Parted, *, over: str, readout: str) -> Functions:
         if "key" in takes:
             given["key"] = None if key is None else jax.random.split(key, xs.shape[:axes])
 
-        def one(x, given):
-            return module(x, **given)
-
-        for _ in range(axes):
-            one = jax.vmap(one)
-        return one(xs, given)
+        one = jax.vmap(lambda x, given: module(x, **given))
+        return (jax.vmap(one) if over == "step" else one)(xs, given)
 
     switched = {"key", "train"} if "key" in takes else {"train"}
     return Functions(apply, frozenset(takes & {"mask"} | switched), readout, name)

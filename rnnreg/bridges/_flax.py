@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from rnnreg._checks import check_count
 from rnnreg.bridges._carry import cell_of
-from rnnreg.bridges._functions import network_of
-from rnnreg.bridges._linen import LIBRARY as LINEN
-from rnnreg.bridges._linen import linen_cell, linen_function
-from rnnreg.bridges._nnx import LIBRARY as NNX
+from rnnreg.bridges._functions import FLAGS, Functions, accepted, flags_of, network_of
 from rnnreg.bridges._nnx import nnx_cell, nnx_function, template
-from rnnreg.bridges._tree import class_path
+from rnnreg.bridges._tree import Params, class_path
 from rnnreg.cells import Cell, Made, elman, gru, lstm
 from rnnreg.networks import Network, network
 
+LINEN, NNX = "flax.linen", "flax.nnx"
+
 
 class Found(NamedTuple):
-    """A module of Flax that was given.
+    """A module of Flax that was given."""
 
-    Attributes:
-      module: the module, or the cell of an RNN; of a factory its shapes.
-      library: "flax.linen" or "flax.nnx".
-      recurrent: whether it is a recurrent cell.
-      draw: `draw(key) -> params`, of nnx.
-    """
-
-    module: Any
+    module: Any  # or the cell of an RNN; of a factory its shapes
     library: str
     recurrent: bool
-    draw: Any = None
+    draw: Any = None  # `draw(key) -> params`, of nnx
 
 
 def from_flax(
@@ -70,9 +66,8 @@ def from_flax(
       The network.
 
     Raises:
-      ValueError: something that is no module, an `RNN` that reads backwards, a cell whose output is not stated, or a
-        `__call__` that needs other arguments. Later: variables beside the parameters, such as those of batch
-        normalisation.
+      ValueError: no module, an `RNN` that reads backwards, a cell with dropout or with a carry that is not named, a
+        `__call__` that needs other arguments or has other switches, variables beside the parameters.
 
     >>> import flax.linen as nn, jax, jax.numpy as jnp
     >>> net = from_flax(nn.RNN(nn.GRUCell(4)), output_size=1)
@@ -93,10 +88,10 @@ def from_flax(
             f"carry names the carry of a recurrent cell, and {type(found.module).__name__} is none; got {carry!r}."
         )
     if found.library == LINEN:
-        init, apply = linen_function(found.module, readout=readout, num_steps=num_steps)
+        pair = _linen_function(found.module, readout=readout, num_steps=num_steps)
     else:
-        init, apply = nnx_function(found.module, found.draw, readout=readout)
-    return network_of(init, apply, output_size=output_size, decayed=decayed, made=made)
+        pair = nnx_function(found.module, found.draw, readout=readout)
+    return network_of(*pair, output_size=output_size, decayed=decayed, made=made)
 
 
 def cell_from_flax(
@@ -110,14 +105,14 @@ def cell_from_flax(
 
     Args:
       module: an `RNNCellBase` of linen or nnx, an `RNN` of one, or a function of `nnx.Rngs` that makes one.
-      carry: a name for each leaf of the carry, "h" for the one that is its output; None for the cells that Flax has.
-      decayed: patterns for the names or paths of the weights; None: the leaves with two axes or more.
+      carry: as in `from_flax`; None for the cells that Flax has.
+      decayed: what penalties cover, as in `from_flax`.
 
     Returns:
       The cell.
 
     Raises:
-      ValueError: no recurrent cell, an `RNN` that reads backwards, or a carry that is not named.
+      ValueError: no recurrent cell, an `RNN` that reads backwards, dropout in it, or a carry that is not named.
 
     >>> import flax.linen as nn, rnnreg as rr
     >>> cell = cell_from_flax(nn.OptimizedLSTMCell(4))
@@ -127,19 +122,20 @@ def cell_from_flax(
     found = _read(module)
     if not found.recurrent:
         raise ValueError(
-            f"module must be a recurrent cell of Flax (an RNNCellBase) or an RNN of one; got "
-            f"{type(found.module).__name__}. rr.from_flax takes other modules."
+            "module must be a recurrent cell of Flax (an RNNCellBase) or an RNN of one, others go to rr.from_flax; got "
+            f"{type(found.module).__name__}."
         )
-    if _reads_images(found.module):
-        raise ValueError(
-            f"{type(found.module).__name__} reads images; a cell of rr.network reads [B, D] at each step."
-        )
+    with contextlib.suppress(NotImplementedError):  # a user's cell need not say its axes
+        if found.module.num_feature_axes != 1:
+            name = type(found.module).__name__
+            raise ValueError(
+                f"{name} reads images; a cell of rr.network reads [B, D] at each step."
+            )
     names, bounds = (tuple(carry), None) if carry is not None else _facts(found)
-    if found.library == LINEN:
-        own = linen_cell(found.module, names, bounds)
-    else:
-        own = nnx_cell(found.module, found.draw, names, bounds)
-    return cell_of(own, decayed=decayed, factory="cell_from_flax")
+    linen = found.library == LINEN
+    own = _linen_cell(found.module) if linen else nnx_cell(found.module, found.draw)
+    facts = {"carry": names, "bounds": bounds, "decayed": decayed}
+    return cell_of(found.module, found.library, *own, **facts, factory="cell_from_flax")
 
 
 def _read(module: Any) -> Found:
@@ -174,13 +170,6 @@ def _cell_within(module: Any, rnn: Any) -> Any:
     return module.cell
 
 
-def _reads_images(cell: Any) -> bool:
-    try:
-        return cell.num_feature_axes != 1
-    except NotImplementedError:  # a user's cell need not say it
-        return False
-
-
 def _facts(found: Found) -> tuple[tuple[str, ...] | None, tuple[float, float] | None]:
     """What is known of Flax's own cells: names for the leaves of the carry, and the bounds of h."""
     import flax.linen as nn
@@ -189,12 +178,60 @@ def _facts(found: Found) -> tuple[tuple[str, ...] | None, tuple[float, float] | 
     kind, module = type(found.module), found.module
     if kind in (nn.SimpleCell, nnx.SimpleCell):
         return ("h",), elman(1, activation=module.activation_fn).facts.bounds
-    gates: dict[str, Any] = {
-        "activation": getattr(module, "activation_fn", None),
-        "gate_activation": getattr(module, "gate_fn", None),
-    }
+    functions = {"activation": "activation_fn", "gate_activation": "gate_fn"}
+    gates: dict[str, Any] = {ours: getattr(module, own, None) for ours, own in functions.items()}
     if kind in (nn.GRUCell, nn.MGUCell, nnx.GRUCell):  # one gate mixes h and a candidate
         return ("h",), gru(1, **gates).facts.bounds
     if kind in (nn.LSTMCell, nn.OptimizedLSTMCell, nnx.LSTMCell, nnx.OptimizedLSTMCell):
         return ("c", "h"), lstm(1, **gates).facts.bounds
     return None, None
+
+
+def _linen_function(module: Any, *, readout: str, num_steps: int) -> tuple[Any, Functions]:
+    """`init(key, input_size, dtype)` and `apply` of a module that reads whole sequences `[B, T, …]`."""
+    name = type(module).__name__
+    takes = accepted(module.__call__, 1, ("mask", *FLAGS), f"{name}.__call__")
+
+    def init(key, input_size: int | None, dtype: Any) -> Params:
+        shape = (1, num_steps) if input_size is None else (1, num_steps, input_size)
+        xs = jnp.zeros(shape, jnp.int32 if input_size is None else dtype)
+        masks: dict[str, Any] = {"mask": None} if "mask" in takes else {}
+        return _linen_parameters(
+            module.init(key, xs, **masks, **flags_of(takes, train=False)), name
+        )
+
+    def apply(params, xs, *, train: bool = False, key: Any = None, **masks: Any):
+        rngs = None if key is None else {"params": key, "dropout": key}
+        flags = flags_of(takes, train=train)
+        return module.apply({"params": params}, xs, rngs=rngs, **masks, **flags)
+
+    switched = {"key", "train"} if takes & set(FLAGS) else set()
+    return init, Functions(apply, frozenset(takes & {"mask"} | switched), readout, name)
+
+
+def _linen_cell(module: Any) -> tuple[Any, Any, Any]:
+    """`init`, `start` and `step` of a recurrent cell, for `cell_of`."""
+
+    def start(batch_size: int):
+        # nn.RNN starts from this key too, and all cells of Flax start from zeros
+        return module.initialize_carry(jax.random.key(0), (batch_size, 1))
+
+    def init(key, input_size: int, dtype: Any) -> Params:
+        variables = module.init(key, start(1), jnp.zeros((1, input_size), dtype))
+        return _linen_parameters(variables, type(module).__name__)
+
+    def step(params, carry, x):
+        return module.apply({"params": params}, carry, x)[0]
+
+    return init, start, step
+
+
+def _linen_parameters(variables: Any, name: str) -> Params:
+    """The collection "params"; raises if there are others, which training would have to carry along."""
+    others = sorted(set(variables) - {"params"})
+    if others:
+        raise ValueError(
+            f"{name} keeps variables beside its parameters, in {others}, which would have to be carried from update to "
+            "update; only 'params' is supported. Use layer normalisation in place of batch normalisation."
+        )
+    return variables.get("params", {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_choice
+from rnnreg._checks import check_choice, check_mask
 from rnnreg.bridges._tree import Params, as_params, cast
 from rnnreg.cells import Made
 from rnnreg.networks import Network, NetworkOutput
@@ -18,20 +19,12 @@ from rnnreg.networks import Network, NetworkOutput
 READOUTS = {"all": 3, "last": 2}  # by how many axes the outputs have
 INIT_TAKES = ("input_size", "dtype")
 APPLY_TAKES = ("mask", "state", "key", "train", "perturbations")
+FLAGS = {"train": True, "training": True, "deterministic": False}  # by what they are in training
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # names nothing
-_LACKS = {
-    "mask": (
-        "takes no mask, so that padded steps would count like true ones. Give it an argument mask, or give sequences "
-        "without padding"
-    ),
-    "state": (
-        "takes no state to go on from. Give it an argument state, and let it return "
-        "rr.networks.NetworkOutput(outputs, states, final_state)"
-    ),
-    "perturbations": (
-        "takes no perturbations, so that ∂L/∂h_t is not known. Give it an argument perturbations, zeros by layer that "
-        "are added to each h"
-    ),
+_LACKS = {  # what a function takes not, and what to do
+    "mask": "mask, so that padded steps would count like true ones. Give it one, or give sequences without padding",
+    "state": "state to go on from. Give it one, and return rr.networks.NetworkOutput(outputs, states, final_state)",
+    "perturbations": "perturbations, without which ∂L/∂h_t is not known. Give it some, zeros by layer added to each h",
 }
 
 
@@ -67,45 +60,24 @@ class Functions:
         train: bool = False,
         perturbations: dict[str, Any] | None = None,
     ) -> NetworkOutput:
-        """Outputs on a batch of sequences, and states if the function returns them.
-
-        Args:
-          params: from `net.init`.
-          xs: `[B, T, D]` real inputs, or `[B, T]` integer tokens.
-          mask: `[B, T]`, 1 where a step counts; inputs at other steps are set to 0.
-          state: by layer, the state before the first step.
-          key: for random numbers in training.
-          train: whether the network is trained.
-          perturbations: by layer, added to h after each step.
-
-        Returns:
-          A `NetworkOutput`; its states are empty unless the function returns them.
-
-        Raises:
-          ValueError: inputs or outputs of another shape, something that the function does not take, or no key.
-        """
+        """As `Network.apply`; masked inputs are set to 0, and states are empty unless the function returns them."""
         xs = jnp.asarray(xs)
         if xs.ndim != (2 if jnp.issubdtype(xs.dtype, jnp.integer) else 3):
             raise ValueError(
                 f"xs must be [B, T, D] real numbers or [B, T] integer tokens; got shape {xs.shape} of {xs.dtype}."
             )
         if train and key is None and self.random:
-            raise ValueError(
-                f"{self.name} draws random numbers in training: pass apply(…, train=True, key=key)."
-            )
+            raise ValueError(f"{self.name} draws in training: pass apply(…, train=True, key=key).")
         given = {"mask": mask, "state": state, "perturbations": perturbations}
         for what, value in given.items():
             if value is not None and what not in self.takes:
-                raise ValueError(f"{self.name} {_LACKS[what]}.")
-        if mask is not None:  # NaN at padding times a zero gradient would be NaN
+                raise ValueError(f"{self.name} takes no {_LACKS[what]}.")
+        if mask is not None:
+            check_mask(mask, xs.shape[:2])  # NaN at padding times a zero gradient would be NaN
             xs = jnp.where(mask.astype(bool).reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
         given |= {"key": key if train else None, "train": train}
-        found = self.function(
-            cast(params, xs), xs, **{n: given[n] for n in given if n in self.takes}
-        )
-        return self._checked(found)
-
-    def _checked(self, found: Any) -> NetworkOutput:
+        taken = {name: value for name, value in given.items() if name in self.takes}
+        found = self.function(cast(params, xs), xs, **taken)
         out = found if isinstance(found, NetworkOutput) else NetworkOutput(found, {}, {})
         if not hasattr(out.outputs, "shape"):
             raise ValueError(
@@ -146,15 +118,14 @@ def from_functions(
         `key` is None outside training.
       output_size: O, which `rr.forecast` asks for; None if it is not stated.
       readout: "all" if there is an output at each step, "last" if there is one for each sequence.
-      decayed: patterns for the names or paths of the weights, which penalties cover; None: the leaves with two axes or
-        more. State it if biases are stacked over layers.
+      decayed: what penalties cover, as in `from_flax`.
 
     Returns:
       The network.
 
     Raises:
-      ValueError: a function that needs an argument of another name; another `readout`. Later: parameters that are no
-        nested dict, outputs of another shape, a mask for a function that takes none.
+      ValueError: a function that needs an argument of another name, or has a switch (a default True or False) of
+        another name that no `functools.partial` binds. Later: wrong parameters or outputs, an unexpected mask.
 
     >>> import jax, rnnreg as rr
     >>> def init(key, input_size):
@@ -196,16 +167,8 @@ def network_of(
         dtype = jnp.result_type(float) if dtype is None else dtype
         return as_params(init(key, input_size, dtype), dtype, apply.name)
 
-    return Network(
-        init_params,
-        apply,
-        layers=(),
-        readout=apply.readout,
-        output_size=output_size,
-        random=apply.random,
-        decayed=as_patterns(decayed),
-        made=made,
-    )
+    facts = {"random": apply.random, "decayed": as_patterns(decayed), "made": made}
+    return Network(init_params, apply, (), apply.readout, output_size, **facts)
 
 
 def as_patterns(decayed: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -215,23 +178,26 @@ def as_patterns(decayed: Sequence[str] | None) -> tuple[str, ...] | None:
     return (decayed,) if isinstance(decayed, str) else tuple(decayed)
 
 
+def flags_of(takes: Collection[str], *, train: bool) -> dict[str, bool]:
+    """The flags of training that a module of Flax takes, with their values."""
+    return {name: train == on for name, on in FLAGS.items() if name in takes}
+
+
 def accepted(
     function: Any, num_positional: int, offered: Collection[str], name: str
 ) -> frozenset[str]:
-    """Which of the offered arguments a function takes by name; raises if it needs another one."""
+    """Which of the offered arguments a function takes by name, but for bound ones; raises if it needs others."""
     if not callable(function):
         raise ValueError(f"{name} must be a function; got {function!r}.")
     parameters = list(inspect.signature(function).parameters.values())
-    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    leading = [one for one in parameters if one.kind in positional][:num_positional]
-    several = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
-    if len(leading) < num_positional and not several:
+    leading = [one for one in parameters if one.kind <= one.POSITIONAL_OR_KEYWORD][:num_positional]
+    if len(leading) < num_positional and not any(one.kind is _OPEN[0] for one in parameters):
         raise ValueError(
             f"{name} must take {num_positional} argument(s) by place; its signature is {inspect.signature(function)}."
         )
-    taken = set()
+    bound, taken = _bound(function), set()
     for parameter in parameters:
-        if parameter in leading or parameter.kind in _OPEN:
+        if parameter in leading or parameter.kind in _OPEN or parameter.name in bound:
             continue
         if parameter.name in offered and parameter.kind is not inspect.Parameter.POSITIONAL_ONLY:
             taken.add(parameter.name)
@@ -240,4 +206,18 @@ def accepted(
                 f"{name} needs an argument {parameter.name!r}, which nothing gives it; beside the first "
                 f"{num_positional} it may take {sorted(offered)} by name. Wrap it in a function that does."
             )
+        elif isinstance(parameter.default, bool):
+            raise ValueError(
+                f"{name} has a switch {parameter.name!r}, which nothing sets, so that it would be "
+                f"{parameter.default} in training and evaluation alike; the names understood are {sorted(offered)}. "
+                "Rename it, or bind it: functools.partial for a function, a wrapper for a module."
+            )
     return frozenset(taken)
+
+
+def _bound(function: Any) -> set[str]:
+    """The keywords that partials bind, under decorators such as `jax.jit` too."""
+    function = inspect.unwrap(function)
+    if not isinstance(function, functools.partial):
+        return set()
+    return set(function.keywords) | _bound(function.func)

@@ -8,28 +8,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnreg.bridges._carry import Recurrent
-from rnnreg.bridges._functions import Functions, accepted
-from rnnreg.bridges._linen import FLAGS, flags_of
+from rnnreg.bridges._functions import FLAGS, Functions, accepted, flags_of
 from rnnreg.bridges._tree import Names, Params, leaves_at, nested
-
-LIBRARY = "flax.nnx"
 
 
 class Graph(NamedTuple):
-    """A module without its numbers.
+    """A module without its numbers."""
 
-    Attributes:
-      definition: what `nnx.merge` makes the module from.
-      names: where each parameter is, by strings.
-      params: paths and variables of the parameters.
-      randomness: paths and variables of keys and counts.
-    """
-
-    definition: Any
-    names: list[Names]
-    params: list[tuple[Any, Any]]
-    randomness: list[tuple[Any, Any]]
+    definition: Any  # what `nnx.merge` makes the module from
+    names: list[Names]  # where each parameter is, by strings
+    params: list[tuple[Any, Any]]  # paths and variables of the parameters
+    randomness: list[tuple[Any, Any]]  # paths and variables of keys and counts
 
     @property
     def random(self) -> bool:
@@ -99,9 +88,6 @@ def nnx_function(module: Any, draw: Any, *, readout: str) -> tuple[Any, Function
     graph = graph_of(module)
     takes = accepted(module.__call__, 1, ("mask", "rngs", *FLAGS), f"{name}.__call__")
 
-    def init(key, input_size: int | None, dtype: Any) -> Params:
-        return draw(key)
-
     def apply(params, xs, *, train: bool = False, key: Any = None, **masks: Any):
         own = merged(graph, params, key)
         own.train() if train else own.eval()
@@ -109,22 +95,29 @@ def nnx_function(module: Any, draw: Any, *, readout: str) -> tuple[Any, Function
         return own(xs, **masks, **rngs, **flags_of(takes, train=train))
 
     switched = {"key", "train"} if graph.random or takes & {"rngs", *FLAGS} else set()
-    return init, Functions(apply, frozenset(takes & {"mask"} | switched), readout, name)
+    return lambda key, *_: draw(key), Functions(
+        apply, frozenset(takes & {"mask"} | switched), readout, name
+    )
 
 
-def nnx_cell(module: Any, draw: Any, carry: tuple[str, ...] | None, bounds: Any) -> Recurrent:
-    """A recurrent cell as pure functions."""
+def nnx_cell(module: Any, draw: Any) -> tuple[Any, Any, Any]:
+    """`init`, `start` and `step` of a recurrent cell, for `cell_of`; raises if it draws random numbers."""
     from flax import nnx
 
     graph = graph_of(module)
+    drops = any(isinstance(part, nnx.Dropout) for _, part in nnx.iter_modules(module))
+    if drops or graph.random:
+        raise ValueError(
+            f"a step draws no random numbers, and {type(module).__name__} holds dropout or a random stream, which "
+            "would be the same at every step. Take it out of the cell; rr.network has dropout= and others."
+        )
 
     def start(batch_size: int):
         return module.initialize_carry((batch_size, 1), nnx.Rngs(0))
 
-    def init(key, input_size: int, dtype: Any) -> Params:
-        return draw(key)
-
     def step(params, carry, x):
-        return merged(graph, params)(carry, x)[0]
+        own = merged(graph, params)
+        own.eval()
+        return own(carry, x)[0]
 
-    return Recurrent(module, LIBRARY, init, start, step, carry, bounds)
+    return lambda key, *_: draw(key), start, step

@@ -38,30 +38,27 @@ def leaves_at(params: Params, names: Sequence[Names]) -> list[Any]:
 
 def as_params(tree: Any, dtype: Any, name: str) -> Params:
     """A tree of parameters in a dtype; raises if it is not a nested dict of real arrays that a file can hold."""
-    _check_names(tree, name)
-    if not jax.tree.leaves(tree):
-        raise ValueError(f"{name} has no parameters, so there is nothing to train.")
-    for leaf in jax.tree.leaves(tree):
+    from flax.traverse_util import flatten_dict
+
+    wanted = (
+        f"the parameters of {name} must be nested dicts of arrays, by names without '.' and '/', so that penalties and "
+        "files find them"
+    )
+    flat = flatten_dict(tree) if isinstance(tree, dict) else {(): tree}
+    for path, leaf in flat.items():
+        if not path or not jax.tree_util.all_leaves([leaf]):
+            raise ValueError(f"{wanted}; got {type(leaf).__name__}.")
+        for part in path:
+            if not isinstance(part, str) or not part or "." in part or "/" in part:
+                raise ValueError(f"{wanted}; got the name {part!r}.")
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise ValueError(
                 f"the parameters of {name} must be real numbers, which have a gradient; got {jnp.result_type(leaf)}. "
                 "Keep constants inside the function."
             )
+    if not flat:
+        raise ValueError(f"{name} has no parameters, so there is nothing to train.")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
-
-
-def _check_names(tree: Any, name: str) -> None:
-    wanted = (
-        f"the parameters of {name} must be nested dicts of arrays, by names without '.' and '/', so that penalties and "
-        "files find them"
-    )
-    if not isinstance(tree, dict):
-        raise ValueError(f"{wanted}; got {type(tree).__name__}.")
-    for key, value in tree.items():
-        if not isinstance(key, str) or not key or "." in key or "/" in key:
-            raise ValueError(f"{wanted}; got the name {key!r}.")
-        if not jax.tree_util.all_leaves([value]):
-            _check_names(value, name)
 
 
 def cast(params: Params, xs: Array) -> Params:

@@ -14,12 +14,14 @@ from rnnreg._tree import is_learned_start, leaf_paths
 from rnnreg.cells import Cell, describe_cell, glorot_uniform
 from rnnreg.cells import weight_paths as weights_of_cell
 from rnnreg.cells._base import describe_made, matrices, named, plain
+from rnnreg.networks._dropout import is_zero
 from rnnreg.networks._records import Dropout, Layer, Network, Params, Recurrence
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import passes_of
 from rnnreg.recurrence import BackendChoice, choose_backend
 from rnnreg.recurrence._backend import check_backend
 from rnnreg.recurrence._product import check_precision
+from rnnreg.recurrence._scan import check_recurrent_dropout
 from rnnreg.recurrence._unroll import check_segments
 
 
@@ -82,7 +84,7 @@ def network(
       input_dropout: rate on the inputs of the first layer (after the embedding).
       dropout: rate between layers, and between the applications of a repeated layer.
       output_dropout: rate before the readout.
-      recurrent_dropout: rate on the h that enters the recurrent product, one mask over time.
+      recurrent_dropout: rate on the h that enters the recurrent product, one mask over time; needs cells with a gate.
       variational: use one mask over time for the other three rates too.
       initial_state: "zero" or "learned" (starts at zero).
       backend: "auto", "scan" or "fused": which recurrence runs; `rr.explain` says which, and why.
@@ -110,13 +112,13 @@ def network(
     """
     layers = tuple(Layer(c) if isinstance(c, Cell) else c for c in cells)
     recurrence = Recurrence(backend, remat, truncate, precision, projection)
-    _check_layers(layers, cells, recurrence)
+    rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
+    _check_layers(layers, cells, recurrence, rates)
     check_segments(remat, truncate)
     check_precision(precision)
     check_choice(readout, "readout", ("all", "last"))
     hint = "A given state is passed to apply(..., state=...)."
     check_choice(initial_state, "initial_state", ("zero", "learned"), hint=hint)
-    rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
     _check_rates(rates)
     learned = initial_state == "learned"
     stack = Stack(layers, output_size, embedding, readout, rates, recurrence, learned)
@@ -127,7 +129,7 @@ def network(
     return Network(init, stack, layers, readout, output_size, recurrence, stack.random)
 
 
-def _check_layers(layers: Any, cells: Any, recurrence: Recurrence) -> None:
+def _check_layers(layers: Any, cells: Any, recurrence: Recurrence, rates: Dropout) -> None:
     if not layers or not all(isinstance(entry, Layer) for entry in layers):
         raise ValueError(
             f"cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got {cells!r}."
@@ -139,6 +141,8 @@ def _check_layers(layers: Any, cells: Any, recurrence: Recurrence) -> None:
                 f"precision={recurrence.precision!r} sets the products that the library does; the cell "
                 f"{entry.cell.name!r} does its own in its step. Leave precision=None, or use a cell with a gate."
             )
+        if not is_zero(rates.recurrent):
+            check_recurrent_dropout(entry.cell)
 
 
 def _check_rates(rates: Dropout) -> None:

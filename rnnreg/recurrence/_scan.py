@@ -121,6 +121,16 @@ def cell_values(
     return values
 
 
+def check_recurrent_dropout(cell: Cell) -> None:
+    """Raises if what enters the recurrent product of a cell cannot be dropped."""
+    if cell.gate is None or cell.weights is None:
+        raise ValueError(
+            f"recurrent dropout needs a cell with a gate; {cell.name!r} does its own recurrent "
+            "product. Use a gate cell (for example gru(reset='after')), or drop the state inside "
+            "your step."
+        )
+
+
 def step_and_inputs(
     cell: Cell,
     params: dict[str, Any],
@@ -129,13 +139,9 @@ def step_and_inputs(
     precision: str | None,
 ):
     """What enters each step (projected where the cell allows it), and the step on it."""
+    if recurrent_mask is not None:
+        check_recurrent_dropout(cell)
     if cell.gate is None or cell.weights is None:
-        if recurrent_mask is not None:
-            raise ValueError(
-                f"recurrent dropout needs a cell with a gate; {cell.name!r} does its own recurrent "
-                "product. Use a gate cell (for example gru(reset='after')), or drop the state inside "
-                "your step."
-            )
         step = cell.step
         if step is None:
             raise ValueError(f"the cell {cell.name!r} has neither weights and a gate, nor a step.")
