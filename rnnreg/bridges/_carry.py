@@ -38,7 +38,9 @@ class Recurrent(NamedTuple):
     bounds: tuple[float, float] | None
 
 
-def cell_of(own: Recurrent, *, decayed: Sequence[str] | None, factory: str) -> Cell:
+def cell_of(
+    own: Recurrent, *, decayed: Sequence[str] | None, recurrent: tuple[str, ...], factory: str
+) -> Cell:
     """The cell that steps the module itself; the state is the carry, in its dtype, with h first."""
     name = type(own.module).__name__
     shapes, structure = jax.tree.flatten(jax.eval_shape(lambda: own.start(1)))
@@ -79,6 +81,7 @@ def cell_of(own: Recurrent, *, decayed: Sequence[str] | None, factory: str) -> C
         initial_state=initial_state,
         name=name,
         decayed=as_patterns(decayed),
+        recurrent=recurrent,
     )
     return made_by(factory, cell, module=class_path(own.module), library=own.library, carry=fields)
 

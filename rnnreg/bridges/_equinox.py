@@ -153,7 +153,8 @@ def cell_from_equinox(
         return jax.vmap(parted.joined(params))(x, carry)
 
     own = Recurrent(parted.module, LIBRARY, init, start, step, names, bounds)
-    return cell_of(own, decayed=decayed, factory="cell_from_equinox")
+    recurrent = ("weight_hh",) if carry is None else ()  # of another class they are not known
+    return cell_of(own, decayed=decayed, recurrent=recurrent, factory="cell_from_equinox")
 
 
 def _equinox() -> Any:

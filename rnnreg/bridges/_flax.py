@@ -16,6 +16,8 @@ from rnnreg.bridges._tree import class_path
 from rnnreg.cells import Cell, Made, elman, gru, lstm
 from rnnreg.networks import Network, network
 
+FLAX_RECURRENT = ("h*/kernel", "dense_h/kernel")  # in Flax's own cells: gate by gate, or joined
+
 
 class Found(NamedTuple):
     """A module of Flax that was given.
@@ -139,7 +141,8 @@ def cell_from_flax(
         own = linen_cell(found.module, names, bounds)
     else:
         own = nnx_cell(found.module, found.draw, names, bounds)
-    return cell_of(own, decayed=decayed, factory="cell_from_flax")
+    recurrent = FLAX_RECURRENT if carry is None else ()  # of another class they are not known
+    return cell_of(own, decayed=decayed, recurrent=recurrent, factory="cell_from_flax")
 
 
 def _read(module: Any) -> Found:
