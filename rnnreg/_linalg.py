@@ -20,6 +20,16 @@ def wide(dtype: Any) -> Any:
     return jnp.dtype(dtype if enough else jnp.float32)
 
 
+def widen(values: Any) -> Any:
+    """Real numbers in the dtype that sums of them are in; whole numbers, such as classes, as they are.
+
+    >>> [str(widen(jnp.zeros(1, dtype)).dtype) for dtype in (jnp.bfloat16, jnp.int32)]
+    ['float32', 'int32']
+    """
+    real = jnp.issubdtype(values.dtype, jnp.inexact)
+    return values.astype(wide(values.dtype)) if real else values
+
+
 def safe_divide(values: Array, by: Array) -> Array:
     """values / by where `by` is above 0, and the values themselves elsewhere; its gradient is finite at 0 / 0 too.
 

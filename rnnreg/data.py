@@ -30,6 +30,7 @@ __all__ = [
     "check_batch",
     "fit_scaling",
     "lengths_to_mask",
+    "row_weights",
     "scale_batch",
     "stack_folds",
     "standardize",
@@ -441,6 +442,24 @@ def _padded(rows):
     padded = np.stack([np.resize(r, longest) if len(r) else np.zeros(longest, int) for r in rows])
     weights = np.stack([np.arange(longest) < len(r) for r in rows])
     return padded.astype(np.int32), weights.astype(np.float32)
+
+
+def row_weights(batch: Batch) -> Any:
+    """How much each row counts in a mean over rows; 0 for padding and for rows without a true step.
+
+    Args:
+      batch: the rows, of NumPy or JAX.
+
+    Returns:
+      `[N]`.
+
+    >>> row_weights(Batch(np.ones((2, 3, 1)), np.ones(2), mask=np.array([[1, 1, 0], [0, 0, 0]]))).tolist()
+    [1.0, 0.0]
+    """
+    weights = jnp.ones(len(batch.ys)) if batch.weights is None else batch.weights
+    if batch.mask is None:
+        return weights
+    return weights * (batch.mask > 0).any(axis=1).astype(weights.dtype)
 
 
 def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:

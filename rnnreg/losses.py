@@ -14,6 +14,8 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._linalg import wide
+
 __all__ = [
     "DataLoss",
     "Loss",
@@ -182,25 +184,27 @@ def sigmoid_cross_entropy(reduction: str = "mean") -> DataLoss:
 
 
 def _squared_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
-    return jnp.sum(jnp.square(_wide(outputs) - _wide(ys)), axis=-1), outputs.shape[-1]
+    return jnp.sum(
+        jnp.square(outputs.astype(wide(outputs.dtype)) - ys.astype(wide(ys.dtype))), axis=-1
+    ), outputs.shape[-1]
 
 
 def _class_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
     import optax
 
-    errors = optax.softmax_cross_entropy_with_integer_labels(_wide(outputs), ys)
+    errors = optax.softmax_cross_entropy_with_integer_labels(
+        outputs.astype(wide(outputs.dtype)), ys
+    )
     return jnp.where((ys >= 0) & (ys < outputs.shape[-1]), errors, jnp.nan), 1
 
 
 def _binary_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
     import optax
 
-    errors = optax.sigmoid_binary_cross_entropy(_wide(outputs), _wide(ys))
+    errors = optax.sigmoid_binary_cross_entropy(
+        outputs.astype(wide(outputs.dtype)), ys.astype(wide(ys.dtype))
+    )
     return jnp.sum(errors, axis=-1), outputs.shape[-1]
-
-
-def _wide(values: Array) -> Array:
-    return values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
 
 
 def _same_shape(outputs: Any, ys: Any) -> None:

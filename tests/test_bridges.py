@@ -458,6 +458,34 @@ def test_a_carry_that_is_not_named_is_an_error(carry, words):
 # Equinox
 
 
+def test_cells_state_their_recurrent_matrices(pair):
+    theirs, params, ours, own, _ = pair
+    found, W_hh = rr.networks.recurrent_paths(theirs, params), "layer_0/W_hh"
+    assert rr.networks.recurrent_paths(ours, own) == [W_hh]
+    leaves = rr.leaf_paths(params)
+    entries = np.concatenate([np.ravel(leaves[path]) for path in found])
+    np.testing.assert_array_equal(np.sort(entries), np.sort(np.ravel(rr.leaf_paths(own)[W_hh])))
+
+
+def test_a_run_records_norms_of_what_a_cell_states(key):
+    def init(key, input_size, dtype):
+        U = jax.random.normal(key, (2 * HIDDEN, HIDDEN), dtype)
+        return {"U": U, "W_hh": jnp.ones((HIDDEN, HIDDEN), dtype)}
+
+    def step(params, state, x):
+        return rr.cells.HiddenState(jnp.tanh(state.h @ params["U"][:HIDDEN] + x[:, :1]))
+
+    cell = rr.cells.from_step(step, init=init, hidden_size=HIDDEN, recurrent=("U", "absent"))
+    net = rr.network([cell], 1)
+    train = rr.make_train(net, loss=LOSS, penalties={}, optimizer=optax.sgd(0.0), num_epochs=1)
+    run = train({}, batch_of(key), key=key)
+    norms = {name for name in run.metrics if name.startswith(("norm/", "sigma_max/"))}
+    assert norms == {"norm/layer_0/U", "sigma_max/layer_0/U"}
+    blocks = np.split(np.asarray(run.params["layer_0"]["U"]), 2)
+    exact = max(np.linalg.norm(block, 2) for block in blocks)
+    np.testing.assert_allclose(run.metrics["sigma_max/layer_0/U"], exact, rtol=0.02)
+
+
 @pytest.mark.numerics
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_equinox_cells_are_ours(kind, key):

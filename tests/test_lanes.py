@@ -195,6 +195,16 @@ def test_any_function_runs_over_lanes(how):
     assert isinstance(found["x"], np.ndarray)
 
 
+def test_a_lane_may_be_a_key():
+    keys = jax.random.split(KEY, 3)
+    plan = make_plan(
+        3, plan="one_by_one", width=2, devices=jax.devices()[:1]
+    )  # the last is filled up
+    for each in ("vmap", plan):
+        found = map_lanes(lambda key, shared: jax.random.bits(key), keys, plan=each)
+        np.testing.assert_array_equal(found, jax.vmap(jax.random.bits)(keys))
+
+
 def test_a_ready_plan_serves_wherever_a_name_does():
     plan = make_plan(7, plan="one_by_one", width=3, devices=jax.devices()[:1])
     assert make_plan(7, plan=plan) is plan

@@ -244,6 +244,18 @@ def test_a_saved_result_is_one_tree_of_datasets(base, tmp_path):
     tree.close()
 
 
+@pytest.mark.parametrize("record", [False, True])
+def test_numbers_that_an_optimizer_shows_are_recorded(record):
+    sgd = optax.inject_hyperparams(optax.sgd)(0.25) if record else optax.sgd(0.25)
+    optimizer = optax.chain(optax.clip(1.0), sgd)
+    result = rr.sweep(
+        make(optimizer=optimizer, num_epochs=1), {"l2": [0.0]}, sine(), key=KEY, progress=False
+    )
+    (described,) = json.loads(json.dumps(result.config))["optimizer"]
+    assert not described["function_of_hyper"]
+    assert described["hyperparams"] == ([{"learning_rate": 0.25}] if record else [])
+
+
 def test_a_result_says_what_its_runs_were(base):
     config = json.loads(json.dumps(base[0].config))
     (network,), (optimizer,), (penalties,) = (
@@ -343,6 +355,16 @@ def test_static_axes_are_grouped_and_joined(static):
     assert metrics.epoch.values.tolist() == [1, 2, 3, 4]
     assert np.isnan(metrics.history_val_loss.sel(num_layers=1, epoch=3)).all()
     assert "layer_1" in result.params_at(num_layers=2, pair=0)
+
+
+def test_what_is_selected_is_described_alone(static):
+    result = static[1]
+    assert result.config["num_epochs"] == [4, 2]
+    for number, depth in enumerate([2, 1]):
+        config = result.select(num_layers=depth).config
+        assert len(config["network"][0]["layers"]) == depth
+        for name in config["by_group"]:
+            assert config[name] == [result.config[name][number]]
     assert "layer_1" not in result.params_at(num_layers=1, pair=0)
     with pytest.raises(ValueError, match="one value of each static axis"):
         result.params_at(pair=0)

@@ -26,6 +26,7 @@ def cell_of(
     carry: tuple[str, ...] | None,
     bounds: tuple[float, float] | None,
     decayed: Sequence[str] | None,
+    recurrent: tuple[str, ...],
     factory: str,
 ) -> Cell:
     """The cell that steps a module itself; the state is the carry, in its dtype, with h first.
@@ -75,6 +76,7 @@ def cell_of(
         initial_state=initial_state,
         name=name,
         decayed=as_patterns(decayed),
+        recurrent=recurrent,
     )
     return made_by(factory, cell, module=class_path(module), library=library, carry=fields)
 

@@ -138,6 +138,9 @@ def cell_from_equinox(
 
     own = (lambda key, *_: parted.draw(key), start, step)
     facts = {"carry": names, "bounds": bounds, "decayed": decayed}
+    facts["recurrent"] = (
+        ("weight_hh",) if carry is None else ()
+    )  # of another class they are not known
     return cell_of(parted.module, LIBRARY, *own, **facts, factory="cell_from_equinox")
 
 

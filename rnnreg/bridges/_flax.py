@@ -18,6 +18,7 @@ from rnnreg.cells import Cell, Made, elman, gru, lstm
 from rnnreg.networks import Network, network
 
 LINEN, NNX = "flax.linen", "flax.nnx"
+FLAX_RECURRENT = ("h*/kernel", "dense_h/kernel")  # in Flax's own cells: gate by gate, or joined
 
 
 class Found(NamedTuple):
@@ -135,6 +136,9 @@ def cell_from_flax(
     linen = found.library == LINEN
     own = _linen_cell(found.module) if linen else nnx_cell(found.module, found.draw)
     facts = {"carry": names, "bounds": bounds, "decayed": decayed}
+    facts["recurrent"] = (
+        FLAX_RECURRENT if carry is None else ()
+    )  # of another class they are not known
     return cell_of(found.module, found.library, *own, **facts, factory="cell_from_flax")
 
 

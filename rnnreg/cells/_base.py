@@ -81,6 +81,8 @@ class Cell(NamedTuple):
       decayed: names or paths of the leaves that are weights, which penalties shrink; wildcards are allowed. None: the
         matrices.
       made: how the cell was made; None for a cell of a user's own.
+      recurrent: names or paths of its recurrent matrices, `[H, G·H]` or `[G·H, H]`, whose norms a run records;
+        wildcards are allowed, and a name that is no leaf is passed over.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Cell(NamedTuple):
     step: Step | StepFunction | None = None
     decayed: tuple[str, ...] | None = None
     made: Made | None = None
+    recurrent: tuple[str, ...] = ("W_hh",)
 
     @property
     def facts(self) -> Facts:
@@ -106,7 +109,8 @@ def made_by(factory: str, made: Cell, /, **arguments: Any) -> Cell:
 
 
 def _parts(cell: Cell) -> tuple[Any, ...]:
-    return (cell.init, cell.initial_state, cell.weights, cell.gate, cell.step, cell.decayed)
+    functions = (cell.init, cell.initial_state, cell.weights, cell.gate, cell.step)
+    return (*functions, cell.decayed, cell.recurrent)
 
 
 def describe_cell(cell: Cell) -> dict[str, Any]:
@@ -186,6 +190,12 @@ def named(leaves: dict[str, Any], patterns: str | Sequence[str], whose: str) -> 
     return [path for path in leaves if any(path_matches(path, one) for one in patterns)]
 
 
+def recurrent_paths(cell: Cell, params: Params) -> list[str]:
+    """The paths of the matrices of a cell that it states as recurrent."""
+    found = matrices(leaf_paths(params))
+    return [path for path in found if any(path_matches(path, one) for one in cell.recurrent)]
+
+
 def matrices(leaves: dict[str, Any]) -> list[str]:
     """The paths of the leaves with two axes or more: not biases, gains or scales, in any naming."""
     return [path for path, leaf in leaves.items() if jnp.ndim(leaf) > 1]
@@ -219,6 +229,7 @@ def from_step(
     initial_state: InitialStateFunction | None = None,
     name: str = "custom",
     decayed: tuple[str, ...] | None = None,
+    recurrent: tuple[str, ...] = ("W_hh",),
 ) -> Cell:
     """A cell from any `step(params, state, x) -> state`; welcome everywhere, through the plain scan.
 
@@ -230,6 +241,7 @@ def from_step(
       initial_state: `initial_state(batch_size, dtype) -> state`; None is a `HiddenState` of zeros.
       name: for messages and records.
       decayed: names or paths of the leaves that penalties shrink; None: the matrices.
+      recurrent: names or paths of its recurrent matrices; see `Cell`.
 
     Returns:
       The cell.
@@ -246,4 +258,4 @@ def from_step(
     """
     check_hidden_size(hidden_size)
     start = initial_state or zero_hidden(hidden_size)
-    return Cell(name, hidden_size, init, start, step=step, decayed=decayed)
+    return Cell(name, hidden_size, init, start, step=step, decayed=decayed, recurrent=recurrent)

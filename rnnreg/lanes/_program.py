@@ -137,7 +137,8 @@ def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: A
     >>> traced.out_info.shape
     (4,)
     """
-    chunk = jax.tree.map(lambda leaf: leaf[:1].repeat(plan.width, axis=0), lanes)
+    first = np.zeros(plan.width, int)  # by number, which serves keys too
+    chunk = jax.tree.map(lambda leaf: leaf[first], lanes)
     return jax.jit(_together(function, plan)).trace(chunk, shared)
 
 

@@ -1,7 +1,14 @@
 """Embedding → recurrent layers → readout; a network is a pair of pure functions."""
 
 from rnnreg.networks._forecast import forecast
-from rnnreg.networks._network import describe, explain, layer, network, weight_paths
+from rnnreg.networks._network import (
+    describe,
+    explain,
+    layer,
+    network,
+    recurrent_paths,
+    weight_paths,
+)
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import Pass, Visit
@@ -20,5 +27,6 @@ __all__ = [
     "forecast",
     "layer",
     "network",
+    "recurrent_paths",
     "weight_paths",
 ]

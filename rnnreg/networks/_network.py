@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from rnnreg._tree import is_learned_start, leaf_paths
 from rnnreg.cells import Cell, describe_cell, glorot_uniform
 from rnnreg.cells import weight_paths as weights_of_cell
 from rnnreg.cells._base import describe_made, matrices, named, plain
+from rnnreg.cells._base import recurrent_paths as recurrent_of_cell
 from rnnreg.networks._dropout import is_zero
 from rnnreg.networks._records import Dropout, Layer, Network, Params, Recurrence
 from rnnreg.networks._stack import Stack
@@ -254,12 +255,7 @@ def weight_paths(net: Network, params: Params) -> list[str]:
     >>> weight_paths(net, net.init(jax.random.key(0), 1))
     ['layer_0/W_hh', 'layer_0/W_xh', 'readout/W_hy']
     """
-    cells = {}
-    for together in passes_of(net.layers):
-        for place in together:
-            prefix = place.layer if place.side is None else f"{place.layer}/{place.side}"
-            cells[prefix] = (place.cell, place.params_of(params))
-    own = {f"{prefix}/{p}" for prefix, pair in cells.items() for p in weights_of_cell(*pair)}
+    own = _of_cells(net, params, weights_of_cell)
     leaves = leaf_paths(params)
     layers = {f"layer_{index}" for index in range(len(net.layers))}
     rest = {path: leaf for path, leaf in leaves.items() if path.split("/")[0] not in layers}
@@ -267,6 +263,37 @@ def weight_paths(net: Network, params: Params) -> list[str]:
     own |= set(matrices(rest) if net.decayed is None else named(rest, net.decayed, outside))
     starts = isinstance(net.apply, Stack) and net.apply.learned
     return [path for path in leaves if path in own and not (starts and is_learned_start(path))]
+
+
+def recurrent_paths(net: Network, params: Params) -> list[str]:
+    """The paths of the recurrent matrices, whose norms a run records: each cell states its own (`Cell.recurrent`).
+
+    Args:
+      net: the network.
+      params: its parameters.
+
+    Returns:
+      Paths such as "layer_0/W_hh"; [] for a network that is known as a function.
+
+    >>> import rnnreg as rr
+    >>> net = network([rr.cells.elman(2)], 1)
+    >>> recurrent_paths(net, net.init(jax.random.key(0), 1))
+    ['layer_0/W_hh']
+    """
+    own = _of_cells(net, params, recurrent_of_cell)
+    return [path for path in leaf_paths(params) if path in own]
+
+
+def _of_cells(
+    net: Network, params: Params, paths_of: Callable[[Cell, Params], list[str]]
+) -> set[str]:
+    """The paths that `paths_of(cell, its params)` gives of every cell, in the network's parameters."""
+    found = set()
+    for together in passes_of(net.layers):
+        for place in together:
+            prefix = place.layer if place.side is None else f"{place.layer}/{place.side}"
+            found |= {f"{prefix}/{path}" for path in paths_of(place.cell, place.params_of(params))}
+    return found
 
 
 def describe(net: Network) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -31,12 +31,32 @@ def describe_recurrence(net: Network, input_size: int) -> dict[str, Any]:
     return net.recurrence._asdict() | {"layers": {name: str(why) for name, why in chosen.items()}}
 
 
-def describe_optimizer(state: Any, *, reads: list[str] | None) -> dict[str, Any]:
-    """What is known of an optax transformation: the records of its state, and what it reads of `hyper`."""
+def describe_optimizer(
+    state: Any, *, reads: list[str] | None, start: Callable[[], Any]
+) -> dict[str, Any]:
+    """What is known of an optax transformation: the records of its state, what it reads of `hyper`, and its numbers.
+
+    optax states no arguments: `optax.adam(1e-3)` is a pair of functions that hold 1e-3 where nobody can read it. The
+    numbers of a fixed optimiser are known only if its state holds them, as `optax.inject_hyperparams(optax.adam)(1e-3)`
+    does: `hyperparams` has them, as they are at the start, one dict for each record that shows some. Of a function of
+    `hyper` the names that it reads are known, and their values are in the grid.
+
+    Args:
+      state: its state, or the shapes of it.
+      reads: what it reads of `hyper`; None if it is fixed.
+      start: makes the state of a fixed optimiser; called only if it shows numbers.
+
+    Returns:
+      A dict of `function_of_hyper`, `reads`, `states` and `hyperparams`, ready for JSON.
+    """
+    shown = [] if reads is not None or not _hyperparams(state) else _hyperparams(start())
     return {
         "function_of_hyper": reads is not None,
         "reads": reads or [],
         "states": _records(state),
+        "hyperparams": [
+            {name: np.asarray(value).tolist() for name, value in one.items()} for one in shown
+        ],
     }
 
 
@@ -114,6 +134,15 @@ def _records(state: Any) -> list[str]:
         return []
     own = [type(state).__name__] if hasattr(state, "_fields") else []
     return own + [name for part in state for name in _records(part)]
+
+
+def _hyperparams(state: Any) -> list[Mapping[str, Any]]:
+    """The numbers that an optimiser's state shows, by record, as those of `optax.inject_hyperparams` do."""
+
+    def shows(part):
+        return hasattr(part, "hyperparams")
+
+    return [part.hyperparams for part in jax.tree.leaves(state, is_leaf=shows) if shows(part)]
 
 
 def _scaling(scaling: Scaling | None) -> dict[str, list[float]] | None:

@@ -10,6 +10,7 @@ import jax
 from rnnreg._tree import leaf_name, leaf_paths, tree_bytes
 from rnnreg.data import Fold, Split
 from rnnreg.lanes import Calibration, Plan
+from rnnreg.networks import Network, recurrent_paths
 from rnnreg.training import Run, Settings
 
 _ACCELERATOR_STEP_SECONDS = 3e-5  # a step of a scan over many lanes is bound by launches
@@ -83,7 +84,12 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    settings: Settings, data: Split, folds: Fold | None, output: Run, rates: Calibration
+    settings: Settings,
+    net: Network,
+    data: Split,
+    folds: Fold | None,
+    output: Run,
+    rates: Calibration,
 ) -> Estimate:
     """What a lane costs, from the number of operations and the measured rates of the device."""
     num_rows = data.train.xs.shape[0] if folds is None else folds.train_rows.shape[1]
@@ -94,11 +100,11 @@ def estimate(
     segments = 1 if settings.segment_steps is None else -(-steps // settings.segment_steps)
     leaves = leaf_paths(output.params)
     weights = sum(leaf.size for path, leaf in leaves.items() if leaf_name(path) != "W_embed")
-    recurrent = [leaf for path, leaf in leaves.items() if path.endswith("W_hh")]
-    hidden = max((leaf.shape[0] for leaf in recurrent), default=16)
+    recurrent = [leaves[path] for path in recurrent_paths(net, output.params)]
+    hidden = max((entry.cell.hidden_size for entry in net.layers), default=16)
     itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)
     # states and gates are stored for the backward pass, and their cotangents come back
-    activations = 4 * num_rows * steps * sum(leaf.shape[1] for leaf in recurrent) * itemsize
+    activations = 4 * num_rows * steps * sum(max(leaf.shape) for leaf in recurrent) * itemsize
     operations = 6.0 * batch * steps * weights * minibatches
     if jax.default_backend() == "cpu":
         rate = rates.rate(hidden)

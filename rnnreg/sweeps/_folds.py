@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from rnnreg.data import Fold, Split, stack_folds
+from rnnreg.data import Fold, Split, row_weights, stack_folds
 
 
 class Folds(NamedTuple):
@@ -35,7 +36,7 @@ def make_folds(given: Any, data: Split, *, refit: bool) -> Folds | None:
     if given is None:
         return None
     rows, labels = stack_folds(_pairs(given, data), data, include_all=refit)
-    weights = _row_weights(data)
+    weights = np.asarray(row_weights(jax.tree.map(np.asarray, data.train)), np.float64)
     sizes = (rows.validation_weights * weights[rows.validation_rows]).sum(axis=1)
     train_sizes = (rows.train_weights * weights[rows.train_rows]).sum(axis=1)
     for verb, values in (("validate", sizes), ("train", train_sizes)):
@@ -79,11 +80,3 @@ def _pairs(given: Any, data: Split) -> Any:
         f"folds must be a splitter, a function of the split, or pairs of rows; got {given!r}. For blocks of "
         f"time: rr.selection.blocked_folds({given!r})."
     )
-
-
-def _row_weights(data: Split) -> np.ndarray:
-    weights = np.ones(len(data.train.ys)) if data.train.weights is None else data.train.weights
-    weights = np.asarray(weights, dtype=np.float64)
-    if data.train.mask is not None:
-        weights = weights * np.any(np.asarray(data.train.mask) > 0, axis=1)
-    return weights

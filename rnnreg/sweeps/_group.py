@@ -17,7 +17,7 @@ class Group:
       params: stacked parameters; the leading axes are the traced dimensions in order.
       predictions: `[..., seed, fold, row, …]` on the validation rows, in the split's units; None without any.
       targets: `[fold, row, …]` the targets of those rows; None without any.
-      weights: `[fold, row]`, 0 where a row is padding; None without any.
+      weights: `[fold, row]`, 0 where a row is padding or has no true step; None without any.
     """
 
     static: dict[str, Any]

@@ -128,7 +128,8 @@ def make_job(
     _check_reads(traced, [*constants, *(name for axis in axes for name in axis.values)])
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
     rates = load_calibration()
-    cost = estimate(settings, data, None if folds is None else folds.rows, traced.output, rates)
+    rows = None if folds is None else folds.rows
+    cost = estimate(settings, traced.network, data, rows, traced.output, rates)
     plan = _plan(len(lanes["seed"]), request, cost, rates, split=_adds_up(settings, traced.network))
     return Job(
         static=static,
@@ -303,10 +304,17 @@ def _describe(
     settings: Settings, traced: _Traced, data: Split, folds: Folds | None, params: Any
 ) -> dict[str, Any]:
     made, input_size = traced.output.params, data.train.xs.shape[-1]
+
+    def start():
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), made)
+        return settings.optimizer.init(zeros)  # type: ignore[union-attr]
+
     return {
         "network": describe_network(traced.network, reads=traced.network_reads),
         "recurrence": describe_recurrence(traced.network, input_size),
-        "optimizer": describe_optimizer(traced.optimizer_state, reads=traced.optimizer_reads),
+        "optimizer": describe_optimizer(
+            traced.optimizer_state, reads=traced.optimizer_reads, start=start
+        ),
         "penalties": describe_penalties(settings.penalties, traced.network, made),
         "loss": describe_function(settings.loss),
         "metrics": {name: describe_function(one) for name, one in settings.metrics.items()},

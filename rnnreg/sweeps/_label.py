@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnreg.data import Batch, take_fold
+from rnnreg._linalg import widen
+from rnnreg.data import Batch, row_weights, take_fold
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._job import Job
 from rnnreg.sweeps._names import plain_name
@@ -79,7 +80,7 @@ def _coordinates(job: Job, store: Run, seeds: np.ndarray) -> dict[str, Any]:
 def _ensemble(job: Job, store: Run, ok: np.ndarray) -> tuple[Group, dict[str, np.ndarray]]:
     """Scores of the mean prediction over seeds; NaN where any seed diverged or did not run."""
     seed_axis = len(job.axes)
-    predictions = _wide(store.predictions)
+    predictions = widen(store.predictions)
     extra = predictions.ndim - ok.ndim
     masked = np.where(ok.reshape(*ok.shape, *[1] * extra), predictions, np.nan)
     mean = masked.mean(axis=seed_axis)  # [axes..., (fold), row, ...]
@@ -94,8 +95,8 @@ def _ensemble(job: Job, store: Run, ok: np.ndarray) -> tuple[Group, dict[str, np
     stacked = {name: np.stack([each[name] for each in scores], axis=-1) for name in scores[0]}
     if job.folds is None:
         stacked = {name: values[..., 0] for name, values in stacked.items()}
-    targets = np.stack([_wide(batch.ys) for batch in batches])
-    weights = np.stack([np.asarray(_weights(batch)) for batch in batches])
+    targets = np.stack([widen(np.asarray(batch.ys)) for batch in batches])
+    weights = np.stack([np.asarray(row_weights(batch)) for batch in batches])
     return Group(job.static, store.params, predictions, targets, weights), stacked
 
 
@@ -115,22 +116,10 @@ def _scores(job: Job, batch: Batch, mean: np.ndarray, alive: np.ndarray) -> dict
     scores = {}
     for name, function in {"loss": settings.loss, **settings.metrics}.items():
         values = np.full(lead, np.nan)
-        if np.asarray(_weights(batch)).any():
+        if np.asarray(row_weights(batch)).any():
             score = jax.vmap(lambda out, f=function: f(out, batch.ys, batch.mask, batch.weights))
             values = np.asarray(score(outputs), dtype=np.float64).reshape(lead)
             # a metric may turn NaN predictions into a number (argmax does)
             values = np.where(alive, values, np.nan)
         scores[f"ensemble_val_{name}"] = values
     return scores
-
-
-def _weights(batch: Batch) -> Any:
-    return jnp.ones(len(batch.ys)) if batch.weights is None else batch.weights
-
-
-def _wide(values: Any) -> np.ndarray:
-    """At least float32, in which means are taken and files are written; integers as they are."""
-    values = np.asarray(values)
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        return values
-    return values.astype(jnp.promote_types(values.dtype, jnp.float32))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnreg._tree import leaf_name, leaf_paths
+from rnnreg._linalg import widen
+from rnnreg._tree import leaf_paths
 from rnnreg.lanes import Plan, map_lanes
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._join import join
@@ -24,12 +25,13 @@ def map_groups(
     groups: Sequence[Group],
     metrics: xr.Dataset,
     *,
+    networks: Sequence[Mapping[str, Any]],
     sweep_dims: Sequence[str],
     static: Mapping[str, list[Any]],
     dims: Mapping[str, Sequence[str]],
     plan: str | Plan,
 ) -> xr.Dataset:
-    """`SweepResult.map`, which says what it does, on the parts of a result."""
+    """`SweepResult.map`, which says what it does, on the parts of a result and the descriptions of their networks."""
     lanes = [_lanes_of(function, group, metrics, sweep_dims) for group in groups]
     returned = list(dict.fromkeys(name for each in lanes for name in each.outputs))
     unknown = [key for key in dims if not any(holds(key, name) for name in returned)]
@@ -37,8 +39,8 @@ def map_groups(
         raise ValueError(f"dims names {unknown[0]!r}, and the function returns {returned}.")
     axes = [axes_of(each.outputs, dims, taken=sweep_dims) for each in lanes]
     datasets = []
-    for each, places in zip(lanes, axes, strict=True):
-        hidden = _hidden_size(each.group.params)
+    for each, places, described in zip(lanes, axes, networks, strict=True):
+        hidden = _hidden_size(described)
         store = map_lanes(each.function, each.params, plan=plan, hidden_size=hidden)
         datasets.append(_labelled(each, store, places, metrics, sweep_dims))
     return join(datasets, {name: static[name] for name in groups[0].static})
@@ -92,7 +94,7 @@ def _labelled(
     variables: dict[str, Any] = {}
     for name, values in store.items():
         if jnp.issubdtype(values.dtype, jnp.floating):
-            values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+            values = widen(values)
             values[~finished] = np.nan
         shape = (*lanes.shape, *values.shape[1:])
         variables[name] = ([*sweep_dims, *axes[name]], values.reshape(shape))
@@ -111,11 +113,6 @@ def _by_name(tree: Any) -> dict[str, Any]:
     return {plain_name(path) or "value": jnp.asarray(leaf) for path, leaf in leaves.items()}
 
 
-def _hidden_size(params: dict[str, Any]) -> int:
-    """H of the largest recurrent layer, by which the plan chooses."""
-    found = [
-        leaf.shape[-2]
-        for path, leaf in leaf_paths(params).items()
-        if leaf_name(path) == "W_hh" and np.ndim(leaf) > 1
-    ]
-    return max(found, default=32)
+def _hidden_size(network: Mapping[str, Any]) -> int:
+    """H of the largest recurrent layer of a described network, by which the plan chooses."""
+    return max((entry["cell"]["hidden_size"] for entry in network["layers"]), default=32)

@@ -32,8 +32,9 @@ class SweepResult:
         prediction over seeds; `fold_size` and `fold_train_size`: validation and training rows of each fold.
       groups: parameters and predictions, one entry for each static combination.
       config: what was asked for, and what the runs were, ready for JSON: `network`, `optimizer`, `penalties` (by the
-        name of the λ, with the leaves that each covers), `loss`, `metrics` and `data` (its digest and scaling), one
-        entry for each static combination; `key`, versions, device, and a hash of each program.
+        name of the λ, with the leaves that each covers), `loss`, `metrics`, `data` (its digest and scaling) and a hash
+        of the program, one entry for each static combination (`by_group` names all such lists); `key`, versions,
+        device, and what the whole sweep took.
       plan: how the lanes ran, and why.
     """
 
@@ -61,7 +62,7 @@ class SweepResult:
         Raises:
           ValueError: an unknown dimension, a label that is missing or not there, or a lane that did not finish.
         """
-        group = self._group(labels)
+        group = self.groups[self._group_number(labels)]
         index = tuple(self._position(dim, labels, method) for dim in self.dims)
         where = dict(zip(self.dims, index, strict=True))
         if not bool(self.metrics["finished"].sel(group.static).isel(where)):
@@ -81,7 +82,8 @@ class SweepResult:
         Raises:
           ValueError: an unknown dimension, or a label that is not there.
         """
-        group = self._group(labels)
+        number = self._group_number(labels)
+        group = self.groups[number]
         given = {dim: self._position(dim, labels, method) for dim in self.dims if dim in labels}
         index = tuple(given.get(dim, slice(None)) for dim in self.dims)
         kept = [dim for dim in self.dims if dim not in given]
@@ -98,7 +100,10 @@ class SweepResult:
             weights=at(group.weights, at_fold),
         )
         metrics = self.metrics.sel(group.static).isel(given)
-        config = self.config | {"dims": kept, "static": {}, "selected": {**group.static, **labels}}
+        config = self.config | {
+            name: [self.config[name][number]] for name in self.config["by_group"]
+        }
+        config |= {"dims": kept, "static": {}, "selected": {**group.static, **labels}}
         return SweepResult(metrics, (part,), config, self.plan)
 
     def map(
@@ -142,14 +147,15 @@ class SweepResult:
             function,
             self.groups,
             self.metrics,
+            networks=self.config["network"],
             sweep_dims=self.dims,
             static=self.config["static"],
             dims=dict(dims or {}),
             plan=plan,
         )
 
-    def _group(self, labels: dict[str, Any]) -> Group:
-        """The one group at the given static values; raises where a dimension is unknown."""
+    def _group_number(self, labels: dict[str, Any]) -> int:
+        """The number of the one group at the given static values; raises if a dimension is unknown."""
         static_names = list(self.groups[0].static)
         unknown = set(labels) - set(self.dims) - set(static_names)
         if unknown:
@@ -159,17 +165,17 @@ class SweepResult:
                 f"unknown dimension {name!r}; the sweep has {[*static_names, *self.dims]}."
                 + (f" {name!r} is constant in this sweep." if constant else "")
             )
-        groups = [
-            group
-            for group in self.groups
+        numbers = [
+            number
+            for number, group in enumerate(self.groups)
             if all(labels.get(n, group.static[n]) == group.static[n] for n in static_names)
         ]
-        if len(groups) != 1:
+        if len(numbers) != 1:
             choices = [group.static for group in self.groups]
             raise ValueError(
                 f"give one value of each static axis; the sweep has {choices}, got {labels}."
             )
-        return groups[0]
+        return numbers[0]
 
     def _position(self, dim: str, labels: dict[str, Any], method: str | None) -> int:
         if method not in (None, "nearest"):

@@ -241,16 +241,10 @@ def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
 def _config(
     jobs: list[Job], done: list[_Done], request: Request, static: dict[str, list[Any]]
 ) -> dict[str, Any]:
-    """What was asked for and what the runs were, ready for JSON; lists have one entry for each static combination."""
+    """What was asked for and what the runs were, ready for JSON; `by_group` names the lists by static combination."""
     settings = [job.train.settings for job in jobs]
-    hashes = [one.fingerprint for one in done if one.fingerprint is not None]
-    return {
-        "grid": {name: _listed(value) for name, value in request.grid.items()},
-        "seeds": [int(seed) for seed in request.seeds],
-        "key": describe_key(request.key),
-        "folds": jobs[0].fold_labels,
-        "static": static,
-        "dims": jobs[0].dims,
+    hashes = [one.fingerprint for one in done]  # None if Ctrl-C came first
+    by_group = {
         **{name: [job.description[name] for job in jobs] for name in jobs[0].description},
         "num_epochs": [each.num_epochs for each in settings],
         "batch_size": [each.batch_size for each in settings],
@@ -259,11 +253,21 @@ def _config(
         "keep_best": [each.keep_best for each in settings],
         "early_stopping": [each.patience is not None for each in settings],
         "epoch_rows": [None if job.folds is None else job.folds.rows.epoch_rows for job in jobs],
+        "program_sha256": hashes,
+    }
+    return {
+        "grid": {name: _listed(value) for name, value in request.grid.items()},
+        "seeds": [int(seed) for seed in request.seeds],
+        "key": describe_key(request.key),
+        "folds": jobs[0].fold_labels,
+        "static": static,
+        "dims": jobs[0].dims,
+        **by_group,
+        "by_group": list(by_group),
         "lanes": sum(job.plan.num_lanes for job in jobs),
-        "compilations": len(hashes),
+        "compilations": sum(one is not None for one in hashes),
         "seconds_compile": sum(one.seconds_compile for one in done),
         "seconds_compute": sum(one.seconds_compute for one in done),
-        "program_sha256": hashes,
         "interrupted": any(one.interrupted for one in done),
         "environment": environment(),
     }

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, PartitionSpec
 
-from rnnreg.data import Batch, take_rows
+from rnnreg.data import Batch, row_weights, take_rows
 from rnnreg.objective import Objective
 
 Params = dict[str, Any]
@@ -118,15 +118,6 @@ def split_gradients_of(
     )
     kept = jax.tree.map(lambda leaf: leaf[:num_rows], found.network_state)
     return found._replace(network_state=kept)
-
-
-def row_weights(batch: Batch) -> Array:
-    """`[B]`, the weight of each row in a mean over rows; 0 for padding and for rows without a true step."""
-    num_rows = batch.xs.shape[0]
-    weights = jnp.ones(num_rows) if batch.weights is None else jnp.asarray(batch.weights)
-    if batch.mask is not None:
-        weights = weights * jnp.any(batch.mask > 0, axis=1).astype(weights.dtype)
-    return weights
 
 
 def _even(batch: Batch, parts: int) -> Batch:

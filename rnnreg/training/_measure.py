@@ -10,11 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import sigma_max, square_blocks
-from rnnreg._tree import leaf_name, leaf_paths
-from rnnreg.data import Batch, Split, scale_batch, unscale_outputs
-from rnnreg.networks import Network
+from rnnreg._tree import leaf_paths
+from rnnreg.data import Batch, Split, row_weights, scale_batch, unscale_outputs
+from rnnreg.networks import Network, recurrent_paths
 from rnnreg.objective import make_objective
-from rnnreg.training._gradients import row_weights
 from rnnreg.training._records import Params, Run, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of
 
@@ -36,7 +35,7 @@ def measure(
         predictions = net.apply(params, seen.xs, mask=seen.mask).outputs
         predictions = unscale_outputs(predictions, data.scaling)
         values |= _scores(settings, predictions, data.validation, "val")
-    return values | _norms(params), predictions
+    return values | _norms(net, params), predictions
 
 
 def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> Run:
@@ -79,11 +78,12 @@ def _scores(settings: Settings, outputs: Array, batch: Batch, prefix: str) -> di
     }
 
 
-def _norms(params: Params) -> dict[str, Array]:
-    """‖W_hh‖_F and the largest σ_max over the gate blocks, for every W_hh."""
-    values = {}
-    for path, leaf in leaf_paths(params).items():
-        if leaf_name(path) == "W_hh":
-            values[f"norm/{path}"] = jnp.sqrt(jnp.sum(jnp.square(leaf)))
-            values[f"sigma_max/{path}"] = jnp.max(jax.vmap(sigma_max)(square_blocks(leaf)))
+def _norms(net: Network, params: Params) -> dict[str, Array]:
+    """‖W‖_F and the largest σ_max over the gate blocks, for every recurrent matrix."""
+    values, leaves = {}, leaf_paths(params)
+    for path in recurrent_paths(net, params):
+        W = leaves[path]
+        blocks = square_blocks(W if W.shape[0] <= W.shape[1] else W.T)
+        values[f"norm/{path}"] = jnp.sqrt(jnp.sum(jnp.square(W)))
+        values[f"sigma_max/{path}"] = jnp.max(jax.vmap(sigma_max)(blocks))
     return values

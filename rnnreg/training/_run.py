@@ -279,7 +279,7 @@ def make_train(
 
     Recorded: `train_loss` and `val_loss` (data losses without dropout, in the units of the split's arrays),
     `penalty_<name>` (without its λ), `gradient_norm` (of the last update), `norm/<path>` and
-    `sigma_max/<path>` of every W_hh (the largest over its gate blocks).
+    `sigma_max/<path>` of every recurrent matrix that a cell states, such as W_hh (the largest over its gate blocks).
 
     Raises:
       ValueError: an argument out of range, before anything compiles.

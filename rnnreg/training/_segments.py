@@ -11,10 +11,9 @@ from jax import Array
 
 from rnnreg._checks import is_count
 from rnnreg._tree import is_learned_start, leaf_paths
-from rnnreg.data import Batch
+from rnnreg.data import Batch, row_weights
 from rnnreg.networks import Network
 from rnnreg.networks._network import start_state
-from rnnreg.training._gradients import row_weights
 from rnnreg.training._records import TrainState, select
 
 

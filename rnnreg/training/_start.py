@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Split
 from rnnreg.networks import weight_paths
@@ -26,7 +27,7 @@ def start(
     key_params, key_run = jax.random.split(key)
     xs = data.train.xs
     real = jnp.issubdtype(xs.dtype, jnp.floating)
-    dtype = jnp.promote_types(xs.dtype, jnp.float32) if real else jnp.result_type(float)
+    dtype = wide(xs.dtype) if real else jnp.result_type(float)
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy's float64 where x64 is off
 
     def draw(key):
@@ -40,8 +41,7 @@ def start(
         penalty.covers(params, weights)
     best = ()
     if settings.keep_best or settings.patience is not None:
-        infinite = jnp.asarray(jnp.inf, jnp.promote_types(dtype, jnp.float32))
-        best = Best(params, infinite, jnp.int32(0))
+        best = Best(params, jnp.asarray(jnp.inf, dtype), jnp.int32(0))
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),
