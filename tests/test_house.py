@@ -206,7 +206,7 @@ def test_import_adds_less_than_three_tenths_of_a_second_to_jax():
         "print(json.dumps(time.process_time() - start))"
     )
     seconds = []
-    for _ in range(3):  # a busy machine may be slow once; a slow import is slow every time
+    for _ in range(8):  # a busy machine may be slow at times; a slow import is slow every time
         seconds.append(fresh(code))
         if seconds[-1] < 0.3:
             return
