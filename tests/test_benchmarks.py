@@ -169,6 +169,7 @@ def our_entry(cell):
     return made, lanes.ours(made, "rnnreg")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", list(problem.GATES))
 @pytest.mark.parametrize("build", [b for peer in peers.PEERS.values() for b in peer])
 def test_every_peer_computes_what_we_do(build, cell):

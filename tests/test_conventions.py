@@ -43,7 +43,7 @@ def _gradient_of_loss(coefficients, intercept):
 def _assert_minimises_ridge(lam, coefficients, intercept, limits):
     """The gradient of mean loss + λ Σ w² vanishes, and does not at a λ that is 1 % larger."""
     gradient_w, gradient_b = _gradient_of_loss(coefficients, intercept)
-    penalty = jax.grad(lambda w: rr.penalties.l2().value({"W": w}, None, ())[0])
+    penalty = jax.grad(lambda w: rr.penalties.l2(include_biases=True).value({"W": w}, None, ())[0])
     pull = penalty(jnp.asarray(coefficients, gradient_w.dtype))
     np.testing.assert_allclose(gradient_w + lam * pull, 0, **limits)
     np.testing.assert_allclose(gradient_b, 0, **limits)

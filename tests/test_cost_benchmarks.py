@@ -134,6 +134,7 @@ def test_a_diagnostic_in_a_row_is_computed_each_time():
     assert float(once) < 0  # the logarithms of a gradient that vanishes
 
 
+@pytest.mark.slow
 def test_diagnostics_are_measured_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rr, "use_all_cores", lambda: 1)
     config = diagnostics.Config(

@@ -75,6 +75,7 @@ def test_kinds_count_the_unstable_directions():
     np.testing.assert_allclose(table.points[-1], [0, 0], **tolerance())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", ["elman", "gru", "lstm"])
 def test_what_is_found_is_what_the_step_holds(cell):
     made = getattr(rr.cells, cell)(3)

@@ -92,6 +92,7 @@ def _by_autodiff(net, params, batch, step):
     return jax.tree.map(lambda leaf: jnp.linalg.norm(leaf, axis=-1), gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_agrees_with_autodiff(name):
     net, params = _made(name)
@@ -145,6 +146,7 @@ def test_tokens_have_a_flow():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_whole_state_of_an_lstm(masked):
     """∂L/∂(h, c)_t, by running on from the state at t."""

@@ -46,6 +46,7 @@ def jacobians(name):
 # ---- against jax.jacobian -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", systems())
 @pytest.mark.parametrize("small_ones", [True, False])
 def test_singular_values_are_those_of_jax_jacobian(name, small_ones):

@@ -49,6 +49,7 @@ def test_the_experiment_measures_in_both_precisions(tmp_path):
     assert not np.allclose(losses["rnnreg_optax_adam"], losses["keras"], rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_without_keras_the_claims_are_not_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(program, "keras_version", lambda: None)
     carry_out(command.main, dataclasses.replace(TINY, out=tmp_path))

@@ -56,6 +56,7 @@ def _lane(swept, lam, seed, fold):
     return train(hyper, fold_of(PAIRS, sine(), fold), key=jax.random.fold_in(KEY, seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lam", "seed", "fold"), LANES)
 def test_one_by_one_a_lane_equals_the_run_alone_bit_for_bit(swept, lam, seed, fold):
     alone = _lane(swept, lam, seed, fold)
@@ -205,6 +206,7 @@ def test_a_lane_may_be_a_key():
         np.testing.assert_array_equal(found, jax.vmap(jax.random.bits)(keys))
 
 
+@pytest.mark.slow
 def test_a_ready_plan_serves_wherever_a_name_does():
     plan = make_plan(7, plan="one_by_one", width=3, devices=jax.devices()[:1])
     assert make_plan(7, plan=plan) is plan
@@ -320,6 +322,7 @@ def test_impossible_plans_are_named(options, message):
 # ---- other machines -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cell", [rr.cells.elman, rr.cells.gru, rr.cells.lstm])
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_a_whole_sweep_lowers_for_accelerators(cell, platform):

@@ -42,6 +42,7 @@ def test_docstrings_hold():
         assert doctest.testmod(module).failed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [0.05, 0.3, 0.8])
 @pytest.mark.parametrize("num_seeds", [6, 10])
 def test_intervals_cover_the_true_threshold(scale, num_seeds):
@@ -222,6 +223,7 @@ def slopes_of(W, num_steps, activation):
         return gradient_slopes(net, params, batch, activation=slope)
 
 
+@pytest.mark.slow
 def test_the_slope_of_an_orthogonal_linear_network_is_the_log_of_its_gain():
     rng = np.random.default_rng(0)
     found = slopes_of(0.9 * np.linalg.qr(rng.normal(size=(6, 6)))[0], 10, "linear")
@@ -264,6 +266,7 @@ def test_decoupled_decay_shrinks_like_the_penalty_under_descent(key):
     )
 
 
+@pytest.mark.slow
 def test_sweeps_are_read_back_and_paths_start_from_the_memory(tmp_path):
     lams = np.array([0.0, 1e-3, 5.0])
     first = cold_starts(tmp_path, SMALL, 2, gains=(1.0,), lams=lams, seeds=2).metrics

@@ -37,11 +37,13 @@ def draw(cell):
     return net, jax.tree.unflatten(structure, leaves), xs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_outputs_and_gradients_equal_the_peers(case):
     check(case, case.run(in_force()), in_force())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "cell", "module", "_", "__"), KINDS, ids=IDS)
 def test_our_weights_in_torch_with_ragged_lengths(kind, cell, module, _, __):
     """PyTorch's packed sequences against our mask: true steps, and the state after the last of them."""

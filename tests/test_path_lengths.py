@@ -76,6 +76,7 @@ def _gradient(net, params, batch, path):
     return leaf_paths(jax.grad(whole)(params))[path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("readout", ["all", "last"])
 def test_the_parts_sum_to_autodiff(name, readout):

@@ -49,6 +49,7 @@ def lane_of(tree, *index):
 # ---- values ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @either
 @every_case
 def test_states_equal_a_loop(case, backend):
@@ -162,6 +163,7 @@ def test_a_gate_that_was_replaced_is_the_one_that_runs(backend):
     assert_close(*gradients, loosen=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["gate", "activation", "stated slope"])
 def test_numbers_that_a_gate_closes_over_have_their_derivative(where):
     """As in a network that is a function of hyper: the leak or the gain of an activation is traced."""

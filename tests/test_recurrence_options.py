@@ -361,6 +361,7 @@ def test_networks_agree(name):
 # ---- a mask for each unit -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.numerics
 @pytest.mark.parametrize("name", ["lstm", "softmax", "gru_derived"])
 @pytest.mark.parametrize("backend", ["scan", "fused"])

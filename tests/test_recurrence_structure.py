@@ -178,6 +178,7 @@ def test_segments_need_less_memory(case, backend):
     assert full > (1.8 if case.cell.name == "elman" else 2.5) * root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 @every_case
 def test_lowers_for_accelerators(case, platform):

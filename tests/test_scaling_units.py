@@ -29,6 +29,7 @@ def trended():
     return split, *stack_folds(FOLDS(split), split, include_all=True), result
 
 
+@pytest.mark.slow
 def test_folds_are_scaled_far_from_identity(trended):
     _, folds, labels, _ = trended
     assert labels == ["0", "1", "2", "all"]
@@ -38,6 +39,7 @@ def test_folds_are_scaled_far_from_identity(trended):
     assert (shift[3], scale[3]) == (0, 1)  # all rows are standardised already
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lam", [0.0, 1e-2])
 @pytest.mark.parametrize("number", range(4))
 def test_losses_and_predictions_are_in_the_splits_units(trended, number, lam):

@@ -401,6 +401,7 @@ def swept():
     return result, choice, refit(TRAIN, without, choice, sine(), key=KEY, progress=False)
 
 
+@pytest.mark.slow
 def test_a_refit_equals_the_run_alone_on_all_rows(swept):
     _, choice, final = swept
     assert set(choice.values) == {"l2", "learning_rate"}
@@ -519,6 +520,7 @@ def test_a_common_number_of_epochs_along_a_zipped_axis():
     np.testing.assert_allclose(choice.curve.mean, [3, 1, 2, 5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [{"keep_best": True}, {"patience": 2}])
 def test_folds_that_stop_by_themselves_are_warned_about_and_never_refitted(stops, asked):
     train = make(num_epochs=2, **stops)

@@ -299,6 +299,7 @@ def test_a_digest_tells_data_apart(fake):
     assert shifts[0] != shifts[1]
 
 
+@pytest.mark.slow
 def test_every_lane_starts_from_given_parameters():
     params = NET.init(jax.random.key(1), 1)
     grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2}
@@ -395,6 +396,7 @@ def test_a_static_result_is_saved_too(static, tmp_path):
 # ---- unequal folds, rates out of range -------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_fold_and_all_make_the_same_number_of_updates():
     folds = [(range(8), range(20, 30)), (range(12), range(20, 30))]
     train = make(num_epochs=2, batch_size=4)

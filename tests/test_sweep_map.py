@@ -81,6 +81,7 @@ def test_a_lone_array_is_the_value(result):
     assert float(last.value) == float(part.value.sel(where)[0, 0])
 
 
+@pytest.mark.slow
 def test_static_axes_compile_once_each(programs):
     def net_of(static):
         return rr.network([rr.cells.elman(static["size"])] * static["depth"], 1, readout="last")

@@ -81,6 +81,7 @@ def test_a_key_is_all_that_counts(name, samples):
     assert (name == "delayed_recall") == np.array_equal(other.xs, batch.xs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_a_network_of_the_stated_sizes_trains_on_it(name, samples):
     task, batch = samples(name)

@@ -24,6 +24,7 @@ TRACK = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.bitwise
 def test_tracking_changes_no_update_and_is_what_a_call_afterwards_gives():
     batch = sine().train
@@ -46,6 +47,7 @@ def test_tracking_changes_no_update_and_is_what_a_call_afterwards_gives():
     assert jax.eval_shape(longer, HYPER, batch, key=KEY).history["rho"].shape == (4,)
 
 
+@pytest.mark.slow
 def test_a_sweep_labels_what_is_tracked(tmp_path):
     train = make(NET, num_epochs=2, track=TRACK)
     grid = {"l2": [0.0, 1e-1], "learning_rate": 1e-2}

@@ -255,6 +255,7 @@ def over_rates():
     return runs(), runs(keep_best=True, patience=2)
 
 
+@pytest.mark.slow
 def test_each_lane_stops_by_itself_and_keeps_its_best(over_rates):
     plain, kept = over_rates
     steps, bests = [], []
@@ -394,6 +395,7 @@ def test_numpy_rows_train_in_the_precision_in_force():
     assert {leaf.dtype for leaf in jax.tree.leaves(new.params)} == {jnp.result_type(float)}
 
 
+@pytest.mark.slow
 def test_tokens_with_a_mask_train_in_minibatches():
     xs = jax.random.randint(KEY, (8, 5), 0, 3)
     net = rr.network([rr.cells.elman(3)], 3, embedding=(3, 2))
@@ -419,6 +421,7 @@ def test_dropout_masks_change_between_updates():
     assert abs(float(first.data_loss) - float(second.data_loss)) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_line_search_sees_a_scalar_value():
     batch = sine().train
     train = make(NET, optimizer=optax.lbfgs())

@@ -82,6 +82,7 @@ def segmented(net, batch, *, length, epochs=3, **options):
     return jax.jit(train)(HYPER, batch, key=KEY), start
 
 
+@pytest.mark.slow
 @pytest.mark.numerics
 @pytest.mark.parametrize(  # of ten steps: the last segment is short, or whole
     ("name", "length"), [*((name, 3) for name in NETS), ("elman", 5)]
@@ -94,6 +95,7 @@ def test_segments_equal_the_loop_by_hand(name, length):
     assert int(run.num_updates) == done == 3 * -(-10 // length)
 
 
+@pytest.mark.slow
 @pytest.mark.bitwise  # a padded sequence and a short one are two programs
 @pytest.mark.numerics
 def test_masked_steps_count_for_nothing_and_empty_segments_make_no_update():
@@ -118,6 +120,7 @@ def plain():
     return jax.jit(make(NET, batch_size=5, num_epochs=3, **ADAM))(HYPER, rows(), key=KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.bitwise
 @pytest.mark.parametrize("length", [np.int64(10), 64])
 def test_one_segment_is_the_plain_run(length):
@@ -125,6 +128,7 @@ def test_one_segment_is_the_plain_run(length):
     assert_same(run, plain())
 
 
+@pytest.mark.slow
 @pytest.mark.numerics
 def test_the_state_is_carried_and_starts_anew_with_each_minibatch():
     batch = rows()
@@ -241,6 +245,7 @@ def test_dropout_masks_differ_between_segments():
     assert np.isfinite(run.metrics["train_loss"])
 
 
+@pytest.mark.slow
 def test_a_diverged_run_freezes_inside_a_minibatch():
     batch = rows()
     train = make(NET, segment_steps=3, num_epochs=40, record_every=20)
@@ -258,6 +263,7 @@ def test_a_diverged_run_freezes_inside_a_minibatch():
     chex.assert_trees_all_close(first, alone.params, **tolerance())
 
 
+@pytest.mark.slow
 def test_tokens_weights_and_bfloat16_train_in_segments():
     xs = jax.random.randint(KEY, (6, 7), 0, 3)
     net = rr.network([rr.cells.gru(3)], 3, embedding=(3, 2))
@@ -270,6 +276,7 @@ def test_tokens_weights_and_bfloat16_train_in_segments():
     assert np.isfinite(run.metrics["train_loss"])
 
 
+@pytest.mark.slow
 def test_a_segment_is_traced_once_and_epochs_are_recorded():
     net = Counted(NET)
     train = make(net.net, segment_steps=1, num_epochs=4, record_every=2)
@@ -282,6 +289,7 @@ def test_a_segment_is_traced_once_and_epochs_are_recorded():
     assert net.count == ten  # however many segments there are
 
 
+@pytest.mark.slow
 def test_a_line_search_sees_the_carried_state():
     run = jax.jit(make(NET, segment_steps=5, optimizer=optax.lbfgs()))(
         {"l2": 1e-3}, rows(), key=KEY
@@ -290,6 +298,7 @@ def test_a_line_search_sees_the_carried_state():
     assert run.metrics["train_loss"] < run.history["train_loss"][0]
 
 
+@pytest.mark.slow
 def test_rows_split_over_devices_carry_their_state():
     batch = rr.data.take_rows(ragged([10, 4, 7, 2, 9]), np.arange(5))
     train = make(LEARNED, segment_steps=4, num_epochs=3, **ADAM)
@@ -300,6 +309,7 @@ def test_rows_split_over_devices_carry_their_state():
     assert int(split.num_updates) == int(whole.num_updates)
 
 
+@pytest.mark.slow
 def test_a_sweep_says_that_it_trained_in_segments():
     batch = rows()
     results = {}
