@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -17,6 +16,7 @@ from rnnreg.cells import Cell
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, Params, Recurrence
 from rnnreg.recurrence import unroll
+from rnnreg.recurrence._scan import states_before
 
 SIDES = ("forward", "backward")
 
@@ -98,13 +98,7 @@ class Visit(NamedTuple):
         Returns:
           The states, in the order of time.
         """
-        backward = self.place.side == "backward"
-
-        def shifted(states, start):
-            pieces = (states[1:], start[None]) if backward else (start[None], states[:-1])
-            return jnp.concatenate(pieces)
-
-        return jax.tree.map(shifted, self.states, self.start)
+        return states_before(self.start, self.states, reverse=self.place.side == "backward")
 
 
 def passes_of(layers: Sequence[Layer]) -> Iterator[list[Pass]]:

@@ -24,7 +24,7 @@ from jax import Array
 
 from rnnreg.cells import Cell, Gate, Weights, as_gate
 from rnnreg.recurrence._product import lax_precision, rounded
-from rnnreg.recurrence._scan import Streams, affine, gates_of, loop, masked, settle
+from rnnreg.recurrence._scan import Streams, affine, gates_of, loop, masked, settle, states_before
 
 
 class _Inputs(NamedTuple):
@@ -143,12 +143,7 @@ def _tangent(
     mask, d_mask = inputs.recurrent_mask, d_inputs.recurrent_mask
     linear = functools.partial(_linear, precision=precision)
 
-    def before(start, after):
-        """The states that each step starts from."""
-        joined = (after[1:], start[None]) if reverse else (start[None], after[:-1])
-        return jnp.concatenate(joined)
-
-    previous = jax.tree.map(before, inputs.state, stored.states)
+    previous = states_before(inputs.state, stored.states, reverse=reverse)
     W_xh, W_hh, xs = (rounded(value, precision) for value in (W_xh, W_hh, xs))
     h = rounded(masked(previous.h, mask), precision)
     d_x = linear(d_xs, W_xh)

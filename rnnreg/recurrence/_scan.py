@@ -182,3 +182,13 @@ def settle(new: Any, old: Any, keep: Array | None, perturbation: Array | None) -
         return jnp.where(keep.reshape(*keep.shape, *[1] * (new.ndim - keep.ndim)), new, old)
 
     return jax.tree.map(kept, new, old)
+
+
+def states_before(start: Any, states: Any, *, reverse: bool) -> Any:
+    """The states that each step starts from, `[T, B, …]`, from the first one and those after each step."""
+
+    def shifted(start, after):
+        joined = (after[1:], start[None]) if reverse else (start[None], after[:-1])
+        return jnp.concatenate(joined)
+
+    return jax.tree.map(shifted, start, states)
