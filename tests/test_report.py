@@ -1,9 +1,11 @@
 """The command line, the claims and the summary that every experiment shares."""
 
+import dataclasses
 import json
 import math
 import subprocess
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -109,6 +111,15 @@ def test_claims_hold_fail_or_are_not_measured():
         Claim("a", "s", 1.0, None, None, True)
 
 
+@pytest.mark.parametrize(
+    ("better", "worse", "verdict"),
+    [(0.01, 0.99, "holds"), (0.98, 0.02, "fails"), (0.3, 0.7, "not shown")],
+)
+def test_a_claim_that_a_test_could_not_show_does_not_fail(better, worse, verdict):
+    claim = Claim("f", "s").shown(types.SimpleNamespace(p_better=better, p_worse=worse))
+    assert (claim.verdict, claim.measured) == (verdict, better)
+
+
 def test_claims_table_shows_every_claim():
     header, _, *rows = claims_table(claims()).splitlines()
     assert header.split() == ["claim", "source", "expected", "measured"]
@@ -147,15 +158,37 @@ def test_an_experiment_is_carried_out(tmp_path, capsys):
     assert first == "a line"
     assert [line.split()[0] for line in rest[3:8]] == list("abcde")
     assert rest[-2:] == [
-        "The claims are about --preset full; this run is too short to test them.",
+        "The claims are about --preset full; this run is too short for them.",
         f"wrote {config.out}/",
     ]
     written = json.loads((config.out / "summary.json").read_text("utf-8"))
     assert list(written) == ["config", "rows", "dtype", "claims", "environment"]
     assert written["config"]["num_rows"] == len(written["rows"]) == 4
     assert (written["dtype"], written["environment"]["x64"]) == ("float64", True)
-    assert {path.name for path in config.out.iterdir()} == {"summary.json", "plot.pdf", "plot.png"}
+    assert {path.name for path in config.out.iterdir()} == {
+        "summary.json",
+        "report.txt",
+        "plot.pdf",
+        "plot.png",
+    }
     assert plt.get_fignums() == []
+
+
+def test_what_was_found_ends_the_output_and_the_claims_go_to_a_file(tmp_path, capsys):
+    def told(config):
+        return dataclasses.replace(
+            small(config), found=["λ helps."], further=["another command"], details="a long table"
+        )
+
+    carry_out(told, Small(out=tmp_path / "small"))
+    printed = capsys.readouterr().out
+    assert printed.splitlines() == [
+        *("a line", "", "Found", "- λ helps.", ""),
+        f"wrote {tmp_path / 'small'}/: plot.pdf, report.txt (every claim), summary.json",
+        *("Try next", "- another command"),
+    ]
+    written = (tmp_path / "small/report.txt").read_text("utf-8")
+    assert all(words in written for words in ("a long table", "λ helps.", claims_table(claims())))
 
 
 def test_an_experiment_writes_under_its_own_name(tmp_path, monkeypatch):
@@ -323,7 +356,10 @@ def test_a_page_shows_every_claim(tmp_path):
         "| at most 0.11 | 0.12 | **fails** |",
     ):
         assert words in page
-    assert "| [`small`](#small) | What is asked. | 2 (quick) | 2 (quick) | 1 (quick) |" in page
+    assert (
+        "| [`small`](#small) | What is asked. | 2 (quick) | 2 (quick) | 0 (quick) | 1 (quick) |"
+        in page
+    )
 
 
 def test_the_committed_pages_are_made_from_what_is_committed(tmp_path):

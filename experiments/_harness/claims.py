@@ -8,6 +8,14 @@ from typing import Any
 
 from experiments._harness.tables import text_table
 
+VERDICTS = ("holds", "fails", "not shown", "not measured")
+
+
+def verdict(holds: bool | None, measured: float | str | None) -> str:
+    """Which of `VERDICTS` a claim has."""
+    unknown = VERDICTS[3] if measured is None else VERDICTS[2]
+    return unknown if holds is None else VERDICTS[0] if holds else VERDICTS[1]
+
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
@@ -22,7 +30,7 @@ class Claim:
         expected: the number, or a few words where it is not one number ("at most 0.11").
         tolerance: how far `measured` may lie from `expected`; None where that has no meaning.
         measured: what this run found; None where it could not be measured (a peer is missing).
-        holds: whether it holds; None where `measured` is.
+        holds: whether it holds; None where `measured` is, and where a test could not show it either way.
 
     >>> Claim("loss", "Keras").close(1.0, 1.05, tolerance=0.1).holds
     True
@@ -59,6 +67,21 @@ class Claim:
         """`measured` is neither less than `low` nor more than `high`."""
         return self._measured(f"between {low:.3g} and {high:g}", measured, lambda found: low <= found <= high)
 
+    def shown(self, test: Any, *, level: float = 0.05) -> Claim:
+        """A test shows it: `p_better` is at most `level`. It fails if `p_worse` is; otherwise nothing is shown.
+
+        Args:
+            test: a comparison with `p_better` and `p_worse`, as `paired_bootstrap` returns it.
+            level: of each side.
+        """
+        holds = True if test.p_better <= level else False if test.p_worse <= level else None
+        return Claim(self.claim, self.source, f"p at most {level:g}", None, float(test.p_better), holds)
+
+    @property
+    def verdict(self) -> str:
+        """In words: one of `VERDICTS`."""
+        return verdict(self.holds, self.measured)
+
     def _measured(
         self, expected: float | str, measured: Any, test: Callable[[Any], Any], tolerance: float | None = None
     ) -> Claim:
@@ -69,14 +92,13 @@ class Claim:
 
 def claims_table(claims: Sequence[Claim]) -> str:
     """The claims as lines of text: claim, source, expected, measured, and whether it holds."""
-    verdict = {True: "holds", False: "FAILS", None: "not measured"}
     rows = [
         (
             claim.claim,
             claim.source,
             _cell(claim.expected) + (f" ± {claim.tolerance:.3g}" if claim.tolerance else ""),
             _cell(claim.measured),
-            verdict[claim.holds],
+            claim.verdict.replace("fails", "FAILS"),
         )
         for claim in claims
     ]

@@ -39,12 +39,18 @@ class Report:
         claims: in the order to show them.
         text: what is printed above the claims.
         figures: by the name of their files.
+        found: what was found, a sentence each. They end the output, and the claims are then only in report.txt.
+        further: commands to try next, each with a few words.
+        details: tables that are only in report.txt.
     """
 
     summary: Mapping[str, Any]
     claims: Sequence[Claim]
     text: str = ""
     figures: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    found: Sequence[str] = ()
+    further: Sequence[str] = ()
+    details: str = ""
 
 
 def run(main: Callable[[Any], Report], Config: type[Any], presets: Presets, *, x64: bool = False):
@@ -65,17 +71,31 @@ def run(main: Callable[[Any], Report], Config: type[Any], presets: Presets, *, x
 
 
 def carry_out(main: Callable[[Any], Report], config: Any, *, x64: bool = False) -> Report:
-    """Measure with these options, print text and claims, write figures and summary into `config.out`."""
+    """Measure with these options, print, and write figures, summary.json and report.txt into `config.out`."""
     with rr.plotting.style(), jax.enable_x64() if x64 else contextlib.nullcontext():
         report = main(config)
-        print("\n\n".join(part for part in (report.text, claims_table(report.claims)) if part))
-        if config.preset != "full":
-            print("The claims are about --preset full; this run is too short to test them.")
+        claims = claims_table(report.claims)
+        note = "" if config.preset == "full" else "The claims are about --preset full; this run is too short for them."
+        printed = (report.text, *([note] if report.found else [f"{claims}\n{note}".rstrip()]))
+        print("\n\n".join(filter(None, printed)))
         for name, figure in report.figures.items():
             rr.plotting.save(figure, config.out / name, close=True)
         write_summary(config.out, {"config": config, **report.summary}, report.claims)
-    print(f"wrote {config.out}/")
+        kept = (report.text, report.details, claims, note, *report.found)
+        (config.out / "report.txt").write_text("\n\n".join(filter(None, kept)) + "\n", encoding="utf-8")
+    print(_ending(report, config.out))
     return report
+
+
+def _ending(report: Report, out: Path) -> str:
+    """What was found, where the rest is, and what to try next."""
+    figures = ", ".join(f"{name}.pdf" for name in report.figures)
+    lines = [f"wrote {out}/" + (f": {figures}, report.txt (every claim), summary.json" if report.found else "")]
+    if report.found:
+        lines = ["\nFound", *(f"- {line}" for line in report.found), "", *lines]
+    if report.further:
+        lines += ["Try next", *(f"- {line}" for line in report.further)]
+    return "\n".join(lines)
 
 
 def command_line(

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments._harness.claims import VERDICTS, verdict
+
 FACTS = ("device_kind", "cores", "jax", "commit")
-VERDICTS = {True: "holds", False: "**fails**", None: "not measured"}
 RATES = {
     "cell": "{cell}",
     "H": "{hidden}",
@@ -54,7 +55,7 @@ def experiments_page(experiments: Mapping[str, str], results: Mapping[str, Any],
         "# Experiments\n\n`python -m experiments.NAME` runs one, with `--preset quick` in seconds; `--help` lists "
         "its options. Each prints every claim and what it measured, whether they hold or not, and writes figures "
         "and `summary.json` below `results/`. [Benchmarks](benchmarks/README.md) have a page of their own.\n",
-        _markdown(("experiment", "what it asks", "claims that hold", "fail", "not measured"), counts),
+        _markdown(("experiment", "what it asks", "claims that hold", "fail", "not shown", "not measured"), counts),
     ]
     for name, about in experiments.items():
         parts.append(f"\n## {name}\n\n{about}\n")
@@ -90,7 +91,7 @@ def _claims(entry: Mapping[str, Any]) -> str:
     note = "" if entry["preset"] == "full" else "; the claims are about `--preset full`"
     rows = [
         (claim["claim"], claim["source"], _number(claim["expected"], claim["tolerance"]))
-        + (_number(claim["measured"]), VERDICTS[claim["holds"]])
+        + (_number(claim["measured"]), _verdict(claim).replace("fails", "**fails**"))
         for claim in entry["claims"]
     ]
     about = f"`--preset {entry['preset']}`{note}. {_facts(entry['environment'])}"
@@ -100,10 +101,14 @@ def _claims(entry: Mapping[str, Any]) -> str:
 
 def _counts(entry: Mapping[str, Any] | None) -> list[str]:
     if entry is None:
-        return ["–"] * 3
-    holds = [claim["holds"] for claim in entry["claims"]]
+        return ["–"] * len(VERDICTS)
+    found = [_verdict(claim) for claim in entry["claims"]]
     note = "" if entry["preset"] == "full" else f" ({entry['preset']})"
-    return [str(sum(h is verdict for h in holds)) + note for verdict in VERDICTS]
+    return [f"{found.count(name)}{note}" for name in VERDICTS]
+
+
+def _verdict(claim: Mapping[str, Any]) -> str:
+    return verdict(claim["holds"], claim["measured"])
 
 
 def _facts(environment: Mapping[str, Any]) -> str:

@@ -47,6 +47,11 @@ class Config(Options):
 
 
 PRESETS = {"quick": {"num_lambdas": 7, "seeds": 3, "num_updates": 150}, "full": {}}
+FURTHER = (
+    "python -m experiments.lambda_sweep --transform sqrt: the same on the square-root scale",
+    "python -m experiments.gradient_profiles: where the gradients of Elman, GRU and LSTM networks go",
+    "notebooks/tour.ipynb: the same path step by step, with your own data",
+)
 RECORDED = ("lanes", "compilations", "seconds_compile", "seconds_compute", "program_sha256")
 
 
@@ -71,21 +76,20 @@ def main(config: Config) -> Report:
         final.params_at(seed=0)["layer_0"]["W_hh"], path.params["layer_0"]["W_hh"][compared.chosen, 0]
     )
     scores, paired, hindsight = compared.scores(), compared.paired(), compared.hindsight()
-    lines = [
-        result.plan,
-        report.lambda_table(choice, path),
-        *(f"note: {warning}" for warning in choice.warnings),
-        f"chosen: λ = {choice.lam:.3g} ({config.rule}); λ_min {choice.lam_min:.3g}, λ_1se {choice.lam_1se:.3g}",
-        report.score_table(scores),
-        "After the fact (it chose nothing): test ARV along the path, of the mean forecast and of one network",
-        report.hindsight_table(path, hindsight),
-    ]
+    lines = [result.plan, report.lambda_table(choice, path), *(f"note: {warning}" for warning in choice.warnings)]
+    details = (
+        f"{report.score_table(scores)}\nAfter the fact (it chose nothing): test ARV along the path, of the mean "
+        f"forecast and of one network\n{report.hindsight_table(path, hindsight)}"
+    )
     summary = _summary(config, result, choice, scores)
     return Report(
         summary | {"after_the_fact": hindsight, "paired": paired},
         report.claims(config, result, compared, scores, paired),
         "\n".join(lines),
         figures(result, choice, compared),
+        report.found(config, choice, compared, scores, paired, hindsight),
+        FURTHER,
+        details,
     )
 
 
