@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_choice
+from rnnreg.bridges._functions import as_tuple
 from rnnreg.bridges._module import Known, Source, cell_from, network_from, parted, refuse_state
 from rnnreg.cells import Cell, gru, lstm
 from rnnreg.networks import Network
@@ -84,12 +85,12 @@ def cell_from_equinox(
     >>> cell.initial_state(1)._fields  # doctest: +SKIP
     ('h', 'c')
     """
-    expected = (
+    wanted = (
         "eqx.nn.GRUCell or eqx.nn.LSTMCell, or another cell, cell(x, carry) -> carry, with carry=, a name for each "
         'leaf of its carry, "h" for its output'
     )
     own = _read(module, carry, "step")
-    return cell_from(own, "cell_from_equinox", expected, carry=carry, decayed=decayed)
+    return cell_from(own, "cell_from_equinox", carry, decayed, expected=wanted)
 
 
 def _read(module: Any, carry: Sequence[str] | None, over: str) -> Source:
@@ -131,7 +132,7 @@ def _read(module: Any, carry: Sequence[str] | None, over: str) -> Source:
 
         return call
 
-    known = Known() if carry is None else Known(carry)
+    known = Known(as_tuple(carry))
     for kind, names, ours in ((eqx.nn.GRUCell, ("h",), gru), (eqx.nn.LSTMCell, ("h", "c"), lstm)):
         if carry is None and type(own) is kind:
             known = Known(names, ours(1).facts.bounds, ("weight_hh",))
@@ -143,11 +144,8 @@ def _read(module: Any, carry: Sequence[str] | None, over: str) -> Source:
             raise ValueError(
                 f"{type(own).__name__} must have hidden_size, the length of each leaf of its carry; got {size!r}."
             )
-        zeros = (jnp.zeros((batch_size, size)),) * (
-            1 if isinstance(known.carry, str) else len(known.carry or ())
-        )
+        zeros = (jnp.zeros((batch_size, size)),) * len(known.carry or ())
         return zeros[0] if len(zeros) == 1 else zeros
 
-    return Source(
-        own, "equinox", init, bind, start if recurrent else None, known, offers=("mask", "key")
-    )
+    own_start = start if recurrent else None
+    return Source(own, "equinox", init, bind, own_start, known, offers=("mask", "key"))

@@ -11,8 +11,16 @@ import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_count
-from rnnreg.bridges._functions import Params, takes_of
-from rnnreg.bridges._module import Known, Source, cell_from, network_from, parted, refuse_state
+from rnnreg.bridges._functions import Params
+from rnnreg.bridges._module import (
+    Known,
+    Source,
+    cell_from,
+    network_from,
+    parted,
+    refuse_state,
+    switches,
+)
 from rnnreg.cells import Cell, elman, gru, lstm
 from rnnreg.networks import Network
 
@@ -98,10 +106,8 @@ def cell_from_flax(
     >>> cell.hidden_size, cell.initial_state(1)._fields, cell.facts.bounds
     (4, ('h', 'c'), (-1.0, 1.0))
     """
-    expected = (
-        "a recurrent cell of Flax (an RNNCellBase) or an RNN of one, others go to rr.from_flax"
-    )
-    return cell_from(_read(module), "cell_from_flax", expected, carry=carry, decayed=decayed)
+    wanted = "a recurrent cell of Flax (an RNNCellBase) or an RNN of one, others go to rr.from_flax"
+    return cell_from(_read(module), "cell_from_flax", carry, decayed, expected=wanted)
 
 
 def _read(module: Any, num_steps: int = 1) -> Source:
@@ -130,8 +136,7 @@ def _read(module: Any, num_steps: int = 1) -> Source:
 def _linen(module: Any, num_steps: int) -> Source:
     import flax.linen as nn
 
-    recurrent, name = isinstance(module, nn.RNNCellBase), type(module).__name__
-    offers = ("mask", *FLAGS)
+    recurrent = isinstance(module, nn.RNNCellBase)
 
     def start(batch_size: int):
         # nn.RNN starts from this key too, and all cells of Flax start from zeros
@@ -141,24 +146,21 @@ def _linen(module: Any, num_steps: int) -> Source:
         if recurrent:
             variables = module.init(key, start(1), jnp.zeros((1, input_size), dtype))
         else:
+            told = switches(own.takes, train=False, key=None)
+            told |= {"mask": None} if "mask" in own.takes else {}
             tokens = input_size is None
             shape = (1, num_steps) if tokens else (1, num_steps, input_size)
-            given = {"mask": None, "train": False, "training": False, "deterministic": True}
-            takes = takes_of(module.__call__, 1, offers, name)
-            given = {name: value for name, value in given.items() if name in takes}
-            variables = module.init(key, jnp.zeros(shape, jnp.int32 if tokens else dtype), **given)
+            variables = module.init(key, jnp.zeros(shape, jnp.int32 if tokens else dtype), **told)
         if others := sorted(set(variables) - {"params"}):
-            refuse_state(name, f"variables beside its parameters, in {others}")
+            refuse_state(own.name, f"variables beside its parameters, in {others}")
         return variables.get("params", {})
 
     def bind(params, *, train, key):
         rngs = None if key is None else {"params": key, "dropout": key}
         return functools.partial(module.apply, {"params": params}, rngs=rngs)
 
-    if not recurrent:
-        return Source(module, "flax.linen", init, bind, offers=offers)
-    _check_images(module)
-    return Source(module, "flax.linen", init, bind, start, _known(module))
+    own = Source(module, "flax.linen", init, bind, offers=("mask", *FLAGS))
+    return _as_cell(own, start) if recurrent else own
 
 
 def _nnx(whole: Any, draw: Callable[[Any], Any]) -> Source:
@@ -192,20 +194,16 @@ def _nnx(whole: Any, draw: Callable[[Any], Any]) -> Source:
 
         return call
 
+    offers = ("mask", "rngs", *FLAGS)
+    own = Source(module, "flax.nnx", init, bind, offers=offers, random=random)
     if not isinstance(module, nnx.RNNCellBase):
-        offers = ("mask", "rngs", *FLAGS)
-        return Source(module, "flax.nnx", init, bind, offers=offers, random=random)
-    _check_images(module)
+        return own
     if random or any(isinstance(part, nnx.Dropout) for _, part in nnx.iter_modules(module)):
         raise ValueError(
-            f"a step draws no random numbers, and {type(module).__name__} holds dropout or a random stream, which "
-            "would be the same at every step. Take it out of the cell; rr.network has dropout= and others."
+            f"a step draws no random numbers, and {own.name} holds dropout or a random stream, which would be the same "
+            "at every step. Take it out of the cell; rr.network has dropout= and others."
         )
-
-    def start(batch_size: int):
-        return module.initialize_carry((batch_size, 1), nnx.Rngs(0))
-
-    return Source(module, "flax.nnx", init, bind, start, _known(module))
+    return _as_cell(own, lambda rows: module.initialize_carry((rows, 1), nnx.Rngs(0)))
 
 
 def _split(module: Any) -> tuple[Any, Any, Any]:
@@ -222,20 +220,17 @@ def _split(module: Any) -> tuple[Any, Any, Any]:
 _params = functools.partial(parted, hidden=jax.tree_util.GetAttrKey)
 
 
-def _check_images(module: Any) -> None:
-    with contextlib.suppress(NotImplementedError):  # a user's cell need not say its axes
-        if module.num_feature_axes != 1:
-            name = type(module).__name__
-            raise ValueError(
-                f"{name} reads images; a cell of rr.network reads [B, D] at each step."
-            )
-
-
-def _known(module: Any) -> Known:
-    """What is known of Flax's own cells."""
+def _as_cell(own: Source, start: Callable[[int], Any]) -> Source:
+    """A recurrent cell, with what is known of Flax's own; raises if it reads images."""
     import flax.linen as nn
     from flax import nnx
 
+    module = own.module
+    with contextlib.suppress(NotImplementedError):  # a user's cell need not say its axes
+        if module.num_feature_axes != 1:
+            raise ValueError(
+                f"{own.name} reads images; a cell of rr.network reads [B, D] at each step."
+            )
     functions = {"activation": "activation_fn", "gate_activation": "gate_fn"}
     given = {ours: getattr(module, own) for ours, own in functions.items() if hasattr(module, own)}
     lstms = (nn.LSTMCell, nn.OptimizedLSTMCell, nnx.LSTMCell, nnx.OptimizedLSTMCell)
@@ -245,8 +240,9 @@ def _known(module: Any) -> Known:
         (lstms, ("c", "h"), lstm),
     ):
         if type(module) in kinds:
-            return Known(carry, ours(1, **given).facts.bounds, RECURRENT)
-    return Known()
+            bounds = ours(1, **given).facts.bounds
+            return own._replace(start=start, known=Known(carry, bounds, RECURRENT))
+    return own._replace(start=start)
 
 
 def _cell_within(module: Any, rnn: Any) -> Any:

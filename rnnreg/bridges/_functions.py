@@ -170,7 +170,7 @@ def network_of(
         dtype = jnp.result_type(float) if dtype is None else dtype
         return as_params(init(key, input_size, dtype), dtype, apply.name)
 
-    facts = {"random": apply.random, "decayed": as_patterns(decayed), "made": made}
+    facts = {"random": apply.random, "decayed": as_tuple(decayed), "made": made}
     return Network(init_params, apply, (), apply.readout, output_size, **facts)
 
 
@@ -199,11 +199,9 @@ def as_params(tree: Any, dtype: Any, name: str) -> Params:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
-def as_patterns(decayed: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The patterns of the weights as a tuple; one pattern may stand alone."""
-    if decayed is None:
-        return None
-    return (decayed,) if isinstance(decayed, str) else tuple(decayed)
+def as_tuple(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Names or patterns as a tuple, or None; one may stand alone."""
+    return (names,) if isinstance(names, str) else None if names is None else tuple(names)
 
 
 def takes_of(

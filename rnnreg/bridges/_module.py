@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ from rnnreg.bridges._functions import (
     Functions,
     Params,
     as_params,
-    as_patterns,
+    as_tuple,
     network_of,
     takes_of,
 )
@@ -27,7 +27,7 @@ from rnnreg.networks import Network, network
 class Known(NamedTuple):
     """What is known of a recurrent cell: names of the leaves of its carry, bounds of h, its recurrent matrices."""
 
-    carry: Sequence[str] | None = None
+    carry: tuple[str, ...] | None = None
     bounds: tuple[float, float] | None = None
     recurrent: tuple[str, ...] = ()
 
@@ -48,63 +48,61 @@ class Source(NamedTuple):
     def name(self) -> str:
         return type(self.module).__name__
 
-    def made_of(self, **arguments: Any) -> dict[str, Any]:
-        """The class of the module, such as "flax.linen.recurrent.GRUCell", its library, and other arguments."""
-        path = f"{type(self.module).__module__}.{type(self.module).__qualname__}"
-        return {"module": path, "library": self.library, **arguments}
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where the class of the module is defined, such as "flax.linen.recurrent.GRUCell", and its library."""
+        kind = type(self.module)
+        return {"module": f"{kind.__module__}.{kind.__qualname__}", "library": self.library}
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """What a call takes by name."""
+        return takes_of(self.module.__call__, 1, self.offers, f"{self.name}.__call__")
+
+
+def switches(takes: Collection[str], *, train: bool, key: Array | None) -> dict[str, Any]:
+    """What a call that takes these names is told of training."""
+    told = {"train": train, "training": train, "deterministic": not train, "key": key, "rngs": key}
+    return {name: value for name, value in told.items() if name in takes}
 
 
 def network_from(
     own: Source,
     factory: str,
     *,
-    output_size: int | None,
     readout: str,
-    carry: Sequence[str] | None,
-    decayed: Sequence[str] | None,
-    **arguments: Any,
+    carry: Any,
+    decayed: Any,
+    output_size: Any,
+    **made: Any,
 ) -> Network:
-    """The network of one cell, or of a module that reads whole sequences `[B, T, …]`, made with further `arguments`."""
+    """The network of one cell, or of a module that reads whole sequences `[B, T, …]`; `made` are further arguments."""
     if own.start is not None:
-        cell = cell_from(own, f"cell_{factory}", "", carry=carry, decayed=decayed)
-        made = Made(factory, tuple(own.made_of().items()))
-        return network([cell], output_size, readout=readout)._replace(made=made)
+        cell = cell_from(own, f"cell_{factory}", carry, decayed)
+        made_of = Made(factory, tuple(own.origin.items()))
+        return network([cell], output_size, readout=readout)._replace(made=made_of)
     if carry is not None:
         raise ValueError(
             f"carry names the carry of a recurrent cell, and {own.name} is none; got {carry!r}."
         )
-    takes = takes_of(own.module.__call__, 1, own.offers, f"{own.name}.__call__")
+    takes = own.takes
     drawn = {"key"} if own.random or takes - {"mask"} else set()
 
     def apply(params, xs, *, train=False, key=None, **mask):
-        given = {
-            "train": train,
-            "training": train,
-            "deterministic": not train,
-            "key": key,
-            "rngs": key,
-        }
-        given = {name: value for name, value in given.items() if name in takes}
-        return own.bind(params, train=train, key=key)(xs, **mask, **given)
+        told = switches(takes, train=train, key=key)
+        return own.bind(params, train=train, key=key)(xs, **mask, **told)
 
     run = Functions(apply, takes & {"mask"} | {"train"} | drawn, readout, own.name)
-    made = Made(factory, tuple(own.made_of(**arguments).items()))
-    return network_of(own.init, run, output_size=output_size, decayed=decayed, made=made)
+    made_of = Made(factory, (*own.origin.items(), *made.items()))
+    return network_of(own.init, run, output_size=output_size, decayed=decayed, made=made_of)
 
 
-def cell_from(
-    own: Source,
-    factory: str,
-    expected: str,
-    *,
-    carry: Sequence[str] | None,
-    decayed: Sequence[str] | None,
-) -> Cell:
+def cell_from(own: Source, factory: str, carry: Any, decayed: Any, *, expected: str = "") -> Cell:
     """The cell that steps a module itself; the state is the carry, in its dtype, with h first."""
     start = own.start
     if start is None:
         raise ValueError(f"module must be {expected}; got {own.name}.")
-    known = own.known if carry is None else Known(carry)
+    known = own.known if carry is None else Known(as_tuple(carry))
     shapes, structure = jax.tree.flatten(jax.eval_shape(lambda: start(1)))
     fields = _checked_names(known.carry, shapes, own.name)
     types = {("h",): HiddenState, ("c", "h"): LSTMState}
@@ -145,28 +143,25 @@ def cell_from(
         hidden_size=shapes[fields.index("h")].shape[-1],
         initial_state=initial_state,
         name=own.name,
-        decayed=as_patterns(decayed),
+        decayed=as_tuple(decayed),
         recurrent=known.recurrent,
     )
-    return made_by(factory, cell, **own.made_of(carry=fields))
+    return made_by(factory, cell, **own.origin, carry=fields)
 
 
-def _checked_names(
-    carry: Sequence[str] | None, leaves: Sequence[Any], name: str
-) -> tuple[str, ...]:
+def _checked_names(names: tuple[str, ...] | None, leaves: Any, name: str) -> tuple[str, ...]:
     """The names of the leaves of a carry; raises if they are not stated, or do not fit."""
     shapes = [leaf.shape for leaf in leaves]
     held = f"its leaves have the shapes {shapes} for one row"
-    if carry is None:
+    if names is None:
         raise ValueError(
             f'which part of its carry {name} puts out is not known; {held}. Give carry=, a name for each in order, "h" '
             'for the output, such as carry=("c", "h").'
         )
-    names = (carry,) if isinstance(carry, str) else tuple(carry)
     fit = len(names) == len(leaves) == len(set(names)) and "h" in names
     if not fit or not all(isinstance(one, str) and one.isidentifier() for one in names):
         raise ValueError(
-            f'carry must name each leaf of the carry of {name} once, "h" for the output; {held}; got {carry!r}.'
+            f'carry must name each leaf of the carry of {name} once, "h" for the output; {held}; got {names!r}.'
         )
     if len(shapes[names.index("h")]) != 2:
         raise ValueError(
