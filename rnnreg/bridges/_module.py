@@ -19,8 +19,7 @@ from rnnreg.bridges._functions import (
     network_of,
     takes_of,
 )
-from rnnreg.cells import Cell, Facts, HiddenState, LSTMState, Made, Step, from_step
-from rnnreg.cells._base import made_by
+from rnnreg.cells import Cell, Facts, HiddenState, LSTMState, Made, Step, from_step, made_by
 from rnnreg.networks import Network, network
 
 
