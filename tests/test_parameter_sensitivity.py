@@ -22,6 +22,19 @@ def _learned():
     return net, params, xs
 
 
+@pytest.mark.parametrize("paths", ["layer_0/W_*", ("W_xh", "layer_0/W_h?"), ["W_?h"]])
+def test_patterns_choose_leaves_as_in_spectra(paths):
+    net, params, xs = _learned()
+    listed, found = jax.jit(
+        lambda: [
+            parameter_sensitivity(net, params, xs, paths=one) for one in (["W_hh", "W_xh"], paths)
+        ]
+    )()
+    np.testing.assert_array_equal(found.log_parameters, listed.log_parameters)
+    with pytest.raises(ValueError, match="matches no parameter"):
+        parameter_sensitivity(net, params, xs, paths=("W_ho", "W_*_*"))
+
+
 @pytest.mark.parametrize("weights", [None, "layer_0/initial/h", "W_hh"])
 def test_all_parameters_are_those_of_a_learned_start_too(weights):
     net, params, xs = _learned()
