@@ -622,6 +622,39 @@ def test_a_cell_of_nnx_with_dropout_is_refused(wrap):
             rr.from_flax(make, carry=("h",))
 
 
+class Stacked(nnx.Module):
+    """Three blocks with dropout, whose parameters and random streams have an axis for the block."""
+
+    def __init__(self, rngs):
+        @nnx.split_rngs(splits=3)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def made(rngs):
+            return nnx.Sequential(
+                nnx.Linear(INPUTS, INPUTS, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+            )
+
+        self.blocks = made(rngs)
+
+    def __call__(self, xs):
+        scanned = nnx.scan(lambda xs, block: block(xs), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return scanned(xs, self.blocks)
+
+
+def test_blocks_that_are_stacked_draw_each_for_itself(key):
+    net = rr.from_flax(Stacked)
+    params, xs = net.init(key, INPUTS), jnp.ones((50, 4, INPUTS))
+    kernel = params["blocks"]["layers"]["0"]["kernel"]
+    assert kernel.shape == (3, INPUTS, INPUTS)
+    params["blocks"]["layers"]["0"]["kernel"] = jnp.broadcast_to(jnp.eye(INPUTS), kernel.shape)
+    kept = jax.jit(lambda key: net.apply(params, xs, train=True, key=key).outputs)(key)
+    assert set(np.unique(kept)) == {
+        0.0,
+        8.0,
+    }  # three halves drop 7/8, one and the same would drop 1/2
+    assert 0.05 < (kept > 0).mean() < 0.2
+    np.testing.assert_array_equal(net.apply(params, xs).outputs, xs)
+
+
 class Switched(nnx.GRUCell):
     """A cell with a switch that nnx sets."""
 

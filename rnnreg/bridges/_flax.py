@@ -181,9 +181,9 @@ def _nnx(whole: Any, draw: Callable[[Any], Any]) -> Source:
         """The module, its streams keyed anew: nothing that it changes outlives the call."""
         key = jax.random.key(0) if key is None else key  # nothing that counts is drawn without one
         anew = [
-            jax.random.fold_in(key, number)
+            jax.random.split(jax.random.fold_in(key, number), leaf.shape)  # one a block, in a stack
             if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-            else jnp.zeros((), leaf.dtype)
+            else jnp.zeros(leaf.shape, leaf.dtype)
             for number, leaf in enumerate(kept)
         ]
         own = nnx.merge(graph, back(params), jax.tree.unflatten(structure, anew))
@@ -232,7 +232,11 @@ def _as_cell(own: Source, start: Callable[[int], Any]) -> Source:
                 f"{own.name} reads images; a cell of rr.network reads [B, D] at each step."
             )
     functions = {"activation": "activation_fn", "gate_activation": "gate_fn"}
-    given = {ours: getattr(module, own) for ours, own in functions.items() if hasattr(module, own)}
+    given = {
+        ours: getattr(module, theirs)
+        for ours, theirs in functions.items()
+        if hasattr(module, theirs)
+    }
     lstms = (nn.LSTMCell, nn.OptimizedLSTMCell, nnx.LSTMCell, nnx.OptimizedLSTMCell)
     for kinds, carry, ours in (
         ((nn.SimpleCell, nnx.SimpleCell), ("h",), elman),
