@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -63,6 +64,25 @@ def path_matches(path: str, pattern: str) -> bool:
     (True, False)
     """
     return fnmatchcase(path, pattern) or fnmatchcase(leaf_name(path), pattern)
+
+
+def matching(leaves: dict[str, Any], patterns: str | Sequence[str]) -> dict[str, Any]:
+    """The leaves whose path matches one of the patterns; one pattern may stand alone.
+
+    >>> matching({"layer_0/W_hh": 1.0, "layer_0/b_h": 2.0}, "W_*")
+    {'layer_0/W_hh': 1.0}
+    """
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return {
+        path: leaf
+        for path, leaf in leaves.items()
+        if any(path_matches(path, pattern) for pattern in patterns)
+    }
+
+
+def matrices(leaves: dict[str, Any]) -> list[str]:
+    """The paths of the leaves with two axes or more: not biases, gains or scales, in any naming."""
+    return [path for path, leaf in leaves.items() if jnp.ndim(leaf) > 1]
 
 
 def is_learned_start(path: str) -> bool:

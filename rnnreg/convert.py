@@ -27,7 +27,7 @@ _TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _FLAX_STYLES = ("linen", "nnx", "nnx_optimized")
 
 
-def from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") -> Params:
+def layers_from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") -> Params:
     """The layers of a `torch.nn.RNN`, `GRU` or `LSTM`: `{"layer_0": {"W_xh", "W_hh", "b_h"}, …}`.
 
     A GRU's `bias_hh` becomes `b_hh`; for the others `b_h = bias_ih + bias_hh`. A bidirectional
@@ -45,7 +45,7 @@ def from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") ->
 
     >>> state = {"weight_ih_l0": np.ones((2, 1)), "weight_hh_l0": np.eye(2),
     ...          "bias_ih_l0": np.ones(2), "bias_hh_l0": np.ones(2)}
-    >>> from_torch(state, "elman")["layer_0"]["b_h"].tolist()
+    >>> layers_from_torch(state, "elman")["layer_0"]["b_h"].tolist()
     [2.0, 2.0]
     """
     check_choice(cell, "cell", _GATES)
@@ -76,7 +76,9 @@ def from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") ->
     return params
 
 
-def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[str, np.ndarray]:
+def layers_to_torch(
+    params: Mapping[str, Any], cell: str, *, prefix: str = ""
+) -> dict[str, np.ndarray]:
     """The `state_dict`, in NumPy arrays, of the `torch.nn.RNN`, `GRU` or `LSTM` that does the same.
 
     Where rnnreg has one bias, `bias_ih` holds it and `bias_hh` is zero. Turn each array into a
@@ -92,7 +94,7 @@ def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[
         have.
 
     >>> layer = {"W_xh": np.ones((1, 2)), "W_hh": np.eye(2), "b_h": np.ones(2)}
-    >>> {name: array.shape for name, array in to_torch({"layer_0": layer}, "elman").items()}
+    >>> {name: array.shape for name, array in layers_to_torch({"layer_0": layer}, "elman").items()}
     {'weight_ih_l0': (2, 1), 'weight_hh_l0': (2, 2), 'bias_ih_l0': (2,), 'bias_hh_l0': (2,)}
     """
     check_choice(cell, "cell", _GATES)
@@ -114,7 +116,7 @@ def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[
     return state
 
 
-def from_keras(weights: Sequence[Any], cell: str) -> Params:
+def layer_from_keras(weights: Sequence[Any], cell: str) -> Params:
     """One layer `{"W_xh", "W_hh", "b_h"}` from a Keras `SimpleRNN`, `GRU` or `LSTM`.
 
     A GRU's bias tells its convention: `[2, 3H]` is `reset_after=True` and gives `b_h` and `b_hh`;
@@ -130,7 +132,7 @@ def from_keras(weights: Sequence[Any], cell: str) -> Params:
     Raises:
       ValueError: an unknown cell, another number of arrays, or of gates, than the cell's.
 
-    >>> layer = from_keras([np.array([[2.0, 1.0, 3.0]]), np.ones((1, 3)), np.zeros((2, 3))], "gru")
+    >>> layer = layer_from_keras([np.array([[2.0, 1.0, 3.0]]), np.ones((1, 3)), np.zeros((2, 3))], "gru")
     >>> layer["W_xh"].tolist(), sorted(layer)
     ([[1.0, 2.0, 3.0]], ['W_hh', 'W_xh', 'b_h', 'b_hh'])
     """
@@ -139,8 +141,8 @@ def from_keras(weights: Sequence[Any], cell: str) -> Params:
     if len(arrays) in (4, 6):
         half = len(arrays) // 2
         return {
-            "forward": from_keras(arrays[:half], cell),
-            "backward": from_keras(arrays[half:], cell),
+            "forward": layer_from_keras(arrays[:half], cell),
+            "backward": layer_from_keras(arrays[half:], cell),
         }
     if len(arrays) not in (2, 3):
         raise ValueError(
@@ -156,7 +158,9 @@ def from_keras(weights: Sequence[Any], cell: str) -> Params:
     return _layer(cell, W_xh, W_hh, bias[0], bias[1])
 
 
-def to_keras(params: Mapping[str, Any], cell: str, *, reset: str = "after") -> list[np.ndarray]:
+def layer_to_keras(
+    params: Mapping[str, Any], cell: str, *, reset: str = "after"
+) -> list[np.ndarray]:
     """The arrays for `set_weights()` of the Keras layer that computes the same.
 
     Args:
@@ -172,9 +176,9 @@ def to_keras(params: Mapping[str, Any], cell: str, *, reset: str = "after") -> l
 
     >>> kernels = {"W_xh": np.ones((1, 3)), "W_hh": np.ones((1, 3))}
     >>> layer = kernels | {"b_h": np.ones(3), "b_hh": np.ones(3)}
-    >>> [array.shape for array in to_keras(layer, "gru")]
+    >>> [array.shape for array in layer_to_keras(layer, "gru")]
     [(1, 3), (1, 3), (2, 3)]
-    >>> to_keras(layer, "gru", reset="before")[2].tolist()
+    >>> layer_to_keras(layer, "gru", reset="before")[2].tolist()
     [2.0, 2.0, 2.0]
     """
     check_choice(cell, "cell", _GATES)
@@ -183,7 +187,7 @@ def to_keras(params: Mapping[str, Any], cell: str, *, reset: str = "after") -> l
         return [
             array
             for side in ("forward", "backward")
-            for array in to_keras(params[side], cell, reset=reset)
+            for array in layer_to_keras(params[side], cell, reset=reset)
         ]
     W_xh, W_hh, b_h, b_hh = _leaves(params, cell)
     bias = b_h
@@ -193,7 +197,7 @@ def to_keras(params: Mapping[str, Any], cell: str, *, reset: str = "after") -> l
     return [_swap_gates(array, cell) for array in (W_xh, W_hh, bias)]
 
 
-def from_flax(tree: Mapping[str, Any], cell: str) -> Params:
+def layer_from_flax(tree: Mapping[str, Any], cell: str) -> Params:
     """One layer `{"W_xh", "W_hh", "b_h"}` (with `b_hh` for a linen GRU) from a Flax cell.
 
     A linen `GRUCell` has one recurrent bias, that of the candidate inside the reset: `b_hh = [0, 0,
@@ -208,7 +212,7 @@ def from_flax(tree: Mapping[str, Any], cell: str) -> Params:
       ValueError: an unknown cell, or a tree that is not such a cell's.
 
     >>> tree = {"i": {"kernel": np.ones((1, 2)), "bias": np.ones(2)}, "h": {"kernel": np.eye(2)}}
-    >>> from_flax(tree, "elman")["W_hh"].tolist()
+    >>> layer_from_flax(tree, "elman")["W_hh"].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     check_choice(cell, "cell", _GATES)
@@ -228,7 +232,7 @@ def from_flax(tree: Mapping[str, Any], cell: str) -> Params:
     return _layer(cell, W_xh, W_hh, zeros if b_h is None else b_h, b_hh)
 
 
-def to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Params:
+def layer_to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Params:
     """The parameter tree of the Flax cell that computes the same, as nested dicts of NumPy arrays.
 
     Args:
@@ -242,9 +246,9 @@ def to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Pa
         reset, which the nnx `GRUCell` does not have.
 
     >>> layer = {"W_xh": np.ones((1, 8)), "W_hh": np.ones((2, 8)), "b_h": np.ones(8)}
-    >>> sorted(to_flax(layer, "lstm"))
+    >>> sorted(layer_to_flax(layer, "lstm"))
     ['hf', 'hg', 'hi', 'ho', 'if', 'ig', 'ii', 'io']
-    >>> to_flax(layer, "lstm", style="nnx_optimized")["dense_h"]["bias"].shape
+    >>> layer_to_flax(layer, "lstm", style="nnx_optimized")["dense_h"]["bias"].shape
     (8,)
     """
     check_choice(cell, "cell", _GATES)

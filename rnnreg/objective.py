@@ -11,8 +11,7 @@ from jax import Array
 
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
-from rnnreg.networks import Network, weight_paths
-from rnnreg.networks._network import check_states, start_state
+from rnnreg.networks import Network, check_states, start_state, weight_paths
 from rnnreg.penalties import Context, Penalty
 from rnnreg.recurrence import cell_step
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import require, tolerance
+from conftest import SEED, require, tolerance
 from flax import nnx
 
 import rnnreg as rr
@@ -70,14 +70,15 @@ RECURRENT = {
 }
 
 
-@pytest.fixture(params=RECURRENT)
-def pair(request, key):
+@pytest.fixture(params=RECURRENT, scope="module")
+def pair(request):
     """(network of theirs, params, the same of ours, params, kind of cell)."""
     make, kind, options = RECURRENT[request.param]
+    key = jax.random.key(SEED)
     theirs = rr.from_flax(make(), output_size=1)
     ours = rr.network([getattr(rr.cells, kind)(HIDDEN, **options)], output_size=1)
     params = perturbed(theirs.init(key, INPUTS), key)
-    own = jax.tree.map(jnp.asarray, rr.convert.from_flax(params["layer_0"], kind))
+    own = jax.tree.map(jnp.asarray, rr.convert.layer_from_flax(params["layer_0"], kind))
     return theirs, params, ours, {"layer_0": own, "readout": params["readout"]}, kind
 
 
@@ -86,19 +87,20 @@ def test_outputs_states_and_gradients_are_those_of_our_cell(pair, key):
     theirs, params, ours, own, kind = pair
     batch = batch_of(key)
 
-    def value(net, params):
-        out = net.apply(params, batch.xs, mask=batch.mask)
-        return LOSS(out.outputs, batch.ys, batch.mask), out
+    def measured(net, params):
+        def value(params):
+            out = net.apply(params, batch.xs, mask=batch.mask)
+            return LOSS(out.outputs, batch.ys, batch.mask), out
 
-    (loss, out), gradients = jax.value_and_grad(lambda p: value(theirs, p), has_aux=True)(params)
-    (own_loss, own_out), own_gradients = jax.value_and_grad(lambda p: value(ours, p), has_aux=True)(
-        own
-    )
+        return jax.jit(jax.value_and_grad(value, has_aux=True))(params)
+
+    (loss, out), gradients = measured(theirs, params)
+    (own_loss, own_out), own_gradients = measured(ours, own)
     close((loss, out.outputs), (own_loss, own_out.outputs))
     assert type(out.states["layer_0"]) is type(own_out.states["layer_0"])
     close(out, own_out)
     close(gradients["readout"], own_gradients["readout"])
-    layer = rr.convert.from_flax(gradients["layer_0"], kind)
+    layer = rr.convert.layer_from_flax(gradients["layer_0"], kind)
     for name in ("W_xh", "W_hh", "b_h"):
         close(layer[name], own_gradients["layer_0"][name])
 
@@ -108,30 +110,40 @@ def test_outputs_states_and_gradients_are_those_of_our_cell(pair, key):
 def test_diagnostics_of_states_are_those_of_our_cell(pair, key):
     theirs, params, ours, own, _ = pair
     batch = batch_of(key)
-    both = [(theirs, params), (ours, own)]
-    flows = [rr.diagnostics.gradient_flow(net, LOSS, p, batch, step=None) for net, p in both]
-    close(flows[0], flows[1], loosen=100)  # ratios of small norms
-    spectra = [rr.diagnostics.lyapunov(net, p, batch.xs, every=2).exponents for net, p in both]
-    close(spectra[0], spectra[1], loosen=1000)  # logarithms of small singular values
-    found = [
-        rr.diagnostics.saturation(net, p, batch.xs, mask=batch.mask)["layer_0"] for net, p in both
+    bounds = []
+
+    def measured(net, params):
+        found = rr.diagnostics.saturation(net, params, batch.xs, mask=batch.mask)["layer_0"]
+        bounds.append(found.bounds)
+        return (
+            rr.diagnostics.gradient_flow(net, LOSS, params, batch, step=None),
+            rr.diagnostics.lyapunov(net, params, batch.xs, every=2).exponents,
+            found.histogram,
+            rr.diagnostics.path_lengths(net, LOSS, params, batch, path="readout/W_hy").norms,
+        )
+
+    both = [
+        jax.jit(functools.partial(measured, net))(p) for net, p in ((theirs, params), (ours, own))
     ]
-    assert found[0].bounds == found[1].bounds
-    close(found[0].histogram, found[1].histogram)
-    lags = [
-        rr.diagnostics.path_lengths(net, LOSS, p, batch, path="readout/W_hy").norms
-        for net, p in both
-    ]
-    close(lags[0], lags[1])
+    (flows, spectra, histograms, lags) = zip(*both, strict=True)
+    close(*flows, loosen=100)  # ratios of small norms
+    close(*spectra, loosen=1000)  # logarithms of small singular values
+    assert bounds[0] == bounds[1]
+    close(*histograms)
+    close(*lags)
 
 
 def test_states_stream(pair, key):
     theirs, params, *_ = pair
     xs = batch_of(key).xs
-    first = theirs.apply(params, xs[:, :2])
-    second = theirs.apply(params, xs[:, 2:], state=first.final_state)
-    whole = theirs.apply(params, xs).outputs
-    close(jnp.concatenate([first.outputs, second.outputs], axis=1), whole)
+
+    @jax.jit
+    def streamed(params):
+        first = theirs.apply(params, xs[:, :2])
+        second = theirs.apply(params, xs[:, 2:], state=first.final_state)
+        return jnp.concatenate([first.outputs, second.outputs], axis=1)
+
+    close(streamed(params), jax.jit(theirs.apply)(params, xs).outputs)
 
 
 def test_flax_runs_its_own_rnn_alike(key):
@@ -233,7 +245,7 @@ WHOLE = {
 }
 
 
-@pytest.fixture(params=WHOLE)
+@pytest.fixture(params=WHOLE, scope="module")
 def whole(request):
     make, weights = WHOLE[request.param]
     return make(), weights
@@ -253,15 +265,12 @@ def test_dropout_draws_in_training_only(whole, key):
     net, _ = whole
     params, xs = net.init(key, INPUTS), batch_of(key).xs
     assert net.random
-    one, two = (
-        net.apply(params, xs, train=True, key=jax.random.key(seed)).outputs for seed in (1, 2)
-    )
+    in_training = jax.jit(lambda key: net.apply(params, xs, train=True, key=key).outputs)
+    one, two, again = (in_training(jax.random.key(seed)) for seed in (1, 2, 1))
     assert not np.allclose(one, two)
-    again = net.apply(params, xs, train=True, key=jax.random.key(1)).outputs
     np.testing.assert_array_equal(one, again)
-    np.testing.assert_array_equal(
-        net.apply(params, xs).outputs, net.apply(params, xs, key=key).outputs
-    )
+    outputs = jax.jit(lambda key: [net.apply(params, xs, key=k).outputs for k in (None, key)])
+    np.testing.assert_array_equal(*outputs(key))
     with pytest.raises(ValueError, match="key=key"):
         net.apply(params, xs, train=True)
 
@@ -292,9 +301,11 @@ def test_a_sweep_is_its_lanes_alone_and_is_read_back(whole, key, tmp_path):
     result = rr.sweep(train, {"l2": [0.0, 0.5]}, batch, key=key, progress=False)
     lanes = [result.params_at(l2=lam) for lam in (0.0, 0.5)]
     assert any(not np.allclose(a, b) for a, b in zip(*map(jax.tree.leaves, lanes), strict=True))
+    alone = jax.jit(train)
     for lam, params in zip((0.0, 0.5), lanes, strict=True):
-        lone = rr.sweep(train, {"l2": [lam]}, batch, key=key, progress=False).params_at(l2=lam)
-        close(params, lone)
+        close(
+            params, alone({"l2": lam}, rr.Split(train=batch), key=jax.random.fold_in(key, 0)).params
+        )
     again = rr.load_result(result.save(tmp_path / "result.nc")).params_at(l2=0.5)
     assert list(rr.leaf_paths(again)) == list(rr.leaf_paths(lanes[1]))
     close(net.apply(again, batch.xs).outputs, net.apply(lanes[1], batch.xs).outputs)
@@ -381,12 +392,15 @@ def stateful_net():
 def test_states_that_a_function_returns_are_used(key):
     net, own = stateful_net()
     batch, params = batch_of(key), net.init(key, INPUTS)
-    flow = rr.diagnostics.gradient_flow(net, LOSS, params, batch, step=None)
-    close(
-        flow, rr.diagnostics.gradient_flow(own, LOSS, params["own"], batch, step=None), loosen=100
-    )
-    exponents = rr.diagnostics.lyapunov(net, params, batch.xs).exponents
-    close(exponents, rr.diagnostics.lyapunov(own, params["own"], batch.xs).exponents, loosen=100)
+
+    def measured(net, params):
+        flow = rr.diagnostics.gradient_flow(net, LOSS, params, batch, step=None)
+        return flow, rr.diagnostics.lyapunov(net, params, batch.xs).exponents
+
+    both = [
+        jax.jit(functools.partial(measured, n))(p) for n, p in ((net, params), (own, params["own"]))
+    ]
+    close(*both, loosen=100)
     train = rr.make_train(net, loss=LOSS, optimizer=optax.sgd(0.1), num_epochs=2, segment_steps=3)
     assert np.isfinite(train({}, rr.Split(train=batch), key=key).metrics["train_loss"])
 
@@ -502,12 +516,15 @@ def test_equinox_cells_are_ours(kind, key):
         own["b_hh"] = jnp.concatenate([jnp.zeros(2 * HIDDEN), layer["bias_n"]])
     own = {"layer_0": own, "readout": params["readout"]}
     ours = rr.network([getattr(rr.cells, kind)(HIDDEN)], output_size=1)
-    close(net.apply(params, batch.xs, mask=batch.mask), ours.apply(own, batch.xs, mask=batch.mask))
-    flows = [
-        rr.diagnostics.gradient_flow(n, LOSS, p, batch, step=None)
-        for n, p in ((net, params), (ours, own))
-    ]
-    close(flows[0], flows[1], loosen=100)  # ratios of small norms
+
+    def measured(net, params):
+        out = net.apply(params, batch.xs, mask=batch.mask)
+        return out, rr.diagnostics.gradient_flow(net, LOSS, params, batch, step=None)
+
+    both = [jax.jit(functools.partial(measured, n))(p) for n, p in ((net, params), (ours, own))]
+    outs, flows = zip(*both, strict=True)
+    close(*outs)
+    close(*flows, loosen=100)  # ratios of small norms
     assert rr.networks.weight_paths(net, params)[:2] == ["layer_0/weight_hh", "layer_0/weight_ih"]
 
 
@@ -605,6 +622,39 @@ def test_a_cell_of_nnx_with_dropout_is_refused(wrap):
     ):
         with pytest.raises(ValueError, match="draws no random numbers, and Dropped holds dropout"):
             rr.from_flax(make, carry=("h",))
+
+
+class Stacked(nnx.Module):
+    """Three blocks with dropout, whose parameters and random streams have an axis for the block."""
+
+    def __init__(self, rngs):
+        @nnx.split_rngs(splits=3)
+        @nnx.vmap(in_axes=0, out_axes=0)
+        def made(rngs):
+            return nnx.Sequential(
+                nnx.Linear(INPUTS, INPUTS, rngs=rngs), nnx.Dropout(0.5, rngs=rngs)
+            )
+
+        self.blocks = made(rngs)
+
+    def __call__(self, xs):
+        scanned = nnx.scan(lambda xs, block: block(xs), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return scanned(xs, self.blocks)
+
+
+def test_blocks_that_are_stacked_draw_each_for_itself(key):
+    net = rr.from_flax(Stacked)
+    params, xs = net.init(key, INPUTS), jnp.ones((50, 4, INPUTS))
+    kernel = params["blocks"]["layers"]["0"]["kernel"]
+    assert kernel.shape == (3, INPUTS, INPUTS)
+    params["blocks"]["layers"]["0"]["kernel"] = jnp.broadcast_to(jnp.eye(INPUTS), kernel.shape)
+    kept = jax.jit(lambda key: net.apply(params, xs, train=True, key=key).outputs)(key)
+    assert set(np.unique(kept)) == {
+        0.0,
+        8.0,
+    }  # three halves drop 7/8, one and the same would drop 1/2
+    assert 0.05 < (kept > 0).mean() < 0.2
+    np.testing.assert_array_equal(net.apply(params, xs).outputs, xs)
 
 
 class Switched(nnx.GRUCell):

@@ -33,26 +33,26 @@ def only_layers(params):
 def test_torch_and_back(kind, bidirectional):
     layers = [rr.layer(CELLS[kind], bidirectional=bidirectional)] * 2
     params = random_params(layers)
-    state = convert.to_torch(params, kind, prefix="rnn.")
+    state = convert.layers_to_torch(params, kind, prefix="rnn.")
     assert len(state) == (16 if bidirectional else 8)
     assert all(name.startswith("rnn.") for name in state)
-    assert_same(convert.from_torch(state, kind, prefix="rnn."), only_layers(params))
+    assert_same(convert.layers_from_torch(state, kind, prefix="rnn."), only_layers(params))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", CELLS)
 def test_keras_and_back(kind, bidirectional):
     layer = random_params([rr.layer(CELLS[kind], bidirectional=bidirectional)])["layer_0"]
-    weights = convert.to_keras(layer, kind)
+    weights = convert.layer_to_keras(layer, kind)
     assert len(weights) == (6 if bidirectional else 3)
-    assert_same(convert.from_keras(weights, kind), layer)
+    assert_same(convert.layer_from_keras(weights, kind), layer)
 
 
 def test_keras_reset_before_and_back():
     layer = random_params([ONE_BIAS])["layer_0"]
-    weights = convert.to_keras(layer, "gru", reset="before")
+    weights = convert.layer_to_keras(layer, "gru", reset="before")
     assert weights[2].shape == (9,)
-    assert_same(convert.from_keras(weights, "gru"), layer)
+    assert_same(convert.layer_from_keras(weights, "gru"), layer)
 
 
 @pytest.mark.parametrize("style", ["linen", "nnx", "nnx_optimized"])
@@ -62,21 +62,23 @@ def test_flax_and_back(kind, style):
     layer = random_params([ONE_BIAS if one_bias else CELLS[kind]])["layer_0"]
     if "b_hh" in layer:  # Flax holds one bias of the r and z gates, and adds these two on the way
         layer["b_hh"][:6] = 0
-    tree = convert.to_flax(layer, kind, style=style)
-    assert_same(convert.from_flax(tree, kind), layer)
+    tree = convert.layer_to_flax(layer, kind, style=style)
+    assert_same(convert.layer_from_flax(tree, kind), layer)
 
 
 def test_without_biases_they_are_zero():
     W_xh, W_hh = np.ones((2, 9)), np.ones((3, 9))
-    assert not convert.from_keras([W_xh, W_hh], "gru")["b_h"].any()
+    assert not convert.layer_from_keras([W_xh, W_hh], "gru")["b_h"].any()
     state = {"weight_ih_l0": W_xh.T, "weight_hh_l0": W_hh.T}
-    assert sorted(convert.from_torch(state, "gru")["layer_0"]) == ["W_hh", "W_xh", "b_h"]
+    assert sorted(convert.layers_from_torch(state, "gru")["layer_0"]) == ["W_hh", "W_xh", "b_h"]
 
 
 def test_numpy_weights_go_into_a_jitted_network_as_they_are():
     net = rr.network([CELLS["lstm"]], output_size=2, embedding=(4, 2))
     params = jax.tree.map(np.asarray, net.init(jax.random.key(0)))
-    params["layer_0"] = convert.from_keras(convert.to_keras(params["layer_0"], "lstm"), "lstm")
+    params["layer_0"] = convert.layer_from_keras(
+        convert.layer_to_keras(params["layer_0"], "lstm"), "lstm"
+    )
     tokens = np.zeros((2, 5), np.int32)
     outputs = jax.jit(lambda tokens: net.apply(params, tokens).outputs)(tokens)
     np.testing.assert_allclose(outputs, net.apply(params, tokens).outputs, rtol=1e-6)
@@ -87,22 +89,22 @@ def test_wrong_arguments_say_what_to_do():
     learned = random_params([CELLS["elman"]], initial_state="learned")
     layer = params["layer_0"]
     with pytest.raises(ValueError, match="cell must be 'elman', 'gru' or 'lstm'; got"):
-        convert.to_torch(params, "rnn")
+        convert.layers_to_torch(params, "rnn")
     with pytest.raises(ValueError, match=r"Give prefix='rnn\.'"):
-        convert.from_torch(convert.to_torch(params, "lstm", prefix="rnn."), "lstm")
+        convert.layers_from_torch(convert.layers_to_torch(params, "lstm", prefix="rnn."), "lstm")
     with pytest.raises(ValueError, match=r"has 3 gate\(s\)"):
-        convert.from_torch(convert.to_torch(params, "lstm"), "gru")
+        convert.layers_from_torch(convert.layers_to_torch(params, "lstm"), "gru")
     with pytest.raises(ValueError, match=r"has 3 gate\(s\)"):
-        convert.from_keras(convert.to_keras(layer, "lstm"), "gru")
+        convert.layer_from_keras(convert.layer_to_keras(layer, "lstm"), "gru")
     with pytest.raises(ValueError, match="proj_size"):
-        convert.from_torch({"weight_hr_l0": np.ones((2, 3))}, "lstm")
+        convert.layers_from_torch({"weight_hr_l0": np.ones((2, 3))}, "lstm")
     with pytest.raises(ValueError, match="learned initial state"):
-        convert.to_torch(learned, "elman")
+        convert.layers_to_torch(learned, "elman")
     with pytest.raises(ValueError, match="get_weights"):
-        convert.from_keras([np.ones((1, 1))], "elman")
+        convert.layer_from_keras([np.ones((1, 1))], "elman")
     with pytest.raises(ValueError, match="the cell's own tree"):
-        convert.from_flax({"params": {}}, "lstm")
+        convert.layer_from_flax({"params": {}}, "lstm")
     with pytest.raises(ValueError, match="no bias inside the reset"):
-        convert.to_flax(random_params([CELLS["gru"]])["layer_0"], "gru", style="nnx")
+        convert.layer_to_flax(random_params([CELLS["gru"]])["layer_0"], "gru", style="nnx")
     with pytest.raises(ValueError, match="W_hh is missing"):
-        convert.to_keras({"W_xh": np.ones((1, 1))}, "elman")
+        convert.layer_to_keras({"W_xh": np.ones((1, 1))}, "elman")

@@ -160,6 +160,25 @@ def test_a_search_at_an_input_of_other_width_is_refused(system):
         fixed_points(*given, jnp.ones(5), starts=jnp.ones((2, 3)))
 
 
+def test_the_width_that_a_cell_was_made_for_is_that_of_its_weights_in_any_naming():
+    renamed = CELL._replace(
+        init=lambda key, size, dtype: {"own": CELL.init(key, size, dtype)},
+        weights=lambda params: CELL.weights(params["own"]),
+        gate=lambda params, state, x, h: CELL.gate(params["own"], state, x, h),
+    )
+    before = rr.cells.gru(3, reset="before")
+    for cell in (renamed, before):
+        params, net = cell.init(KEY, 2, jnp.float32), rr.network([cell], 1)
+        with pytest.raises(ValueError, match="the cell was made for 2 input features"):
+            lyapunov(cell, params, jnp.ones((4, 6, 5)))
+        with pytest.raises(ValueError, match="the network was made for 2 input features; xs has 5"):
+            net.apply({"layer_0": params}, jnp.ones((4, 6, 5)))
+    step = rr.cells.from_step(lambda p, s, x: s, init=CELL.init, hidden_size=3)
+    assert (
+        rr.network([step], None).apply({"layer_0": PARAMS}, jnp.ones((4, 6, 5))).outputs.any() == 0
+    )
+
+
 def test_arrays_of_numpy_are_taken_without_a_warning():
     xs = np.ones((2, 4, 2))  # float64
     found = lyapunov(CELL, PARAMS, xs)

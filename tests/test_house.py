@@ -92,6 +92,15 @@ def test_rooms_import_only_rooms_above(path):
             assert room_of(name) in above, f"{room} imports {name}, which is not above it"
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_takes_of_another_only_what_that_hands_out(path):
+    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "rnnreg" and len(parts) > 2 and parts[1] != own:
+            assert not parts[2].startswith("_"), f"{name}: import it in {parts[1]}/__init__.py"
+
+
 # The floors of the diagnostics: each folder imports only what stands before it.
 FLOORS = ["dynamics", "gradients", "states", "memory", "surface"]
 

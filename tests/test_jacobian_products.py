@@ -258,7 +258,7 @@ def test_sensitivity_of_chaos_does_not_overflow():
             W,
             xs,
             state=jnp.ones((1, 5)),
-            weights=None,
+            paths=None,
             every=500,
         )
     )()
@@ -286,4 +286,4 @@ def test_bad_arguments_are_named():
     cell = rr.cells.elman(2)
     params = cell.init(KEY, 1)
     with pytest.raises(ValueError, match="matches no parameter"):
-        parameter_sensitivity(cell, params, jnp.zeros((1, 2, 1)), weights="W_hy")
+        parameter_sensitivity(cell, params, jnp.zeros((1, 2, 1)), paths="W_hy")

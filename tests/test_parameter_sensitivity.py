@@ -22,10 +22,23 @@ def _learned():
     return net, params, xs
 
 
+@pytest.mark.parametrize("paths", ["layer_0/W_*", ("W_xh", "layer_0/W_h?"), ["W_?h"]])
+def test_patterns_choose_leaves_as_in_spectra(paths):
+    net, params, xs = _learned()
+    listed, found = jax.jit(
+        lambda: [
+            parameter_sensitivity(net, params, xs, paths=one) for one in (["W_hh", "W_xh"], paths)
+        ]
+    )()
+    np.testing.assert_array_equal(found.log_parameters, listed.log_parameters)
+    with pytest.raises(ValueError, match="matches no parameter"):
+        parameter_sensitivity(net, params, xs, paths=("W_ho", "W_*_*"))
+
+
 @pytest.mark.parametrize("weights", [None, "layer_0/initial/h", "W_hh"])
 def test_all_parameters_are_those_of_a_learned_start_too(weights):
     net, params, xs = _learned()
-    found = jax.jit(lambda: parameter_sensitivity(net, params, xs, weights=weights))()
+    found = jax.jit(lambda: parameter_sensitivity(net, params, xs, paths=weights))()
 
     def last(params):
         return net.apply(params, xs).final_state["layer_0"].h
@@ -47,9 +60,9 @@ def test_all_parameters_are_those_of_a_learned_start_too(weights):
 def test_a_state_that_is_given_is_not_learned():
     net, params, xs = _learned()
     state = {"layer_0": rr.cells.HiddenState(jnp.full((2, 3), 0.1, xs.dtype))}
-    whole = jax.jit(lambda: parameter_sensitivity(net, params, xs, state=state, weights=None))()
+    whole = jax.jit(lambda: parameter_sensitivity(net, params, xs, state=state, paths=None))()
     alone = jax.jit(
-        lambda: parameter_sensitivity(net, params, xs, state=state, weights="layer_0/initial/h")
+        lambda: parameter_sensitivity(net, params, xs, state=state, paths="layer_0/initial/h")
     )()
     assert (np.asarray(alone.log_parameters) == -np.inf).all()
     assert np.isfinite(whole.log_parameters[:, 1:]).all()

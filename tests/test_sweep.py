@@ -458,6 +458,16 @@ def test_a_dry_run_knows_which_lanes_run_in_turn():
     assert seconds("chunks") == seconds("split_rows") == alone > seconds("vmap")
 
 
+def test_rows_of_an_embedding_that_no_token_picks_cost_no_time():
+    tokens = rr.Split(rr.Batch(jnp.zeros((4, 5), int), jnp.zeros((4, 5, 1))))
+
+    def seconds(num_tokens):
+        net = rr.network([rr.cells.elman(3)], 1, embedding=(num_tokens, 2))
+        return rr.dry_run(make(net), {"l2": 0.0, "learning_rate": 1e-2}, tokens, key=KEY).seconds
+
+    assert seconds(2) == seconds(10_000)
+
+
 def test_ctrl_c_returns_what_is_finished(fake):
     fake.calls = 2
     grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}

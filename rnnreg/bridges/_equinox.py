@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
 
 from rnnreg._checks import check_choice
-from rnnreg.bridges._carry import cell_of
-from rnnreg.bridges._functions import Functions, accepted, network_of
-from rnnreg.bridges._tree import Names, Params, class_path, leaves_at, nested
-from rnnreg.cells import Cell, Made, gru, lstm
-from rnnreg.networks import Network, network
-
-LIBRARY = "equinox"
-
-
-class Parted(NamedTuple):
-    """A module taken apart."""
-
-    module: Any  # as it was given, or as its factory made it once
-    names: list[Names]  # where each parameter is
-    structure: Any  # of the parameters alone
-    static: Any  # everything else
-    draw: Callable[[Array], Params]
-
-    def joined(self, params: Params) -> Any:
-        """The module with these parameters."""
-        own = jax.tree.unflatten(self.structure, leaves_at(params, self.names))
-        return _equinox().combine(own, self.static)
+from rnnreg.bridges._functions import as_tuple
+from rnnreg.bridges._module import Known, Source, cell_from, network_from, parted, refuse_state
+from rnnreg.cells import Cell, gru, lstm
+from rnnreg.networks import Network
 
 
 def from_equinox(
@@ -78,19 +58,9 @@ def from_equinox(
     (3, 5, 4)
     """
     check_choice(over, "over", ("sequence", "step"))
-    parted = _part(module)
-    arguments = (("module", class_path(parted.module)), ("library", LIBRARY))
-    if carry is not None or _known(parted.module) is not None:
-        cell = cell_from_equinox(module, carry=carry, decayed=decayed)
-        made = Made("from_equinox", arguments)
-        return network([cell], output_size, readout=readout)._replace(made=made)
-    return network_of(
-        lambda key, *_: parted.draw(key),
-        _mapped(parted, over=over, readout=readout),
-        output_size=output_size,
-        decayed=decayed,
-        made=Made("from_equinox", (*arguments, ("over", over))),
-    )
+    own = _read(module, carry, over)
+    options = {"output_size": output_size, "readout": readout, "carry": carry, "decayed": decayed}
+    return network_from(own, "from_equinox", **options, over=over)
 
 
 def cell_from_equinox(
@@ -115,47 +85,23 @@ def cell_from_equinox(
     >>> cell.initial_state(1)._fields  # doctest: +SKIP
     ('h', 'c')
     """
-    parted = _part(module)
-    known = _known(parted.module)
-    if carry is None and known is None:
-        raise ValueError(
-            f"module must be eqx.nn.GRUCell or eqx.nn.LSTMCell; got {type(parted.module).__name__}. Of another cell, "
-            'cell(x, carry) -> carry, give carry=, a name for each leaf of its carry, "h" for its output.'
-        )
-    names, bounds = (tuple(carry), None) if carry is not None else known or ((), None)
-    size = getattr(parted.module, "hidden_size", None)
-    if not isinstance(size, int):
-        raise ValueError(
-            f"{type(parted.module).__name__} must have hidden_size, the length of each leaf of its carry; got {size!r}."
-        )
-
-    def start(batch_size: int):
-        zeros = [jnp.zeros((batch_size, size)) for _ in names]
-        return zeros[0] if len(zeros) == 1 else tuple(zeros)
-
-    def step(params, carry, x):
-        return jax.vmap(parted.joined(params))(x, carry)
-
-    own = (lambda key, *_: parted.draw(key), start, step)
-    facts = {"carry": names, "bounds": bounds, "decayed": decayed}
-    facts["recurrent"] = (
-        ("weight_hh",) if carry is None else ()
-    )  # of another class they are not known
-    return cell_of(parted.module, LIBRARY, *own, **facts, factory="cell_from_equinox")
+    wanted = (
+        "eqx.nn.GRUCell or eqx.nn.LSTMCell, or another cell, cell(x, carry) -> carry, with carry=, a name for each "
+        'leaf of its carry, "h" for its output'
+    )
+    own = _read(module, carry, "step")
+    return cell_from(own, "cell_from_equinox", carry, decayed, expected=wanted)
 
 
-def _equinox() -> Any:
+def _read(module: Any, carry: Sequence[str] | None, over: str) -> Source:
+    """What was given: a module, whose real arrays are parameters, or a function of a key that makes one."""
     try:
-        import equinox
+        import equinox as eqx
     except ImportError as error:
         raise ImportError("a bridge to Equinox needs it installed: pip install equinox.") from error
-    return equinox
 
-
-def _part(module: Any) -> Parted:
-    eqx = _equinox()
-    draw = module if callable(module) and not isinstance(module, eqx.Module) else None
-    own = draw(jax.random.key(0)) if draw else module  # for what is not a parameter
+    make = module if callable(module) and not isinstance(module, eqx.Module) else None
+    own = make(jax.random.key(0)) if make else module  # for what is not a parameter
     if not isinstance(own, eqx.Module) or not callable(own):
         raise ValueError(
             f"module must be an Equinox module with a __call__, or a function make(key) of one; got {module!r}."
@@ -165,47 +111,41 @@ def _part(module: Any) -> Parted:
         return isinstance(leaf, eqx.nn.StateIndex)
 
     if any(map(stateful, jax.tree.leaves(own, is_leaf=stateful))):
-        raise ValueError(
-            f"{type(own).__name__} keeps a state (eqx.nn.State), which would have to be carried from update to update. "
-            "Use layer normalisation in place of batch normalisation."
-        )
+        refuse_state(type(own).__name__, "a state (eqx.nn.State)")
     params, static = eqx.partition(own, eqx.is_inexact_array)
-    with_paths, structure = jax.tree_util.tree_flatten_with_path(params)
-    text = functools.partial(jax.tree_util.keystr, simple=True)
-    names = [tuple(text((key,)) for key in path) for path, _ in with_paths]
+    fixed, back = parted(params)
 
-    def drawn(key: Array) -> Params:
-        found = eqx.filter(draw(key) if draw else own, eqx.is_inexact_array)
-        return nested(names, jax.tree.leaves(found))
+    def init(key, *_):
+        return parted(eqx.filter(make(key), eqx.is_inexact_array))[0] if make else fixed
 
-    return Parted(own, names, structure, static, drawn)
+    def bind(params, *, train, key):
+        one = eqx.combine(back(params), static)
+        if recurrent:
+            return lambda carry, x: (jax.vmap(one)(x, carry),)
+        one = eqx.nn.inference_mode(one, value=not train)
 
+        def call(xs, **given):
+            if given.get("key") is not None:
+                given["key"] = jax.random.split(given["key"], xs.shape[: 1 + (over == "step")])
+            rows = jax.vmap(lambda x, given: one(x, **given))
+            return (jax.vmap(rows) if over == "step" else rows)(xs, given)
 
-def _known(module: Any) -> tuple[tuple[str, ...], tuple[float, float] | None] | None:
-    """What is known of Equinox's own cells: names for the leaves of the carry, and the bounds of h."""
-    nn = _equinox().nn
-    if type(module) is nn.GRUCell:
-        return ("h",), gru(1).facts.bounds
-    if type(module) is nn.LSTMCell:
-        return ("h", "c"), lstm(1).facts.bounds
-    return None
+        return call
 
+    known = Known(as_tuple(carry))
+    for kind, names, ours in ((eqx.nn.GRUCell, ("h",), gru), (eqx.nn.LSTMCell, ("h", "c"), lstm)):
+        if carry is None and type(own) is kind:
+            known = Known(names, ours(1).facts.bounds, ("weight_hh",))
+    recurrent = known.carry is not None
 
-def _mapped(parted: Parted, *, over: str, readout: str) -> Functions:
-    """`apply` of a module that reads one row, or one step of one row."""
-    eqx = _equinox()
-    name = type(parted.module).__name__
-    takes = accepted(parted.module.__call__, 1, ("mask", "key"), f"{name}.__call__")
+    def start(batch_size: int):
+        size = getattr(own, "hidden_size", None)
+        if not isinstance(size, int):
+            raise ValueError(
+                f"{type(own).__name__} must have hidden_size, the length of each leaf of its carry; got {size!r}."
+            )
+        zeros = (jnp.zeros((batch_size, size)),) * len(known.carry or ())
+        return zeros[0] if len(zeros) == 1 else zeros
 
-    def apply(params, xs, *, train: bool = False, key: Array | None = None, mask: Any = None):
-        module = eqx.nn.inference_mode(parted.joined(params), value=not train)
-        axes = 2 if over == "step" else 1
-        given = {"mask": mask} if "mask" in takes else {}
-        if "key" in takes:
-            given["key"] = None if key is None else jax.random.split(key, xs.shape[:axes])
-
-        one = jax.vmap(lambda x, given: module(x, **given))
-        return (jax.vmap(one) if over == "step" else one)(xs, given)
-
-    switched = {"key", "train"} if "key" in takes else {"train"}
-    return Functions(apply, frozenset(takes & {"mask"} | switched), readout, name)
+    own_start = start if recurrent else None
+    return Source(own, "equinox", init, bind, own_start, known, offers=("mask", "key"))

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_count
-from rnnreg.bridges._carry import cell_of
-from rnnreg.bridges._functions import FLAGS, Functions, accepted, flags_of, network_of
-from rnnreg.bridges._nnx import nnx_cell, nnx_function, template
-from rnnreg.bridges._tree import Params, class_path
-from rnnreg.cells import Cell, Made, elman, gru, lstm
-from rnnreg.networks import Network, network
+from rnnreg.bridges._functions import Params
+from rnnreg.bridges._module import (
+    Known,
+    Source,
+    cell_from,
+    network_from,
+    parted,
+    refuse_state,
+    switches,
+)
+from rnnreg.cells import Cell, elman, gru, lstm
+from rnnreg.networks import Network
 
-LINEN, NNX = "flax.linen", "flax.nnx"
-FLAX_RECURRENT = ("h*/kernel", "dense_h/kernel")  # in Flax's own cells: gate by gate, or joined
-
-
-class Found(NamedTuple):
-    """A module of Flax that was given."""
-
-    module: Any  # or the cell of an RNN; of a factory its shapes
-    library: str
-    recurrent: bool
-    draw: Any = None  # `draw(key) -> params`, of nnx
+FLAGS = ("train", "training", "deterministic")  # of a call, in linen and nnx
+RECURRENT = ("h*/kernel", "dense_h/kernel")  # in Flax's own cells: gate by gate, or joined
 
 
 def from_flax(
@@ -79,20 +77,8 @@ def from_flax(
     (4, 4)
     """
     check_count(num_steps, "num_steps")
-    found = _read(module)
-    made = Made("from_flax", (("module", class_path(found.module)), ("library", found.library)))
-    if found.recurrent:
-        cell = cell_from_flax(module, carry=carry, decayed=decayed)
-        return network([cell], output_size, readout=readout)._replace(made=made)
-    if carry is not None:
-        raise ValueError(
-            f"carry names the carry of a recurrent cell, and {type(found.module).__name__} is none; got {carry!r}."
-        )
-    if found.library == LINEN:
-        pair = _linen_function(found.module, readout=readout, num_steps=num_steps)
-    else:
-        pair = nnx_function(found.module, found.draw, readout=readout)
-    return network_of(*pair, output_size=output_size, decayed=decayed, made=made)
+    options = {"output_size": output_size, "readout": readout, "carry": carry, "decayed": decayed}
+    return network_from(_read(module, num_steps), "from_flax", **options)
 
 
 def cell_from_flax(
@@ -102,7 +88,7 @@ def cell_from_flax(
 
     The state is the module's carry, a record whose field h is its output: `HiddenState` or `LSTMState` for the cells
     that Flax has. The first carry is that of `nn.RNN`, zeros unless the cell says otherwise. A cell draws no random
-    numbers. To run a GRU or an LSTM fused, take `rr.cells` and bring the weights with `rr.convert.from_flax`.
+    numbers. To run a GRU or an LSTM fused, take `rr.cells` and bring the weights with `rr.convert.layer_from_flax`.
 
     Args:
       module: an `RNNCellBase` of linen or nnx, an `RNN` of one, or a function of `nnx.Rngs` that makes one.
@@ -120,46 +106,147 @@ def cell_from_flax(
     >>> cell.hidden_size, cell.initial_state(1)._fields, cell.facts.bounds
     (4, ('h', 'c'), (-1.0, 1.0))
     """
-    found = _read(module)
-    if not found.recurrent:
-        raise ValueError(
-            "module must be a recurrent cell of Flax (an RNNCellBase) or an RNN of one, others go to rr.from_flax; got "
-            f"{type(found.module).__name__}."
-        )
-    with contextlib.suppress(NotImplementedError):  # a user's cell need not say its axes
-        if found.module.num_feature_axes != 1:
-            name = type(found.module).__name__
-            raise ValueError(
-                f"{name} reads images; a cell of rr.network reads [B, D] at each step."
-            )
-    names, bounds = (tuple(carry), None) if carry is not None else _facts(found)
-    linen = found.library == LINEN
-    own = _linen_cell(found.module) if linen else nnx_cell(found.module, found.draw)
-    facts = {"carry": names, "bounds": bounds, "decayed": decayed}
-    facts["recurrent"] = (
-        FLAX_RECURRENT if carry is None else ()
-    )  # of another class they are not known
-    return cell_of(found.module, found.library, *own, **facts, factory="cell_from_flax")
+    wanted = "a recurrent cell of Flax (an RNNCellBase) or an RNN of one, others go to rr.from_flax"
+    return cell_from(_read(module), "cell_from_flax", carry, decayed, expected=wanted)
 
 
-def _read(module: Any) -> Found:
-    """What was given: the library that it is of, whether it is a recurrent cell, and how nnx draws its parameters."""
+def _read(module: Any, num_steps: int = 1) -> Source:
+    """What was given: a module of linen or nnx, or a function of rngs that makes one."""
     import flax.linen as nn
     from flax import nnx
 
     if isinstance(module, nn.Module):
-        cell = _cell_within(module, nn.RNN)
-        return Found(cell, LINEN, isinstance(cell, nn.RNNCellBase))
+        return _linen(_cell_within(module, nn.RNN), num_steps)
     if not callable(module) or (isinstance(module, type) and issubclass(module, nn.Module)):
         raise ValueError(
             "module must be a linen module such as nn.RNN(nn.GRUCell(16)), an nnx module, or a function of nnx.Rngs "
             f"that makes one; got {module!r}."
         )
-    whole, draw = template(module)
-    cell = _cell_within(whole, nnx.RNN)
-    if cell is not whole:
-        return Found(cell, NNX, True, lambda key: draw(key)["cell"])
-    return Found(whole, NNX, isinstance(whole, nnx.RNNCellBase), draw)
+    if isinstance(module, nnx.Module):
+        own = _split(module)[1]
+        return _nnx(module, lambda key: own)
+    whole = nnx.eval_shape(lambda: module(nnx.Rngs(0)))
+    if not isinstance(whole, nnx.Module):
+        raise ValueError(
+            f"a function of rngs must return an nnx module; it returned {type(whole).__name__}."
+        )
+    return _nnx(whole, lambda key: _split(module(nnx.Rngs(key)))[1])
+
+
+def _linen(module: Any, num_steps: int) -> Source:
+    import flax.linen as nn
+
+    recurrent = isinstance(module, nn.RNNCellBase)
+
+    def start(batch_size: int):
+        # nn.RNN starts from this key too, and all cells of Flax start from zeros
+        return module.initialize_carry(jax.random.key(0), (batch_size, 1))
+
+    def init(key, input_size, dtype):
+        if recurrent:
+            variables = module.init(key, start(1), jnp.zeros((1, input_size), dtype))
+        else:
+            told = switches(own.takes, train=False, key=None)
+            told |= {"mask": None} if "mask" in own.takes else {}
+            tokens = input_size is None
+            shape = (1, num_steps) if tokens else (1, num_steps, input_size)
+            variables = module.init(key, jnp.zeros(shape, jnp.int32 if tokens else dtype), **told)
+        if others := sorted(set(variables) - {"params"}):
+            refuse_state(own.name, f"variables beside its parameters, in {others}")
+        return variables.get("params", {})
+
+    def bind(params, *, train, key):
+        rngs = None if key is None else {"params": key, "dropout": key}
+        return functools.partial(module.apply, {"params": params}, rngs=rngs)
+
+    own = Source(module, "flax.linen", init, bind, offers=("mask", *FLAGS))
+    return _as_cell(own, start) if recurrent else own
+
+
+def _nnx(whole: Any, draw: Callable[[Any], Any]) -> Source:
+    """The graph is static, the parameters are a nested dict; `draw(key)` is its state of parameters."""
+    from flax import nnx
+
+    module = _cell_within(whole, nnx.RNN)
+    graph, shapes, streams = _split(module)
+    back = _params(shapes)[1]
+    kept, structure = jax.tree.flatten(streams)
+    random = any(stream.tag != "carry" for _, stream in nnx.to_flat_state(streams))
+
+    def init(key, *_) -> Params:
+        params = _params(draw(key))[0]
+        return params if module is whole else params["cell"]
+
+    def bind(params, *, train, key):
+        """The module, its streams keyed anew: nothing that it changes outlives the call."""
+        key = jax.random.key(0) if key is None else key  # nothing that counts is drawn without one
+        anew = [
+            jax.random.split(jax.random.fold_in(key, number), leaf.shape)  # one a block, in a stack
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            else jnp.zeros(leaf.shape, leaf.dtype)
+            for number, leaf in enumerate(kept)
+        ]
+        own = nnx.merge(graph, back(params), jax.tree.unflatten(structure, anew))
+        own.train() if train else own.eval()
+
+        def call(*inputs, rngs=None, **given):
+            return own(*inputs, **given | ({} if rngs is None else {"rngs": nnx.Rngs(rngs)}))
+
+        return call
+
+    offers = ("mask", "rngs", *FLAGS)
+    own = Source(module, "flax.nnx", init, bind, offers=offers, random=random)
+    if not isinstance(module, nnx.RNNCellBase):
+        return own
+    if random or any(isinstance(part, nnx.Dropout) for _, part in nnx.iter_modules(module)):
+        raise ValueError(
+            f"a step draws no random numbers, and {own.name} holds dropout or a random stream, which would be the same "
+            "at every step. Take it out of the cell; rr.network has dropout= and others."
+        )
+    return _as_cell(own, lambda rows: module.initialize_carry((rows, 1), nnx.Rngs(0)))
+
+
+def _split(module: Any) -> tuple[Any, Any, Any]:
+    """Graph, parameters and random streams of a module of nnx; raises if it keeps more."""
+    from flax import nnx
+
+    graph, params, streams, rest = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    if others := sorted({type(one).__name__ for _, one in nnx.to_flat_state(rest)}):
+        refuse_state(type(module).__name__, f"variables beside its parameters, {others}")
+    return graph, params, streams
+
+
+# in JAX's trees a variable of nnx is a node, whose value is an attribute
+_params = functools.partial(parted, hidden=jax.tree_util.GetAttrKey)
+
+
+def _as_cell(own: Source, start: Callable[[int], Any]) -> Source:
+    """A recurrent cell, with what is known of Flax's own; raises if it reads images."""
+    import flax.linen as nn
+    from flax import nnx
+
+    module = own.module
+    with contextlib.suppress(NotImplementedError):  # a user's cell need not say its axes
+        if module.num_feature_axes != 1:
+            raise ValueError(
+                f"{own.name} reads images; a cell of rr.network reads [B, D] at each step."
+            )
+    functions = {"activation": "activation_fn", "gate_activation": "gate_fn"}
+    given = {
+        ours: getattr(module, theirs)
+        for ours, theirs in functions.items()
+        if hasattr(module, theirs)
+    }
+    lstms = (nn.LSTMCell, nn.OptimizedLSTMCell, nnx.LSTMCell, nnx.OptimizedLSTMCell)
+    for kinds, carry, ours in (
+        ((nn.SimpleCell, nnx.SimpleCell), ("h",), elman),
+        ((nn.GRUCell, nn.MGUCell, nnx.GRUCell), ("h",), gru),  # one gate mixes h and a candidate
+        (lstms, ("c", "h"), lstm),
+    ):
+        if type(module) in kinds:
+            bounds = ours(1, **given).facts.bounds
+            return own._replace(start=start, known=Known(carry, bounds, RECURRENT))
+    return own._replace(start=start)
 
 
 def _cell_within(module: Any, rnn: Any) -> Any:
@@ -172,70 +259,3 @@ def _cell_within(module: Any, rnn: Any) -> Any:
             "rr.layer(rr.bridges.cell_from_flax(cell), bidirectional=True)."
         )
     return module.cell
-
-
-def _facts(found: Found) -> tuple[tuple[str, ...] | None, tuple[float, float] | None]:
-    """What is known of Flax's own cells: names for the leaves of the carry, and the bounds of h."""
-    import flax.linen as nn
-    from flax import nnx
-
-    kind, module = type(found.module), found.module
-    if kind in (nn.SimpleCell, nnx.SimpleCell):
-        return ("h",), elman(1, activation=module.activation_fn).facts.bounds
-    functions = {"activation": "activation_fn", "gate_activation": "gate_fn"}
-    gates: dict[str, Any] = {ours: getattr(module, own, None) for ours, own in functions.items()}
-    if kind in (nn.GRUCell, nn.MGUCell, nnx.GRUCell):  # one gate mixes h and a candidate
-        return ("h",), gru(1, **gates).facts.bounds
-    if kind in (nn.LSTMCell, nn.OptimizedLSTMCell, nnx.LSTMCell, nnx.OptimizedLSTMCell):
-        return ("c", "h"), lstm(1, **gates).facts.bounds
-    return None, None
-
-
-def _linen_function(module: Any, *, readout: str, num_steps: int) -> tuple[Any, Functions]:
-    """`init(key, input_size, dtype)` and `apply` of a module that reads whole sequences `[B, T, …]`."""
-    name = type(module).__name__
-    takes = accepted(module.__call__, 1, ("mask", *FLAGS), f"{name}.__call__")
-
-    def init(key, input_size: int | None, dtype: Any) -> Params:
-        shape = (1, num_steps) if input_size is None else (1, num_steps, input_size)
-        xs = jnp.zeros(shape, jnp.int32 if input_size is None else dtype)
-        masks: dict[str, Any] = {"mask": None} if "mask" in takes else {}
-        return _linen_parameters(
-            module.init(key, xs, **masks, **flags_of(takes, train=False)), name
-        )
-
-    def apply(params, xs, *, train: bool = False, key: Any = None, **masks: Any):
-        rngs = None if key is None else {"params": key, "dropout": key}
-        flags = flags_of(takes, train=train)
-        return module.apply({"params": params}, xs, rngs=rngs, **masks, **flags)
-
-    switched = {"key", "train"} if takes & set(FLAGS) else set()
-    return init, Functions(apply, frozenset(takes & {"mask"} | switched), readout, name)
-
-
-def _linen_cell(module: Any) -> tuple[Any, Any, Any]:
-    """`init`, `start` and `step` of a recurrent cell, for `cell_of`."""
-
-    def start(batch_size: int):
-        # nn.RNN starts from this key too, and all cells of Flax start from zeros
-        return module.initialize_carry(jax.random.key(0), (batch_size, 1))
-
-    def init(key, input_size: int, dtype: Any) -> Params:
-        variables = module.init(key, start(1), jnp.zeros((1, input_size), dtype))
-        return _linen_parameters(variables, type(module).__name__)
-
-    def step(params, carry, x):
-        return module.apply({"params": params}, carry, x)[0]
-
-    return init, start, step
-
-
-def _linen_parameters(variables: Any, name: str) -> Params:
-    """The collection "params"; raises if there are others, which training would have to carry along."""
-    others = sorted(set(variables) - {"params"})
-    if others:
-        raise ValueError(
-            f"{name} keeps variables beside its parameters, in {others}, which would have to be carried from update to "
-            "update; only 'params' is supported. Use layer normalisation in place of batch normalisation."
-        )
-    return variables.get("params", {})

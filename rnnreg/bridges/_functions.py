@@ -8,18 +8,19 @@ import inspect
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_mask
-from rnnreg.bridges._tree import Params, as_params, cast
 from rnnreg.cells import Made
 from rnnreg.networks import Network, NetworkOutput
+
+Params = dict[str, Any]
 
 READOUTS = {"all": 3, "last": 2}  # by how many axes the outputs have
 INIT_TAKES = ("input_size", "dtype")
 APPLY_TAKES = ("mask", "state", "key", "train", "perturbations")
-FLAGS = {"train": True, "training": True, "deterministic": False}  # by what they are in training
 _OPEN = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # names nothing
 _LACKS = {  # what a function takes not, and what to do
     "mask": "mask, so that padded steps would count like true ones. Give it one, or give sequences without padding",
@@ -77,7 +78,9 @@ class Functions:
             xs = jnp.where(mask.astype(bool).reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
         given |= {"key": key if train else None, "train": train}
         taken = {name: value for name, value in given.items() if name in self.takes}
-        found = self.function(cast(params, xs), xs, **taken)
+        if jnp.issubdtype(xs.dtype, jnp.floating):
+            params = jax.tree.map(lambda leaf: jnp.asarray(leaf, xs.dtype), params)
+        found = self.function(params, xs, **taken)
         out = found if isinstance(found, NetworkOutput) else NetworkOutput(found, {}, {})
         if not hasattr(out.outputs, "shape"):
             raise ValueError(
@@ -139,8 +142,8 @@ def from_functions(
     >>> rr.penalties.covered(rr.penalties.l2(), params, net=net)
     ['mix/kernel']
     """
-    init_takes = accepted(init, 1, INIT_TAKES, "init")
-    apply_takes = accepted(apply, 2, APPLY_TAKES, "apply")
+    init_takes = takes_of(init, 1, INIT_TAKES, "init")
+    apply_takes = takes_of(apply, 2, APPLY_TAKES, "apply")
 
     def draw(key, input_size, dtype):
         given = {"input_size": input_size, "dtype": dtype}
@@ -167,23 +170,41 @@ def network_of(
         dtype = jnp.result_type(float) if dtype is None else dtype
         return as_params(init(key, input_size, dtype), dtype, apply.name)
 
-    facts = {"random": apply.random, "decayed": as_patterns(decayed), "made": made}
+    facts = {"random": apply.random, "decayed": as_tuple(decayed), "made": made}
     return Network(init_params, apply, (), apply.readout, output_size, **facts)
 
 
-def as_patterns(decayed: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The patterns of the weights as a tuple; one pattern may stand alone."""
-    if decayed is None:
-        return None
-    return (decayed,) if isinstance(decayed, str) else tuple(decayed)
+def as_params(tree: Any, dtype: Any, name: str) -> Params:
+    """A tree of parameters in a dtype; raises if it is not a nested dict of real arrays that a file can hold."""
+    from flax.traverse_util import flatten_dict
+
+    wanted = (
+        f"the parameters of {name} must be nested dicts of arrays, by names without '.' and '/', so that penalties and "
+        "files find them"
+    )
+    flat = flatten_dict(tree) if isinstance(tree, dict) else {(): tree}
+    for path, leaf in flat.items():
+        if not path or not jax.tree_util.all_leaves([leaf]):
+            raise ValueError(f"{wanted}; got {type(leaf).__name__}.")
+        for part in path:
+            if not isinstance(part, str) or not part or "." in part or "/" in part:
+                raise ValueError(f"{wanted}; got the name {part!r}.")
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise ValueError(
+                f"the parameters of {name} must be real numbers, which have a gradient; got {jnp.result_type(leaf)}. "
+                "Keep constants inside the function."
+            )
+    if not flat:
+        raise ValueError(f"{name} has no parameters, so there is nothing to train.")
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tree)
 
 
-def flags_of(takes: Collection[str], *, train: bool) -> dict[str, bool]:
-    """The flags of training that a module of Flax takes, with their values."""
-    return {name: train == on for name, on in FLAGS.items() if name in takes}
+def as_tuple(names: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Names or patterns as a tuple, or None; one may stand alone."""
+    return (names,) if isinstance(names, str) else None if names is None else tuple(names)
 
 
-def accepted(
+def takes_of(
     function: Any, num_positional: int, offered: Collection[str], name: str
 ) -> frozenset[str]:
     """Which of the offered arguments a function takes by name, but for bound ones; raises if it needs others."""

@@ -8,8 +8,14 @@ from rnnreg.cells._base import (
     Weights,
     describe_cell,
     from_step,
-    weight_paths,
 )
+from rnnreg.cells._base import decayed_leaves as decayed_leaves
+from rnnreg.cells._base import describe_made as describe_made
+from rnnreg.cells._base import made_by as made_by
+from rnnreg.cells._base import made_for as made_for
+from rnnreg.cells._base import named as named
+from rnnreg.cells._base import plain as plain
+from rnnreg.cells._base import recurrent_leaves as recurrent_leaves
 from rnnreg.cells._chrono import chrono
 from rnnreg.cells._contracts import (
     DrawFunction,
@@ -67,5 +73,4 @@ __all__ = [
     "lstm",
     "normal",
     "orthogonal",
-    "weight_paths",
 ]

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
-from rnnreg._tree import leaf_paths, path_matches
+from rnnreg._tree import leaf_paths, matching, matrices
 from rnnreg.cells._contracts import (
     GateFunction,
     InitFunction,
@@ -160,21 +160,8 @@ def plain(value: Any) -> Any:
     return getattr(value, "name", None) or getattr(value, "__name__", type(value).__name__)
 
 
-def weight_paths(cell: Cell, params: Params) -> list[str]:
-    """The paths of the leaves of a cell that are weights: those that it names, else its matrices.
-
-    Args:
-      cell: the cell.
-      params: its parameters.
-
-    Returns:
-      Paths inside `params`.
-
-    >>> import rnnreg as rr
-    >>> cell = rr.cells.elman(2)
-    >>> weight_paths(cell, cell.init(jax.random.key(0), 1))
-    ['W_hh', 'W_xh']
-    """
+def decayed_leaves(cell: Cell, params: Params) -> list[str]:
+    """The paths of the leaves of a cell that are weights: those that it names, else its matrices."""
     leaves = leaf_paths(params)
     if cell.decayed is None:
         return matrices(leaves)
@@ -183,22 +170,22 @@ def weight_paths(cell: Cell, params: Params) -> list[str]:
 
 def named(leaves: dict[str, Any], patterns: str | Sequence[str], whose: str) -> list[str]:
     """The paths that the patterns of `decayed` match, in the order of the leaves; raises if one matches nothing."""
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
-    for pattern in patterns:
-        if not any(path_matches(path, pattern) for path in leaves):
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        if not matching(leaves, pattern):
             raise ValueError(f"decayed={pattern!r} matches none of {whose}: {list(leaves)}.")
-    return [path for path in leaves if any(path_matches(path, one) for one in patterns)]
+    return list(matching(leaves, patterns))
 
 
-def recurrent_paths(cell: Cell, params: Params) -> list[str]:
+def recurrent_leaves(cell: Cell, params: Params) -> list[str]:
     """The paths of the matrices of a cell that it states as recurrent."""
-    found = matrices(leaf_paths(params))
-    return [path for path in found if any(path_matches(path, one) for one in cell.recurrent)]
+    return matrices(matching(leaf_paths(params), cell.recurrent))
 
 
-def matrices(leaves: dict[str, Any]) -> list[str]:
-    """The paths of the leaves with two axes or more: not biases, gains or scales, in any naming."""
-    return [path for path, leaf in leaves.items() if jnp.ndim(leaf) > 1]
+def made_for(cell: Cell, params: Params) -> int | None:
+    """D, the number of input features that the parameters of a cell were made for; None if its step does not say."""
+    if cell.weights is None:
+        return None
+    return Weights(*jax.eval_shape(cell.weights, params)).W_xh.shape[-2]
 
 
 def plain_weights(params: Params) -> Weights:

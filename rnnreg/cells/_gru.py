@@ -84,10 +84,12 @@ def gru(
 
     zeros = zero_hidden(hidden_size)
     if reset == "before":
-        cell = Cell("gru_reset_before", hidden_size, init, zeros, step=_reset_before(phi, sigma))
+        own = {"name": "gru_reset_before", "step": _reset_before(phi, sigma)}
     else:
-        gate = gru_gate(phi, sigma)
-        cell = Cell("gru", hidden_size, init, zeros, weights=plain_weights, gate=gate)
+        own = {"name": "gru", "gate": gru_gate(phi, sigma)}
+    cell = Cell(
+        hidden_size=hidden_size, init=init, initial_state=zeros, weights=plain_weights, **own
+    )
     return made_by(
         "gru",
         cell,

@@ -71,12 +71,7 @@ def glorot_uniform(gain: Any = 1.0) -> Initializer:
     >>> bool(jnp.abs(W).max() <= 1)
     True
     """
-    base = jax.nn.initializers.glorot_uniform()
-    return Initializer(
-        "glorot_uniform",
-        (("gain", gain),),
-        lambda key, shape, dtype: _scaled(base(key, shape, dtype), gain),
-    )
+    return _scaled_draw("glorot_uniform", jax.nn.initializers.glorot_uniform(), gain=gain)
 
 
 def glorot_normal(gain: Any = 1.0) -> Initializer:
@@ -92,12 +87,7 @@ def glorot_normal(gain: Any = 1.0) -> Initializer:
     >>> bool(abs(W.std() - 0.1) < 0.01)
     True
     """
-    base = jax.nn.initializers.glorot_normal()
-    return Initializer(
-        "glorot_normal",
-        (("gain", gain),),
-        lambda key, shape, dtype: _scaled(base(key, shape, dtype), gain),
-    )
+    return _scaled_draw("glorot_normal", jax.nn.initializers.glorot_normal(), gain=gain)
 
 
 def gaussian(gain: Any = 1.0) -> Initializer:
@@ -134,11 +124,7 @@ def identity(gain: Any = 1.0) -> Initializer:
     >>> identity(0.5)(jax.random.key(0), (2, 2), jnp.float32).tolist()
     [[0.5, 0.0], [0.0, 0.5]]
     """
-    return Initializer(
-        "identity",
-        (("gain", gain),),
-        lambda key, shape, dtype: _scaled(jnp.eye(*shape, dtype=dtype), gain),
-    )
+    return _scaled_draw("identity", lambda _, shape, dtype: jnp.eye(*shape, dtype=dtype), gain=gain)
 
 
 def normal(stddev: Any = 1.0) -> Initializer:
@@ -153,11 +139,7 @@ def normal(stddev: Any = 1.0) -> Initializer:
     >>> normal(0.0)(jax.random.key(0), (1, 2), jnp.float32).tolist()
     [[0.0, 0.0]]
     """
-    return Initializer(
-        "normal",
-        (("stddev", stddev),),
-        lambda key, shape, dtype: _scaled(jax.random.normal(key, shape, dtype), stddev),
-    )
+    return _scaled_draw("normal", jax.random.normal, stddev=stddev)
 
 
 BY_NAME: dict[str, Callable[..., Initializer]] = {
@@ -190,6 +172,16 @@ def gate_blocks(
         return make(key, (rows, columns), dtype)
     keys = jax.random.split(key, num_gates)
     return jnp.concatenate([make(k, (rows, columns), dtype) for k in keys], axis=-1)
+
+
+def _scaled_draw(name: str, draw: DrawFunction, **factor: Any) -> Initializer:
+    """Draws times one factor, which is the only argument."""
+    (scale,) = factor.values()
+    return Initializer(
+        name,
+        tuple(factor.items()),
+        lambda key, shape, dtype: _scaled(draw(key, shape, dtype), scale),
+    )
 
 
 def _scaled(values: Array, gain: Any) -> Array:

@@ -1,6 +1,7 @@
 """Embedding → recurrent layers → readout; a network is a pair of pure functions."""
 
 from rnnreg.networks._forecast import forecast
+from rnnreg.networks._network import check_states as check_states
 from rnnreg.networks._network import (
     describe,
     explain,
@@ -9,9 +10,13 @@ from rnnreg.networks._network import (
     recurrent_paths,
     weight_paths,
 )
+from rnnreg.networks._network import start_state as start_state
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import Pass, Visit
+from rnnreg.networks._walk import by_layer as by_layer
+from rnnreg.networks._walk import passes_of as passes_of
+from rnnreg.networks._walk import start_of as start_of
 
 __all__ = [
     "Dropout",

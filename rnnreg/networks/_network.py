@@ -10,20 +10,29 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_count, check_share
-from rnnreg._tree import is_learned_start, leaf_paths
-from rnnreg.cells import Cell, describe_cell, glorot_uniform
-from rnnreg.cells import weight_paths as weights_of_cell
-from rnnreg.cells._base import describe_made, matrices, named, plain
-from rnnreg.cells._base import recurrent_paths as recurrent_of_cell
+from rnnreg._tree import is_learned_start, leaf_paths, matrices
+from rnnreg.cells import (
+    Cell,
+    decayed_leaves,
+    describe_cell,
+    describe_made,
+    glorot_uniform,
+    named,
+    plain,
+    recurrent_leaves,
+)
 from rnnreg.networks._dropout import is_zero
 from rnnreg.networks._records import Dropout, Layer, Network, Params, Recurrence
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import passes_of
-from rnnreg.recurrence import BackendChoice, choose_backend
-from rnnreg.recurrence._backend import check_backend
-from rnnreg.recurrence._product import check_precision
-from rnnreg.recurrence._scan import check_recurrent_dropout
-from rnnreg.recurrence._unroll import check_segments
+from rnnreg.recurrence import (
+    BackendChoice,
+    check_backend,
+    check_precision,
+    check_recurrent_dropout,
+    check_segments,
+    choose_backend,
+)
 
 
 def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
@@ -255,7 +264,7 @@ def weight_paths(net: Network, params: Params) -> list[str]:
     >>> weight_paths(net, net.init(jax.random.key(0), 1))
     ['layer_0/W_hh', 'layer_0/W_xh', 'readout/W_hy']
     """
-    own = _of_cells(net, params, weights_of_cell)
+    own = _of_cells(net, params, decayed_leaves)
     leaves = leaf_paths(params)
     layers = {f"layer_{index}" for index in range(len(net.layers))}
     rest = {path: leaf for path, leaf in leaves.items() if path.split("/")[0] not in layers}
@@ -280,7 +289,7 @@ def recurrent_paths(net: Network, params: Params) -> list[str]:
     >>> recurrent_paths(net, net.init(jax.random.key(0), 1))
     ['layer_0/W_hh']
     """
-    own = _of_cells(net, params, recurrent_of_cell)
+    own = _of_cells(net, params, recurrent_leaves)
     return [path for path in leaf_paths(params) if path in own]
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_mask
+from rnnreg.cells import made_for
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
 from rnnreg.networks._walk import Visit, by_layer, walk
@@ -186,9 +187,10 @@ def enter(
 
 def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> None:
     """Raises where the inputs do not have the number of features that the first layer was made for."""
-    weights = params["layer_0"]["forward"] if layers[0].bidirectional else params["layer_0"]
-    if "W_xh" in weights and weights["W_xh"].shape[0] != sequence.shape[-1]:
+    own = params["layer_0"]["forward"] if layers[0].bidirectional else params["layer_0"]
+    expected = made_for(layers[0].cell, own)
+    if expected not in (None, sequence.shape[-1]):
         raise ValueError(
-            f"the network was made for {weights['W_xh'].shape[0]} input features; xs has "
+            f"the network was made for {expected} input features; xs has "
             f"{sequence.shape[-1]} (shape {sequence.shape}, [batch, time, feature])."
         )

@@ -15,8 +15,7 @@ from jax import Array
 from rnnreg.cells import Cell
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, Params, Recurrence
-from rnnreg.recurrence import unroll
-from rnnreg.recurrence._scan import states_before
+from rnnreg.recurrence import states_before, unroll
 
 SIDES = ("forward", "backward")
 

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
-from rnnreg._tree import is_learned_start, leaf_paths, path_matches
-from rnnreg.cells._base import matrices
+from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches
 from rnnreg.networks import Network, weight_paths
 
 Params = dict[str, Any]
@@ -38,7 +37,7 @@ class Context(NamedTuple):
     weight_paths: Collection[str] | None = None
 
 
-class InitFunction(Protocol):
+class StartFunction(Protocol):
     """How the state of a penalty starts."""
 
     def __call__(self, params: Params, /) -> Any:
@@ -90,7 +89,7 @@ class Penalty(NamedTuple):
     """R(W), which never sees its λ.
 
     Attributes:
-      init: `init(params) -> state`; see `InitFunction`.
+      init: `init(params) -> state`; see `StartFunction`.
       value: `value(params, context, state) -> (scalar, state)`; see `ValueFunction`.
       needs: which of "states", "state_gradients" and "step" the context must hold; only what some
         penalty asks for is computed.
@@ -99,7 +98,7 @@ class Penalty(NamedTuple):
       arguments: its arguments, pairs of name and value.
     """
 
-    init: InitFunction
+    init: StartFunction
     value: ValueFunction
     needs: frozenset[str] = frozenset()
     covers: CoversFunction = lambda params, weight_paths=None: []

@@ -184,7 +184,7 @@ def settle(new: Any, old: Any, keep: Array | None, perturbation: Array | None) -
     return jax.tree.map(kept, new, old)
 
 
-def states_before(start: Any, states: Any, *, reverse: bool) -> Any:
+def states_before(start: Any, states: Any, *, reverse: bool = False) -> Any:
     """The states that each step starts from, `[T, B, …]`, from the first one and those after each step."""
 
     def shifted(start, after):

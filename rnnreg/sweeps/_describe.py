@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from rnnreg._tree import leaf_paths
-from rnnreg.cells._base import plain
+from rnnreg.cells import plain
 from rnnreg.data import Scaling, Split
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network, Stack, describe, explain, weight_paths

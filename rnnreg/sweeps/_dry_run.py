@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
 
-from rnnreg._tree import leaf_name, leaf_paths, tree_bytes
+from rnnreg._tree import leaf_paths, tree_bytes
 from rnnreg.data import Fold, Split
 from rnnreg.lanes import Calibration, Plan
-from rnnreg.networks import Network, recurrent_paths
+from rnnreg.networks import Network, Stack, recurrent_paths
 from rnnreg.training import Run, Settings
 
 _ACCELERATOR_STEP_SECONDS = 3e-5  # a step of a scan over many lanes is bound by launches
@@ -99,7 +100,9 @@ def estimate(
     steps = data.train.xs.shape[1]
     segments = 1 if settings.segment_steps is None else -(-steps // settings.segment_steps)
     leaves = leaf_paths(output.params)
-    weights = sum(leaf.size for path, leaf in leaves.items() if leaf_name(path) != "W_embed")
+    embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
+    # tokens pick rows of the embedding, and multiply nothing
+    weights = sum(leaf.size for leaf in leaves.values()) - math.prod(embedding or (0,))
     recurrent = [leaves[path] for path in recurrent_paths(net, output.params)]
     hidden = max((entry.cell.hidden_size for entry in net.layers), default=16)
     itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)

@@ -28,8 +28,7 @@ from rnnreg.sweeps._describe import (
 from rnnreg.sweeps._dry_run import Estimate, estimate
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._names import axes_of, plain_name
-from rnnreg.training import Run, Settings, Train, check_data
-from rnnreg.training._settings import Hyper
+from rnnreg.training import Hyper, Run, Settings, Train, check_data
 
 
 class Request(NamedTuple):

@@ -4,6 +4,7 @@ from rnnreg.training._checks import check_data
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction
 from rnnreg.training._records import Best, Run, TrainInfo, TrainState
 from rnnreg.training._run import Train, make_train
+from rnnreg.training._settings import Hyper as Hyper
 from rnnreg.training._settings import Settings
 from rnnreg.training._track import Track
 

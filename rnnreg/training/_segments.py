@@ -12,8 +12,7 @@ from jax import Array
 from rnnreg._checks import is_count
 from rnnreg._tree import is_learned_start, leaf_paths
 from rnnreg.data import Batch, row_weights
-from rnnreg.networks import Network
-from rnnreg.networks._network import start_state
+from rnnreg.networks import Network, start_state
 from rnnreg.training._records import TrainState, select
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._linalg import safe_divide, square_blocks, wide
-from rnnreg._tree import leaf_paths, path_matches
+from rnnreg._tree import leaf_paths, matching
 
 
 class Spectrum(NamedTuple):
@@ -68,11 +68,9 @@ def spectra(params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh") -> d
 
     >>> track = {"rho": lambda net, params, batch: spectra(params)["layer_0/W_hh"].rho}
     """
-    found, leaves = {}, leaf_paths(params)
-    patterns = [paths] if isinstance(paths, str) else list(paths)
-    for path, leaf in leaves.items():
-        if not any(path_matches(path, pattern) for pattern in patterns):
-            continue
+    leaves = leaf_paths(params)
+    found = {}
+    for path, leaf in matching(leaves, paths).items():
         W = leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf, dtype=np.float64)
         if W.ndim < 2 or W.shape[-1] % W.shape[-2]:
             raise ValueError(
@@ -82,8 +80,8 @@ def spectra(params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh") -> d
         found[path] = matrix_spectrum(square_blocks(W))
     if not found:
         raise ValueError(
-            f"spectra looks at leaves called {' or '.join(patterns)}; params has {list(leaves)}. Give paths= for other "
-            "names, or any square matrix to matrix_spectrum."
+            f"spectra looks at leaves called {' or '.join([paths] if isinstance(paths, str) else paths)}; params has "
+            f"{list(leaves)}. Give paths= for other names, or any square matrix to matrix_spectrum."
         )
     return found
 

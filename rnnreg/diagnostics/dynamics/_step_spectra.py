@@ -72,13 +72,11 @@ def step_spectra(
     `jacobian_products` and `lyapunov`.
 
     Args:
-      system: a network, a cell, or `step(params, state, x) -> state` on rows.
+      system: as in `step_jacobians`.
       params: its parameters.
-      xs: `[B, T, D]` inputs, a trajectory a row. True steps only: there is no mask, and padding would have a Jacobian
-        like a true step. Cut rows of several lengths to the shortest, `xs[:, :length]`, or leave out what comes after
-        the end of each row.
-      state: the state before the first step; None is the system's own.
-      field: the part of the state to look at, such as "layer_0/h"; None is everything carried.
+      xs: `[B, T, D]`, true steps only, as in `step_jacobians`.
+      state: the state before the first step, or None.
+      field: the part of the state to look at, or None.
 
     Returns:
       The spectrum of each J_t, with leading axes `[B, T]`.

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._tree import leaf_paths
-from rnnreg.cells import Cell
-from rnnreg.networks import Network
-from rnnreg.networks._network import start_state
-from rnnreg.networks._walk import start_of
+from rnnreg.cells import Cell, made_for
+from rnnreg.networks import Network, start_of, start_state
 from rnnreg.recurrence import cell_step
 
 System = Network | Cell | Callable[[Any, Any, Array], Any]
@@ -140,10 +138,10 @@ def cell_start(cell: Cell, params: Any, xs: Any, state: Any) -> Any:
             f"xs of a cell must be [B, T, D] real numbers; got {jax.tree.map(jnp.result_type, xs)}. For tokens give a "
             "network with an embedding."
         )
-    W_xh = params.get("W_xh") if isinstance(params, dict) else None
-    if W_xh is not None and (xs.ndim != 3 or jnp.shape(W_xh)[-2:-1] != xs.shape[-1:]):
+    expected = made_for(cell, params)
+    if expected is not None and (xs.ndim != 3 or xs.shape[-1] != expected):
         raise ValueError(
-            f"the cell was made for {jnp.shape(W_xh)[-2]} input features; each step of xs has shape "
+            f"the cell was made for {expected} input features; each step of xs has shape "
             f"{xs.shape[2:]}."
         )
     if state is None:

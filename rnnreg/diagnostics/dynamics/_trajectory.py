@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg.diagnostics.dynamics._frames import time_first
 from rnnreg.diagnostics.dynamics._system import Dynamics
+from rnnreg.recurrence import states_before
 
 
 def states_along(dynamics: Dynamics, xs: Any) -> Array:
@@ -25,7 +26,7 @@ def states_along(dynamics: Dynamics, xs: Any) -> Array:
 
 def before(dynamics: Dynamics, states: Array) -> Array:
     """The states that each step starts from, `[B, T, n]`, from those after each step."""
-    return jnp.concatenate([dynamics.start[:, None], states[:, :-1]], axis=1)
+    return time_first(states_before(dynamics.start, time_first(states)))
 
 
 def backwards(dynamics: Dynamics, xs: Any, every: int) -> tuple[Array, Any]:

@@ -12,11 +12,8 @@ from jax import Array
 
 from rnnreg._linalg import safe_norm, unit, wide
 from rnnreg.data import Batch, check_batch
-from rnnreg.networks import Network, Stack, Visit
-from rnnreg.networks._network import start_state
-from rnnreg.networks._walk import by_layer
-from rnnreg.recurrence import cell_step
-from rnnreg.recurrence._scan import settle
+from rnnreg.networks import Network, Stack, Visit, by_layer, start_state
+from rnnreg.recurrence import cell_step, settle, states_before
 
 if TYPE_CHECKING:
     from jax.extend.core import ClosedJaxpr
@@ -81,8 +78,8 @@ def steps_of(net: Network, params: Params, batch: Batch) -> tuple[Steps, Array, 
     start = start_state(net, params, xs)
 
     states = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1), out.states)
-    before = jax.tree.map(lambda one, all: jnp.concatenate([one[None], all[:-1]]), start, states)
     keeps = None if batch.mask is None else jnp.swapaxes(jnp.asarray(batch.mask), 0, 1)
+    before = states_before(start, states)
     return Steps(before, jnp.swapaxes(xs, 0, 1), keeps), out.outputs, states
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import safe_norm, unit
-from rnnreg._tree import is_learned_start, leaf_name, leaf_paths, with_leaves
+from rnnreg._tree import is_learned_start, leaf_paths, matching, with_leaves
 from rnnreg.diagnostics.dynamics._frames import check_every, check_inputs
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, place_of
 from rnnreg.diagnostics.dynamics._trajectory import backwards
@@ -37,7 +38,7 @@ def parameter_sensitivity(
     *,
     state: Any = None,
     field: str | None = None,
-    weights: str | None = "W_hh",
+    paths: str | Sequence[str] | None = "W_hh",
     every: int = 1,
 ) -> ParameterSensitivity:
     """‖∂h_T/∂W‖_F, ∂h_T/∂W = Σ_t (∂h_T/∂h_t) ∂h_t/∂W (h_{t−1} held), beside ‖∂h_T/∂h_{T−ℓ}‖_F.
@@ -54,27 +55,27 @@ def parameter_sensitivity(
       xs: `[B, T, D]` inputs, a trajectory a row.
       state: the state before the first step; None is the system's own.
       field: the part of the state to look at, such as "layer_0/h"; None is everything carried.
-      weights: the leaves to differentiate by, as a path ("layer_0/W_hh") or the last part of one ("W_hh", in every
-        layer); None is all parameters, a learned start among them where `state` is None.
+      paths: one pattern or several for the leaves to differentiate by, as in `spectra`; None is all parameters, a
+        learned start among them where `state` is None.
       every: steps between two results; T must be a multiple of it.
 
     Returns:
       The logarithms of both norms at each lag, by trajectory.
 
     Raises:
-      ValueError: no such field, no such weights, or T that is not a multiple of `every`.
+      ValueError: no such field, no such leaf, or T that is not a multiple of `every`.
 
     Source: Zucchet & Orvieto 2024.
 
     >>> step = lambda w, state, x: w * state + x
-    >>> found = parameter_sensitivity(step, jnp.ones(()), jnp.ones((1, 3, 1)), state=jnp.zeros((1, 1)), weights=None)
+    >>> found = parameter_sensitivity(step, jnp.ones(()), jnp.ones((1, 3, 1)), state=jnp.zeros((1, 1)), paths=None)
     >>> jnp.exp(found.log_parameters[0]).round(2).tolist()  # Σ h_{t−1} over the last ℓ steps, h = 0, 1, 2
     [0.0, 2.0, 3.0, 3.0]
     """
     check_every(every, check_inputs(xs))
     dynamics = dynamics_of(system, params, xs, state=state)
     place = place_of(dynamics, field)
-    chosen = _chosen(params, weights)
+    chosen = _chosen(params, paths)
     pull = _pull_of_a_row(system, params, chosen, dynamics)
     rows, dtype = dynamics.start.shape[0], dynamics.start.dtype
     ends = jnp.eye(dynamics.size, dtype=dtype)[place]  # [m, n]
@@ -104,19 +105,15 @@ def parameter_sensitivity(
     )
 
 
-def _chosen(params: Any, weights: str | None) -> dict[str, Array]:
+def _chosen(params: Any, paths: str | Sequence[str] | None) -> dict[str, Array]:
     """The leaves to differentiate by, by path."""
     leaves = leaf_paths(params)
-    chosen = {
-        path: jnp.asarray(leaf)
-        for path, leaf in leaves.items()
-        if weights is None or path == weights or leaf_name(path) == weights
-    }
+    chosen = leaves if paths is None else matching(leaves, paths)
     if not chosen:
         raise ValueError(
-            f"weights={weights!r} matches no parameter; there are {list(leaves)}. None takes them all."
+            f"paths={paths!r} matches no parameter; there are {list(leaves)}. None takes them all."
         )
-    return chosen
+    return jax.tree.map(jnp.asarray, chosen)
 
 
 def _pull_of_a_row(system: System, params: Any, chosen: dict[str, Array], dynamics: Dynamics):

@@ -14,8 +14,7 @@ from rnnreg._checks import check_count, is_count
 from rnnreg._linalg import safe_divide
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences, states_along
-from rnnreg.networks import Network, Stack
-from rnnreg.networks._walk import passes_of
+from rnnreg.networks import Network, Stack, passes_of
 
 
 class MemoryCurve(NamedTuple):

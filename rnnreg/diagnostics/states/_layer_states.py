@@ -13,8 +13,7 @@ from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import cell_start, dynamics_of, network_start
 from rnnreg.diagnostics.dynamics._trajectory import before, states_along
 from rnnreg.networks import Pass, Stack, Visit
-from rnnreg.recurrence import unroll
-from rnnreg.recurrence._scan import cell_values
+from rnnreg.recurrence import cell_values, unroll
 
 
 class Run(NamedTuple):

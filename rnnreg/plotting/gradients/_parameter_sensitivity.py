@@ -34,7 +34,7 @@ def parameter_sensitivity(
     >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
     >>> step = lambda W, state, x: state @ W
     >>> found = rr.diagnostics.parameter_sensitivity(step, jnp.eye(2), jnp.zeros((1, 4, 0)), state=jnp.ones((1, 2)),
-    ...     weights=None)
+    ...     paths=None)
     >>> ax = parameter_sensitivity(found)
     >>> [line.get_label() for line in ax.lines]
     ['‖∂h$_T$/∂W‖$_F$, W moved in the last ℓ steps', '‖∂h$_T$/∂h$_{T−ℓ}$‖$_F$']
