@@ -105,7 +105,8 @@ class Split(_Replaceable):
 
     def __post_init__(self) -> None:
         times = self.target_times
-        if times is not None and getattr(times, "dtype", None) in (None, object):
+        plain = isinstance(times, (np.ndarray, jax.Array)) and times.dtype != object
+        if times is not None and not plain:
             object.__setattr__(self, "target_times", as_times(times, "target_times"))
 
 

@@ -41,6 +41,33 @@ def per_row(weights: Any) -> Any:
     return weights if weights is None or weights.ndim == 1 else weights.max(axis=1)
 
 
+def loss_weights(mask: Any, weights: Any, *, dtype: Any) -> tuple[Any, Any]:
+    """How much each row counts in a mean over rows, `[B]`, and how much each step in its row, `[B, T]`, the heaviest 1.
+
+    Args:
+      mask: `[B, T]`, or None.
+      weights: `[B]` of rows, `[B, T]` of steps, or None.
+      dtype: of both.
+
+    Returns:
+      Weights of rows, and of steps; None if all count 1.
+
+    >>> rows, steps = loss_weights(jnp.array([[1, 1, 0]]), jnp.array([[0.0, 2.0, 3.0]]), dtype=float)
+    >>> rows.tolist(), steps.tolist()
+    ([2.0], [[0.0, 1.0, 0.0]])
+    """
+    steps = None if mask is None else mask.astype(bool).astype(dtype)
+    rows = None if weights is None else weights.astype(dtype)
+    if rows is None or rows.ndim == 1:
+        if steps is None:
+            return rows, None
+        true = steps.max(axis=1)
+        return true if rows is None else rows * true, steps
+    counted = rows if steps is None else rows * steps
+    rows = counted.max(axis=1)
+    return rows, counted / jnp.where(rows > 0, rows, 1)[:, None]
+
+
 def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
     """The given rows of a batch; `weights` multiply the rows' own.
 

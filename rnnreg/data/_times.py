@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -59,6 +60,15 @@ def _without_zone(times: Any) -> Any:
     return index.to_numpy()
 
 
+def shown(time: Any) -> str:
+    """A time in a message, without a clock at midnight and zeros after the point.
+
+    >>> shown(np.datetime64("2020-03-01T00:00:00.000000")), shown(np.float64(20))
+    ('2020-03-01', '20')
+    """
+    return re.sub(r"(T00:00:00)?(\.0+)?$", "", str(time))
+
+
 def check_span(value: Any, name: str) -> None:
     """Raises if a value is no length of time: a number, or a timedelta of Python, NumPy or pandas; 0 or longer.
 
@@ -103,8 +113,8 @@ def widened(first: Any, last: Any, span: Any, name: str) -> tuple[Any, Any]:
         if span == 0:
             return first, last
         raise ValueError(
-            f"{name}={span!r} is a bare number, and the times are dates ({first}): say which unit counts, such as "
-            f"{name}=np.timedelta64({span:g}, 'D') for days."
+            f"{name}={span!r} is a bare number, and the times are dates ({shown(first)}): say which unit counts, such "
+            f"as {name}=np.timedelta64({span:g}, 'D') for days."
         )
     if not dates:
         raise ValueError(
@@ -115,8 +125,8 @@ def widened(first: Any, last: Any, span: Any, name: str) -> tuple[Any, Any]:
         return first - span, last + span
     except TypeError as error:
         raise ValueError(
-            f"{name} is {span}, which has no fixed length beside times such as {first}: give it in days, such as "
-            f"{name}=np.timedelta64(31, 'D')."
+            f"{name} is {span}, which has no fixed length next to times such as {shown(first)}: give it in days, such "
+            f"as {name}=np.timedelta64(31, 'D')."
         ) from error
 
 
@@ -137,7 +147,8 @@ def check_target_times(target_times: Any, num_rows: int | None = None) -> tuple[
     if (last < first).any():
         row = int(np.argmax(last < first))
         raise ValueError(
-            f"target_times of row {row} end before they start: {first[row]} to {last[row]}; put the earlier one first."
+            f"target_times of row {row} end before they start: {shown(first[row])} to {shown(last[row])}; put the "
+            "earlier one first."
         )
     return first, last
 
@@ -225,7 +236,7 @@ def _calendars(times: Any, plain: np.ndarray) -> list[Clock]:
     if isinstance(times, pd.Series):
         times = pd.Index(times)
     if isinstance(times, pd.PeriodIndex):
-        return [_clock(np.diff(times.asi8).astype(np.float64), lambda step: f"{step:g} periods")]
+        return [_clock(np.diff(times.asi8).astype(np.float64), lambda step: f"{step:g} period(s)")]
     found = []
     days = plain.astype("datetime64[D]")
     shortest = np.diff(days).astype(np.int64).min()
@@ -237,7 +248,7 @@ def _calendars(times: Any, plain: np.ndarray) -> list[Clock]:
         found.append(_clock(months.astype(np.float64), of_month))
     if shortest >= 1 and np.is_busday(days).all():
         working = np.busday_count(days[:-1], days[1:]).astype(np.float64)
-        found.append(_clock(working, lambda step: f"{step:g} working days"))
+        found.append(_clock(working, lambda step: f"{step:g} working day(s)"))
     return found
 
 
@@ -246,7 +257,7 @@ def _check_rising(plain: np.ndarray, steps: np.ndarray) -> None:
     if (steps > 0).all():
         return
     place = int(np.argmax(steps <= 0))
-    here = f"{plain[place + 1]} comes after {plain[place]} (place {place + 1})"
+    here = f"{shown(plain[place + 1])} comes after {shown(plain[place])} (place {place + 1})"
     if (steps < 0).all():
         raise ValueError(
             f"times must rise, and they fall: {here}, so that inputs would lie after their target. Reverse both: "

@@ -9,7 +9,7 @@ import numpy as np
 from rnnreg._checks import check_choice, is_count
 from rnnreg.data._arrays import as_array
 from rnnreg.data._records import Batch
-from rnnreg.data._times import as_times, clock_of
+from rnnreg.data._times import as_times, clock_of, shown
 
 
 def lengths_to_mask(lengths: Any, num_steps: int) -> np.ndarray:
@@ -169,9 +169,9 @@ def _on_clock(values: np.ndarray, times: Any, *, longest: int, gaps: str) -> _On
         if gaps == "error" and clock.gaps.size:
             first = int(clock.gaps[0])
             raise ValueError(
-                f"times have {len(clock.gaps)} gaps: {marks[first + 1]} comes after {marks[first]}, and a step is "
-                f"{clock.step}. Give gaps='drop' (leave out windows that touch one), gaps='mask' (mask the missing "
-                "steps), or number the observations if none is missing: times=np.arange(len(series))."
+                f"times have gaps ({len(clock.gaps)}): {shown(marks[first + 1])} comes after {shown(marks[first])}, "
+                f"and a step is {clock.step}. Give gaps='drop' (leave out windows that touch one), gaps='mask' (mask "
+                "the missing steps), or number the observations if none is missing: times=np.arange(len(series))."
             )
         jumps = np.minimum(np.diff(clock.places), longest)
         places = np.concatenate([[0], np.cumsum(jumps)])
