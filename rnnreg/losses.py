@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import wide
-from rnnreg.data._rows import loss_weights
+from rnnreg.data import loss_weights
 
 __all__ = [
     "DataLoss",

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.data import Batch
-from rnnreg.data._rows import per_row
+from rnnreg.data import Batch, per_row
 from rnnreg.losses import Loss
 from rnnreg.networks import Network, check_states, start_state, weight_paths
 from rnnreg.penalties import Context, Penalty

@@ -10,8 +10,15 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import is_count
-from rnnreg.data import Batch, Split, as_split, row_weights
-from rnnreg.data._times import check_span, check_target_times, widened
+from rnnreg.data import (
+    Batch,
+    Split,
+    as_split,
+    check_span,
+    check_target_times,
+    row_weights,
+    widened,
+)
 from rnnreg.sweeps import SweepResult, sweep
 from rnnreg.training import Train
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, check_mask
-from rnnreg.data import Scaling, unscale_outputs
-from rnnreg.data._arrays import as_array
+from rnnreg.data import Scaling, as_array, unscale_outputs
 from rnnreg.networks._records import Network, Params
 
 

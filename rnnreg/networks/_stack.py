@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_mask
 from rnnreg.cells import made_for
-from rnnreg.data._arrays import as_array
+from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
 from rnnreg.networks._walk import Visit, by_layer, walk

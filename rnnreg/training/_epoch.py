@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.data import Batch, Split, scale_batch, take_rows
-from rnnreg.data._rows import per_row
+from rnnreg.data import Batch, Split, per_row, scale_batch, take_rows
 from rnnreg.training._measure import measure, track
 from rnnreg.training._records import TrainState, note_best
 from rnnreg.training._settings import Hyper, Settings, network_of

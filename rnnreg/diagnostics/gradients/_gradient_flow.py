@@ -11,8 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_choice, is_count
 from rnnreg._linalg import masked_mean, mean_and_error, safe_norm
-from rnnreg.data import Batch
-from rnnreg.data._rows import per_row
+from rnnreg.data import Batch, per_row
 from rnnreg.diagnostics.gradients._backward import (
     check_network,
     check_rows,
