@@ -116,15 +116,15 @@ def gradient_flow(
     num_steps = batch.xs.shape[1]
     _check(net, step, wrt, num_steps)
     true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
-    by_step = batch.weights is not None and batch.weights.ndim == 2
-    scored = true & (batch.weights > 0) if by_step else true
+    weights = batch.weights if batch.weights is not None and batch.weights.ndim == 2 else None
+    scored = true if weights is None else true & (weights > 0)
     last_true = num_steps - 1 - jnp.argmax(scored[:, ::-1], axis=1)
     tau = last_true if step in (-1, None) else jnp.full(len(last_true), step)
     loss_mask = batch.mask
     if step is not None and net.readout == "all":
         at_tau = jnp.arange(num_steps)[None, :] == tau[:, None]
         loss_mask = (at_tau & scored).astype(jnp.float32)
-    summed_loss = _summed_loss(loss, batch.ys, loss_mask, batch.weights if by_step else None)
+    summed_loss = _summed_loss(loss, batch.ys, loss_mask, weights)
 
     def seeds_from(outputs):
         return seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
@@ -145,7 +145,7 @@ def _summed_loss(
     """The sum of the examples' own losses, so that each gradient is that of its example alone."""
 
     def own_loss(*parts):
-        return loss(*(None if part is None else part[None] for part in parts))
+        return loss(*jax.tree.map(lambda part: part[None], parts))
 
     return lambda outputs: jax.vmap(own_loss)(outputs, jnp.asarray(ys), mask, weights).sum()
 
