@@ -1,8 +1,8 @@
 """Data losses: records that are called as `loss(outputs, ys, mask=None, weights=None)`.
 
 Every loss is the weighted mean over sequences of a `sum` or a `mean` over true steps (and outputs);
-sequences without a true step, and padding rows of weight 0, count for nothing. Losses accumulate and
-return at least float32.
+sequences without a true step, and padding rows of weight 0, count for nothing. Weights of steps, `[B, T]`, weigh the
+steps inside a row, and a row counts as much as its heaviest step. Losses accumulate and return at least float32.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import wide
+from rnnreg.data import loss_weights
 
 __all__ = [
     "DataLoss",
@@ -42,7 +43,7 @@ class Loss(Protocol):
           outputs: `[B, T, O]` with a readout at each step, `[B, O]` with one at the last true step.
           ys: targets, `[B, T, O]`, `[B, O]`, or integer classes `[B, T]` or `[B]`.
           mask: `[B, T]`, 1 for a true step; None if all are.
-          weights: `[B]`, how much a row counts; None if all count 1.
+          weights: `[B]`, how much a row counts, or `[B, T]`, how much a step does; None if all count 1.
 
         Returns:
           A scalar of at least float32.
@@ -62,7 +63,7 @@ class Metric(Protocol):
           outputs: `[B, T, O]` or `[B, O]`, in the units of the split's arrays.
           ys: targets in the same units, or integer classes.
           mask: `[B, T]`, 1 for a true step; None if all are.
-          weights: `[B]`, how much a row counts; None if all count 1.
+          weights: `[B]`, how much a row counts, or `[B, T]`, how much a step does; None if all count 1.
 
         Returns:
           A real scalar. `rr.selection.choose` takes less as better.
@@ -73,6 +74,9 @@ class Metric(Protocol):
 @dataclasses.dataclass(frozen=True)
 class DataLoss:
     """Σ_b w_b e_b / Σ_b w_b, the weighted mean over rows of each row's error e_b, with the facts that are known of it.
+
+    With weights of steps, e_b = Σ_t v_bt e_bt, divided by Σ_t v_bt for a mean, with v_bt = w_bt / w_b and w_b = max_t
+    w_bt.
 
     Two losses with equal fields are equal, and share what was compiled.
 
@@ -102,19 +106,21 @@ class DataLoss:
     ) -> Array:
         """The loss of a batch, a scalar of at least float32; arguments are those of `Loss`."""
         self.check(outputs, ys)
-        if mask is not None and outputs.ndim == 3:  # NaN at padding, times a zero gradient, is NaN
-            true_steps = mask.astype(bool)
-            ys = jnp.where(true_steps[..., None] if ys.ndim == 3 else true_steps, ys, 0)
+        if weights is not None and weights.ndim == 2 and outputs.ndim == 2:
+            raise ValueError(
+                f"weights {weights.shape} are one per step, and outputs {outputs.shape} are one per row: give one "
+                "weight per row, [B], or a network with readout='all'."
+            )
+        rows, steps = loss_weights(mask, weights, dtype=wide(outputs.dtype))
+        if steps is not None and outputs.ndim == 3:  # NaN at padding, times a zero gradient, is NaN
+            counts = steps > 0
+            ys = jnp.where(counts[..., None] if ys.ndim == 3 else counts, ys, 0)
         errors, num_outputs = self.errors(outputs, ys)  # [B, T], or [B] with one output a row
-        dtype = errors.dtype
-        true = None if mask is None else mask.astype(bool).astype(dtype)
-        rows = jnp.ones(errors.shape[0], dtype) if weights is None else weights.astype(dtype)
-        if true is not None:
-            rows = rows * (true.max(axis=1) > 0).astype(dtype)
+        rows = jnp.ones(errors.shape[0], errors.dtype) if rows is None else rows
         if errors.ndim == 2:
-            errors = errors if true is None else jnp.where(true > 0, errors, 0)
-            steps = errors.shape[1] if true is None else jnp.maximum(true.sum(axis=1), 1)
-            errors = errors.sum(axis=1) / (steps if self.reduction == "mean" else 1)
+            errors = errors if steps is None else jnp.where(steps > 0, steps * errors, 0)
+            count = errors.shape[1] if steps is None else jnp.maximum(steps.sum(axis=1), 1)
+            errors = errors.sum(axis=1) / (count if self.reduction == "mean" else 1)
         if self.reduction == "mean":
             errors = errors / num_outputs
         errors = jnp.where(rows > 0, errors, 0)
@@ -147,7 +153,8 @@ def squared_error(reduction: str = "mean") -> DataLoss:
 def softmax_cross_entropy(reduction: str = "mean") -> DataLoss:
     """−log softmax(y)[ŷ] in nats, for integer classes ŷ, summed or averaged over true steps.
 
-    A class outside 0 … O − 1 gives NaN, so that a run on it diverges and says so; mask what is unlabelled.
+    A class outside 0 … O − 1 gives NaN, so that a run on it diverges and says so. Steps that are read and have no label
+    get the weight 0: `weights` `[B, T]`. (A masked step is not read either.)
 
     Args:
       reduction: "sum" or "mean" over the steps of a sequence.

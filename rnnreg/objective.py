@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.data import Batch
+from rnnreg.data import Batch, per_row
 from rnnreg.losses import Loss
 from rnnreg.networks import Network, check_states, start_state, weight_paths
 from rnnreg.penalties import Context, Penalty
@@ -132,7 +132,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
         context = Context(
             outputs=out.outputs,
             mask=batch.mask,
-            weights=batch.weights,
+            weights=per_row(batch.weights),
             states=out.states if needs & {"states", "step"} else None,
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,

@@ -10,7 +10,15 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import is_count
-from rnnreg.data import Batch, Split, as_split
+from rnnreg.data import (
+    Batch,
+    Split,
+    as_split,
+    check_span,
+    check_target_times,
+    row_weights,
+    widened,
+)
 from rnnreg.sweeps import SweepResult, sweep
 from rnnreg.training import Train
 
@@ -23,7 +31,7 @@ RULES = ("min", "1se", "paired_1se")
 
 
 def blocked_folds(
-    num_folds: int, *, embargo: float = 0
+    num_folds: int, *, embargo: Any = 0
 ) -> Callable[[Split], list[tuple[np.ndarray, np.ndarray]]]:
     """K blocks of consecutive target times; each validates once, and the rest trains.
 
@@ -33,24 +41,33 @@ def blocked_folds(
 
     Args:
       num_folds: K.
-      embargo: also leave out training rows with a target within this time of the block.
+      embargo: also leave out training rows with a target within this time of the block: a number in the unit of
+        `target_times`; a timedelta of Python, NumPy or pandas if they are dates.
 
     Returns:
       A function of the split, which must have `target_times`; give it to `sweep(..., folds=…)`.
 
     Raises:
-      ValueError: fewer than two folds, or a negative embargo.
+      ValueError: fewer than two folds, or a negative embargo; of the function: no `target_times`, or an embargo in
+        another unit than theirs.
+      TypeError: an embargo that is no length of time.
 
     >>> import rnnreg as rr
     >>> batch, times = rr.data.windows(np.arange(9.0), window=3)
     >>> split = rr.Split(batch, target_times=times)
     >>> [(len(train), val.tolist()) for train, val in blocked_folds(3, embargo=1)(split)]
     [(3, [0, 1]), (2, [2, 3]), (3, [4, 5])]
+
+    The same by dates:
+
+    >>> days = np.datetime64("2024-03-01") + np.arange(9)
+    >>> dated = rr.Split(batch, target_times=rr.data.windows(np.arange(9.0), window=3, times=days)[1])
+    >>> [len(train) for train, _ in blocked_folds(3, embargo=np.timedelta64(1, "D"))(dated)]
+    [3, 2, 3]
     """
     if not is_count(num_folds, least=2):
         raise ValueError(f"num_folds must be an int of at least 2; got {num_folds!r}.")
-    if embargo < 0:
-        raise ValueError(f"embargo must not be negative; got {embargo!r}.")
+    check_span(embargo, "embargo")
 
     def split_rows(split: Split) -> list[tuple[np.ndarray, np.ndarray]]:
         if split.target_times is None:
@@ -58,13 +75,13 @@ def blocked_folds(
                 "blocked_folds needs Split.target_times, the [N, 2] first and last target time of each row; "
                 "rr.data.windows returns them."
             )
-        first, last = np.asarray(split.target_times, dtype=np.float64).T
+        first, last = check_target_times(split.target_times, len(split.train.ys))
         order = np.argsort(last, kind="stable")
         if len(order) < num_folds:
             raise ValueError(f"{num_folds} folds need at least as many rows; got {len(order)}.")
         pairs = []
         for block in np.array_split(order, num_folds):
-            start, stop = first[block].min() - embargo, last[block].max() + embargo
+            start, stop = widened(first[block].min(), last[block].max(), embargo, "embargo")
             pairs.append((np.flatnonzero((last < start) | (first > stop)), np.sort(block)))
         return pairs
 
@@ -341,8 +358,7 @@ def refit(
     if rescale and folds:
         sizes = result.metrics["fold_train_size"]
         share = float(sizes.sel(static).sel(fold=[f for f in folds if f != "all"]).mean())
-        weights = data.train.weights
-        rows = data.train.xs.shape[0] if weights is None else float(np.sum(weights))
+        rows = float(np.sum(row_weights(data.train)))
         for name in _lambda_names(result, choice):
             values[name] = values[name] * share / rows
     if folds:  # as many updates an epoch as the folds made

@@ -1,10 +1,14 @@
 """Rows of sequences: windows, masks, scaling, and folds that never see their validation rows."""
 
+import re
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import tolerance
+from conftest import require, tolerance
 
 import rnnreg as rr
 from rnnreg.data import (
@@ -15,6 +19,7 @@ from rnnreg.data import (
     check_batch,
     fit_scaling,
     lengths_to_mask,
+    row_weights,
     scale_batch,
     stack_folds,
     standardize,
@@ -149,6 +154,86 @@ def test_scaling_keeps_the_dtype_of_the_data(dtype):
     assert unscale_outputs(scaled.ys, scaling).dtype == dtype
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("value", [0.1, -1234.567, 3e7, 1e-20, 0.0])
+def test_a_constant_feature_keeps_scale_one_whatever_its_size(dtype, value):
+    rng = np.random.default_rng(0)
+    xs = np.stack([rng.normal(size=(500, 7)), np.full((500, 7), value)], -1).astype(dtype)
+    scaling = fit_scaling(Batch(xs, xs[:, 0, 1:]))
+    assert scaling.x_scale[1] == scaling.y_scale[0] == 1
+    scaled = scale_batch(Batch(xs, xs[:, 0, 1:]), scaling)
+    assert not scaled.xs[..., 1].any()
+    assert not scaled.ys.any()
+
+
+def test_what_varies_is_scaled_however_small_or_far_away():
+    noise = np.random.default_rng(0).normal(size=(2000, 3, 1))
+    for values in (1e-20 * noise, 1e6 + noise, 1e12 + noise, noise - 300):
+        scaling = fit_scaling(Batch(values, values[:, 0]))
+        expected = (values - values[0, 0]).std()  # NumPy's own is less exact far from 0
+        np.testing.assert_allclose(scaling.x_scale, expected, rtol=1e-9)
+    ulp = np.spacing(np.float32(0.1))  # rounding of a constant is no variation
+    near = (np.float32(0.1) + ulp * np.random.default_rng(0).integers(0, 2, (100, 3, 1))).astype(
+        np.float32
+    )
+    assert fit_scaling(Batch(near, near[:, 0])).x_scale.tolist() == [1.0]
+
+
+def test_moments_of_long_series_are_taken_in_float64():
+    values = np.random.default_rng(0).standard_normal((20_000, 50, 1), np.float32) + np.float32(300)
+    scaling = fit_scaling(Batch(values, values[:, 0]))
+    wide = values.astype(np.float64)
+    np.testing.assert_allclose(scaling.x_shift, wide.mean(), rtol=1e-9)
+    np.testing.assert_allclose(scaling.x_scale, wide.std(), rtol=1e-9)
+
+
+def test_a_dummy_that_is_constant_in_a_fold_is_not_blown_up():
+    series = np.stack([np.sin(np.arange(240) / 5), np.arange(240) >= 196], 1)
+    batch, times = windows(series, 6)
+    for dtype in (np.float32, np.float64):
+        rows = Batch(batch.xs.astype(dtype), batch.ys[:, :1].astype(dtype))
+        split = standardize(Split(rows, target_times=times))
+        folds, _ = stack_folds(rr.selection.blocked_folds(5)(split), split)
+        assert folds.scaling.x_scale[4, 1] == 1
+        last = take_fold(split, _at(folds, 4))
+        assert np.abs(scale_batch(last.validation, last.scaling).xs).max() < 5
+
+
+@pytest.mark.parametrize("junk", [0.0, 99.0])
+def test_standardising_a_batch_leaves_padding_out_and_at_zero(junk):
+    rng = np.random.default_rng(0)
+    xs, ys = rng.normal(40, 2, (6, 5, 2)), rng.normal(-7, 3, (6, 5, 1))
+    mask = lengths_to_mask([5, 3, 1, 0, 2, 4], 5)
+    true = mask > 0
+    padded = Batch(*(np.where(true[..., None], values, junk) for values in (xs, ys)), mask=mask)
+    split = standardize(padded)
+    for name, raw in (("xs", xs), ("ys", ys)):
+        seen = getattr(split.train, name)
+        assert not seen[~true].any()
+        np.testing.assert_allclose(seen[true].mean(axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(seen[true].std(axis=0), 1)
+        np.testing.assert_allclose(
+            seen[true], (raw[true] - raw[true].mean(axis=0)) / raw[true].std(axis=0)
+        )
+    folds, _ = stack_folds(
+        [([0, 1], [2, 4]), ([2, 4, 5], [0, 1])], split
+    )  # scaled again, inside a trace
+    fold = take_fold(split, _at(folds, 0))
+    again = jax.jit(scale_batch)(fold.train, fold.scaling)
+    assert not np.asarray(again.xs)[np.asarray(fold.train.mask) == 0].any()
+
+
+def test_steps_without_a_label_do_not_count_in_the_moments_of_the_targets():
+    xs = np.arange(8.0).reshape(2, 4, 1)
+    ys = np.array([[0, 0, 5, 7], [0, 0, 0, 9.0]])[..., None]
+    labelled = (ys[..., 0] > 0).astype(float)
+    scaling = fit_scaling(Batch(xs, ys, weights=labelled))
+    assert scaling.x_shift.tolist() == [3.5]
+    np.testing.assert_allclose(scaling.y_shift, [7.0])
+    with pytest.raises(ValueError, match="no step is left to fit a scaling on"):
+        fit_scaling(Batch(xs, ys, weights=np.zeros((2, 4))))
+
+
 # ---- folds ----------------------------------------------------------------------------------------
 
 
@@ -260,11 +345,172 @@ def test_impossible_folds_are_named(pairs, message):
         stack_folds(pairs, _split())
 
 
-# ---- check_batch ----------------------------------------------------------------------------------
+def test_folds_may_be_masks_one_pair_or_objects_of_pandas():
+    split = _split()
+    expected, _ = stack_folds([([0, 1, 2], [5, 6])], split)
+    train, validation = np.isin(np.arange(8), [0, 1, 2]), np.isin(np.arange(8), [5, 6])
+    for given in (
+        [(train, validation)],
+        (train, validation),
+        ([0, 1, 2], [5, 6]),
+        (row for row in ((np.array([0, 1, 2]), np.array([5, 6])),)),
+        [(pd.Index([0, 1, 2]), pd.Series([5, 6], index=[3, 4]))],
+        (range(3), range(5, 7)),
+    ):
+        found, labels = stack_folds(given, split)
+        assert labels == ["0"]
+        np.testing.assert_array_equal(found.train_rows, expected.train_rows)
+        np.testing.assert_array_equal(found.validation_rows, expected.validation_rows)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([([0.5], [1])], "whole numbers, or by a mask of booleans.*got float64"),
+        ([([True, False], [False, True])], r"one entry per row, \(8,\); got bool of shape \(2,\)"),
+        ([([0], [1], [2])], "must be a pair.*blocked_folds"),
+        ([3], "must be a pair .*got 3"),
+        ([(["a"], ["b"])], "whole numbers"),
+    ],
+)
+def test_folds_that_name_no_rows_are_refused(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        stack_folds(pairs, _split())
+
+
+# ---- leaks through overlapping windows ------------------------------------------------------------
+
+
+def _warnings_of(split, folds):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        stack_folds(folds, split)
+    return [str(one.message) for one in caught]
+
+
+SHUFFLED = [
+    (np.delete(np.arange(52), rows), rows)
+    for rows in np.random.default_rng(0).permutation(52).reshape(4, 13)
+]
+BLOCKS = [(np.delete(np.arange(52), rows), rows) for rows in np.arange(52).reshape(4, 13)]
+
+
+@pytest.mark.parametrize("dated", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_shuffled_folds_of_overlapping_windows_warn(dated, scaled):
+    batch, times = windows(np.sin(np.arange(60.0)), 8)
+    split = Split(batch, target_times=times if dated else None)
+    split = standardize(split) if scaled else split
+    (message,) = _warnings_of(split, SHUFFLED)
+    assert re.search("overlapping windows of 8 steps.*blocked_folds.*unshuffled", message)
+    assert _warnings_of(split, BLOCKS) == []
+    # rows in any order: the times say what lies next to what
+    if dated:
+        order = np.random.default_rng(1).permutation(52)
+        mixed = Split(take_rows(split.train, order), target_times=times[order])
+        assert len(_warnings_of(mixed, BLOCKS)) == 1
+
+
+@pytest.mark.parametrize("kind", ["unrelated", "constant", "apart"])
+def test_rows_that_do_not_overlap_may_be_shuffled(kind):
+    xs = np.random.default_rng(0).normal(size=(52, 8, 1))
+    if kind == "constant":
+        xs = np.zeros_like(xs)
+    if kind == "apart":
+        xs = np.sin(np.arange(52 * 8.0)).reshape(52, 8, 1)
+    assert _warnings_of(Split(Batch(xs, xs[:, 0])), SHUFFLED) == []
+
+
+def test_shuffled_windows_of_tokens_warn_too():
+    text = np.random.default_rng(0).integers(0, 5, 61)
+    xs = np.stack([text[row : row + 8] for row in range(52)])
+    assert len(_warnings_of(Split(Batch(xs, text[8:60])), SHUFFLED)) == 1
+
+
+# ---- weights of steps -----------------------------------------------------------------------------
+
+
+def test_weights_of_steps_go_where_rows_go():
+    steps = np.array([[0, 1, 2], [0, 0, 0], [1, 1, 1.0]])
+    batch = Batch(np.ones((3, 3, 1)), np.ones((3, 3, 1)), weights=steps)
+    check_batch(batch)
+    assert np.asarray(row_weights(batch)).tolist() == [2, 0, 1]
+    assert np.asarray(row_weights(batch._replace(mask=np.array([[1, 1, 0]] * 3)))).tolist() == [
+        1,
+        0,
+        1,
+    ]
+    taken = take_rows(batch, np.array([2, 0]), weights=np.array([1.0, 0.0]))
+    assert np.asarray(taken.weights).tolist() == [[1, 1, 1], [0, 0, 0]]
+
 
 XS, YS = np.ones((3, 4, 2), np.float32), np.ones((3, 4, 1), np.float32)
 NAN = XS.copy()
 NAN[1, 2, 0] = np.nan
+
+
+# ---- arrays of other libraries --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "dtype"),
+    [
+        (np.ones((3, 4, 2), ">f4"), np.float32),
+        (np.full((3, 4, 2), 1.0, object), np.float64),
+        (np.ones((3, 4, 2), np.longdouble), np.float64),
+        (np.ones((3, 4, 2)).tolist(), np.float64),
+        (np.ones((3, 4, 2), bool), jnp.result_type(float)),
+        (np.ma.masked_array(np.ones((3, 4, 2))), np.float64),
+    ],
+)
+def test_arrays_become_what_jax_can_take(given, dtype):
+    split = as_split(Batch(given, np.ones((3, 1))))
+    assert split.train.xs.dtype == dtype
+    assert split.train.xs.dtype.isnative
+    np.testing.assert_array_equal(split.train.xs, np.ones((3, 4, 2)))
+    check_batch(split.train)
+    assert as_split(split) is split
+
+
+def test_booleans_and_tables_become_numbers_by_their_place():
+    bits = np.array([True, False, True])
+    one = as_split(Batch(bits[:, None].repeat(4, 1), pd.Series(bits))).train
+    assert one.xs.dtype == one.ys.dtype == np.int32  # tokens and classes
+    two = as_split(Batch(np.ones((3, 4, 1)), pd.DataFrame({"a": bits}))).train
+    assert two.ys.tolist() == [[1.0], [0.0], [1.0]]
+    three = as_split(Batch(np.ones((3, 4, 1)), pd.Series([1, 0, 2], dtype="Int64"))).train
+    assert three.ys.tolist() == [1, 0, 2]
+    assert np.issubdtype(three.ys.dtype, np.integer)
+    four = as_split(Batch(XS, YS, weights=np.ones((3, 4), bool)))
+    assert np.issubdtype(four.train.weights.dtype, np.floating)
+
+
+def test_tensors_of_torch_are_taken_in_every_part_of_a_split():
+    torch = require("torch")
+    xs = torch.ones((3, 4, 2), requires_grad=True)
+    ys = torch.ones((3, 1), dtype=torch.bfloat16)
+    split = as_split(Split(Batch(xs, ys), Batch(xs, ys), {"later": Batch(xs, ys)}))
+    for batch in (split.train, split.validation, split.test["later"]):
+        check_batch(batch)
+        assert isinstance(batch.ys, np.ndarray)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (Batch([[[1.0], [2.0]], [[1.0]]], YS), "data.train.xs is no array of numbers.*lengths_to_mask"),
+        (Batch(XS, np.array(["a", "b", "a"])), "data.train.ys holds strings.*np.unique"),
+        (Batch(XS, pd.Series(["a", "b", "a"])), "data.train.ys holds strings"),
+        (Batch(XS.astype("datetime64[s]"), YS), "must hold numbers; got datetime64.*Dates become features"),
+        (Batch(np.ma.masked_equal(XS, 1), YS), "is a masked array.*mark the masked steps"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_is_named_with_its_cure(batch, message):
+    with pytest.raises(ValueError, match=message):
+        as_split(batch)
+
+
+# ---- check_batch ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -277,7 +523,18 @@ NAN[1, 2, 0] = np.nan
         (Batch(XS, YS[:2]), "as many rows as xs: 3; got 2"),
         (Batch(XS, YS, mask=np.ones((4, 3))), r"\(3, 4\); got \(4, 3\).*lengths_to_mask"),
         (Batch(XS, YS, mask=np.zeros((3, 4))), "masks every step"),
-        (Batch(XS, YS, weights=np.ones(4)), r"weights must be \[N\]"),
+        (Batch(XS, YS, weights=np.ones(4)), r"weights must be \[N\] = .*or \[N, T\] = \(3, 4\)"),
+        (
+            Batch(XS, YS[:, 0], weights=np.ones((3, 4))),
+            "one per step, and ys has one target per row",
+        ),
+        (
+            Batch(XS, YS[:, 0, 0]),
+            r"got shape \(3,\) of float32. One number per row is ys\[:, None\]",
+        ),
+        (Batch(XS[..., 0], YS), r"got shape \(3, 4\) of float32. One feature: xs\[..., None\]"),
+        (Batch(XS, np.where(YS == 1, np.nan, YS)), r"weights=~np.isnan\(ys\).any\(axis=-1\)"),
+        (Batch(XS.tolist(), YS), "must be a NumPy or JAX array; got list"),
         (Batch(XS, YS, weights=np.zeros(3)), "weights are all 0"),
         (Batch(NAN, YS), r"mine.xs has 1 values that are NaN.*\(1, 2, 0\)"),
         (Batch(XS, np.full_like(YS, np.inf)), "mine.ys has 12 values that are NaN or infinite"),

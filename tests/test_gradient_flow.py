@@ -241,6 +241,19 @@ def _by_two_layers(net, params, num_steps):
     return logs
 
 
+@pytest.mark.parametrize("step", [-1, None])
+def test_the_gradient_comes_from_the_steps_with_a_label(step):
+    net = rr.network([rr.cells.elman(3)], 1)
+    params, xs = net.init(KEY, D), jax.random.normal(KEY, (B, T, D))
+    labelled = jnp.asarray(rr.data.lengths_to_mask([5, 3, 4], T))
+    batch = rr.Batch(xs, jnp.ones((B, T, 1)), weights=labelled)
+    found = gradient_flow(net, LOSS, params, batch, step=step).log_ratio["layer_0"]
+    # a unidirectional network does not see what comes after: the same as with the end masked
+    masked = batch._replace(weights=None, mask=labelled)
+    expected = gradient_flow(net, LOSS, params, masked, step=step).log_ratio["layer_0"]
+    np.testing.assert_allclose(found, expected, **tolerance())
+
+
 def test_a_layer_that_forgets_is_measured_above_one_that_keeps():
     linear = {"activation": jax.nn.identity}
     cells = [

@@ -270,3 +270,74 @@ def test_a_loss_has_a_name_for_records():
     assert (loss.name, loss.reduction, loss.mean_over_rows) == ("squared_error", "sum", True)
     assert loss == rr.losses.squared_error("sum") != rr.losses.squared_error("mean")
     assert hash(loss) == hash(rr.losses.squared_error("sum"))
+
+
+# ---- weights of steps ---------------------------------------------------------------------------------
+
+
+@every_loss
+@both_reductions
+def test_a_step_of_weight_zero_counts_like_a_masked_one(name, reduction):
+    outputs, ys = (jnp.asarray(part) for part in _data(name))
+    loss, mask = FACTORIES[name](reduction), jnp.asarray(MASK)
+    expected = jax.value_and_grad(loss)(outputs, ys, mask)
+    for given in (mask, 3 * mask, mask.astype(bool)):
+        found = jax.value_and_grad(loss)(outputs, ys, None, given)
+        for one, two in zip(expected, found, strict=True):
+            np.testing.assert_allclose(one, two, **tolerance(outputs.dtype))
+
+
+@every_loss
+@both_reductions
+def test_equal_weights_of_steps_are_the_weight_of_their_row(name, reduction):
+    outputs, ys = (jnp.asarray(part) for part in _data(name))
+    loss, rows = FACTORIES[name](reduction), jnp.asarray([0.5, 2.0, 1.0, 0.0])
+    for mask in (None, jnp.asarray(MASK)):
+        found = loss(outputs, ys, mask, jnp.broadcast_to(rows[:, None], (B, T)))
+        np.testing.assert_allclose(found, loss(outputs, ys, mask, rows), **tolerance(outputs.dtype))
+
+
+@every_loss
+def test_weights_of_steps_equal_a_slow_loop(name):
+    outputs, ys = _data(name)
+    weights = np.random.default_rng(1).uniform(0, 2, (B, T)) * (
+        np.random.default_rng(2).random((B, T)) > 0.3
+    )
+    for reduction in ("sum", "mean"):
+        total = count = 0.0
+        for row in range(B):
+            heaviest = (
+                max(weights[row][t] for t in range(T) if MASK[row][t]) if MASK[row].any() else 0
+            )
+            if heaviest == 0:
+                continue
+            shares = [weights[row][t] / heaviest if MASK[row][t] else 0 for t in range(T)]
+            terms = [_one_step(name, outputs[row][t], ys[row][t]) for t in range(T)]
+            value = sum(share * term for share, (term, _) in zip(shares, terms, strict=True))
+            if reduction == "mean":
+                value /= sum(share * size for share, (_, size) in zip(shares, terms, strict=True))
+            total, count = total + heaviest * value, count + heaviest
+        found = FACTORIES[name](reduction)(
+            jnp.asarray(outputs), jnp.asarray(ys), jnp.asarray(MASK), jnp.asarray(weights)
+        )
+        np.testing.assert_allclose(found, total / count, **tolerance(found.dtype, loosen=10))
+
+
+def test_what_has_no_label_may_hold_any_class_and_any_number():
+    outputs = jnp.zeros((1, 3, 2))
+    labels = jnp.array([[7, -1, 1]])
+    loss = rr.losses.softmax_cross_entropy()
+    np.testing.assert_allclose(
+        loss(outputs, labels, None, jnp.array([[0, 0, 1.0]])), np.log(2), rtol=1e-6
+    )
+    square, ys = rr.losses.squared_error(), jnp.array([[[jnp.nan], [jnp.inf], [2.0]]])
+    value, slope = jax.value_and_grad(square)(outputs[..., :1], ys, None, jnp.array([[0, 0, 1.0]]))
+    assert float(value) == 4
+    assert np.isfinite(slope).all()
+
+
+def test_weights_of_steps_need_outputs_at_steps():
+    with pytest.raises(
+        ValueError, match=r"one per step, and outputs .* are one per row.*readout='all'"
+    ):
+        rr.losses.squared_error()(jnp.ones((B, O)), jnp.ones((B, O)), None, jnp.ones((B, T)))

@@ -609,6 +609,65 @@ def test_a_bidirectional_network_forecasts_with_a_window_only():
     assert ahead.shape == (B, 2, D)
 
 
+@pytest.mark.parametrize("readout", ["all", "last"])
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_forecast_goes_on_after_the_last_true_step_of_each_row(readout, window):
+    net = rr.network(STACKS["one"], D, readout=readout)
+    params, xs = _drawn(net), _inputs()
+    lengths = [6, 4, 3]
+    mask = jnp.asarray(rr.data.lengths_to_mask(lengths, T))
+    padded = jnp.where(mask[..., None] > 0, xs, 7.0)
+    found = jax.jit(lambda xs: rr.forecast(net, params, xs, 3, mask=mask, window=window))(padded)
+    for row, length in enumerate(lengths):
+        alone = rr.forecast(net, params, xs[row : row + 1, :length], 3, window=window)
+        _assert_close(found[row], alone[0])
+
+
+@pytest.mark.parametrize("window", [None, 3])
+def test_a_forecast_reads_known_inputs_and_returns_own_units(window):
+    net = rr.network(STACKS["one"], 1, readout="last")
+    params, xs = _drawn(net), _inputs()
+    future = jax.random.normal(jax.random.key(3), (B, 3, D - 1))
+    scaling = rr.Scaling(
+        jnp.array([5.0, 1.0]), jnp.array([2.0, 3.0]), jnp.array([4.0]), jnp.array([0.5])
+    )
+    past, state, values = xs, None, []
+    out = net.apply(params, xs if window is None else xs[:, -window:])
+    for step in range(3):
+        own = 0.5 * out.outputs + 4
+        values.append(own)
+        inputs = jnp.concatenate([(own - 5) / 2, future[:, step]], axis=1)[:, None]
+        past = jnp.concatenate([past, inputs], axis=1)
+        state = out.final_state if window is None else None
+        out = net.apply(params, inputs if window is None else past[:, -window:], state=state)
+    found = rr.forecast(net, params, xs, 3, window=window, future=future, scaling=scaling)
+    _assert_close(found, jnp.stack(values, axis=1))
+
+
+def test_forecasts_whose_parts_do_not_fit_are_named():
+    net, one = rr.network(STACKS["one"], D), rr.network(STACKS["one"], 1)
+    params, xs = _drawn(net), _inputs()
+    tokens = rr.network(STACKS["one"], 5, embedding=(5, 2))
+    wrong = jnp.ones(1)
+    for call, message in (
+        (lambda: rr.forecast(tokens, _drawn(tokens, None), jnp.ones((B, T), int), 2), "draw the next token"),
+        (lambda: rr.forecast(net, params, xs[0], 2), r"must be \[B, T, D\] real numbers.*xs\[None\]"),
+        (lambda: rr.forecast(one, _drawn(one), xs, 2, future=xs[:, :3, 1:]), r"future must be .* = \(3, 2, 1\)"),
+        (lambda: rr.forecast(one, _drawn(one), xs, 2), "known beforehand go last in xs, and into future"),
+        (lambda: rr.forecast(net, params, xs, 2, mask=jnp.ones((B, 2))), r"mask must be \[B, T\] = \(3, 6\)"),
+        (lambda: rr.forecast(net, params, xs, 0), "num_steps must be at least 1"),
+        (lambda: rr.forecast(net, params, xs, 2, scaling=rr.Scaling(*[wrong] * 4)), "scale of 2 inputs and 2 outputs"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_network_reads_booleans_as_numbers():
+    net = rr.network(STACKS["one"], 1)
+    params, bits = _drawn(net), np.asarray(_inputs()) > 0
+    _assert_close(net.apply(params, bits).outputs, net.apply(params, 1.0 * bits).outputs)
+
+
 # ---- dtypes, transformations, a user's own cell ------------------------------------------------------
 
 

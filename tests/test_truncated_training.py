@@ -276,6 +276,18 @@ def test_tokens_weights_and_bfloat16_train_in_segments():
     assert np.isfinite(run.metrics["train_loss"])
 
 
+def test_weights_of_steps_are_cut_with_the_steps():
+    batch = rows()
+    steps = jnp.asarray(np.arange(batch.xs.shape[1]) % 4 > 0, jnp.float32)
+    weights = jnp.broadcast_to(steps, batch.xs.shape[:2])
+    weighed, _ = segmented(NET, batch._replace(weights=weights), length=5)
+    junk = batch.ys + 100 * (1 - weights)[..., None]
+    again, _ = segmented(NET, batch._replace(weights=weights, ys=junk), length=5)
+    assert_same(weighed.params, again.params)
+    plain, _ = segmented(NET, batch, length=5)
+    assert not np.allclose(plain.params["readout"]["W_hy"], weighed.params["readout"]["W_hy"])
+
+
 @pytest.mark.slow
 def test_a_segment_is_traced_once_and_epochs_are_recorded():
     net = Counted(NET)

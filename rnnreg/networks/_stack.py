@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_mask
 from rnnreg.cells import made_for
+from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
 from rnnreg.networks._walk import Visit, by_layer, walk
@@ -165,7 +166,9 @@ def enter(
     params: Params, xs: Array, mask: Array | None, embedding: tuple[int, int] | None
 ) -> tuple[Array, Params]:
     """The inputs as real numbers `[B, T, D]`, padding cleared, and the parameters in their dtype."""
-    xs = jnp.asarray(xs)  # NumPy's float64 becomes the precision in force
+    xs = jnp.asarray(as_array(xs, "xs"))  # NumPy's float64 becomes the precision in force
+    if xs.dtype == bool:
+        xs = xs.astype(jnp.int32 if xs.ndim == 2 else jnp.result_type(float))
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
         expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"

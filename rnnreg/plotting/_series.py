@@ -78,6 +78,8 @@ def predicted_series(
 
 def _shade(ax: Axes, spans: Mapping[str, tuple[float, float]]) -> None:
     """Grey spans with their names at the top, upright where they are too narrow for a name."""
+    # dates as the numbers of their axis
+    spans = {name: tuple(map(ax.convert_xunits, ends)) for name, ends in spans.items()}  # type: ignore[misc]
     left, right = ax.get_xlim()
     left = min(left, *(first for first, _ in spans.values()))
     right = max(right, *(last for _, last in spans.values()))

@@ -73,11 +73,11 @@ def wrong_sign(outputs, ys, mask=None, weights=None):
 
 
 def mean_over_rows(values: Array, weights: Array | None) -> Array:
-    """The mean over everything, rows counted by their weights."""
+    """The mean over everything, rows (or the last steps) counted by their weights."""
     values = values.astype(jnp.result_type(float))
-    rows = values.reshape(values.shape[0], -1).mean(axis=1)
+    by_step = weights is not None and weights.ndim == 2
+    values = values.reshape(*values.shape[: 1 + by_step], -1).mean(axis=-1)
     if weights is None:
-        return rows.mean()
-    weights = weights.astype(rows.dtype)
-    total = weights.sum()
-    return safe_divide(jnp.sum(rows * weights), total)
+        return values.mean()
+    weights = (weights[:, -values.shape[1] :] if by_step else weights).astype(values.dtype)
+    return safe_divide(jnp.sum(values * weights), weights.sum())

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.data import Batch, Split, scale_batch, take_rows
+from rnnreg.data import Batch, Split, per_row, scale_batch, take_rows
 from rnnreg.training._measure import measure, track
 from rnnreg.training._records import TrainState, note_best
 from rnnreg.training._settings import Hyper, Settings, network_of
@@ -81,7 +81,8 @@ def order_rows(key: Array, batch: Batch, batch_size: int, epoch_rows: int | None
     draws = jax.random.uniform(key, (num_rows,))
     count = num_rows
     if batch.weights is not None:  # padding rows come last in the order, and are never reached
-        draws = jnp.where(batch.weights > 0, draws, jnp.inf)
-        count = jnp.sum(batch.weights > 0)
+        drawn = per_row(batch.weights) > 0
+        draws = jnp.where(drawn, draws, jnp.inf)
+        count = jnp.sum(drawn)
     positions = jnp.arange(num_batches * batch_size) % count
     return jnp.argsort(draws)[positions].reshape(num_batches, batch_size)

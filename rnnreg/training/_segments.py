@@ -39,7 +39,8 @@ def update_segments(
     def step(carry, of_segment):
         state, network_state = carry
         segment, first = of_segment
-        segment = segment._replace(weights=batch.weights)
+        if segment.weights is None:
+            segment = segment._replace(weights=batch.weights)
         new, info = update(
             state,
             segment,
@@ -57,7 +58,8 @@ def update_segments(
 
 
 def cut(batch: Batch, length: int) -> Batch:
-    """The steps of a batch in segments, `[S, B, length, …]`; what is missing in the last one is masked. No weights.
+    """The steps of a batch in segments, `[S, B, length, …]`; what is missing in the last one is masked. Weights of
+    steps go along, those of rows do not.
 
     >>> batch = Batch(jnp.ones((1, 5, 1)), jnp.arange(5.0).reshape(1, 5, 1))
     >>> segments = cut(batch, 2)
@@ -74,7 +76,9 @@ def cut(batch: Batch, length: int) -> Batch:
         padded = jnp.pad(leaf, [(0, 0), (0, short)] + [(0, 0)] * (leaf.ndim - 2))
         return jnp.swapaxes(padded.reshape(num_rows, -1, length, *leaf.shape[2:]), 0, 1)
 
-    return Batch(split(batch.xs), split(batch.ys), split(mask))
+    by_step = batch.weights is not None and batch.weights.ndim == 2
+    weights = split(batch.weights) if by_step else None
+    return Batch(split(batch.xs), split(batch.ys), split(mask), weights)
 
 
 def as_segment_steps(length: Any) -> int | None:

@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_choice, is_count
 from rnnreg._linalg import masked_mean, mean_and_error, safe_norm
-from rnnreg.data import Batch
+from rnnreg.data import Batch, per_row
 from rnnreg.diagnostics.gradients._backward import (
     check_network,
     check_rows,
@@ -88,8 +88,9 @@ def gradient_flow(
       loss: the data loss (the penalty has no part in ∂/∂h).
       params: its parameters.
       batch: B examples.
-      step: τ: −1 for each sequence's last true step (the only choice with a readout at the last step), a
-        step number counted from 0, or None for the whole loss (lags then count from the last true step).
+      step: τ: −1 for each sequence's last true step that has a label (the only choice with a readout at the last step),
+        a step number counted from 0, or None for the whole loss (lags then count from that step). Lags count steps of
+        the clock: a masked step in between is one of them, and has no ratio of its own.
       wrt: "h", or "state": all that a layer carries from a step to the next, such as an LSTM's (h, c).
 
     Returns:
@@ -115,43 +116,47 @@ def gradient_flow(
     num_steps = batch.xs.shape[1]
     _check(net, step, wrt, num_steps)
     true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
-    last_true = num_steps - 1 - jnp.argmax(true[:, ::-1], axis=1)
+    weights = batch.weights if batch.weights is not None and batch.weights.ndim == 2 else None
+    scored = true if weights is None else true & (weights > 0)
+    last_true = num_steps - 1 - jnp.argmax(scored[:, ::-1], axis=1)
     tau = last_true if step in (-1, None) else jnp.full(len(last_true), step)
     loss_mask = batch.mask
     if step is not None and net.readout == "all":
         at_tau = jnp.arange(num_steps)[None, :] == tau[:, None]
-        loss_mask = (at_tau & true).astype(jnp.float32)
-    summed_loss = _summed_loss(loss, batch.ys, loss_mask)
+        loss_mask = (at_tau & scored).astype(jnp.float32)
+    summed_loss = _summed_loss(loss, batch.ys, loss_mask, weights)
 
     def seeds_from(outputs):
         return seeds_of(net, jax.grad(summed_loss)(outputs), num_steps)
 
     if why_not_by_layer(net) is None:
-        by_step = log_state_gradients(net, params, batch, seeds_from, whole_state=wrt == "state")
+        logs = log_state_gradients(net, params, batch, seeds_from, whole_state=wrt == "state")
     else:
-        by_step = _log_norms_by_autodiff(net, summed_loss, params, batch)
-    return _by_lag(by_step, tau, true, batch.weights, whole_loss=step is None)
+        logs = _log_norms_by_autodiff(net, summed_loss, params, batch)
+    counted = jnp.take_along_axis(scored, tau[:, None], axis=1)[:, 0]  # τ is a step with a label
+    if batch.weights is not None:
+        counted &= per_row(batch.weights) > 0
+    return _by_lag(logs, tau, true, counted, whole_loss=step is None)
 
 
-def _summed_loss(loss: Loss, ys: Any, mask: Array | None) -> Callable[[Array], Array]:
+def _summed_loss(
+    loss: Loss, ys: Any, mask: Array | None, weights: Array | None
+) -> Callable[[Array], Array]:
     """The sum of the examples' own losses, so that each gradient is that of its example alone."""
 
-    def own_loss(outputs, ys, mask):
-        return loss(outputs[None], ys[None], None if mask is None else mask[None])
+    def own_loss(*parts):
+        return loss(*jax.tree.map(lambda part: part[None], parts))
 
-    return lambda outputs: jax.vmap(own_loss)(outputs, jnp.asarray(ys), mask).sum()
+    return lambda outputs: jax.vmap(own_loss)(outputs, jnp.asarray(ys), mask, weights).sum()
 
 
 def _by_lag(
-    by_step: Any, tau: Array, true: Array, weights: Array | None, *, whole_loss: bool
+    by_step: Any, tau: Array, true: Array, counted: Array, *, whole_loss: bool
 ) -> GradientFlow:
-    """The record of ln ‖∂L/∂h_t‖ by layer `[B, T]`, read backwards from the step τ `[B]` of each example."""
+    """The record of ln ‖∂L/∂h_t‖ by layer `[B, T]`, read backwards from the step τ of each example that is counted."""
     lags = jnp.arange(true.shape[1])
     steps_back = tau[:, None] - lags[None, :]
     places = jnp.maximum(steps_back, 0)
-    counted = jnp.take_along_axis(true, tau[:, None], axis=1)[:, 0]  # τ is a true step
-    if weights is not None:
-        counted &= weights > 0
     there = (steps_back >= 0) & jnp.take_along_axis(true, places, axis=1) & counted[:, None]
     logs = jax.tree.map(lambda leaf: jnp.take_along_axis(leaf, places, axis=1), by_step)
 

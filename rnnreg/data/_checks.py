@@ -1,0 +1,108 @@
+"""What is wrong with a batch, in words."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from rnnreg.data._records import Batch
+
+
+def check_batch(batch: Batch, *, name: str = "data.train") -> None:
+    """Raises a `ValueError` that says what is wrong with a batch of concrete or traced arrays.
+
+    Shapes are always checked; values (NaN, a mask of zeros) only where arrays are concrete.
+
+    Args:
+      batch: the rows.
+      name: what messages call it.
+
+    Raises:
+      ValueError: it is no batch, or one that cannot be trained on.
+    """
+    if not isinstance(batch, Batch):
+        raise ValueError(
+            f"{name} must be an rnnreg Batch(xs, ys, mask, weights); got {type(batch).__name__}."
+        )
+    for field, values in batch._asdict().items():
+        if values is None and field in ("mask", "weights"):
+            continue
+        if not isinstance(values, (np.ndarray, Array)):
+            raise ValueError(
+                f"{name}.{field} must be a NumPy or JAX array; got {type(values).__name__}. "
+                "Wrap it in np.asarray."
+            )
+    _check_shapes(batch, name)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in batch if leaf is not None):
+        return
+    _check_values(batch, name)
+
+
+def _check_shapes(batch: Batch, name: str) -> None:
+    xs, ys, mask, weights = batch
+    tokens = jnp.issubdtype(xs.dtype, jnp.integer)
+    if xs.ndim != (2 if tokens else 3):
+        expected = "[N, T] integer tokens" if tokens else "[N, T, D] real numbers"
+        cure = " Features that are counts: xs.astype(float)." if tokens and xs.ndim == 3 else ""
+        cure = " One feature: xs[..., None]." if not tokens and xs.ndim == 2 else cure
+        raise ValueError(f"{name}.xs must be {expected}; got shape {xs.shape} of {xs.dtype}.{cure}")
+    if xs.shape[0] == 0:
+        raise ValueError(f"{name} has no rows.")
+    if ys.ndim == 0 or len(ys) != len(xs):
+        rows = len(ys) if ys.ndim else "a single number"
+        raise ValueError(
+            f"{name}.ys must have as many rows as xs: {len(xs)}; got {rows} (shape {ys.shape})."
+        )
+    if ys.ndim == 1 and jnp.issubdtype(ys.dtype, jnp.floating):  # outputs − ys would be [N, N]
+        raise ValueError(
+            f"{name}.ys must be [N, O] numbers, or [N] integer classes; got shape {ys.shape} of {ys.dtype}. One number "
+            "per row is ys[:, None]; classes are ys.astype(int)."
+        )
+    if mask is not None and mask.shape != xs.shape[:2]:
+        raise ValueError(
+            f"{name}.mask must be [N, T] = {xs.shape[:2]}; got {mask.shape}. Make one from lengths with "
+            "rr.data.lengths_to_mask(lengths, num_steps)."
+        )
+    if weights is None or weights.shape == xs.shape[:1]:
+        return
+    if weights.shape != xs.shape[:2]:
+        raise ValueError(
+            f"{name}.weights must be [N] = {xs.shape[:1]}, one per row, or [N, T] = {xs.shape[:2]}, one per step; got "
+            f"{weights.shape}."
+        )
+    if ys.shape[:2] != xs.shape[:2]:
+        raise ValueError(
+            f"{name}.weights is [N, T], one per step, and ys has one target per row (shape {ys.shape}); give one "
+            "weight per row, [N], or targets at each step, [N, T, …]."
+        )
+
+
+def _check_values(batch: Batch, name: str) -> None:
+    mask, weights = batch.mask, batch.weights
+    for field, values in batch._asdict().items():
+        if values is not None and jnp.issubdtype(values.dtype, jnp.floating):
+            finite = np.isfinite(np.asarray(values, dtype=np.float64))
+            if not finite.all():
+                where = tuple(int(i) for i in np.argwhere(~finite)[0])
+                cure = _CURES.get(field, "remove them.")
+                raise ValueError(
+                    f"{name}.{field} has {int((~finite).sum())} values that are NaN or infinite, the first "
+                    f"at {where}; {cure}"
+                )
+    if mask is not None and not np.isin(np.asarray(mask, dtype=np.float64), (0, 1)).all():
+        raise ValueError(f"{name}.mask must hold 0 (padding) and 1 (a true step) only.")
+    if weights is not None and (np.asarray(weights) < 0).any():
+        raise ValueError(f"{name}.weights must not be negative; got {np.asarray(weights).min()}.")
+    if mask is not None and not np.asarray(mask).any():
+        raise ValueError(f"{name}.mask masks every step; at least one step must count (1).")
+    if weights is not None and not np.asarray(weights).any():
+        raise ValueError(f"{name}.weights are all 0; at least one row must count.")
+
+
+_CURES = {
+    "xs": "remove them, or mark the steps in `mask` and set the values to 0.",
+    "ys": "steps without a label are read and not scored with weights=~np.isnan(ys).any(axis=-1) ([N, T]) and "
+    "ys=np.nan_to_num(ys); steps that are no data at all are marked in `mask`.",
+}

@@ -1,0 +1,97 @@
+"""Some rows of a batch, and how much each row counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from rnnreg.data._arrays import as_batch
+from rnnreg.data._records import Batch
+
+
+def row_weights(batch: Batch) -> Any:
+    """How much each row counts in a mean over rows; 0 for padding and for rows without a step that counts.
+
+    Weights of steps, `[N, T]`, give a row the weight of its heaviest true step.
+
+    Args:
+      batch: the rows, of NumPy or JAX.
+
+    Returns:
+      `[N]`.
+
+    >>> import numpy as np
+    >>> row_weights(Batch(np.ones((2, 3, 1)), np.ones(2), mask=np.array([[1, 1, 0], [0, 0, 0]]))).tolist()
+    [1.0, 0.0]
+    """
+    weights = jnp.ones(len(batch.ys)) if batch.weights is None else batch.weights
+    if batch.mask is None:
+        return per_row(weights)
+    true = (batch.mask > 0).astype(weights.dtype)
+    return per_row(weights * true) if weights.ndim == 2 else weights * true.max(axis=1)
+
+
+def per_row(weights: Any) -> Any:
+    """`[N]` weights of rows: a row counts as much as its heaviest step; None stays None.
+
+    >>> per_row(jnp.array([[0.0, 2.0], [0.0, 0.0]])).tolist()
+    [2.0, 0.0]
+    """
+    return weights if weights is None or weights.ndim == 1 else weights.max(axis=1)
+
+
+def loss_weights(mask: Any, weights: Any, *, dtype: Any) -> tuple[Any, Any]:
+    """How much each row counts in a mean over rows, `[B]`, and how much each step in its row, `[B, T]`, the heaviest 1.
+
+    Args:
+      mask: `[B, T]`, or None.
+      weights: `[B]` of rows, `[B, T]` of steps, or None.
+      dtype: of both.
+
+    Returns:
+      Weights of rows, and of steps; None if all count 1.
+
+    >>> rows, steps = loss_weights(jnp.array([[1, 1, 0]]), jnp.array([[0.0, 2.0, 3.0]]), dtype=float)
+    >>> rows.tolist(), steps.tolist()
+    ([2.0], [[0.0, 1.0, 0.0]])
+    """
+    steps = None if mask is None else mask.astype(bool).astype(dtype)
+    rows = None if weights is None else weights.astype(dtype)
+    if rows is None or rows.ndim == 1:
+        if steps is None:
+            return rows, None
+        true = steps.max(axis=1)
+        return true if rows is None else rows * true, steps
+    counted = rows if steps is None else rows * steps
+    rows = counted.max(axis=1)
+    return rows, counted / jnp.where(rows > 0, rows, 1)[:, None]
+
+
+def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
+    """The given rows of a batch; `weights` multiply the rows' own.
+
+    Args:
+      batch: the rows to choose from.
+      rows: `[n]` row numbers.
+      weights: `[n]` how much each counts (every step of it, if the batch weighs steps); None leaves the batch's own.
+
+    Returns:
+      A batch of n rows.
+
+    >>> import numpy as np
+    >>> take_rows(Batch(np.zeros((3, 1, 1)), np.array([5, 6, 7])), np.array([2, 0])).ys.tolist()
+    [7, 5]
+    """
+
+    def take(leaf):
+        return None if leaf is None else jnp.take(leaf, rows, axis=0)
+
+    taken = Batch(*(take(leaf) for leaf in as_batch(batch)))
+    if weights is None:
+        return taken
+    own = taken.weights
+    if own is not None:
+        weights = weights.astype(own.dtype)
+        weights = (weights if own.ndim == 1 else weights[:, None]) * own
+    return taken._replace(weights=weights)
