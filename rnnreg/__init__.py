@@ -9,6 +9,7 @@ from rnnreg import (
     diagnostics,
     lanes,
     losses,
+    metrics,
     networks,
     penalties,
     plotting,
@@ -22,6 +23,7 @@ from rnnreg import (
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.bridges import from_equinox, from_flax, from_functions
 from rnnreg.data import Batch, Scaling, Split
+from rnnreg.metrics import evaluate
 from rnnreg.networks import Network, explain, forecast, layer, network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
@@ -48,6 +50,7 @@ __all__ = [
     "diagnostics",
     "dry_run",
     "environment",
+    "evaluate",
     "explain",
     "forecast",
     "from_equinox",
@@ -60,6 +63,7 @@ __all__ = [
     "losses",
     "make_objective",
     "make_train",
+    "metrics",
     "network",
     "networks",
     "penalties",

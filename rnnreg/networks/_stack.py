@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_mask
+from rnnreg._linalg import widen_labels
 from rnnreg.cells import made_for
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
@@ -179,6 +180,7 @@ def enter(
         xs = jnp.where(true if tokens else true[..., None], xs, 0)
     if embedding is not None:
         # JAX would clamp a token that has no row to the last one, and wrap a negative one: NaN instead
+        xs = widen_labels(xs)
         rows = jnp.where(xs < 0, embedding[0], xs)
         table = jnp.asarray(params["embedding"]["W_embed"])
         return table.at[rows].get(mode="fill", fill_value=jnp.nan), params
