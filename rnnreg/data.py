@@ -548,16 +548,24 @@ def check_batch(batch: Batch, *, name: str = "data.train") -> None:
             f"{name} must be an rnnreg Batch(xs, ys, mask, weights); got {type(batch).__name__}."
         )
     for field, values in batch._asdict().items():
-        if not (values is None and field in ("mask", "weights")) and not hasattr(values, "dtype"):
+        if not (values is None and field in ("mask", "weights")) and not isinstance(
+            values, (np.ndarray, np.generic, Array, jax.ShapeDtypeStruct)
+        ):
+            kind = f"{type(values).__module__.split('.')[0]}.{type(values).__name__}"
             raise ValueError(
-                f"{name}.{field} must be a NumPy or JAX array; got {type(values).__name__}. "
-                "Wrap it in jnp.asarray."
+                f"{name}.{field} must be a NumPy or JAX array; got {kind.removeprefix('builtins.')}. Wrap it in "
+                "np.asarray."
             )
     xs, ys, mask, weights = batch
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if xs.ndim != (2 if tokens else 3):
         expected = "[N, T] integer tokens" if tokens else "[N, T, D] real numbers"
-        raise ValueError(f"{name}.xs must be {expected}; got shape {xs.shape} of {xs.dtype}.")
+        advice = (
+            " Whole numbers that are features become real: xs.astype(np.float32)." if tokens else ""
+        )
+        raise ValueError(
+            f"{name}.xs must be {expected}; got shape {xs.shape} of {xs.dtype}.{advice}"
+        )
     if xs.shape[0] == 0:
         raise ValueError(f"{name} has no rows.")
     if len(ys) != len(xs):

@@ -93,7 +93,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
     >>> bool(jnp.allclose(total, parts.data_loss + 0.1 * parts.penalties["l2"]))
     True
     """
-    loss = as_function(loss, "loss")
+    loss = as_function(loss, "the loss", loss=True)
     needs = frozenset().union(*(penalty.needs for penalty in penalties.values()))
 
     def objective(

@@ -62,11 +62,13 @@ class UserFunction:
       function: of `(outputs, ys, mask, weights)`, or of `(outputs, ys)`.
       what: what messages call it.
       pair: whether it takes the first two arguments alone.
+      loss: whether it is to be differentiated, and so must return one real number.
     """
 
     function: Callable[..., Any]
     what: str
     pair: bool
+    loss: bool = False
 
     @property
     def maximise(self) -> bool | None:
@@ -78,7 +80,7 @@ class UserFunction:
         if (*ys.shape, 1) == outputs.shape or (*outputs.shape, 1) == ys.shape:
             self._refuse_pairs_of_rows(outputs, ys, mask, weights)
         value = self._value(outputs, ys, mask, weights)
-        if self.what == "loss" and not (
+        if self.loss and not (
             jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
         ):
             raise ValueError(
@@ -149,12 +151,13 @@ class UserFunction:
             )
 
 
-def as_function(given: Any, what: str) -> Any:
+def as_function(given: Any, what: str, *, loss: bool = False) -> Any:
     """A loss or metric as the library calls it: a record as it is, a plain function with its checks.
 
     Args:
       given: what the user gave.
       what: what messages call it.
+      loss: whether it is to be differentiated.
 
     Returns:
       The record, or a `UserFunction`.
@@ -171,14 +174,14 @@ def as_function(given: Any, what: str) -> Any:
     try:
         signature = inspect.signature(given)
     except (TypeError, ValueError):  # a function of C tells nothing
-        return UserFunction(given, what, pair=False)
+        return UserFunction(given, what, pair=False, loss=loss)
     places = [p for p in signature.parameters.values() if p.kind <= p.VAR_POSITIONAL]
     # a third argument with a default of its own, such as axis=-1, is no mask
     own = [p for p in places[2:4] if p.default not in (p.empty, None)]
     if not own and _binds(signature, 4):
-        return UserFunction(given, what, pair=False)
+        return UserFunction(given, what, pair=False, loss=loss)
     if _binds(signature, 2):
-        return UserFunction(given, what, pair=True)
+        return UserFunction(given, what, pair=True, loss=loss)
     raise ValueError(
         f"{what} must be a function of (outputs, ys) or of (outputs, ys, mask, weights), called by place; got one of "
         f"{signature}."

@@ -67,7 +67,7 @@ def evaluate(
             )
             for name, batch in data.items()
         }
-    functions = {} if loss is None else {"loss": as_function(loss, "loss")}
+    functions = {} if loss is None else {"loss": as_function(loss, "the loss", loss=True)}
     for name, given in (metrics or {}).items():
         functions[name] = as_function(given, f"metrics[{name!r}]")
     if not functions:

@@ -20,10 +20,11 @@ from rnnreg.recurrence import product
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stack:
-    """`apply` of a network of recurrent layers: embedding → layers → readout.
+    """`net.apply(params, xs, mask=…)` of a network of recurrent layers: embedding → layers → readout.
 
-    It is a function, and it knows what it goes through: `walk` visits the passes one by one. A network whose `apply`
-    was replaced by a function has no walk, and diagnostics that need one say so.
+    It returns a `NetworkOutput` of `outputs`, `states` and `final_state`; `__call__` below explains every argument. It
+    is a function, and it knows what it goes through: `walk` visits the passes one by one. A network whose `apply` was
+    replaced by a function has no walk, and diagnostics that need one say so.
 
     Attributes:
       layers: the recurrent layers.

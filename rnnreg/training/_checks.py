@@ -36,7 +36,7 @@ def checked(settings: Settings) -> Settings:
         )
     for name in metrics or {}:
         _check_metric_name(name)
-    loss = as_function(settings.loss, "loss")
+    loss = as_function(settings.loss, "the loss", loss=True)
     metrics = {
         name: as_function(given, f"metrics[{name!r}]") for name, given in (metrics or {}).items()
     }
