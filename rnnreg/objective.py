@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
-from rnnreg.metrics._base import as_function
+from rnnreg.metrics import as_function
 from rnnreg.networks import Network, check_states, start_state, weight_paths
 from rnnreg.penalties import Context, Penalty
 from rnnreg.recurrence import cell_step

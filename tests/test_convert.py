@@ -87,10 +87,10 @@ def test_torch_tensors_of_any_dtype_with_their_readout(dtype, bias):
 
     torch.manual_seed(0)
     model = Model().to(getattr(torch, dtype))
-    params = convert.from_torch(model.state_dict(), "gru", prefix="rnn.", readout="head.")
+    params = convert.layers_from_torch(model.state_dict(), "gru", prefix="rnn.", readout="head.")
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {dtype}
     wide = model.float()
-    same = convert.from_torch(wide.state_dict(), "gru", prefix="rnn.", readout="head.")
+    same = convert.layers_from_torch(wide.state_dict(), "gru", prefix="rnn.", readout="head.")
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.astype(np.float32), b), params, same)
     xs = np.random.default_rng(0).normal(size=(2, 4, 2)).astype(np.float32)
     with torch.no_grad():
@@ -100,16 +100,16 @@ def test_torch_tensors_of_any_dtype_with_their_readout(dtype, bias):
     with pytest.raises(
         ValueError, match=r"no readout found: expected 'out.weight' of an nn.Linear"
     ):
-        convert.from_torch(model.state_dict(), "gru", prefix="rnn.", readout="out.")
+        convert.layers_from_torch(model.state_dict(), "gru", prefix="rnn.", readout="out.")
 
 
 def test_the_bias_of_torch_moves_twice_as_fast():
     torch = require("torch")
     module = torch.nn.RNN(1, 1, batch_first=True)
-    before = convert.from_torch(module.state_dict(), "elman")
+    before = convert.layers_from_torch(module.state_dict(), "elman")
     module(torch.ones(1, 1, 1))[0].sum().backward()
     torch.optim.SGD(module.parameters(), lr=1.0).step()
-    moved = convert.from_torch(module.state_dict(), "elman")["layer_0"]["b_h"]
+    moved = convert.layers_from_torch(module.state_dict(), "elman")["layer_0"]["b_h"]
     net, xs = rr.network([rr.cells.elman(1)], output_size=None), np.ones((1, 1, 1), np.float32)
     params = jax.tree.map(jax.numpy.asarray, before)
     gradient = jax.grad(lambda params: net.apply(params, xs).outputs.sum())(params)

@@ -192,11 +192,7 @@ def test_a_score_of_which_more_is_better_is_maximised(swept, tmp_path):
         means = result.metrics["val_r2"].isel(seed=0) @ result.metrics["fold_size"]
         choice = rr.selection.choose(result, metric="val_r2")
         assert choice.maximise
-        assert (
-            choice.lam
-            == float(means.l2[int(means.argmax())])
-            != float(means.l2[int(means.argmin())])
-        )
+        assert choice.lam == float(means.idxmax("l2")) != float(means.idxmin("l2"))
         ensemble = rr.selection.choose(result, metric="val_r2", combine="ensemble")
         assert ensemble.lam == choice.lam
         common = rr.selection.choose(result, metric="val_r2", num_epochs="common")

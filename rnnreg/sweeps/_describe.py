@@ -13,7 +13,7 @@ from rnnreg._tree import leaf_paths
 from rnnreg.cells import plain
 from rnnreg.data import Scaling, Split
 from rnnreg.losses import DataLoss
-from rnnreg.metrics._base import Score, UserFunction
+from rnnreg.metrics import Score, UserFunction
 from rnnreg.networks import Network, Stack, describe, explain, weight_paths
 from rnnreg.penalties import Penalty
 from rnnreg.sweeps._folds import Folds

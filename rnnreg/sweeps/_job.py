@@ -28,9 +28,16 @@ from rnnreg.sweeps._describe import (
 from rnnreg.sweeps._dry_run import Estimate, estimate
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._names import axes_of, plain_name
-from rnnreg.training import Hyper, Run, Settings, Train, check_data
-from rnnreg.training._checks import check_values, num_outputs
-from rnnreg.training._settings import is_optimizer
+from rnnreg.training import (
+    Hyper,
+    Run,
+    Settings,
+    Train,
+    check_data,
+    check_values,
+    is_optimizer,
+    num_outputs,
+)
 
 
 class Request(NamedTuple):

@@ -11,7 +11,7 @@ import numpy as np
 from rnnreg._checks import is_count
 from rnnreg.data import Batch, Split, check_batch
 from rnnreg.losses import check_targets as check_targets_of
-from rnnreg.metrics._base import as_function
+from rnnreg.metrics import as_function
 from rnnreg.networks import Network
 from rnnreg.penalties import NEEDS, Penalty
 from rnnreg.training._segments import as_segment_steps, check_segments, check_targets
