@@ -304,7 +304,7 @@ def _array(value: Any) -> np.ndarray:
         return np.asarray(value)
     value = value.detach().cpu()
     try:
-        return np.array(value)  # a copy, which the training of the module does not change
+        return np.asarray(value).copy()  # training the module changes its tensors in place
     except (
         TypeError
     ):  # a dtype that NumPy itself lacks, such as torch.bfloat16; ml_dtypes, which JAX uses, has it
