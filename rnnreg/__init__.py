@@ -9,6 +9,7 @@ from rnnreg import (
     diagnostics,
     lanes,
     losses,
+    metrics,
     networks,
     penalties,
     plotting,
@@ -22,7 +23,8 @@ from rnnreg import (
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.bridges import from_equinox, from_flax, from_functions
 from rnnreg.data import Batch, Scaling, Split
-from rnnreg.networks import Network, explain, forecast, layer, network
+from rnnreg.metrics import evaluate
+from rnnreg.networks import Network, explain, forecast, layer, network, sample
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
 from rnnreg.runtime import compilation_cache, environment, use_all_cores
@@ -48,6 +50,7 @@ __all__ = [
     "diagnostics",
     "dry_run",
     "environment",
+    "evaluate",
     "explain",
     "forecast",
     "from_equinox",
@@ -60,12 +63,14 @@ __all__ = [
     "losses",
     "make_objective",
     "make_train",
+    "metrics",
     "network",
     "networks",
     "penalties",
     "plotting",
     "recurrence",
     "runtime",
+    "sample",
     "selection",
     "sweep",
     "sweeps",

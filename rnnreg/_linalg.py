@@ -30,6 +30,15 @@ def widen(values: Any) -> Any:
     return values.astype(wide(values.dtype)) if real else values
 
 
+def widen_labels(values: Any) -> Any:
+    """Classes or tokens in at least 32 bits: a bound of Python's, such as 256, does not fit the dtype uint8.
+
+    >>> str(widen_labels(jnp.zeros(1, jnp.uint8)).dtype)
+    'int32'
+    """
+    return values if values.dtype.itemsize >= 4 else values.astype(jnp.int32)
+
+
 def safe_divide(values: Array, by: Array) -> Array:
     """values / by where `by` is above 0, and the values themselves elsewhere; its gradient is finite at 0 / 0 too.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from rnnreg._checks import check_choice
@@ -27,20 +28,30 @@ _TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _FLAX_STYLES = ("linen", "nnx", "nnx_optimized")
 
 
-def layers_from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str = "") -> Params:
+def layers_from_torch(
+    state_dict: Mapping[str, Any], cell: str, *, prefix: str = "", readout: str | None = None
+) -> Params:
     """The layers of a `torch.nn.RNN`, `GRU` or `LSTM`: `{"layer_0": {"W_xh", "W_hh", "b_h"}, …}`.
 
     A GRU's `bias_hh` becomes `b_hh`; for the others `b_h = bias_ih + bias_hh`. A bidirectional
-    layer becomes `{"forward": …, "backward": …}`. A readout is not part of these modules; of an
-    `nn.Linear` it is `{"W_hy": weight.T, "b_y": bias}`.
+    layer becomes `{"forward": …, "backward": …}`.
+
+    Outputs are the same; training is not quite. Torch trains both biases, and each gets the gradient of their sum, so
+    under torch's optimiser the sum moves twice as fast as `b_h` does here at the same learning rate.
 
     Args:
-      state_dict: `module.state_dict()`, or that of a module which contains it.
+      state_dict: `module.state_dict()`, or that of a module which contains it; tensors of any real dtype, bfloat16
+        included, which stays bfloat16.
       cell: "elman" (for `nn.RNN`), "gru" or "lstm".
       prefix: what the names begin with, such as "rnn." when the module is an attribute `rnn`.
+      readout: what the names of an `nn.Linear` begin with, such as "head."; it becomes `{"readout": {"W_hy", "b_y"}}`,
+        with zeros for a bias that it lacks. None leaves it out.
+
+    Returns:
+      Parameters of the `rr.network` that computes the same, in NumPy arrays.
 
     Raises:
-      ValueError: an unknown cell, no recurrent weights under the prefix, another number of gates
+      ValueError: an unknown cell, no weights under the prefix or the name of the readout, another number of gates
         than the cell's, or an LSTM with projections (`proj_size`).
 
     >>> state = {"weight_ih_l0": np.ones((2, 1)), "weight_hh_l0": np.eye(2),
@@ -73,7 +84,20 @@ def layers_from_torch(state_dict: Mapping[str, Any], cell: str, *, prefix: str =
             f"no recurrent weights found: expected the name {prefix + 'weight_ih_l0'!r}; got "
             f"{sorted(state_dict)}. Give prefix='rnn.' when the module is an attribute named rnn."
         )
+    if readout is not None:
+        params["readout"] = _readout_from_torch(state_dict, readout)
     return params
+
+
+def _readout_from_torch(state_dict: Mapping[str, Any], prefix: str) -> Params:
+    weight, bias = (state_dict.get(prefix + name) for name in ("weight", "bias"))
+    if weight is None or np.ndim(weight) != 2:
+        raise ValueError(
+            f"no readout found: expected {prefix + 'weight'!r} of an nn.Linear, a matrix; got {sorted(state_dict)}."
+        )
+    W_hy = np.ascontiguousarray(_array(weight).T)
+    b_y = np.zeros(W_hy.shape[1], W_hy.dtype) if bias is None else _array(bias)
+    return {"W_hy": W_hy, "b_y": b_y}
 
 
 def layers_to_torch(
@@ -81,8 +105,9 @@ def layers_to_torch(
 ) -> dict[str, np.ndarray]:
     """The `state_dict`, in NumPy arrays, of the `torch.nn.RNN`, `GRU` or `LSTM` that does the same.
 
-    Where rnnreg has one bias, `bias_ih` holds it and `bias_hh` is zero. Turn each array into a
-    tensor for `load_state_dict`: `{name: torch.from_numpy(array) for name, array in …}`.
+    Where rnnreg has one bias, `bias_ih` holds it and `bias_hh` is zero; torch's optimisers train both, so their sum
+    moves twice as fast as the one bias does here. Turn each array into a tensor for `load_state_dict`:
+    `{name: torch.from_numpy(array) for name, array in …}` (bfloat16 by way of float32, which NumPy and torch share).
 
     Args:
       params: a network's parameters; its `layer_0`, `layer_1`, … are read, the rest is left out.
@@ -275,7 +300,16 @@ def layer_to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen")
 
 
 def _array(value: Any) -> np.ndarray:
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if not hasattr(value, "detach"):
+        return np.asarray(value)
+    value = value.detach().cpu()
+    try:
+        return np.asarray(value).copy()  # training the module changes its tensors in place
+    except (
+        TypeError
+    ):  # a dtype that NumPy itself lacks, such as torch.bfloat16; ml_dtypes, which JAX uses, has it
+        name = str(value.dtype).removeprefix("torch.")
+        return np.asarray(value.float()).astype(jnp.dtype(name))
 
 
 def _check_gates(cell: str, W_xh: np.ndarray, W_hh: np.ndarray) -> None:

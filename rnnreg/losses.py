@@ -3,24 +3,29 @@
 Every loss is the weighted mean over sequences of a `sum` or a `mean` over true steps (and outputs);
 sequences without a true step, and padding rows of weight 0, count for nothing. Weights of steps, `[B, T]`, weigh the
 steps inside a row, and a row counts as much as its heaviest step. Losses accumulate and return at least float32.
+
+A function of your own serves as a loss too, with these four arguments or with `(outputs, ys)` alone.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from rnnreg._linalg import wide
-from rnnreg.data import loss_weights
+from rnnreg._linalg import wide, widen_labels
+from rnnreg.data import Batch, loss_weights, row_weights
 
 __all__ = [
     "DataLoss",
     "Loss",
     "Metric",
+    "huber",
     "sigmoid_cross_entropy",
     "softmax_cross_entropy",
     "squared_error",
@@ -28,10 +33,11 @@ __all__ = [
 
 
 class Loss(Protocol):
-    """A data loss: any function of these four arguments, such as a `DataLoss`.
+    """A data loss: any function of these four arguments, or of the first two, such as a `DataLoss`.
 
     The library gives them by place. Nothing is known of a plain function, so the rows of an update are not split over
-    devices unless you ask for it.
+    devices unless you ask for it. A function of `(outputs, ys)` alone is a mean over rows and true steps if the data
+    has a mask or weights: that is checked, and then they count as in `squared_error("mean")`.
     """
 
     def __call__(
@@ -52,7 +58,10 @@ class Loss(Protocol):
 
 
 class Metric(Protocol):
-    """A score of outputs, recorded beside the loss; it need not be differentiable."""
+    """A score of outputs, recorded next to the loss; it need not be differentiable.
+
+    `rr.metrics.Score(function, maximise=…)` declares whether more is better. A plain function declares nothing.
+    """
 
     def __call__(
         self, outputs: Array, ys: Array, mask: Any = None, weights: Any = None, /
@@ -66,7 +75,7 @@ class Metric(Protocol):
           weights: `[B]`, how much a row counts, or `[B, T]`, how much a step does; None if all count 1.
 
         Returns:
-          A real scalar. `rr.selection.choose` takes less as better.
+          A real scalar.
         """
         ...
 
@@ -83,17 +92,24 @@ class DataLoss:
     Attributes:
       name: short name, for records and messages.
       reduction: "sum" or "mean" over the true steps (and outputs) of a row.
-      errors: `errors(outputs, ys) -> (errors, count)`: the error of each row and step, summed over outputs, `[B, T]`
-        or `[B]`; and how many outputs were summed.
+      errors: `errors(outputs, ys, **arguments) -> (errors, count)`: the error of each row and step, summed over
+        outputs, `[B, T]` or `[B]`; and how many outputs were summed.
       check: `check(outputs, ys)` raises if their shapes or types do not fit.
       mean_over_rows: whether the loss is a weighted mean over rows, so that parts of a batch add up to it.
+      refused: `refused(ys, num_outputs) -> (wrong, expected)`: which targets the loss cannot take, and in words which
+        it can; None if it takes every number.
+      arguments: further arguments of `errors`, pairs of name and value.
+      maximise: False, since less is better.
     """
 
     name: str
     reduction: str
-    errors: Callable[[Array, Array], tuple[Array, int]]
+    errors: Callable[..., tuple[Array, int]]
     check: Callable[[Any, Any], None]
     mean_over_rows: bool = True
+    refused: Callable[[np.ndarray, int], tuple[np.ndarray, str]] | None = None
+    arguments: tuple[tuple[str, Any], ...] = ()
+    maximise: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.reduction not in ("sum", "mean"):
@@ -111,21 +127,86 @@ class DataLoss:
                 f"weights {weights.shape} are one per step, and outputs {outputs.shape} are one per row: give one "
                 "weight per row, [B], or a network with readout='all'."
             )
-        rows, steps = loss_weights(mask, weights, dtype=wide(outputs.dtype))
-        if steps is not None and outputs.ndim == 3:  # NaN at padding, times a zero gradient, is NaN
-            counts = steps > 0
-            ys = jnp.where(counts[..., None] if ys.ndim == 3 else counts, ys, 0)
-        errors, num_outputs = self.errors(outputs, ys)  # [B, T], or [B] with one output a row
-        rows = jnp.ones(errors.shape[0], errors.dtype) if rows is None else rows
-        if errors.ndim == 2:
-            errors = errors if steps is None else jnp.where(steps > 0, steps * errors, 0)
-            count = errors.shape[1] if steps is None else jnp.maximum(steps.sum(axis=1), 1)
-            errors = errors.sum(axis=1) / (count if self.reduction == "mean" else 1)
-        if self.reduction == "mean":
-            errors = errors / num_outputs
-        errors = jnp.where(rows > 0, errors, 0)
-        total = rows.sum()
-        return jnp.sum(rows * errors) / jnp.where(total > 0, total, 1)
+        ys = cleared(ys, outputs, mask, weights)
+        outputs = cleared(outputs, outputs, mask, weights)
+        errors, num_outputs = self.errors(outputs, ys, **dict(self.arguments))
+        return row_mean(errors, mask, weights, reduction=self.reduction, num_outputs=num_outputs)
+
+
+def check_targets(loss: Any, batch: Batch, num_outputs: int, *, name: str) -> None:
+    """Raises if concrete targets hold values that the loss cannot take, such as a class that the network does not have.
+
+    Args:
+      loss: the loss.
+      batch: the rows; masked steps and rows that do not count may hold anything.
+      num_outputs: O, of the network.
+      name: what messages call the batch.
+
+    Raises:
+      ValueError: such a value.
+    """
+    refused = getattr(loss, "refused", None)
+    if refused is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(batch)):
+        return
+    by_step = batch.weights is not None and batch.weights.ndim == 2
+    ys, counted = (
+        np.asarray(batch.ys),
+        np.asarray(batch.weights if by_step else row_weights(batch)) > 0,
+    )
+    wrong, expected = refused(ys, num_outputs)
+    wrong = wrong & counted.reshape(*counted.shape, *[1] * (ys.ndim - counted.ndim))
+    if batch.mask is not None and ys.shape[:2] == batch.mask.shape:
+        wrong = wrong & np.asarray(batch.mask, bool).reshape(*ys.shape[:2], *[1] * (ys.ndim - 2))
+    if wrong.any():
+        where = tuple(int(place) for place in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{name}.ys must hold {expected}; got {ys[where]} at {where}, and {int(wrong.sum())} such values in all. "
+            "Give steps without a label the weight 0: weights [N, T]."
+        )
+
+
+def cleared(values: Any, outputs: Any, mask: Any, weights: Any) -> Any:
+    """Outputs or targets with 0 where they do not count: NaN there, times a zero gradient, would be NaN.
+
+    Args:
+      values: the outputs or the targets.
+      outputs: the outputs, `[B, T, O]` or `[B, O]`.
+      mask: `[B, T]`, or None.
+      weights: `[B]` of rows, `[B, T]` of steps, or None.
+    """
+
+    def at(counts):
+        return jnp.where(
+            counts.reshape(*counts.shape, *[1] * (values.ndim - counts.ndim)), values, 0
+        )
+
+    if mask is not None:
+        true_steps = mask.astype(bool)
+        values = at(true_steps if outputs.ndim == 3 else true_steps.any(axis=1))
+    return values if weights is None else at(weights > 0)
+
+
+def row_mean(errors: Array, mask: Any, weights: Any, *, reduction: str, num_outputs: int) -> Array:
+    """The weighted mean over rows of errors `[B, T]` or `[B]`, each reduced over its true steps and outputs.
+
+    Args:
+      errors: of each step or row, summed over outputs.
+      mask: `[B, T]`, or None.
+      weights: `[B]` of rows, `[B, T]` of steps, or None.
+      reduction: "sum" or "mean".
+      num_outputs: how many outputs were summed.
+    """
+    rows, steps = loss_weights(mask, weights, dtype=errors.dtype)
+    rows = jnp.ones(errors.shape[0], errors.dtype) if rows is None else rows
+    if errors.ndim == 2:
+        errors = errors if steps is None else jnp.where(steps > 0, steps * errors, 0)
+        count = errors.shape[1] if steps is None else jnp.maximum(steps.sum(axis=1), 1)
+        errors = errors.sum(axis=1) / (count if reduction == "mean" else 1)
+    if reduction == "mean":
+        errors = errors / num_outputs
+    errors = jnp.where(rows > 0, errors, 0)
+    total = rows.sum()
+    return jnp.sum(rows * errors) / jnp.where(total > 0, total, 1)
 
 
 def squared_error(reduction: str = "mean") -> DataLoss:
@@ -150,11 +231,36 @@ def squared_error(reduction: str = "mean") -> DataLoss:
     return DataLoss("squared_error", reduction, _squared_errors, _same_shape)
 
 
+def huber(reduction: str = "mean", *, delta: float = 1.0) -> DataLoss:
+    """e²/2 where |e| ≤ δ and δ(|e| − δ/2) beyond, of e = y − ŷ, so that outliers pull with a bounded force.
+
+    Args:
+      reduction: "sum" or "mean" over steps and outputs.
+      delta: δ, in the units of the targets.
+
+    Returns:
+      The loss.
+
+    Raises:
+      ValueError: another reduction, or a δ that is not positive.
+
+    Source: Huber 1964; `torch.nn.HuberLoss` and `optax.huber_loss` are the same.
+
+    >>> huber("sum")(jnp.array([[0.5], [3.0]]), jnp.zeros((2, 1))).item()  # (.125 + 2.5) / 2 rows
+    1.3125
+    """
+    if not delta > 0:
+        raise ValueError(f"delta must be a positive number; got {delta!r}.")
+    return DataLoss(
+        "huber", reduction, _huber_errors, _same_shape, arguments=(("delta", float(delta)),)
+    )
+
+
 def softmax_cross_entropy(reduction: str = "mean") -> DataLoss:
     """−log softmax(y)[ŷ] in nats, for integer classes ŷ, summed or averaged over true steps.
 
-    A class outside 0 … O − 1 gives NaN, so that a run on it diverges and says so. Steps that are read and have no label
-    get the weight 0: `weights` `[B, T]`. (A masked step is not read either.)
+    A run refuses classes outside 0 … O − 1 before it compiles; where the loss itself meets one it gives NaN. Steps that
+    are read and have no label get the weight 0: `weights` `[B, T]`. (A masked step is not read either.)
 
     Args:
       reduction: "sum" or "mean" over the steps of a sequence.
@@ -169,7 +275,9 @@ def softmax_cross_entropy(reduction: str = "mean") -> DataLoss:
     >>> round(float(loss(jnp.zeros((1, 3, 2)), jnp.array([[0, 1, 1]]))), 4)  # ln 2
     0.6931
     """
-    return DataLoss("softmax_cross_entropy", reduction, _class_errors, _classes)
+    return DataLoss(
+        "softmax_cross_entropy", reduction, _class_errors, _classes, refused=_other_classes
+    )
 
 
 def sigmoid_cross_entropy(reduction: str = "mean") -> DataLoss:
@@ -187,18 +295,29 @@ def sigmoid_cross_entropy(reduction: str = "mean") -> DataLoss:
     >>> round(float(sigmoid_cross_entropy("sum")(jnp.zeros((1, 3, 2)), jnp.ones((1, 3, 2)))), 4)  # 6 ln 2
     4.1589
     """
-    return DataLoss("sigmoid_cross_entropy", reduction, _binary_errors, _same_shape)
+    return DataLoss(
+        "sigmoid_cross_entropy", reduction, _binary_errors, _same_shape, refused=_no_shares
+    )
 
 
 def _squared_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
-    return jnp.sum(
-        jnp.square(outputs.astype(wide(outputs.dtype)) - ys.astype(wide(ys.dtype))), axis=-1
-    ), outputs.shape[-1]
+    return jnp.sum(jnp.square(_differences(outputs, ys)), axis=-1), outputs.shape[-1]
+
+
+def _huber_errors(outputs: Array, ys: Array, *, delta: float) -> tuple[Array, int]:
+    size = jnp.abs(_differences(outputs, ys))
+    small = jnp.minimum(size, delta)  # e²/2 up to δ, then straight on
+    return jnp.sum(small * (size - 0.5 * small), axis=-1), outputs.shape[-1]
+
+
+def _differences(outputs: Array, ys: Array) -> Array:
+    return outputs.astype(wide(outputs.dtype)) - ys.astype(wide(ys.dtype))
 
 
 def _class_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
     import optax
 
+    ys = widen_labels(ys)
     errors = optax.softmax_cross_entropy_with_integer_labels(
         outputs.astype(wide(outputs.dtype)), ys
     )
@@ -216,14 +335,30 @@ def _binary_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
 
 def _same_shape(outputs: Any, ys: Any) -> None:
     if outputs.shape != ys.shape:
+        one_output = (*ys.shape, 1) == outputs.shape
         raise ValueError(
             f"outputs and targets must have the same shape; got outputs {outputs.shape} and ys {ys.shape}. "
-            "A readout at each step wants ys [B, T, O], readout='last' wants [B, O]."
+            + ("Give ys[..., None], with an axis for the one output. " if one_output else "")
+            + "A readout at each step wants ys [B, T, O], readout='last' wants [B, O]."
         )
 
 
 def _classes(outputs: Any, ys: Any) -> None:
     if outputs.shape[:-1] != ys.shape or not jnp.issubdtype(ys.dtype, jnp.integer):
+        one_hot = ys.shape == outputs.shape and ys.ndim > 1
+        whole = ys.shape == outputs.shape[:-1]
+        advice = " Cast them with ys.astype(np.int32)." if whole else ""
         raise ValueError(
             f"ys must be integer classes of shape {outputs.shape[:-1]}; got {ys.dtype} of shape {ys.shape}."
+            + (" Of one-hot targets take ys.argmax(axis=-1)." if one_hot else advice)
         )
+
+
+def _other_classes(ys: np.ndarray, num_outputs: int) -> tuple[np.ndarray, str]:
+    wrong = (ys < 0) | (ys >= num_outputs)  # NumPy compares as the numbers are, in any dtype
+    return wrong, f"classes 0 … {num_outputs - 1}, since the network has {num_outputs} outputs"
+
+
+def _no_shares(ys: np.ndarray, num_outputs: int) -> tuple[np.ndarray, str]:
+    del num_outputs
+    return (ys < 0) | (ys > 1), "numbers from 0 to 1 for a sigmoid"

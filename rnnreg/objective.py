@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg.data import Batch, per_row
 from rnnreg.losses import Loss
+from rnnreg.metrics import as_function
 from rnnreg.networks import Network, check_states, start_state, weight_paths
 from rnnreg.penalties import Context, Penalty
 from rnnreg.recurrence import cell_step
@@ -92,6 +93,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
     >>> bool(jnp.allclose(total, parts.data_loss + 0.1 * parts.penalties["l2"]))
     True
     """
+    loss = as_function(loss, "the loss", loss=True)
     needs = frozenset().union(*(penalty.needs for penalty in penalties.values()))
 
     def objective(

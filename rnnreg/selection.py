@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -119,11 +120,12 @@ class Choice:
     Attributes:
       axis: the axis of λ.
       metric: the score.
+      maximise: whether more of it is better.
       rule: "min", "1se" or "paired_1se".
       lam: λ by that rule.
-      lam_min: λ_min, the largest minimiser.
-      lam_1se: the largest λ whose mean is within one standard error of the minimum.
-      lam_paired_1se: the largest λ whose mean difference to the minimum is within one standard error of
+      lam_min: λ_min, the largest minimiser (maximiser, if more is better).
+      lam_1se: the largest λ whose mean is within one standard error of the best.
+      lam_paired_1se: the largest λ whose mean difference to the best is within one standard error of
         that difference.
       values: every hyperparameter (and static value) of the choice; `num_epochs` where it was chosen.
       labels: its label on every dimension but seed and fold, static ones included.
@@ -133,6 +135,7 @@ class Choice:
 
     axis: str
     metric: str
+    maximise: bool
     rule: str
     lam: float
     lam_min: float
@@ -151,19 +154,23 @@ class Choice:
         )
 
 
-def one_standard_error(folds: Any, fold_sizes: Any, lam: Any) -> tuple[Curve, int, int, int]:
+def one_standard_error(
+    folds: Any, fold_sizes: Any, lam: Any, *, maximise: bool = False
+) -> tuple[Curve, int, int, int]:
     """glmnet's λ_min and λ_1se, and the paired rule, from the folds' scores.
 
         cvm = Σ w_k m_k / Σ w_k        cvsd = √(Σ w_k (m_k − cvm)² / Σ w_k / (K − 1))
 
     λ_min is the largest minimiser of cvm; λ_1se the largest λ anywhere with cvm ≤ cvm(λ_min) + cvsd(λ_min).
     The paired rule takes differences to λ_min fold by fold, so that what all λ share cancels. Scores that
-    are not finite never win.
+    are not finite never win. If more is better, λ_min is the largest maximiser (it keeps glmnet's name), and the rules
+    hold for −m_k.
 
     Args:
-      folds: `[n, K]` scores m_k, less is better.
+      folds: `[n, K]` scores m_k.
       fold_sizes: `[K]` weights w_k.
       lam: `[n]`.
+      maximise: whether more is better.
 
     Returns:
       The curve, and the places of λ_min, λ_1se and the paired λ_1se.
@@ -196,13 +203,14 @@ def one_standard_error(folds: Any, fold_sizes: Any, lam: Any) -> tuple[Curve, in
         raise ValueError(
             "no value on the axis has a finite score in every fold: lanes diverged, or did not finish."
         )
-    ranked = np.where(finite, mean, np.inf)
+    sign = -1 if maximise else 1
+    ranked = np.where(finite, sign * mean, np.inf)
     best = _largest(lam, ranked == ranked.min())
     difference, paired_se = mean_and_se(folds - folds[best])
     one_se = paired = best
     if num_folds > 1:
         one_se = _largest(lam, ranked <= ranked[best] + se[best])
-        paired = _largest(lam, finite & (difference <= paired_se))
+        paired = _largest(lam, finite & (sign * difference <= paired_se))
     curve = Curve(lam, mean, se, difference, paired_se, folds, sizes, np.full(len(lam), np.nan))
     return curve, best, one_se, paired
 
@@ -211,6 +219,7 @@ def choose(
     result: SweepResult,
     *,
     metric: str = "val_loss",
+    maximise: bool | None = None,
     axis: str = "l2",
     combine: str = "mean",
     rule: str = "min",
@@ -223,7 +232,9 @@ def choose(
 
     Args:
       result: a sweep with folds (or a validation set: then there is no standard error).
-      metric: a variable of `result.metrics`; less is better.
+      metric: a variable of `result.metrics`.
+      maximise: whether more of it is better; needed if the metric does not state it. Losses, the scores of `rr.metrics`
+        and `rr.metrics.Score` do, and the result remembers it on disk.
       axis: the dimension of λ.
       combine: how seeds are combined, "mean" or "ensemble".
       rule: which λ becomes `choice.lam`: "min", "1se" or "paired_1se".
@@ -234,7 +245,8 @@ def choose(
       λ by every rule, the values of all axes, and the curve.
 
     Raises:
-      ValueError: an unknown metric, axis, rule or way to combine seeds.
+      ValueError: an unknown metric, axis, rule or way to combine seeds; a metric whose direction nobody stated, or
+        another direction than it states.
 
     >>> import rnnreg as rr, jax, optax
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
@@ -257,6 +269,7 @@ def choose(
             "num_epochs='common' scores the recorded history, which has no ensemble; use combine='mean'."
         )
     scores = _scores(result, metric, axis, combine, num_epochs)
+    maximise = _direction(result, metric, maximise)
     if "fold" in result.metrics.dims:
         scores = scores.sel(fold=[label for label in scores.fold.values if label != "all"])
         fold_sizes = result.metrics["fold_size"].sel(fold=scores.fold)
@@ -269,14 +282,15 @@ def choose(
     # a static axis may change the rows, and so the folds
     shares = fold_sizes / fold_sizes.sum("fold")
     weighted = (combined * shares).sum("fold", skipna=False).transpose(axis, *others).values
-    place = np.unravel_index(
-        np.argmin(np.where(np.isfinite(weighted), weighted, np.inf)), weighted.shape
-    )
+    ranked = np.where(np.isfinite(weighted), -weighted if maximise else weighted, np.inf)
+    place = np.unravel_index(np.argmin(ranked), weighted.shape)
     at = {dim: int(number) for dim, number in zip(others, place[1:], strict=True)}
     along = combined.isel(at).transpose(axis, "fold")
     static_at = {dim: number for dim, number in at.items() if dim in fold_sizes.dims}
     sizes = fold_sizes.isel(static_at).values
-    curve, best, one_se, paired = one_standard_error(along.values, sizes, along[axis].values)
+    curve, best, one_se, paired = one_standard_error(
+        along.values, sizes, along[axis].values, maximise=maximise
+    )
     if "seed" in scores.dims and scores.sizes["seed"] > 1:
         per_seed = scores.isel(at).transpose(axis, "seed", "fold").values @ (sizes / sizes.sum())
         curve = curve._replace(seed_sd=per_seed.std(axis=1, ddof=1))
@@ -287,6 +301,7 @@ def choose(
     return Choice(
         axis=axis,
         metric=metric,
+        maximise=maximise,
         rule=rule,
         lam=float(lam[chosen]),
         lam_min=float(lam[best]),
@@ -299,7 +314,7 @@ def choose(
             if dim not in ("seed", "fold")
         },
         curve=curve,
-        warnings=tuple(_warnings(result, curve, best, one_se)),
+        warnings=tuple(_warnings(result, curve, best, one_se, maximise)),
     )
 
 
@@ -424,6 +439,24 @@ def _scores(
     return scores
 
 
+def _direction(result: SweepResult, metric: str, given: bool | None) -> bool:
+    """Whether more of a metric is better, as it states itself or as it was given."""
+    name = re.sub("^(history_|ensemble_)?(train|val)_", "", metric)
+    stated = False if name == "loss" else None
+    for metrics in result.config.get("metrics", []):
+        stated = metrics.get(name, {}).get("maximise", stated)
+    if stated is None and given is None:
+        raise ValueError(
+            f"nobody stated whether more of {metric!r} is better: give choose(..., maximise=True), or maximise=False "
+            f"if less is better; or make_train(metrics={{{name!r}: rr.metrics.Score(function, maximise=...)}})."
+        )
+    if None not in (stated, given) and stated is not given:
+        raise ValueError(
+            f"of {metric!r} {'more' if stated else 'less'} is better, as it states itself; got maximise={given!r}."
+        )
+    return bool(given if stated is None else stated)
+
+
 def _values_at(result: SweepResult, lane: xr.DataArray) -> dict[str, Any]:
     """The hyperparameters and static values of a place on the axes, constants of the grid included."""
     values: dict[str, Any] = {}
@@ -450,7 +483,9 @@ def _largest(lam: np.ndarray, allowed: np.ndarray) -> int:
     return int(np.argmax(np.where(allowed, lam, -np.inf)))
 
 
-def _warnings(result: SweepResult, curve: Curve, best: int, one_se: int) -> list[str]:
+def _warnings(
+    result: SweepResult, curve: Curve, best: int, one_se: int, maximise: bool
+) -> list[str]:
     found = []
     order = np.argsort(curve.lam)
     rank = int(np.flatnonzero(order == best)[0])
@@ -463,7 +498,8 @@ def _warnings(result: SweepResult, curve: Curve, best: int, one_se: int) -> list
             f"λ_min = {curve.lam[best]:.3g} is the smallest of the grid; extend the grid downwards, or add 0."
         )
     if np.isfinite(curve.se[best]):
-        within = (curve.mean <= curve.mean[best] + curve.se[best])[order]
+        sign = -1 if maximise else 1
+        within = (sign * curve.mean <= sign * curve.mean[best] + curve.se[best])[order]
         reach = int(np.flatnonzero(order == one_se)[0])
         if not within[min(rank, reach) : max(rank, reach) + 1].all():
             found.append(

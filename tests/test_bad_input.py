@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 from conftest import SEED
 from small import HYPER, held_out, make, sine
 
@@ -44,6 +45,15 @@ def _nan(array):
 
 SPLIT = sine()
 XS, YS = SPLIT.train.xs, SPLIT.train.ys
+
+
+def _mean_square(outputs, ys):
+    return jnp.mean(jnp.square(outputs - ys))
+
+
+CLASSIFY = make(
+    rr.network([rr.cells.elman(4)], 3, readout="last"), loss=rr.losses.softmax_cross_entropy()
+)
 
 # what is done wrong: (how, what the message says)
 CASES = {
@@ -179,6 +189,68 @@ CASES = {
     "NaN in validation ys": (
         lambda: _sweep(data=SPLIT.replace(validation=rr.Batch(XS, _nan(YS)))),
         r"data.validation.ys has 1 values that are NaN or infinite, the first at \(2, 0\)",
+    ),
+    "features that are whole numbers": (
+        lambda: _sweep(data=_changed(xs=np.zeros((36, 4, 2), int))),
+        r"must be \[N, T\] integer tokens; got .*features become real: xs.astype\(np.float32\)",
+    ),
+    "arrays of another library": (
+        lambda: _sweep(data=_changed(ys=xr.DataArray(np.asarray(YS)))),
+        "data.train.ys must be a NumPy or JAX array; got xarray.DataArray. Wrap it in np.asarray",
+    ),
+    "target without an axis of outputs": (
+        lambda: _sweep(data=_changed(ys=YS[:, 0])),
+        r"got outputs \(36, 1\) and ys \(36,\). Give ys\[..., None\], with an axis for the one",
+    ),
+    "target that would broadcast": (
+        lambda: _sweep(data=_changed(ys=YS[:, 0]), train=make(loss=_mean_square)),
+        r"the loss compares every row with every other: .* \(36, 1\) and targets \(36,\)",
+    ),
+    "classes that the network lacks": (
+        lambda: _sweep(data=_changed(ys=jnp.arange(36) % 4), train=CLASSIFY),
+        r"data.train.ys must hold classes 0 … 2, since the network has 3 outputs; got 3 at \(3,\), and 9 such",
+    ),
+    "classes from 1, in a run": (
+        lambda: CLASSIFY(HYPER, SPLIT.train._replace(ys=np.uint8(1 + np.arange(36) % 3)), key=KEY),
+        "must hold classes 0 … 2, .*; got 3 at",
+    ),
+    "classes that are real": (
+        lambda: _sweep(data=_changed(ys=YS[:, 0]), train=CLASSIFY),
+        r"ys must be integer classes .*; got float.* Cast them with ys.astype\(np.int32\)",
+    ),
+    "one-hot classes": (
+        lambda: _sweep(data=_changed(ys=jnp.eye(36)[:, :3]), train=CLASSIFY),
+        r"Of one-hot targets take ys.argmax\(axis=-1\)",
+    ),
+    "signs for a sigmoid": (
+        lambda: _sweep(
+            data=_changed(ys=jnp.sign(YS)), train=make(loss=rr.losses.sigmoid_cross_entropy())
+        ),
+        "must hold numbers from 0 to 1 for a sigmoid; got -1.0 at",
+    ),
+    "loss is a vector": (
+        lambda: _sweep(train=make(loss=lambda o, y, mask, weights: jnp.mean(o - y, axis=0))),
+        r"the loss must return one real number for a batch; got float.* of shape \(1,\). Average",
+    ),
+    "loss of a run is a vector": (
+        lambda: make(loss=optax.squared_error)(HYPER, SPLIT, key=KEY),
+        r"the loss must return one real number for a batch; got float.* of shape \(36, 1\)",
+    ),
+    "loss of three arguments": (
+        lambda: make(loss=lambda outputs, ys, mask: 0.0),
+        r"the loss must be a function of \(outputs, ys\) or of \(outputs, ys, mask, weights\)",
+    ),
+    "metric is a name": (
+        lambda: make(metrics={"accuracy": "accuracy"}),
+        r"metrics\['accuracy'\] must be a function of .*; got 'accuracy'",
+    ),
+    "monitor of no metric": (
+        lambda: make(monitor="accuracy"),
+        r"monitor must be 'loss' or one of metrics, \[\]; got 'accuracy'",
+    ),
+    "monitor without a direction": (
+        lambda: make(monitor="mae", metrics={"mae": _mean_square}),
+        "monitor='mae' has no direction.*rr.metrics.Score",
     ),
     "no batch": (lambda: _sweep(data=(XS, YS)), "must be an rnnreg Batch.*got tuple"),
     # batches, folds, epochs

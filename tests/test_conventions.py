@@ -253,6 +253,31 @@ def test_there_and_back_is_the_identity_and_ways_agree(from_, to):
     np.testing.assert_allclose(forth, by_ours, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("reduction", "num_outputs"), [("mean", 3), ("sum", 1)])
+@pytest.mark.parametrize("tool", ["sklearn_ridge", "sklearn_lasso"])
+def test_scikit_learn_with_several_outputs(tool, reduction, num_outputs):
+    """The gradient of our loss of three outputs and its penalty vanish at scikit-learn's solution."""
+    rng, lam = np.random.default_rng(0), 0.05
+    targets = X @ rng.normal(size=(X.shape[1], 3)) + rng.normal(size=(len(X), 3))
+    alpha = convert_lambda(lam, "rnnreg", tool, num_rows=len(X), num_outputs=num_outputs)
+    model = Ridge(alpha) if tool == "sklearn_ridge" else Lasso(alpha, tol=1e-12)
+    fitted = model.fit(X, targets)
+    found = jnp.asarray(fitted.coef_.T)
+    xs, ys, b = (jnp.asarray(array, found.dtype) for array in (X, targets, fitted.intercept_))
+    loss = rr.losses.squared_error(reduction)
+    gradient = np.asarray(jax.grad(lambda w: loss(xs @ w + b[None], ys))(found))
+    pull = np.asarray(2 * lam * found if tool == "sklearn_ridge" else lam * jnp.sign(found))
+    active = np.asarray(found != 0)
+    np.testing.assert_allclose(gradient[active], -pull[active], **tolerance(loosen=20))  # sums of X
+
+
+def test_glmnet_holds_for_one_output():
+    with pytest.raises(ValueError, match="'glmnet_ridge' holds for one output; got num_outputs=2"):
+        convert_lambda(1.0, "rnnreg", "glmnet_ridge", num_outputs=2, target_sd=1.0)
+    with pytest.raises(ValueError, match="num_outputs must be at least 1"):
+        convert_lambda(1.0, "rnnreg", "sklearn_ridge", num_rows=2, num_outputs=0)
+
+
 def test_a_whole_grid_can_be_converted():
     grid = np.logspace(-4, 0, 5)
     np.testing.assert_allclose(convert_lambda(grid, "rnnreg", "weight_decay"), 2 * grid)

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from conftest import require
 
 import rnnreg as rr
 from rnnreg import convert
@@ -71,6 +72,49 @@ def test_without_biases_they_are_zero():
     assert not convert.layer_from_keras([W_xh, W_hh], "gru")["b_h"].any()
     state = {"weight_ih_l0": W_xh.T, "weight_hh_l0": W_hh.T}
     assert sorted(convert.layers_from_torch(state, "gru")["layer_0"]) == ["W_hh", "W_xh", "b_h"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_torch_tensors_of_any_dtype_with_their_readout(dtype, bias):
+    torch = require("torch")
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = torch.nn.GRU(2, 3, batch_first=True)
+            self.head = torch.nn.Linear(3, 2, bias=bias)
+
+    torch.manual_seed(0)
+    model = Model().to(getattr(torch, dtype))
+    params = convert.layers_from_torch(model.state_dict(), "gru", prefix="rnn.", readout="head.")
+    assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {dtype}
+    wide = model.float()
+    same = convert.layers_from_torch(wide.state_dict(), "gru", prefix="rnn.", readout="head.")
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.astype(np.float32), b), params, same)
+    xs = np.random.default_rng(0).normal(size=(2, 4, 2)).astype(np.float32)
+    with torch.no_grad():
+        expected = wide.head(wide.rnn(torch.tensor(xs))[0]).numpy()
+    net = rr.network([CELLS["gru"]], output_size=2)
+    np.testing.assert_allclose(net.apply(same, xs).outputs, expected, atol=1e-5)
+    with pytest.raises(
+        ValueError, match=r"no readout found: expected 'out.weight' of an nn.Linear"
+    ):
+        convert.layers_from_torch(model.state_dict(), "gru", prefix="rnn.", readout="out.")
+
+
+def test_the_bias_of_torch_moves_twice_as_fast():
+    torch = require("torch")
+    module = torch.nn.RNN(1, 1, batch_first=True)
+    before = convert.layers_from_torch(module.state_dict(), "elman")
+    module(torch.ones(1, 1, 1))[0].sum().backward()
+    torch.optim.SGD(module.parameters(), lr=1.0).step()
+    moved = convert.layers_from_torch(module.state_dict(), "elman")["layer_0"]["b_h"]
+    net, xs = rr.network([rr.cells.elman(1)], output_size=None), np.ones((1, 1, 1), np.float32)
+    params = jax.tree.map(jax.numpy.asarray, before)
+    gradient = jax.grad(lambda params: net.apply(params, xs).outputs.sum())(params)
+    expected = before["layer_0"]["b_h"] - 2 * gradient["layer_0"]["b_h"]
+    np.testing.assert_allclose(moved, expected, rtol=1e-5)
 
 
 def test_numpy_weights_go_into_a_jitted_network_as_they_are():

@@ -28,6 +28,7 @@ ROOMS = [
     "networks",
     "bridges",
     "losses",
+    "metrics",
     "penalties",
     "objective",
     "training",

@@ -28,6 +28,7 @@ def make_choice(lams=LAMS, num_folds=4):
     return Choice(
         axis="l2",
         metric="val_loss",
+        maximise=False,
         rule="min",
         lam=float(lams[best]),
         lam_min=float(lams[best]),

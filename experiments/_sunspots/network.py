@@ -33,7 +33,7 @@ def own_units(split: rr.Split, transform: str) -> Callable[[Any], Any]:
     return own
 
 
-def arv_metric(split: rr.Split, transform: str) -> Callable[..., Any]:
+def arv_metric(split: rr.Split, transform: str) -> rr.metrics.Score:
     """Average relative variance, the mean squared error in sunspot numbers over 1535."""
     to_own = own_units(split, transform)
 
@@ -41,7 +41,7 @@ def arv_metric(split: rr.Split, transform: str) -> Callable[..., Any]:
         error = LOSS(to_own(outputs), to_own(ys), mask, weights)
         return error / rr.datasets.SUNSPOT_VARIANCE
 
-    return arv
+    return rr.metrics.Score(arv, maximise=False)
 
 
 def make_train(split: rr.Split, settings: Mapping[str, Any]) -> rr.Train:

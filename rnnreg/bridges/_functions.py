@@ -167,6 +167,7 @@ def network_of(
     check_choice(apply.readout, "readout", READOUTS)
 
     def init_params(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
+        """The parameters that the user's `init(key, input_size, dtype)` draws, in `dtype` (None: JAX's default)."""
         dtype = jnp.result_type(float) if dtype is None else dtype
         return as_params(init(key, input_size, dtype), dtype, apply.name)
 

@@ -29,13 +29,14 @@ def check_batch(batch: Batch, *, name: str = "data.train") -> None:
     for field, values in batch._asdict().items():
         if values is None and field in ("mask", "weights"):
             continue
-        if not isinstance(values, (np.ndarray, Array)):
+        if not isinstance(values, (np.ndarray, np.generic, Array, jax.ShapeDtypeStruct)):
+            kind = f"{type(values).__module__.split('.')[0]}.{type(values).__name__}"
             raise ValueError(
-                f"{name}.{field} must be a NumPy or JAX array; got {type(values).__name__}. "
-                "Wrap it in np.asarray."
+                f"{name}.{field} must be a NumPy or JAX array; got {kind.removeprefix('builtins.')}. Wrap it in "
+                "np.asarray."
             )
     _check_shapes(batch, name)
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in batch if leaf is not None):
+    if any(isinstance(leaf, (jax.core.Tracer, jax.ShapeDtypeStruct)) for leaf in batch):
         return
     _check_values(batch, name)
 
@@ -45,7 +46,11 @@ def _check_shapes(batch: Batch, name: str) -> None:
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if xs.ndim != (2 if tokens else 3):
         expected = "[N, T] integer tokens" if tokens else "[N, T, D] real numbers"
-        cure = " Features that are counts: xs.astype(float)." if tokens and xs.ndim == 3 else ""
+        cure = (
+            " Whole numbers that are features become real: xs.astype(np.float32)."
+            if tokens and xs.ndim == 3
+            else ""
+        )
         cure = " One feature: xs[..., None]." if not tokens and xs.ndim == 2 else cure
         raise ValueError(f"{name}.xs must be {expected}; got shape {xs.shape} of {xs.dtype}.{cure}")
     if xs.shape[0] == 0:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from rnnreg._checks import warn_caller
 from rnnreg.lanes._plan import Plan, make_plan
 
 
@@ -29,9 +30,15 @@ class Program:
     def __init__(self, function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: Any):
         self.plan = plan
         start = time.perf_counter()
-        lowered = trace(function, plan, lanes, shared).lower()
-        self.fingerprint = hashlib.sha256(lowered.as_text().encode()).hexdigest()
-        self._compiled = lowered.compile()
+        if jax.config.jax_disable_jit:
+            warn_caller(
+                "jax_disable_jit is on, and lanes are compiled all the same. To step through one run, call "
+                "train(hyper, data, key=key)."
+            )
+        with jax.disable_jit(False):
+            lowered = trace(function, plan, lanes, shared).lower()
+            self.fingerprint = hashlib.sha256(lowered.as_text().encode()).hexdigest()
+            self._compiled = lowered.compile()
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, lanes: Any, shared: Any) -> Iterator[tuple[np.ndarray, Any]]:
@@ -48,7 +55,8 @@ class Program:
             true = numbers < self.plan.num_lanes
             rows = np.minimum(numbers, self.plan.num_lanes - 1)  # the last call is filled up
             chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
-            outputs = jax.tree.map(np.asarray, self._compiled(chunk, shared))
+            with jax.disable_jit(False):
+                outputs = jax.tree.map(np.asarray, self._compiled(chunk, shared))
             yield numbers[true], jax.tree.map(lambda leaf, true=true: leaf[true], outputs)
 
     def collect(self, lanes: Any, shared: Any) -> Any:

@@ -12,6 +12,7 @@ from rnnreg.networks._network import (
 )
 from rnnreg.networks._network import start_state as start_state
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
+from rnnreg.networks._sample import sample
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import Pass, Visit
 from rnnreg.networks._walk import by_layer as by_layer
@@ -33,5 +34,6 @@ __all__ = [
     "layer",
     "network",
     "recurrent_paths",
+    "sample",
     "weight_paths",
 ]

@@ -134,6 +134,19 @@ def network(
     stack = Stack(layers, output_size, embedding, readout, rates, recurrence, learned)
 
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
+        """The parameters before training, drawn from a key by the initialisers of the cells.
+
+        Args:
+          key: from `jax.random.key`.
+          input_size: D, the number of input features; None for a network with an embedding.
+          dtype: of the parameters; None is JAX's default, float32.
+
+        Returns:
+          A nested dict of arrays, such as `{"layer_0": {"W_xh", "W_hh", "b_h"}, "readout": {"W_hy", "b_y"}}`.
+
+        Raises:
+          ValueError: an input size that is missing or does not fit.
+        """
         return init_stack(key, stack, input_size, dtype)
 
     return Network(init, stack, layers, readout, output_size, recurrence, stack.random)

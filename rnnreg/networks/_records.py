@@ -103,9 +103,9 @@ class Network(_NetworkFields):
     """A network as two pure functions, with the static facts that other rooms ask for.
 
     Attributes:
-      init: `init(key, input_size=None, *, dtype=float32) -> params`.
+      init: `init(key, input_size=None, *, dtype=float32) -> params`; see `help(net.init)`.
       apply: `apply(params, xs, *, mask, state, key, train, perturbations) -> NetworkOutput`; a `Stack` for a network
-        of recurrent layers, which diagnostics can walk through.
+        of recurrent layers, which diagnostics can walk through. See `help(net.apply)`.
       layers: the recurrent layers, by which states are named; empty if the network is only known as a function.
       readout: "all" or "last".
       output_size: O, or None without a readout matrix.

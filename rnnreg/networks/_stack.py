@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_mask
+from rnnreg._linalg import widen_labels
 from rnnreg.cells import made_for
 from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
@@ -20,10 +21,11 @@ from rnnreg.recurrence import product
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stack:
-    """`apply` of a network of recurrent layers: embedding → layers → readout.
+    """`net.apply(params, xs, mask=…)` of a network of recurrent layers: embedding → layers → readout.
 
-    It is a function, and it knows what it goes through: `walk` visits the passes one by one. A network whose `apply`
-    was replaced by a function has no walk, and diagnostics that need one say so.
+    It returns a `NetworkOutput` of `outputs`, `states` and `final_state`; `__call__` below explains every argument. It
+    is a function, and it knows what it goes through: `walk` visits the passes one by one. A network whose `apply` was
+    replaced by a function has no walk, and diagnostics that need one say so.
 
     Attributes:
       layers: the recurrent layers.
@@ -182,6 +184,7 @@ def enter(
         xs = jnp.where(true if tokens else true[..., None], xs, 0)
     if embedding is not None:
         # JAX would clamp a token that has no row to the last one, and wrap a negative one: NaN instead
+        xs = widen_labels(xs)
         rows = jnp.where(xs < 0, embedding[0], xs)
         table = jnp.asarray(params["embedding"]["W_embed"])
         return table.at[rows].get(mode="fill", fill_value=jnp.nan), params

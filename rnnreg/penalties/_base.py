@@ -19,7 +19,7 @@ class Context(NamedTuple):
     """What a penalty may look at besides the parameters.
 
     Attributes:
-      outputs: network outputs, `[B, T, O]` or `[B, O]`.
+      outputs: network outputs, `[B, T, O]` or `[B, O]`; None for a penalty that is called on parameters alone.
       mask: `[B, T]` true steps, or None.
       weights: `[B]` row weights, or None.
       states: by layer, states at every step, fields `[B, T, H]`; None unless needed.
@@ -28,7 +28,7 @@ class Context(NamedTuple):
       weight_paths: the leaves that are weights, by path, as the network's cells say; None: the matrices.
     """
 
-    outputs: Array
+    outputs: Array | None
     mask: Array | None = None
     weights: Array | None = None
     states: dict[str, Any] | None = None
@@ -96,6 +96,10 @@ class Penalty(NamedTuple):
       covers: `covers(params, weight_paths=None) -> [path, ...]`; see `CoversFunction`.
       name: of the factory that made it, for descriptions; "custom" for a user's own.
       arguments: its arguments, pairs of name and value.
+
+    >>> import jax.numpy as jnp, rnnreg as rr
+    >>> float(rr.penalties.l2("W_hh")({"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}))
+    16.0
     """
 
     init: StartFunction
@@ -104,6 +108,27 @@ class Penalty(NamedTuple):
     covers: CoversFunction = lambda params, weight_paths=None: []
     name: str = "custom"
     arguments: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, params: Params, *, net: Network | None = None) -> Array:
+        """R at some parameters, without its λ; inside `jax.jit` and `jax.grad` too.
+
+        Args:
+          params: the network's parameters.
+          net: the network, whose cells say which of their leaves are weights; None takes the matrices.
+
+        Returns:
+          A scalar.
+
+        Raises:
+          ValueError: a penalty that looks at states, or a pattern that matches nothing that is penalised.
+        """
+        if self.needs:
+            raise ValueError(
+                f"the penalty {self.name!r} needs {sorted(self.needs)} of a batch, not the parameters alone; use "
+                "rr.make_objective(net, loss, {name: penalty}), which returns its value in `parts.penalties`."
+            )
+        paths = None if net is None else weight_paths(net, params)
+        return self.value(params, Context(outputs=None, weight_paths=paths), self.init(params))[0]
 
 
 def covered(penalty: Penalty, params: Params, *, net: Network | None = None) -> list[str]:

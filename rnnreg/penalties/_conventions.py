@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from rnnreg._checks import check_count
+
 # Each entry: the factor c with (λ here) = c(sizes) · (strength there), and the sizes that it needs.
 _TO_OURS = {
     "rnnreg": (lambda: 1.0, ()),
     "keras": (lambda: 1.0, ()),
     "weight_decay": (lambda: 0.5, ()),
     "element_mean": (lambda num_weights: 1.0 / num_weights, ("num_weights",)),
-    "sklearn_ridge": (lambda num_rows: 1.0 / num_rows, ("num_rows",)),
-    "sklearn_lasso": (lambda: 2.0, ()),
+    "sklearn_ridge": (
+        lambda num_rows, num_outputs: 1.0 / (num_rows * num_outputs),
+        ("num_rows", "num_outputs"),
+    ),
+    "sklearn_lasso": (lambda num_outputs: 2.0 / num_outputs, ("num_outputs",)),
     "glmnet_ridge": (lambda target_sd: 1.0 / target_sd, ("target_sd",)),
     "glmnet_lasso": (lambda: 2.0, ()),
 }
@@ -24,19 +29,22 @@ def convert_lambda(
     *,
     num_weights: int | None = None,
     num_rows: int | None = None,
+    num_outputs: int = 1,
     target_sd: float | None = None,
 ) -> Any:
     """The strength in the convention `to` of the problem that has strength `lam` in `from_`.
 
-    The problem, here, is (1/n) Σ (y − ŷ)² + λ Σ w² (or λ Σ |w| for the lassos), biases left out.
+    The problem, here, is L + λ Σ w² (or L + λ Σ |w| for the lassos), biases left out. If the loss of the other tool is
+    fixed, L is `rr.losses.squared_error("mean")`, (1/nO) Σ (y − ŷ)² over n rows of O = `num_outputs` numbers. With
+    `squared_error("sum")`, (1/n) Σ (y − ŷ)², leave `num_outputs` at 1.
 
     | convention | its objective | λ here |
     |---|---|---|
-    | `rnnreg`, `keras` | mean loss + λ Σ w² | λ |
-    | `weight_decay` (optax.add_decayed_weights, torch.optim.SGD) | adds wd·w to the gradient | wd / 2 |
-    | `element_mean` (pycog, PsychRNN) | mean loss + λ mean(w²) | λ / num_weights |
-    | `sklearn_ridge` | Σ (y − ŷ)² + α Σ w² | α / num_rows |
-    | `sklearn_lasso` | (1/2n) Σ (y − ŷ)² + α Σ |w| | 2 α |
+    | `rnnreg`, `keras` | L + λ Σ w², any loss L | λ |
+    | `weight_decay` (optax.add_decayed_weights, torch.optim.SGD) | L, any loss; adds wd·w to its gradient | wd / 2 |
+    | `element_mean` (pycog, PsychRNN) | L + λ mean(w²), any loss L | λ / num_weights |
+    | `sklearn_ridge` | Σ (y − ŷ)² + α Σ w², sums over rows and outputs | α / (num_rows · num_outputs) |
+    | `sklearn_lasso` | (1/2n) Σ (y − ŷ)² + α Σ |w|, sums over rows and outputs | 2 α / num_outputs |
     | `glmnet_ridge` (alpha=0, standardize=FALSE) | (1/2n) Σ (y − ŷ)² + (λ / 2 sd(y)) Σ w² | λ / target_sd |
     | `glmnet_lasso` (alpha=1, standardize=FALSE) | (1/2n) Σ (y − ŷ)² + λ Σ |w| | 2 λ |
 
@@ -48,6 +56,8 @@ def convert_lambda(
       to: the convention wanted.
       num_weights: number of penalised elements, for `element_mean`.
       num_rows: n, for `sklearn_ridge`.
+      num_outputs: the numbers that the mean loss divides by in each row, for scikit-learn: O with one target a row, T·O
+        with targets at T steps; 1 with the sum loss. glmnet's conventions hold for one output.
       target_sd: standard deviation of y with 1/n, for `glmnet_ridge`.
 
     Returns:
@@ -60,10 +70,23 @@ def convert_lambda(
     0.002
     >>> convert_lambda(5.0, "sklearn_ridge", "rnnreg", num_rows=100)
     0.05
+    >>> convert_lambda(0.5, "rnnreg", "sklearn_ridge", num_rows=100, num_outputs=3)  # the mean loss of three outputs
+    150.0
     """
-    sizes = {"num_weights": num_weights, "num_rows": num_rows, "target_sd": target_sd}
+    check_count(num_outputs, "num_outputs")
+    sizes = {
+        "num_weights": num_weights,
+        "num_rows": num_rows,
+        "num_outputs": num_outputs,
+        "target_sd": target_sd,
+    }
 
     def factor(name: str) -> float:
+        if name.startswith("glmnet") and num_outputs != 1:
+            raise ValueError(
+                f"the convention {name!r} holds for one output; got num_outputs={num_outputs}. Fit glmnet to one "
+                "output at a time."
+            )
         if name not in _TO_OURS:
             raise ValueError(f"unknown λ convention {name!r}; expected one of {sorted(_TO_OURS)}.")
         function, needed = _TO_OURS[name]

@@ -13,6 +13,7 @@ from rnnreg._tree import leaf_paths
 from rnnreg.cells import plain
 from rnnreg.data import Scaling, Split
 from rnnreg.losses import DataLoss
+from rnnreg.metrics import Score, UserFunction
 from rnnreg.networks import Network, Stack, describe, explain, weight_paths
 from rnnreg.penalties import Penalty
 from rnnreg.sweeps._folds import Folds
@@ -77,15 +78,20 @@ def describe_penalties(
 
 
 def describe_function(function: Any) -> dict[str, Any]:
-    """The fields of a loss of the library; of any other function, its name."""
+    """The fields of a loss of the library, or the name of any other function; and whether more is better, if known."""
+    maximise = getattr(function, "maximise", None)
     if isinstance(function, DataLoss):
         return {
             "name": function.name,
             "reduction": function.reduction,
             "mean_over_rows": function.mean_over_rows,
+            **dict(function.arguments),
+            "maximise": maximise,
         }
+    while isinstance(function, (Score, UserFunction)):
+        function = function.function
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    return {"name": name, "module": getattr(function, "__module__", None)}
+    return {"name": name, "module": getattr(function, "__module__", None), "maximise": maximise}
 
 
 def describe_data(data: Split, folds: Folds | None) -> dict[str, Any]:

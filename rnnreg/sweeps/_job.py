@@ -28,7 +28,16 @@ from rnnreg.sweeps._describe import (
 from rnnreg.sweeps._dry_run import Estimate, estimate
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._names import axes_of, plain_name
-from rnnreg.training import Hyper, Run, Settings, Train, check_data
+from rnnreg.training import (
+    Hyper,
+    Run,
+    Settings,
+    Train,
+    check_data,
+    check_values,
+    is_optimizer,
+    num_outputs,
+)
 
 
 class Request(NamedTuple):
@@ -126,6 +135,7 @@ def make_job(
     traced = _trace(train, lanes, shared)
     _check_reads(traced, [*constants, *(name for axis in axes for name in axis.values)])
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
+    check_values(settings, data, traced.num_outputs)
     rates = load_calibration()
     rows = None if folds is None else folds.rows
     cost = estimate(settings, traced.network, data, rows, traced.output, rates)
@@ -223,6 +233,7 @@ class _Traced(NamedTuple):
     Attributes:
       output: the shapes of its run.
       network: its network.
+      num_outputs: O, of the network.
       optimizer_state: the shapes of its optimiser's state.
       reads: the hyperparameters that it reads.
       network_reads: those that its network reads; None if the network is no function of them.
@@ -231,6 +242,7 @@ class _Traced(NamedTuple):
 
     output: Run
     network: Network
+    num_outputs: int
     optimizer_state: Any
     reads: set[str]
     network_reads: list[str] | None
@@ -244,7 +256,8 @@ def _trace(train: Train, lanes: dict[str, Any], shared: dict[str, Any]) -> _Trac
     def run(lane, shared):
         whole, of_network, of_optimizer = (Hyper(lane["hyper"]) for _ in range(3))
         output = run_lane(train, whole, lane, shared)
-        seen["network"] = train.network(of_network)
+        seen["network"] = net = train.network(of_network)
+        seen["num_outputs"] = num_outputs(net, output.params, shared["data"].train)
         optimizer = train.optimizer(of_optimizer)
         seen["optimizer_state"] = jax.eval_shape(optimizer.init, output.params)
         seen["reads"] = whole.reads
@@ -255,7 +268,7 @@ def _trace(train: Train, lanes: dict[str, Any], shared: dict[str, Any]) -> _Trac
     output = jax.eval_shape(run, lane, shared)
     if isinstance(train.settings.net, Network):
         seen["network_reads"] = None
-    if not callable(train.settings.optimizer):
+    if is_optimizer(train.settings.optimizer):
         seen["optimizer_reads"] = None
     return _Traced(output, **seen)
 

@@ -251,6 +251,7 @@ def _config(
         "segment_steps": [each.segment_steps for each in settings],
         "updates": [job.cost.updates for job in jobs],
         "keep_best": [each.keep_best for each in settings],
+        "monitor": [each.monitor for each in settings],
         "early_stopping": [each.patience is not None for each in settings],
         "epoch_rows": [None if job.folds is None else job.folds.rows.epoch_rows for job in jobs],
         "program_sha256": hashes,

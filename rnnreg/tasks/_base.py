@@ -11,6 +11,7 @@ from jax import Array
 from rnnreg._linalg import safe_divide
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
+from rnnreg.metrics import Score
 
 
 class Task(NamedTuple):
@@ -34,7 +35,7 @@ class Task(NamedTuple):
     name: str
     sample: Callable[[Array, int], Batch]
     loss: Loss
-    metrics: Mapping[str, Loss]
+    metrics: Mapping[str, Score]
     baseline: Mapping[str, float]
     num_steps: int
     input_size: int
@@ -42,17 +43,17 @@ class Task(NamedTuple):
     readout: str
 
 
-def within(bound: float) -> Loss:
+def within(bound: float) -> Score:
     """The share of rows whose one output misses its target by less than `bound`."""
 
     def score(outputs, ys, mask=None, weights=None):
         del mask
         return mean_over_rows(jnp.abs(outputs - ys)[:, 0] < bound, weights)
 
-    return score
+    return Score(score, maximise=True)
 
 
-def wrong_class(last_steps: int | None = None) -> Loss:
+def wrong_class(last_steps: int | None = None) -> Score:
     """The share of wrong classes, over all steps of a row or over its last ones."""
 
     def score(outputs, ys, mask=None, weights=None):
@@ -62,14 +63,18 @@ def wrong_class(last_steps: int | None = None) -> Loss:
             wrong = wrong[:, slice(None) if last_steps is None else slice(-last_steps, None)]
         return mean_over_rows(wrong, weights)
 
-    return score
+    return Score(score, maximise=False)
 
 
-def wrong_sign(outputs, ys, mask=None, weights=None):
+def wrong_sign() -> Score:
     """The share of targets ±1 whose sign the output misses; an output of exactly 0 misses half of them."""
-    del mask
-    signs = jnp.sign(outputs) * jnp.sign(ys)
-    return mean_over_rows((1 - signs) / 2, weights)
+
+    def score(outputs, ys, mask=None, weights=None):
+        del mask
+        signs = jnp.sign(outputs) * jnp.sign(ys)
+        return mean_over_rows((1 - signs) / 2, weights)
+
+    return Score(score, maximise=False)
 
 
 def mean_over_rows(values: Array, weights: Array | None) -> Array:

@@ -16,6 +16,7 @@ from jax import Array
 from rnnreg._checks import check_count, check_share
 from rnnreg.data import Batch
 from rnnreg.losses import squared_error
+from rnnreg.metrics import Score
 from rnnreg.tasks._base import Task
 
 # Stationary means and standard deviations, of 4·10⁶ values each in float64 (standard errors at or below 3 in the last
@@ -241,7 +242,7 @@ def _series(name: str, sample: Callable[..., Batch], num_steps: int, size: int) 
         name=name,
         sample=sample,
         loss=loss,
-        metrics={"nrmse": nrmse},
+        metrics={"nrmse": Score(nrmse, maximise=False)},
         baseline={"loss": 1.0, "nrmse": 1.0},
         num_steps=num_steps,
         input_size=size,

@@ -10,10 +10,12 @@ import numpy as np
 
 from rnnreg._checks import is_count
 from rnnreg.data import Batch, Split, check_batch
+from rnnreg.losses import check_targets as check_targets_of
+from rnnreg.metrics import as_function
 from rnnreg.networks import Network
 from rnnreg.penalties import NEEDS, Penalty
 from rnnreg.training._segments import as_segment_steps, check_segments, check_targets
-from rnnreg.training._settings import Settings, as_hyper
+from rnnreg.training._settings import Settings, as_hyper, is_optimizer
 from rnnreg.training._track import Track
 
 
@@ -34,18 +36,24 @@ def checked(settings: Settings) -> Settings:
         )
     for name in metrics or {}:
         _check_metric_name(name)
+    loss = as_function(settings.loss, "the loss", loss=True)
+    metrics = {
+        name: as_function(given, f"metrics[{name!r}]") for name, given in (metrics or {}).items()
+    }
+    _check_monitor(settings.monitor, metrics)
     for name, penalty in (penalties or {}).items():
         _check_penalty(name, penalty)
     segment_steps = as_segment_steps(settings.segment_steps)
     if isinstance(settings.net, Network):  # else when the function of hyper has made it
         check_segments(settings.net, segment_steps)
     return settings._replace(
+        loss=loss,
         penalties=dict(penalties or {}),
         num_epochs=int(settings.num_epochs),
         batch_size=None if settings.batch_size is None else int(settings.batch_size),
         patience=None if settings.patience is None else int(settings.patience),
         record_every=int(record_every),
-        metrics=dict(metrics or {}),
+        metrics=metrics,
         track={name: _as_track(name, given) for name, given in (settings.track or {}).items()},
         segment_steps=segment_steps,
     )
@@ -72,14 +80,12 @@ def _stride(settings: Settings) -> int:
 
 
 def _check_functions(settings: Settings) -> None:
-    import optax
-
     loss, optimizer = settings.loss, settings.optimizer
     if not callable(loss):
         raise ValueError(
             f"loss must be a function such as rr.losses.squared_error('mean'); got {loss!r}."
         )
-    if not callable(optimizer) and not isinstance(optimizer, optax.GradientTransformation):
+    if not callable(optimizer) and not is_optimizer(optimizer):
         raise ValueError(
             "optimizer must be an optax transformation or a function of hyper that returns one; got "
             f"{optimizer!r}."
@@ -91,6 +97,18 @@ def _check_metric_name(name: Any) -> None:
         raise ValueError(
             f"metrics may not be named {name!r}: 'loss' is the data loss itself, and a name is a word of letters, "
             "digits and _."
+        )
+
+
+def _check_monitor(monitor: str, metrics: Mapping[str, Any]) -> None:
+    if monitor != "loss" and monitor not in metrics:
+        raise ValueError(
+            f"monitor must be 'loss' or one of metrics, {sorted(metrics)}; got {monitor!r}."
+        )
+    if monitor != "loss" and metrics[monitor].maximise is None:
+        raise ValueError(
+            f"monitor={monitor!r} has no direction, so nobody knows which value is the best: give "
+            f"metrics={{{monitor!r}: rr.metrics.Score(function, maximise=True)}}, or maximise=False if less is better."
         )
 
 
@@ -141,6 +159,22 @@ def check_update(hyper: Any, batch: Any) -> None:
         "an update is called as update(state, hyper, batch), with a dict of hyperparameters and then a Batch; got "
         f"hyper of type {type(hyper).__name__} and batch of type {type(batch).__name__}."
     )
+
+
+def num_outputs(net: Network, params: Any, batch: Batch) -> int:
+    """O of a network's outputs, whether or not it states it."""
+    if net.output_size is not None:
+        return net.output_size
+    found = jax.eval_shape(lambda p, b: net.apply(p, b.xs, mask=b.mask).outputs, params, batch)
+    return found.shape[-1]
+
+
+def check_values(settings: Settings, data: Split, num_outputs: int) -> None:
+    """Raises if a concrete target is one that the loss cannot take, such as a class that the network does not have."""
+    for name in ("train", "validation"):
+        batch = getattr(data, name)
+        if batch is not None:
+            check_targets_of(settings.loss, batch, num_outputs, name=f"data.{name}")
 
 
 def check_data(settings: Settings, data: Split) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.data import Batch, Split, per_row, scale_batch, take_rows
-from rnnreg.training._measure import measure, track
+from rnnreg.training._measure import averaged, measure, track
 from rnnreg.training._records import TrainState, note_best
 from rnnreg.training._settings import Hyper, Settings, network_of
 from rnnreg.training._update import update_minibatch
@@ -42,11 +42,13 @@ def advance(
         if settings.patience is not None:
             stopped |= state.stalled >= settings.patience
         state, gradient_norm = jax.lax.cond(stopped, skip, run, state)
-        values, _ = measure(settings, state.params, state.penalty_state, hyper, data)
+        params = averaged(state)
+        values, _ = measure(settings, params, state.penalty_state, hyper, data)
         net = network_of(settings, hyper)
-        values |= track(settings, net, state.params, batch, taken=set(values))
+        values |= track(settings, net, params, batch, taken=set(values))
         if state.best:
-            state = note_best(state, values["val_loss"], stopped)
+            score = values[f"val_{settings.monitor}"]
+            state = note_best(state, params, score, stopped, maximise=settings.maximise)
         return state, values | {"gradient_norm": gradient_norm}
 
     return jax.lax.scan(record, state, length=num_epochs // stride)

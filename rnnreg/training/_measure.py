@@ -38,9 +38,33 @@ def measure(
     return values | _norms(net, params), predictions
 
 
+def averaged(state: TrainState) -> Params:
+    """The parameters to be measured: those of the state, or the averages that a schedule-free optimiser keeps.
+
+    Raises:
+      ValueError: such an optimiser inside a wrapper that sees a part of the parameters only.
+    """
+    from optax import contrib
+
+    def is_free(part):
+        return isinstance(part, contrib.ScheduleFreeState)
+
+    found = [part for part in jax.tree.leaves(state.opt_state, is_leaf=is_free) if is_free(part)]
+    if not found:
+        return state.params
+    if len(found) > 1 or jax.tree.structure(found[0].z) != jax.tree.structure(state.params):
+        raise ValueError(
+            "a schedule-free optimiser is scored at averaged parameters, and here it sees only some of them (it stands "
+            "in optax.multi_transform, optax.partition or optax.masked). Wrap the whole optimiser instead: "
+            "optax.contrib.schedule_free(optax.partition(…), learning_rate)."
+        )
+    mean = contrib.schedule_free_eval_params(found[0], state.params)
+    return jax.tree.map(lambda new, old: new.astype(old.dtype), mean, state.params)
+
+
 def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> Run:
     """The run that ends in a state, without its history."""
-    params = state.best.params if settings.keep_best else state.params
+    params = state.best.params if settings.keep_best else averaged(state)
     values, predictions = measure(settings, params, state.penalty_state, hyper, data)
     diverged = state.diverged_at >= 0
     return Run(

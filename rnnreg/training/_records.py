@@ -16,12 +16,12 @@ class Best(NamedTuple):
 
     Attributes:
       params: the parameters then.
-      val_loss: the validation loss then.
+      score: the monitored score on the validation rows then.
       step: the number of updates then.
     """
 
     params: Params
-    val_loss: Array
+    score: Array
     step: Array
 
 
@@ -37,7 +37,7 @@ class TrainState(NamedTuple):
       epoch: epochs done.
       diverged_at: the step whose loss, gradient or result was not finite; −1 while there is none.
       best: the best record so far, or () where it is not kept.
-      stalled: records since the validation loss last improved.
+      stalled: records since the monitored score last improved.
     """
 
     params: Params
@@ -92,12 +92,14 @@ class Run(NamedTuple):
     num_updates: Array
 
 
-def note_best(state: TrainState, val_loss: Array, stopped: Array) -> TrainState:
+def note_best(
+    state: TrainState, params: Params, score: Array, stopped: Array, *, maximise: bool
+) -> TrainState:
     """The state with its best record and its patience brought up to date."""
-    better = (val_loss < state.best.val_loss) & ~stopped
+    better = (score > state.best.score if maximise else score < state.best.score) & ~stopped
     best = select(
         better,
-        Best(state.params, val_loss.astype(state.best.val_loss.dtype), state.step),
+        Best(params, score.astype(state.best.score.dtype), state.step),
         state.best,
     )
     stalled = jnp.where(better, 0, state.stalled + (~stopped).astype(jnp.int32))

@@ -153,7 +153,8 @@ class Train:
           data: the rows to score.
 
         Returns:
-          The run, with an empty history.
+          The run, with an empty history. Its parameters are those that were scored: the best ones with `keep_best`, and
+          the averages that an optimiser of `optax.contrib.schedule_free` keeps.
         """
         return _measure.finish(self.settings, state, as_hyper(hyper), as_split(data))
 
@@ -231,6 +232,7 @@ def make_train(
     keep_best: bool = False,
     patience: int | None = None,
     metrics: Mapping[str, Metric] | None = None,
+    monitor: str = "loss",
     track: Mapping[str, Track | TrackFunction] | None = None,
 ) -> Train:
     """w ← w − α ∂(L + Σ_k λ_k R_k)/∂w, over minibatches drawn on the device from the key.
@@ -253,7 +255,7 @@ def make_train(
 
     Args:
       net: a network, or `lambda hyper: rr.network(..., dropout=hyper["dropout"])`.
-      loss: the data loss.
+      loss: the data loss: one of `rr.losses`, or a function of `(outputs, ys, mask, weights)` or `(outputs, ys)`.
       penalties: by name; the name is that of its λ in `hyper`.
       optimizer: an optax transformation, or `lambda hyper: optax.adam(hyper["learning_rate"])`. Global-norm
         clipping is `optax.chain(optax.clip_by_global_norm(…), …)`. A schedule wants a static shape with
@@ -265,11 +267,12 @@ def make_train(
         no layer that reads backwards.
       record_every: epochs between two records of the history; must divide `num_epochs`. None keeps at
         most 50 records.
-      keep_best: return the parameters of the record with the least validation loss.
-      patience: stop after so many records without improvement (if lanes run one by one, a stopped run
+      keep_best: return the parameters of the best record, by `monitor` on the validation rows.
+      patience: stop after so many records without improvement of `monitor` (if lanes run one by one, a stopped run
         costs no more than its records).
-      metrics: further scores `f(outputs, ys, mask, weights)` by name, recorded as `train_<name>` and
-        `val_<name>`.
+      metrics: further scores by name, recorded as `train_<name>` and `val_<name>`: those of `rr.metrics`, or functions
+        `f(outputs, ys, mask, weights)` or `f(outputs, ys)`; `rr.metrics.Score(f, maximise=…)` states the direction.
+      monitor: what `keep_best` and `patience` go by: "loss", or one of `metrics` that states its direction.
       track: by name, `f(net, params, batch)` on the (scaled) training rows, an array or a tree of arrays that is
         recorded with the history as `<name>` or `<name>/<path>`; such as `rr.diagnostics.track_gradient_flow(loss)`,
         or `rr.training.Track(f, dims)`, whose axes have names in a sweep.
@@ -308,6 +311,7 @@ def make_train(
                 metrics=metrics,  # type: ignore[arg-type]
                 track=track,  # type: ignore[arg-type]
                 segment_steps=segment_steps,
+                monitor=monitor,
             )
         )
     )

@@ -55,6 +55,7 @@ class Settings(NamedTuple):
       track: what is measured at each record, by name.
       devices: over which the rows of an update are split; None keeps them together.
       segment_steps: time steps of each update; None for whole sequences.
+      monitor: the score on the validation rows by which the best record is told, "loss" or one of the metrics.
     """
 
     net: Network | NetworkFunction
@@ -70,6 +71,12 @@ class Settings(NamedTuple):
     track: dict[str, Track]
     devices: tuple[Any, ...] | None = None
     segment_steps: int | None = None
+    monitor: str = "loss"
+
+    @property
+    def maximise(self) -> bool:
+        """Whether more of the monitored score is better."""
+        return self.monitor != "loss" and bool(self.metrics[self.monitor].maximise)  # type: ignore[attr-defined]
 
 
 def as_hyper(hyper: Mapping[str, Any]) -> Hyper:
@@ -93,10 +100,17 @@ def optimizer_of(settings: Settings, hyper: Hyper) -> optax.GradientTransformati
     import optax
 
     given = settings.optimizer
-    made = given if isinstance(given, optax.GradientTransformation) else given(hyper)
-    if not isinstance(made, optax.GradientTransformation):
+    made = given if is_optimizer(given) else given(hyper)  # type: ignore[operator]
+    if not is_optimizer(made):
         raise ValueError(
             "optimizer must return an optax transformation, as lambda hyper: "
             f"optax.adam(hyper['learning_rate']) does; got {type(made).__name__}."
         )
+    if not isinstance(made, optax.GradientTransformation):  # such as optax.MultiSteps
+        made = optax.GradientTransformationExtraArgs(made.init, made.update)
     return optax.with_extra_args_support(made)
+
+
+def is_optimizer(given: Any) -> bool:
+    """Whether something is an optax transformation: anything with `init` and `update`, such as `optax.MultiSteps`."""
+    return all(callable(getattr(given, name, None)) for name in ("init", "update"))

@@ -12,7 +12,7 @@ from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Split
 from rnnreg.networks import weight_paths
-from rnnreg.training._checks import check_data, check_hyper
+from rnnreg.training._checks import check_data, check_hyper, check_values, num_outputs
 from rnnreg.training._records import Best, Params, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
 
@@ -36,12 +36,15 @@ def start(
     params = (
         draw(key_params) if params is None else _given(params, jax.eval_shape(draw, key_params))
     )
-    weights = weight_paths(network_of(settings, hyper), params)
+    net = network_of(settings, hyper)
+    check_values(settings, data, num_outputs(net, params, data.train))
+    weights = weight_paths(net, params)
     for penalty in settings.penalties.values():  # a pattern that covers nothing is an error
         penalty.covers(params, weights)
     best = ()
     if settings.keep_best or settings.patience is not None:
-        best = Best(params, jnp.asarray(jnp.inf, dtype), jnp.int32(0))
+        worst = -jnp.inf if settings.maximise else jnp.inf
+        best = Best(params, jnp.asarray(worst, dtype), jnp.int32(0))
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),
