@@ -57,11 +57,12 @@ class FakeProgram:
     calls: int | None = None  # raises KeyboardInterrupt after so many
     made = 0
 
-    def __init__(self, function, plan, lanes, shared):
+    def __init__(self, function, plan, lanes, shared, *, owner):
         type(self).made += 1
         first = jax.tree.map(lambda leaf: leaf[0], lanes)
-        self.shapes = jax.eval_shape(function, first, shared)
+        self.shapes = jax.eval_shape(lambda *given: function(owner, *given), first, shared)
         self.plan, self.fingerprint, self.compile_seconds = plan, "none", 0.0
+        self.compiled_now = True
 
     def run(self, lanes, shared):
         for call, start in enumerate(range(0, self.plan.num_lanes, self.plan.width)):
@@ -91,8 +92,9 @@ def fake(monkeypatch):
 
 def test_values_compile_nothing_anew(base, grown):
     (one, traced), (two, traced_again) = base, grown
-    assert one.config["compilations"] == two.config["compilations"] == 1
-    assert traced == traced_again > 0
+    # whichever came first compiled, and the other took its program
+    assert sorted([one.config["compilations"], two.config["compilations"]]) == [0, 1]
+    assert min(traced, traced_again) == 0 < max(traced, traced_again)
     # the same program, to the letter: no value is written into it
     assert one.config["program_sha256"] == two.config["program_sha256"]
 

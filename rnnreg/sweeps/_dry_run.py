@@ -84,9 +84,43 @@ class Estimate(NamedTuple):
     step_operations: float
 
 
+class Size(NamedTuple):
+    """What is known of a lane's program before it is compiled, and sets its cost.
+
+    Attributes:
+      hidden_size: H of the largest recurrent layer; 16 for a network without any.
+      recurrent: the paths of its recurrent matrices.
+      embedding: numbers in its embedding; 0 without one.
+      equations: of its jaxpr, those of its loops once.
+    """
+
+    hidden_size: int
+    recurrent: list[str]
+    embedding: int = 0
+    equations: int = 0
+
+
+def size_of(net: Network, params: Any) -> Size:
+    """The size of a network's part of a lane."""
+    hidden = max((entry.cell.hidden_size for entry in net.layers), default=16)
+    embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
+    return Size(hidden, recurrent_paths(net, params), math.prod(embedding or (0,)))
+
+
+def count_equations(jaxpr: Any) -> int:
+    """The equations of a jaxpr and of every one inside it."""
+    inner = (
+        getattr(part, "jaxpr", part)
+        for equation in jaxpr.eqns
+        for value in equation.params.values()
+        for part in (value if isinstance(value, (tuple, list)) else (value,))
+    )
+    return len(jaxpr.eqns) + sum(count_equations(one) for one in inner if hasattr(one, "eqns"))
+
+
 def estimate(
     settings: Settings,
-    net: Network,
+    size: Size,
     data: Split,
     folds: Fold | None,
     output: Run,
@@ -100,11 +134,10 @@ def estimate(
     steps = data.train.xs.shape[1]
     segments = 1 if settings.segment_steps is None else -(-steps // settings.segment_steps)
     leaves = leaf_paths(output.params)
-    embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
     # tokens pick rows of the embedding, and multiply nothing
-    weights = sum(leaf.size for leaf in leaves.values()) - math.prod(embedding or (0,))
-    recurrent = [leaves[path] for path in recurrent_paths(net, output.params)]
-    hidden = max((entry.cell.hidden_size for entry in net.layers), default=16)
+    weights = sum(leaf.size for leaf in leaves.values()) - size.embedding
+    recurrent = [leaves[path] for path in size.recurrent]
+    hidden = size.hidden_size
     itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)
     # states and gates are stored for the backward pass, and their cotangents come back
     activations = 4 * num_rows * steps * sum(max(leaf.shape) for leaf in recurrent) * itemsize

@@ -15,6 +15,7 @@ from rnnreg.data import Fold, Split, take_fold
 from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
+from rnnreg.runtime import Kept
 from rnnreg.sweeps._axes import Axis, lane_values, read_grid
 from rnnreg.sweeps._describe import (
     describe_data,
@@ -25,7 +26,7 @@ from rnnreg.sweeps._describe import (
     describe_recurrence,
     digest,
 )
-from rnnreg.sweeps._dry_run import Estimate, estimate
+from rnnreg.sweeps._dry_run import Estimate, Size, count_equations, estimate, size_of
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._names import axes_of, plain_name
 from rnnreg.training import Hyper, Run, Settings, Train, check_data
@@ -91,10 +92,6 @@ class Job:
         layers = self.description["recurrence"]["layers"]
         return "\n".join([str(self.plan), *(f"{name}: {why}" for name, why in layers.items())])
 
-    def lane(self, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
-        """One lane of this job."""
-        return run_lane(self.train, Hyper(lane["hyper"]), lane, shared)
-
     @property
     def fold_labels(self) -> list[str] | None:
         """The folds' names; None without folds."""
@@ -123,13 +120,13 @@ def make_job(
         "key": request.key,
         "params": params,
     }
-    traced = _trace(train, lanes, shared)
-    _check_reads(traced, [*constants, *(name for axis in axes for name in axis.values)])
+    seen = _look(train, lanes, shared)
+    _check_reads(seen, [*constants, *(name for axis in axes for name in axis.values)])
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
     rates = load_calibration()
     rows = None if folds is None else folds.rows
-    cost = estimate(settings, traced.network, data, rows, traced.output, rates)
-    plan = _plan(len(lanes["seed"]), request, cost, rates, split=_adds_up(settings, traced.network))
+    cost = estimate(settings, seen.size, data, rows, seen.output, rates)
+    plan = _plan(len(lanes["seed"]), request, cost, rates, split=_adds_up(settings, seen))
     return Job(
         static=static,
         train=train.split_rows(plan.devices) if plan.name == "split_rows" else train,
@@ -139,10 +136,10 @@ def make_job(
         shared=shared,
         folds=folds,
         plan=plan,
-        output=traced.output,
+        output=seen.output,
         cost=cost,
-        tracked=_axes_of_tracks(settings, traced.output, taken),
-        description=_describe(settings, traced, data, folds, params),
+        tracked=_axes_of_tracks(settings, seen.output, taken),
+        description=_describe(settings, seen, data, folds, params),
     )
 
 
@@ -152,6 +149,11 @@ def run_lane(train: Train, hyper: Hyper, lane: dict[str, Any], shared: dict[str,
     fold = None if folds is None else jax.tree.map(lambda leaf: leaf[lane["fold"]], folds)
     key = jax.random.fold_in(shared["key"], lane["seed"])
     return train(hyper, take_fold(shared["data"], fold), key=key, params=shared["params"])
+
+
+def one_lane(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
+    """One lane, as a program runs it."""
+    return run_lane(train, Hyper(lane["hyper"]), lane, shared)
 
 
 # ---- checks -----------------------------------------------------------------------------------------
@@ -190,13 +192,13 @@ def _check_rows(settings: Settings, data: Split, request: Request) -> None:
     check_data(settings, data)
 
 
-def _check_reads(traced: _Traced, names: list[str]) -> None:
+def _check_reads(seen: _Seen, names: list[str]) -> None:
     """Raises if a hyperparameter is given that nothing reads."""
-    unread = [name for name in names if name not in traced.reads]
+    unread = [name for name in names if name not in seen.reads]
     if unread:
         raise ValueError(
             f"unknown hyperparameter {unread[0]!r}: nothing in the run reads it; the run reads "
-            f"{sorted(traced.reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
+            f"{sorted(seen.reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
             "functions of hyper ask for."
         )
 
@@ -217,53 +219,72 @@ def _lanes(
     }, shape
 
 
-class _Traced(NamedTuple):
-    """What one abstract run of a lane shows, without compiling.
+class _Seen(NamedTuple):
+    """What one abstract run of a lane shows, without compiling; no array and no tracer is in it.
 
     Attributes:
       output: the shapes of its run.
-      network: its network.
-      optimizer_state: the shapes of its optimiser's state.
       reads: the hyperparameters that it reads.
-      network_reads: those that its network reads; None if the network is no function of them.
-      optimizer_reads: the same for its optimiser.
+      size: what its network costs, by which lanes are planned.
+      random: whether its network draws random numbers in training.
+      description: network, recurrence, optimiser and penalties, ready for JSON.
     """
 
     output: Run
-    network: Network
-    optimizer_state: Any
     reads: set[str]
-    network_reads: list[str] | None
-    optimizer_reads: list[str] | None
+    size: Size
+    random: bool
+    description: dict[str, Any]
 
 
-def _trace(train: Train, lanes: dict[str, Any], shared: dict[str, Any]) -> _Traced:
+_SEEN = Kept()
+
+
+def _look(train: Train, lanes: dict[str, Any], shared: dict[str, Any]) -> _Seen:
+    """What a lane shows; for equal shapes it is looked at once."""
     lane = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lanes)
-    seen: dict[str, Any] = {}
+    leaves, structure = jax.tree.flatten((lane, shared))
+    shapes = tuple((jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)
+    return _SEEN.get(train, (structure, shapes), lambda: _seen(train, lane, shared))
+
+
+def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
+    settings, seen = train.settings, {}
+    input_size = shared["data"].train.xs.shape[-1]
 
     def run(lane, shared):
         whole, of_network, of_optimizer = (Hyper(lane["hyper"]) for _ in range(3))
         output = run_lane(train, whole, lane, shared)
-        seen["network"] = train.network(of_network)
-        optimizer = train.optimizer(of_optimizer)
-        seen["optimizer_state"] = jax.eval_shape(optimizer.init, output.params)
-        seen["reads"] = whole.reads
-        seen["network_reads"] = sorted(of_network.reads)
+        net, params = train.network(of_network), output.params
+        # all that is wanted of the network is said here: it may hold tracers, which must not leave the trace
+        fixed = isinstance(settings.net, Network)
+        reads = None if fixed else sorted(of_network.reads)
+        seen["network"] = describe_network(net, reads=reads)
+        seen["recurrence"] = describe_recurrence(net, input_size)
+        seen["penalties"] = describe_penalties(settings.penalties, net, params)
+        seen["state"] = jax.eval_shape(train.optimizer(of_optimizer).init, params)
         seen["optimizer_reads"] = sorted(of_optimizer.reads)
+        seen["reads"], seen["random"] = whole.reads, net.random
+        seen["size"] = size_of(net, params)
         return output
 
-    output = jax.eval_shape(run, lane, shared)
-    if isinstance(train.settings.net, Network):
-        seen["network_reads"] = None
-    if not callable(train.settings.optimizer):
-        seen["optimizer_reads"] = None
-    return _Traced(output, **seen)
+    jaxpr, output = jax.make_jaxpr(run, return_shape=True)(lane, shared)
+
+    def start():
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output.params)
+        return settings.optimizer.init(zeros)  # type: ignore[union-attr]
+
+    reads = seen["optimizer_reads"] if callable(settings.optimizer) else None
+    described = {name: seen[name] for name in ("network", "recurrence", "penalties")}
+    described["optimizer"] = describe_optimizer(seen["state"], reads=reads, start=start)
+    size = seen["size"]._replace(equations=count_equations(jaxpr.jaxpr))
+    return _Seen(output, seen["reads"], size, seen["random"], described)
 
 
-def _adds_up(settings: Settings, net: Network) -> bool:
+def _adds_up(settings: Settings, seen: _Seen) -> bool:
     """Whether the objective is a mean over rows and nothing is drawn, so that split rows give equal sums."""
     return (
-        not net.random
+        not seen.random
         and isinstance(settings.loss, DataLoss)
         and settings.loss.mean_over_rows
         and not any(penalty.needs for penalty in settings.penalties.values())
@@ -300,21 +321,10 @@ def _axes_of_tracks(settings: Settings, output: Run, taken: list[str]) -> dict[s
 
 
 def _describe(
-    settings: Settings, traced: _Traced, data: Split, folds: Folds | None, params: Any
+    settings: Settings, seen: _Seen, data: Split, folds: Folds | None, params: Any
 ) -> dict[str, Any]:
-    made, input_size = traced.output.params, data.train.xs.shape[-1]
-
-    def start():
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), made)
-        return settings.optimizer.init(zeros)  # type: ignore[union-attr]
-
     return {
-        "network": describe_network(traced.network, reads=traced.network_reads),
-        "recurrence": describe_recurrence(traced.network, input_size),
-        "optimizer": describe_optimizer(
-            traced.optimizer_state, reads=traced.optimizer_reads, start=start
-        ),
-        "penalties": describe_penalties(settings.penalties, traced.network, made),
+        **seen.description,
         "loss": describe_function(settings.loss),
         "metrics": {name: describe_function(one) for name, one in settings.metrics.items()},
         "data": describe_data(data, folds),

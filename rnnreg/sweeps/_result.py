@@ -113,7 +113,10 @@ class SweepResult:
         dims: Mapping[str, Sequence[str]] | None = None,
         plan: str | Plan = "auto",
     ) -> xr.Dataset:
-        """`function(params)` of every lane, compiled once for each static combination and run by `rr.lanes.map_lanes`.
+        """`function(params)` of every lane, compiled once for each static combination and run like those of a sweep.
+
+        The compiled program is kept for as long as `function` lives: give the same function again, and nothing is
+        compiled. As under `jax.jit`, what it calls is read once.
 
         Args:
           function: from one network's parameters to arrays, or a tree of them such as a `GradientFlow`. If the

@@ -18,7 +18,7 @@ from rnnreg.runtime import environment
 from rnnreg.sweeps._axes import read_seeds, read_static
 from rnnreg.sweeps._describe import describe_key
 from rnnreg.sweeps._dry_run import DryRun, describe
-from rnnreg.sweeps._job import Job, Request, make_job
+from rnnreg.sweeps._job import Job, Request, make_job, one_lane
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._label import empty, label
 from rnnreg.sweeps._result import SweepResult
@@ -183,7 +183,8 @@ class _Done(NamedTuple):
       finished: `[L]`, whether it did.
       seconds_compile: time to lower and compile.
       seconds_compute: time of the calls.
-      fingerprint: of the program; None if none was compiled.
+      fingerprint: of the program; None if there was none.
+      compiled: whether it was compiled, and not kept from an earlier sweep.
       interrupted: whether Ctrl-C came.
     """
 
@@ -192,6 +193,7 @@ class _Done(NamedTuple):
     seconds_compile: float = 0.0
     seconds_compute: float = 0.0
     fingerprint: str | None = None
+    compiled: bool = False
     interrupted: bool = False
 
 
@@ -216,9 +218,11 @@ def _run_job(job: Job, bar: Any) -> _Done:
     seconds = 0.0
     try:
         bar.set_description("compiling", refresh=False)
-        program = Program(job.lane, job.plan, job.lanes, job.shared)
+        program = Program(one_lane, job.plan, job.lanes, job.shared, owner=job.train)
         done = done._replace(
-            seconds_compile=program.compile_seconds, fingerprint=program.fingerprint
+            seconds_compile=program.compile_seconds,
+            fingerprint=program.fingerprint,
+            compiled=program.compiled_now,
         )
         bar.set_description("sweep", refresh=False)
         bar.unpause()  # the rate is that of running
@@ -243,7 +247,6 @@ def _config(
 ) -> dict[str, Any]:
     """What was asked for and what the runs were, ready for JSON; `by_group` names the lists by static combination."""
     settings = [job.train.settings for job in jobs]
-    hashes = [one.fingerprint for one in done]  # None if Ctrl-C came first
     by_group = {
         **{name: [job.description[name] for job in jobs] for name in jobs[0].description},
         "num_epochs": [each.num_epochs for each in settings],
@@ -253,7 +256,7 @@ def _config(
         "keep_best": [each.keep_best for each in settings],
         "early_stopping": [each.patience is not None for each in settings],
         "epoch_rows": [None if job.folds is None else job.folds.rows.epoch_rows for job in jobs],
-        "program_sha256": hashes,
+        "program_sha256": [one.fingerprint for one in done],  # None if Ctrl-C came first
     }
     return {
         "grid": {name: _listed(value) for name, value in request.grid.items()},
@@ -265,7 +268,7 @@ def _config(
         **by_group,
         "by_group": list(by_group),
         "lanes": sum(job.plan.num_lanes for job in jobs),
-        "compilations": sum(one is not None for one in hashes),
+        "compilations": sum(one.compiled for one in done),
         "seconds_compile": sum(one.seconds_compile for one in done),
         "seconds_compute": sum(one.seconds_compute for one in done),
         "interrupted": any(one.interrupted for one in done),

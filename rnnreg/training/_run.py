@@ -12,6 +12,7 @@ from rnnreg.data import Batch, Split, as_split
 from rnnreg.losses import Loss, Metric
 from rnnreg.networks import Network
 from rnnreg.penalties import Penalty
+from rnnreg.runtime import Kept
 from rnnreg.training import _epoch, _measure, _start, _update
 from rnnreg.training._checks import check_update, checked
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import optax
 
 Params = dict[str, Any]
+_DERIVED = Kept()  # a run that is derived again is the same, and is not compiled again
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -200,7 +202,7 @@ class Train:
         stride = self.settings.record_every
         record_every = stride if num_epochs % stride == 0 else None
         changed = self.settings._replace(num_epochs=num_epochs, record_every=record_every)  # type: ignore[arg-type]
-        return Train(checked(changed))
+        return _DERIVED.get(self, num_epochs, lambda: Train(checked(changed)))
 
     def split_rows(self, devices: tuple[Any, ...]) -> Train:
         """The same run with the rows of every update split over devices, and their gradients summed.
@@ -215,7 +217,8 @@ class Train:
         Returns:
           Another run.
         """
-        return Train(self.settings._replace(devices=tuple(devices)))
+        changed = self.settings._replace(devices=tuple(devices))
+        return _DERIVED.get(self, changed.devices, lambda: Train(changed))
 
 
 def make_train(
