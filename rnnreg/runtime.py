@@ -112,6 +112,23 @@ class Kept:
         return own[key]
 
 
+def counter_based(key: jax.Array) -> jax.Array:
+    """The threefry key that a key stands for: lanes that run together must draw what each would draw alone.
+
+    Under `jax.vmap` JAX's other generators ("rbg") give numbers that depend on the neighbours. Their keys are made of
+    threefry keys, and the first of them is taken, so `fold_in` and `split` before and after agree.
+
+    >>> key = jax.random.key(7, impl="rbg")
+    >>> bool(counter_based(key) == jax.random.key(7, impl="threefry2x32"))
+    True
+    """
+    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key)[..., :2], impl="threefry2x32")
+
+
 def compilation_cache(path: str | Path | None = None) -> Path | None:
     """Keep compiled programs on disk, so that the next process starts without compiling them again.
 

@@ -11,6 +11,7 @@ from rnnreg.networks._network import (
     weight_paths,
 )
 from rnnreg.networks._network import start_state as start_state
+from rnnreg.networks._rebuild import rebuild
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import Pass, Visit
@@ -32,6 +33,7 @@ __all__ = [
     "forecast",
     "layer",
     "network",
+    "rebuild",
     "recurrent_paths",
     "weight_paths",
 ]

@@ -15,7 +15,7 @@ from rnnreg.data import Fold, Split, take_fold
 from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
-from rnnreg.runtime import Kept
+from rnnreg.runtime import Kept, counter_based
 from rnnreg.sweeps._axes import Axis, lane_values, read_grid
 from rnnreg.sweeps._describe import (
     describe_data,
@@ -27,6 +27,7 @@ from rnnreg.sweeps._describe import (
     digest,
 )
 from rnnreg.sweeps._dry_run import Estimate, Size, count_equations, estimate, size_of
+from rnnreg.sweeps._files import tree_of
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._names import axes_of, plain_name
 from rnnreg.training import Hyper, Run, Settings, Train, check_data
@@ -71,7 +72,7 @@ class Job:
       plan: how the lanes run.
       output: the shapes of one lane's run.
       cost: what a lane costs, roughly.
-      tracked: by the name of what is tracked, its axes beside those of the sweep and the epoch.
+      own_axes: by the name of what is tracked or scored, its axes next to those of the sweep and the epoch.
       description: network, optimiser, penalties, scores and data, ready for JSON.
     """
 
@@ -85,7 +86,7 @@ class Job:
     plan: Plan
     output: Run
     cost: Estimate
-    tracked: dict[str, list[str]]
+    own_axes: dict[str, list[str]]
     description: dict[str, Any]
 
     def __str__(self) -> str:
@@ -117,7 +118,7 @@ def make_job(
     shared = {
         "data": jax.tree.map(jnp.asarray, data.replace(test={}, target_times=None)),
         "folds": None if folds is None else jax.tree.map(jnp.asarray, folds.rows),
-        "key": request.key,
+        "key": counter_based(request.key),
         "params": params,
     }
     seen = _look(train, lanes, shared)
@@ -138,7 +139,7 @@ def make_job(
         plan=plan,
         output=seen.output,
         cost=cost,
-        tracked=_axes_of_tracks(settings, seen.output, taken),
+        own_axes=_own_axes(settings, seen.output, taken),
         description=_describe(settings, seen, data, folds, params),
     )
 
@@ -183,9 +184,9 @@ def _check_rows(settings: Settings, data: Split, request: Request) -> None:
         )
     if request.refit and validates:
         raise ValueError(
-            "refit=True adds runs on all rows, which have nothing to validate on, so keep_best and patience would "
-            "return their first parameters. Fix num_epochs, or choose it by rr.selection.choose(num_epochs='common') "
-            "and call rr.selection.refit."
+            "refit=True adds runs on all rows, which have nothing to validate on, and so no best epoch. Drop it, and "
+            "call rr.selection.refit(train, result, rr.selection.choose(result), data, key=key): it takes the "
+            "number of epochs that is best for all folds together, and trains on all rows for that many."
         )
     if request.folds is not None:  # the folds will be the validation set
         settings = settings._replace(keep_best=False, patience=None)
@@ -213,10 +214,25 @@ def _lanes(
     lanes, shape = lane_values(axes, constants, seeds, 1 if folds is None else len(folds.labels))
     dtype = jnp.result_type(float)
     return {
-        "hyper": {name: values.astype(dtype) for name, values in lanes["hyper"].items()},
+        "hyper": {name: _narrowed(name, each, dtype) for name, each in lanes["hyper"].items()},
         "seed": lanes["seed"].astype(np.uint32),
         "fold": lanes["fold"].astype(np.int32),
     }, shape
+
+
+def _narrowed(name: str, values: np.ndarray, dtype: Any) -> np.ndarray:
+    """The values in the type of the run; raises if two of them, or one and 0 or infinity, are the same there."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(dtype)
+    if len(np.unique(narrow)) < len(np.unique(values)) or not (
+        np.isfinite(narrow).all() and ((narrow != 0) == (values != 0)).all()
+    ):
+        raise ValueError(
+            f"the values {np.unique(values).tolist()} of {name!r} are {np.unique(narrow).tolist()} in "
+            f"{np.dtype(dtype).name}, in which the run computes; leave out what it cannot tell apart, or use "
+            "JAX_ENABLE_X64=1."
+        )
+    return narrow
 
 
 class _Seen(NamedTuple):
@@ -256,6 +272,7 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
         whole, of_network, of_optimizer = (Hyper(lane["hyper"]) for _ in range(3))
         output = run_lane(train, whole, lane, shared)
         net, params = train.network(of_network), output.params
+        tree_of(params)  # a tree that no file could hold is refused before it is trained
         # all that is wanted of the network is said here: it may hold tracers, which must not leave the trace
         fixed = isinstance(settings.net, Network)
         reads = None if fixed else sorted(of_network.reads)
@@ -308,15 +325,20 @@ def _plan(
     )
 
 
-def _axes_of_tracks(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:
-    """Names for the axes of what is tracked; raises if they do not fit, before anything compiles."""
-    tracks = settings.track
+def _own_axes(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:
+    """Names for the axes of what is tracked, and of scores that are arrays; raises if they do not fit."""
     arrays = {
         plain_name(path): jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
         for path, leaf in output.history.items()
-        if path.split("/")[0] in tracks
+        if path.split("/")[0] in settings.track
     }
-    named = {name: track.dims for name, track in tracks.items() if track.dims is not None}
+    named = {name: track.dims for name, track in settings.track.items() if track.dims is not None}
+    for name in settings.metrics:  # training and validation rows are scored along the same axes
+        both = [f"{rows}_{name}" for rows in ("train", "val") if f"{rows}_{name}" in output.metrics]
+        shapes = {output.metrics[one].shape for one in both}
+        axes = tuple(f"{name}.{axis}" for axis in range(len(shapes.copy().pop())))
+        named |= {one: axes for one in both if len(shapes) == 1}
+        arrays |= {one: output.metrics[one] for one in both}
     return axes_of(arrays, named, taken=taken)
 
 

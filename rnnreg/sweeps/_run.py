@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
@@ -204,21 +206,23 @@ def _run_jobs(jobs: list[Job], *, progress: bool) -> list[_Done]:
     total = sum(job.plan.num_lanes for job in jobs)
     done: list[_Done] = []
     with tqdm(total=total, unit="lane", desc="sweep", delay=3, disable=not progress) as bar:
-        for job in jobs:
+        for number, job in enumerate(jobs, 1):
+            which = f" {number} of {len(jobs)}" if len(jobs) > 1 else ""
             if any(one.interrupted for one in done):
                 done.append(_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)))
             else:
-                done.append(_run_job(job, bar))
+                done.append(_run_job(job, bar, f"compiling{which} …"))
     return done
 
 
-def _run_job(job: Job, bar: Any) -> _Done:
+def _run_job(job: Job, bar: Any, compiling: str) -> _Done:
     """One job, compiled and run call by call."""
     done = _Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool))
     seconds = 0.0
     try:
-        bar.set_description("compiling", refresh=False)
-        program = Program(one_lane, job.plan, job.lanes, job.shared, owner=job.train)
+        bar.set_description(compiling, refresh=False)
+        with _shown(bar):
+            program = Program(one_lane, job.plan, job.lanes, job.shared, owner=job.train)
         done = done._replace(
             seconds_compile=program.compile_seconds,
             fingerprint=program.fingerprint,
@@ -235,6 +239,28 @@ def _run_job(job: Job, bar: Any) -> _Done:
     except KeyboardInterrupt:
         done = done._replace(interrupted=True)
     return done._replace(seconds_compute=seconds)
+
+
+@contextlib.contextmanager
+def _shown(bar: Any) -> Iterator[None]:
+    """Shows a bar that does not move, and its time, once a second after the bar's delay."""
+
+    def show():
+        seconds = bar.delay
+        while not over.wait(seconds):
+            bar.refresh()
+            seconds = 1.0
+
+    over = threading.Event()
+    thread = threading.Thread(target=show, daemon=True)
+    if not bar.disable:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if not bar.disable:
+            thread.join()
 
 
 def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:

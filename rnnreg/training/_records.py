@@ -18,11 +18,13 @@ class Best(NamedTuple):
       params: the parameters then.
       val_loss: the validation loss then.
       step: the number of updates then.
+      epoch: the number of epochs then.
     """
 
     params: Params
     val_loss: Array
     step: Array
+    epoch: Array
 
 
 class TrainState(NamedTuple):
@@ -78,7 +80,8 @@ class Run(NamedTuple):
     Attributes:
       params: final parameters (the best ones with `keep_best`), the pytree that `net.apply` takes.
       history: by name, `[R]` values at the record stride.
-      metrics: by name, final values; NaN for a diverged run.
+      metrics: by name, final values; NaN for a diverged run. With `keep_best` or `patience`, `best_epoch` is the epoch
+        of the record with the least validation loss.
       predictions: outputs on the validation rows in the units of the split's arrays; None without any.
       diverged_at: the step at which the run froze, −1 if it did not.
       num_updates: updates done.
@@ -95,11 +98,8 @@ class Run(NamedTuple):
 def note_best(state: TrainState, val_loss: Array, stopped: Array) -> TrainState:
     """The state with its best record and its patience brought up to date."""
     better = (val_loss < state.best.val_loss) & ~stopped
-    best = select(
-        better,
-        Best(state.params, val_loss.astype(state.best.val_loss.dtype), state.step),
-        state.best,
-    )
+    loss = val_loss.astype(state.best.val_loss.dtype)
+    best = select(better, Best(state.params, loss, state.step, state.epoch), state.best)
     stalled = jnp.where(better, 0, state.stalled + (~stopped).astype(jnp.int32))
     return state._replace(best=best, stalled=stalled)
 

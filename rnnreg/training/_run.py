@@ -136,13 +136,14 @@ class Train:
           state: the state before.
           hyper: every number of the run, by name.
           data: the rows.
-          num_epochs: passes over the training rows, a multiple of `settings.record_every`.
+          num_epochs: passes over the training rows. There is a record after every `settings.record_every` of them, and
+            at the end.
 
         Returns:
           The state afterwards; and the history by name, `[R]` values at the record stride.
 
         Raises:
-          ValueError: a number of epochs that is no multiple of the stride.
+          ValueError: a number of epochs that is not positive.
         """
         return _epoch.advance(self.settings, state, as_hyper(hyper), as_split(data), num_epochs)
 
@@ -187,11 +188,12 @@ class Train:
         """
         return optimizer_of(self.settings, as_hyper(hyper))
 
-    def with_epochs(self, num_epochs: int) -> Train:
-        """The same run with another number of epochs, recorded at the same stride if that divides it.
+    def with_epochs(self, num_epochs: int, *, early_stopping: bool = True) -> Train:
+        """The same run with another number of epochs, recorded at the same stride if that divides it; made once.
 
         Args:
           num_epochs: passes over the training rows.
+          early_stopping: whether `keep_best` and `patience` stay; without them no validation rows are needed.
 
         Returns:
           Another run.
@@ -202,7 +204,10 @@ class Train:
         stride = self.settings.record_every
         record_every = stride if num_epochs % stride == 0 else None
         changed = self.settings._replace(num_epochs=num_epochs, record_every=record_every)  # type: ignore[arg-type]
-        return _DERIVED.get(self, num_epochs, lambda: Train(checked(changed)))
+        if not early_stopping:
+            changed = changed._replace(keep_best=False, patience=None)
+        key = (num_epochs, early_stopping)
+        return _DERIVED.get(self, key, lambda: Train(checked(changed)))
 
     def split_rows(self, devices: tuple[Any, ...]) -> Train:
         """The same run with the rows of every update split over devices, and their gradients summed.
@@ -267,7 +272,7 @@ def make_train(
       segment_steps: k, the time steps of each update; None takes whole sequences. It needs a loss at each step, and
         no layer that reads backwards.
       record_every: epochs between two records of the history; must divide `num_epochs`. None keeps at
-        most 50 records.
+        most 50 records, the last of them at the end.
       keep_best: return the parameters of the record with the least validation loss.
       patience: stop after so many records without improvement (if lanes run one by one, a stopped run
         costs no more than its records).
