@@ -2,6 +2,7 @@
 
 import json
 import sys
+import threading
 import warnings
 
 import jax
@@ -443,7 +444,8 @@ def test_dry_run_says_what_would_be_done_and_compiles_nothing(monkeypatch):
     assert plan.bytes > 0
     assert plan.seconds > 0
     text = str(plan)
-    for words in ("96 lanes", "6 updates each", "2 compilation(s)", "MiB", "s of computing"):
+    assert plan.seconds > plan.seconds_compile > 0
+    for words in ("96 lanes", "6 updates each", "2 compilation(s)", "MiB", "s of compiling and"):
         assert words in text
     assert text.count("48 lanes, one by one on") == 2
 
@@ -563,6 +565,25 @@ def test_a_hyperparameter_read_with_a_default_counts_as_read(fake):
 def test_a_closing_bar_is_silent_when_short(fake, capsys):
     rr.sweep(make(), {"l2": [0], "learning_rate": 1e-2}, sine(), key=KEY)
     assert "lane" not in capsys.readouterr().err
+
+
+def test_a_bar_shows_that_it_compiles():
+    class Bar:
+        delay, disable, shown = 0.01, False, 0
+
+        def refresh(self):
+            self.shown += 1
+            seen.set()
+
+    bar, seen = Bar(), threading.Event()
+    with RUN._shown(bar):
+        assert seen.wait(60)
+    assert (bar.shown, bar.delay) == (1, 0)  # and a bar that was shown is closed as one
+    hidden = Bar()
+    hidden.disable = True
+    with RUN._shown(hidden):
+        pass
+    assert hidden.shown == 0
 
 
 def test_an_ensemble_with_a_diverged_seed_scores_nothing(fake, monkeypatch):

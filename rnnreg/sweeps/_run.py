@@ -249,7 +249,7 @@ def _shown(bar: Any) -> Iterator[None]:
         seconds = bar.delay
         while not over.wait(seconds):
             bar.refresh()
-            seconds = 1.0
+            bar.delay, seconds = 0, 1.0  # it has been shown, so it is to be closed
 
     over = threading.Event()
     thread = threading.Thread(target=show, daemon=True)
