@@ -116,3 +116,49 @@ def test_what_is_kept_is_bounded_and_needs_no_weak_reference():
             return 2 * lane
 
     assert rr.lanes.map_lanes(Unhashable(), np.arange(2.0)).tolist() == [0, 2]
+
+
+def test_what_is_made_again_is_compiled_once_if_it_is_the_same():
+    def train(static):
+        return make(rr.network([rr.cells.elman(static["size"])], 1, readout="last"), num_epochs=1)
+
+    options = {"folds": None, "seeds": 1, "static": {"size": [5]}}
+    with compilations() as events:
+        first = swept(train, **options)
+        before = len([event for event in events if "backend_compile" in event])
+        again = swept(train, [0.5, 0.7], **options)
+        after = len([event for event in events if "backend_compile" in event])
+    assert (first.config["compilations"], again.config["compilations"]) == (1, 0)
+    assert before == after
+
+    def other(static):
+        loss = rr.losses.squared_error()
+        return make(train(static).settings.net, num_epochs=1, loss=lambda *given: 2 * loss(*given))
+
+    assert swept(other, **options).config["compilations"] == 1
+
+
+def test_programs_that_only_look_the_same_are_not_mixed_up():
+    lanes = {"a": np.arange(3.0, dtype=np.float32), "b": np.arange(3.0, 6.0, dtype=np.float32)}
+    one, two = (
+        rr.lanes.map_lanes(lambda lane, shared, name=name: lane[name], lanes) for name in "ab"
+    )
+    assert (one.tolist(), two.tolist()) == ([0, 1, 2], [3, 4, 5])
+    shape = jax.ShapeDtypeStruct((), np.float32)
+
+    def on_host(function):
+        return rr.lanes.map_lanes(
+            lambda lane, shared: jax.pure_callback(function, shape, lane["a"]), lanes
+        ).tolist()
+
+    assert on_host(lambda a: np.float32(a + 1)) == [1, 2, 3]
+    assert on_host(lambda a: np.float32(a + 2)) == [2, 3, 4]
+    tables = np.zeros((2, 20000), np.float32)
+    tables[1, 15000] = 1.0
+    sums = [
+        rr.lanes.map_lanes(lambda lane, shared, t=table: lane["a"] + jnp.asarray(t).sum(), lanes)
+        for table in tables
+    ]
+    assert [total.tolist() for total in sums] == [[0, 1, 2], [1, 2, 3]]
+    dicts = [rr.lanes.map_lanes(lambda lane, shared, k=k: {k: lane["a"]}, lanes) for k in "xy"]
+    assert [list(each) for each in dicts] == [["x"], ["y"]]

@@ -17,7 +17,9 @@ from jax.sharding import Mesh, PartitionSpec
 from rnnreg.lanes._plan import Plan, make_plan
 from rnnreg.runtime import Kept
 
-_JITTED, _COMPILED = Kept(), Kept()
+_JITTED, _COMPILED, _BY_TEXT = Kept(), Kept(), Kept()
+# The text of a program does not say which function of Python it calls.
+_PYTHON = ("callback", "host_transfer")
 
 
 class Program:
@@ -27,9 +29,9 @@ class Program:
     all. It is compiled for the shapes of `lanes` and `shared`; `run` takes any values of those shapes.
 
     With an `owner` it is `function(owner, lane, shared)`, a function of the module, and what is compiled is kept for
-    as long as the owner lives: the next program of the same owner, function, plan and shapes compiles nothing. As under
-    `jax.jit`, the function is pure; an owner that is itself a function is compiled anew if a name that stands in it
-    means another thing than before.
+    as long as the owner lives: the next program of the same owner, function, plan and shapes compiles nothing. Nor does
+    one of another owner that is the same to the letter, of the last few. As under `jax.jit`, the function is pure; an
+    owner that is itself a function is compiled anew if a name that stands in it means another thing than before.
 
     Attributes:
       plan: the plan.
@@ -52,10 +54,19 @@ class Program:
         traced = _jitted(function, plan, owner).trace(_one_call(plan, lanes), shared)
 
         def compiled():
-            self.compiled_now = True
             lowered = traced.lower()
-            text = lowered.as_text().encode()
-            return _Compiled(traced.jaxpr, hashlib.sha256(text).hexdigest(), lowered.compile())
+            text = lowered.as_text()
+            fingerprint = hashlib.sha256(text.encode()).hexdigest()
+
+            def compile_now():
+                self.compiled_now = True
+                return lowered.compile()
+
+            # another owner may have the same program: a network that was made again, of another sweep
+            alike = (fingerprint, lowered.in_tree, lowered.out_tree, *_settings(), plan.devices)
+            of_python = any(word in text for word in _PYTHON)
+            run = compile_now() if of_python else _BY_TEXT.get(Program, alike, compile_now)
+            return _Compiled(traced.jaxpr, fingerprint, run)
 
         # jax.jit has one jaxpr for equal shapes and settings of JAX, and keeps it
         key = (id(traced.jaxpr), plan.devices)
@@ -182,7 +193,7 @@ class _Compiled(NamedTuple):
 def _jitted(function: Callable[..., Any], plan: Plan, owner: Any = None) -> Any:
     """The program of a plan under `jax.jit`: the same for the same owner, which it does not keep alive."""
     if owner is None:
-        return jax.jit(_together(function, plan))
+        return jax.jit(_together(function, plan), keep_unused=True)
 
     def make():
         try:
@@ -190,7 +201,8 @@ def _jitted(function: Callable[..., Any], plan: Plan, owner: Any = None) -> Any:
         except TypeError:  # then nothing is kept either
             of = lambda: owner  # noqa: E731
         of_lane = lambda lane, shared: function(of(), lane, shared)  # noqa: E731
-        return jax.jit(_together(of_lane, plan)), meant
+        # an argument that is not used stays, so that equal texts take equal arguments
+        return jax.jit(_together(of_lane, plan), keep_unused=True), meant
 
     meant = _meant(owner)  # kept too, so that no other thing can get the place of one of them
     key = (function, plan.name, plan.chunk, plan.devices, *map(id, meant))
@@ -209,6 +221,11 @@ def _meant(owner: Any) -> list[Any]:
 
 def _call(function: Callable[[Any, Any], Any], lane: Any, shared: Any) -> Any:
     return function(lane, shared)
+
+
+def _settings() -> tuple[Any, ...]:
+    """What changes a compiled program, and not its text."""
+    return (jax.config.read("jax_disable_most_optimizations"),)
 
 
 def _one_call(plan: Plan, lanes: Any) -> Any:
