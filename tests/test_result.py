@@ -178,6 +178,16 @@ def test_a_result_says_in_a_few_lines_what_is_in_it(result):
     assert re.search(r"chosen +l2=0.01", repr(frozen))
 
 
+def test_a_result_of_anything_can_be_printed(result):
+    import xarray as xr
+
+    assert repr(rr.SweepResult(xr.Dataset(), (), {}, "")) == "SweepResult: 1 lane, no axes"
+    one = result.select(l2=0, seed=0, fold="all")
+    assert re.search(
+        r"1 lane, no axes\n.*network.*\n.*\n.*\n +selected +l2=0, seed=0, fold=all", repr(one)
+    )
+
+
 def test_whatever_is_printed_can_be_printed_anywhere(result):
     choice = rr.selection.choose(result)
     dry = rr.dry_run(make(NET), GRID, SPLIT, key=KEY)
@@ -306,6 +316,34 @@ def test_keys_of_every_generator_pair_the_lanes_of_every_plan(impl, compile_quic
             {"l2": 0.0, "learning_rate": 1e-2}, sine(12), key=jax.random.fold_in(key, 1)
         )
         np.testing.assert_allclose(alone.metrics["train_loss"], losses[0][0, 1], **tolerance())
+
+
+def test_outputs_that_are_no_array_are_refused_before():
+    def apply(params, xs, **options):
+        return NET.apply(params, xs, **options)._replace(
+            outputs=(xs[:, -1] * params["readout"]["b_y"],)
+        )
+
+    def loss(outputs, ys, mask=None, weights=None):
+        return jnp.mean((outputs[0] - ys) ** 2)
+
+    train = make(NET._replace(apply=apply), loss=loss, num_epochs=1)
+    with pytest.raises(
+        ValueError, match=r"outputs of a network in a sweep must be one array.*got tuple"
+    ):
+        rr.dry_run(train, GRID, sine(8), folds=KFold(2), key=KEY)
+
+
+def test_a_score_that_does_not_batch_is_no_reason_to_lose_a_sweep(compile_quickly):
+    def on_host(outputs, ys, mask=None, weights=None):
+        shape = jax.ShapeDtypeStruct((), outputs.dtype)
+        return jax.pure_callback(lambda o, y: np.abs(o - y).mean(dtype=o.dtype), shape, outputs, ys)
+
+    train = make(num_epochs=1, metrics={"mae": on_host})
+    options = {"folds": KFold(2), "seeds": 2, "key": KEY, "progress": False, "plan": "one_by_one"}
+    metrics = rr.sweep(train, GRID, sine(8), **options).metrics
+    assert metrics.ensemble_val_mae.shape == (2, 2)
+    assert (metrics.ensemble_val_mae <= metrics.val_mae.mean("seed") + 1e-6).all()
 
 
 def by_output(outputs, ys, mask=None, weights=None):

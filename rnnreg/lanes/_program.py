@@ -213,7 +213,10 @@ def _meant(owner: Any) -> list[Any]:
     """What the names in a function mean at present; [] of any other object."""
     if not isinstance(owner, types.FunctionType):
         return []
-    names = inspect.getclosurevars(owner)
+    try:
+        names = inspect.getclosurevars(owner)
+    except ValueError:  # a name that means nothing yet: nothing is equal to this
+        return [object()]
     found = [*names.nonlocals.values(), *names.globals.values(), *(owner.__defaults__ or ())]
     found += (owner.__kwdefaults__ or {}).values()
     return [value for value in found if value is not owner]

@@ -175,7 +175,10 @@ def read_static(static: Mapping[str, Iterable[Any]] | None) -> dict[str, list[An
       ValueError: an empty axis, a reserved name, a repeated value, one that is no number or string (static values
         label the result and are stored with it), or values of two kinds.
     """
-    axes = {name: list(values) for name, values in (static or {}).items()}
+    axes = {
+        name: [value.item() if isinstance(value, np.generic) else value for value in values]
+        for name, values in (static or {}).items()
+    }
     for name, values in axes.items():
         check_name(name)
         if not values:

@@ -327,6 +327,13 @@ def _plan(
 
 def _own_axes(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:
     """Names for the axes of what is tracked, and of scores that are arrays; raises if they do not fit."""
+    if len(jax.tree.leaves(output.predictions)) > 1 or isinstance(
+        output.predictions, (dict, tuple)
+    ):
+        raise ValueError(
+            "the outputs of a network in a sweep must be one array, whose mean over seeds is scored; got "
+            f"{type(output.predictions).__name__}. Join them along the last axis, and split them in the loss."
+        )
     arrays = {
         plain_name(path): jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
         for path, leaf in output.history.items()

@@ -123,8 +123,9 @@ def _scores(job: Job, batch: Batch, mean: np.ndarray, alive: np.ndarray) -> dict
         own = job.output.metrics[f"val_{name}"].shape
         values = np.full((*lead, *own), np.nan)
         if np.asarray(row_weights(batch)).any():
-            score = jax.vmap(lambda out, f=function: f(out, batch.ys, batch.mask, batch.weights))
-            values = np.asarray(score(outputs), dtype=np.float64).reshape(*lead, *own)
+            # one by one: a score may call what does not batch, and the lanes are trained already
+            found = [function(out, batch.ys, batch.mask, batch.weights) for out in outputs]
+            values = np.asarray(found, dtype=np.float64).reshape(*lead, *own)
             # a metric may turn NaN predictions into a number (argmax does)
             values[~alive] = np.nan
         scores[f"ensemble_val_{name}"] = values

@@ -56,8 +56,11 @@ def predict(
     check_choice(inputs, "inputs", UNITS)
     check_choice(outputs, "outputs", UNITS)
     xs, mask = (batch.xs, batch.mask) if isinstance(batch, Batch) else (batch, None)
+    xs = np.asarray(xs)
+    if xs.ndim == 3 and not jnp.issubdtype(xs.dtype, jnp.floating):
+        xs = xs.astype(np.float64)  # counts; tokens are [N, T]
     for each in [units, scaling] if inputs == "original" else [scaling]:
-        xs = scale_batch(Batch(np.asarray(xs), np.zeros(1, int)), each).xs
+        xs = scale_batch(Batch(xs, np.zeros(1, int)), each).xs
     _check_params(net, params, xs)
     found = _forward(net)(params, jnp.asarray(xs), None if mask is None else jnp.asarray(mask))
     for each in [scaling, units] if outputs == "original" else [scaling]:

@@ -15,40 +15,33 @@ _MOST = 6
 
 
 def lines(result: SweepResult) -> str:
-    """The result in words, in ASCII."""
+    """The result in words, in ASCII; what is not there is left out, since a repr must not raise."""
     metrics, config = result.metrics, result.config
-    dims = list(metrics["finished"].dims)
-    finished, diverged = metrics["finished"].values.astype(bool), metrics["diverged_at"].values >= 0
-    shape = " x ".join(f"{dim} ({metrics.sizes[dim]})" for dim in dims) or "one lane"
-    rows: list[tuple[str, str]] = [
-        (str(dim), _few([_label(v) for v in metrics[dim].values])) for dim in dims
+    dims = list(metrics["finished"].dims) if "finished" in metrics else []
+    shape = " x ".join(f"{dim} ({metrics.sizes[dim]})" for dim in dims) or "no axes"
+    rows = [(str(dim), _few([_label(v) for v in metrics[dim].values])) for dim in dims]
+    rows.append(("network", _few([_network(each) for each in config.get("network", [])], most=3)))
+    rows += [
+        ("data", f"{data['train_rows']} rows, sha256 {data['sha256'][:12]}")
+        for data in config.get("data", [])[:1]
     ]
-    rows.append(("network", _few(list(dict.fromkeys(map(_network, config["network"]))), most=3)))
-    data = config["data"][0]
-    rows.append(("data", f"{data['train_rows']} rows, sha256 {data['sha256'][:12]}"))
     for name in ("train_loss", "val_loss"):
-        values = metrics[name].values if name in metrics else np.full(1, np.nan)
+        values = metrics[name].values if name in metrics else np.zeros(0)
         if np.isfinite(values).any():
             rows.append((name, f"{np.nanmin(values):.4g} to {np.nanmax(values):.4g}"))
-    if "selected" in config:
-        rows.append(("selected", _pairs(config["selected"])))
-    if "chosen" in config:
-        rows.append(("chosen", _pairs(config["chosen"])))
-    for name, found in (("diverged", diverged), ("not finished", ~finished)):
-        if found.any():
-            rows.append(
-                (name, f"{int(found.sum())} of {found.size}: {_lanes(metrics, dims, found)}")
-            )
-    own = config["environment"]
-    rows.append(
-        (
-            "made with",
-            f"rnnreg {own['rnnreg']}, jax {own['jax']} on {own['backend']}; {config['seconds_compile']:.1f} s of "
-            f"compiling, {config['seconds_compute']:.1f} s of computing",
-        )
-    )
-    text = [f"SweepResult: {finished.size} lanes, {shape}"]
-    return printable("\n".join([*text, *(f"  {name:<12}  {words}" for name, words in rows)]))
+    rows += [(name, _pairs(config.get(name, {}))) for name in ("selected", "chosen")]
+    if dims:
+        rows.append(("diverged", _lanes(metrics, dims, metrics["diverged_at"].values >= 0)))
+        rows.append(("not finished", _lanes(metrics, dims, metrics["finished"].values == 0)))
+    if "environment" in config:
+        own = config["environment"]
+        rows.append(("made with", f"rnnreg {own['rnnreg']}, jax {own['jax']} on {own['backend']}"))
+        seconds = config["seconds_compile"], config["seconds_compute"]
+        rows.append(("took", "{:.1f} s of compiling, {:.1f} s of computing".format(*seconds)))
+    count = metrics["finished"].size if dims else 1
+    text = [f"SweepResult: {count} lane{'s' * (count != 1)}, {shape}"]
+    text += [f"  {name:<12}  {words}" for name, words in rows if words]
+    return printable("\n".join(text))
 
 
 def _network(described: dict[str, Any]) -> str:
@@ -63,16 +56,21 @@ def _network(described: dict[str, Any]) -> str:
 
 
 def _lanes(metrics: Any, dims: list[Any], found: np.ndarray) -> str:
-    """The labels of some lanes."""
+    """How many lanes, and the labels of some; "" for none."""
     places = np.argwhere(found)
+    if not len(places):
+        return ""
     named = [
         " ".join(f"{dim}={_label(metrics[dim].values[n])}" for dim, n in zip(dims, at, strict=True))
         for at in places[:4]
     ]
-    return "; ".join(named) + ("; ..." if len(places) > 4 else "")
+    return "; ".join([f"{len(places)} of {found.size}: {named[0]}", *named[1:]]) + (
+        "; ..." if len(places) > 4 else ""
+    )
 
 
 def _few(labels: list[str], most: int = _MOST) -> str:
+    labels = list(dict.fromkeys(labels))
     if len(labels) <= most:
         return ", ".join(labels)
     return ", ".join([*labels[: most - 1], "...", labels[-1]])
