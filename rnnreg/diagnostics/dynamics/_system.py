@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, made_for
+from rnnreg.diagnostics._slopes import steady, unfused
 from rnnreg.networks import Network, start_of, start_state
 from rnnreg.recurrence import cell_step
 
@@ -76,7 +77,7 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
         name: slice(begin, end) for name, begin, end in zip(names, ends, ends[1:], strict=False)
     }
     return Dynamics(
-        lambda state, x: flatten(advance(unflatten(state), x)),
+        steady(lambda state, x: flatten(advance(unflatten(state), x))),
         flatten(given),
         ends[-1],
         places,
@@ -95,7 +96,8 @@ def _stepped(
                 "a bidirectional network has no state that goes forwards alone, so no dynamics; give one of its cells."
             )
         state = network_start(net, params, first[:, None], state)
-        return lambda state, x: net.apply(params, x[:, None], state=state).final_state, state
+        apply = unfused(net).apply
+        return lambda state, x: apply(params, x[:, None], state=state).final_state, state
     if isinstance(system, Cell):
         step = cell_step(system)
         given = cell_start(system, params, first[:, None], state)

@@ -12,6 +12,7 @@ from jax import Array
 from rnnreg._checks import check_choice, is_count
 from rnnreg._linalg import masked_mean, mean_and_error, safe_norm
 from rnnreg.data import Batch, per_row
+from rnnreg.diagnostics._slopes import steady, unfused
 from rnnreg.diagnostics.gradients._backward import (
     check_network,
     check_rows,
@@ -207,11 +208,11 @@ def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
 
 def _log_norms_by_autodiff(net: Network, loss: Any, params: Params, batch: Batch) -> Any:
     """ln ‖∂L/∂h_t‖, by layer `[B, T]`, through the whole sequence at once."""
+    apply = unfused(net).apply
 
+    @steady
     def perturbed(perturbations):
-        return loss(
-            net.apply(params, batch.xs, mask=batch.mask, perturbations=perturbations).outputs
-        )
+        return loss(apply(params, batch.xs, mask=batch.mask, perturbations=perturbations).outputs)
 
     gradients = jax.grad(perturbed)(zero_perturbations(net, params, batch))
     return jax.tree.map(lambda gradient: jnp.log(safe_norm(gradient)), gradients)
