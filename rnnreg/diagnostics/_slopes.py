@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from jax.extend.core import Jaxpr
 
 
-def steady(function: Callable[..., Any]) -> Callable[..., Any]:
+def steady(function: Callable[..., Any], *, floored: bool = False) -> Callable[..., Any]:
     """The same function of arrays, whose tanh, sigmoid and e^z − 1 have slopes that saturation does not round away.
 
     It holds for whatever the function is made of: gates, steps of a user's own, modules of other libraries. Only what
-    states a derivative of its own (`jax.custom_jvp`, `jax.custom_vjp`) keeps that one.
+    states a derivative of its own (`jax.custom_jvp`, `jax.custom_vjp`) keeps that one. With `floored` a slope that is
+    no number of the dtype is a very small one and not 0, which tells such a unit from a dead one.
 
     >>> slope = jax.grad(jnp.tanh)(10.0), jax.grad(steady(jnp.tanh))(10.0)
     >>> [f"{float(value):.4g}" for value in slope]
@@ -35,7 +36,7 @@ def steady(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def evaluated(*args: Any) -> Any:
         program, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
-        outputs = _evaluate(program.jaxpr, program.consts, jax.tree.leaves(args))
+        outputs = _evaluate(floored, program.jaxpr, program.consts, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), outputs)
 
     return evaluated
@@ -50,16 +51,6 @@ def unfused(net: Network) -> Network:
 
 
 @jax.custom_jvp
-def _tanh(z: Array) -> Array:
-    return jnp.tanh(z)
-
-
-@jax.custom_jvp
-def _sigmoid(z: Array) -> Array:
-    return jax.lax.logistic(z)
-
-
-@jax.custom_jvp
 def _share(z: Array) -> Array:
     """1 / (1 + e^{−z}), written out: what a device takes for its logistic function may be ½ + ½ tanh(z / 2)."""
     return 1 / (1 + jnp.exp(-z))
@@ -70,22 +61,32 @@ def _bell(z: Array) -> Array:
     return _share(z) * _share(-z)
 
 
-_tanh.defjvps(lambda dz, y, z: 4 * _bell(2 * z) * dz)
-_sigmoid.defjvps(lambda dz, y, z: _bell(z) * dz)
 _share.defjvps(lambda dz, y, z: _bell(z) * dz)
 
-
-@jax.custom_jvp
-def _expm1(z: Array) -> Array:
-    return jnp.expm1(z)
-
-
-_expm1.defjvps(lambda dz, y, z: jnp.exp(z) * dz)
-
-_STEADY = {"tanh": _tanh, "logistic": _sigmoid, "expm1": _expm1}
+# By the primitive: the function, and its slope.
+_SLOPES: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
+    "tanh": (jnp.tanh, lambda z: 4 * _bell(2 * z)),
+    "logistic": (jax.lax.logistic, _bell),
+    "expm1": (jnp.expm1, jnp.exp),
+}
 
 
-def _evaluate(program: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+def _unit(name: str, z: Array, floored: bool) -> Array:
+    """The function of that name, with its slope."""
+    function, slope = _SLOPES[name]
+    least = jnp.finfo(z.dtype).tiny * 1e6 if floored else 0  # a few more factors leave it a number
+
+    @jax.custom_jvp
+    def unit(z):
+        return function(z)
+
+    unit.defjvps(lambda dz, y, z: jnp.maximum(slope(z), jnp.asarray(least, z.dtype)) * dz)
+    return unit(z)
+
+
+def _evaluate(
+    floored: bool, program: Jaxpr, consts: Sequence[Any], args: Sequence[Any]
+) -> list[Any]:
     """The outputs of a program, equation by equation."""
     from jax.extend.core import Literal  # a tenth of the import of this package
 
@@ -95,53 +96,47 @@ def _evaluate(program: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> lis
         return atom.val if isinstance(atom, Literal) else values[atom]
 
     for equation in program.eqns:
-        outputs = _apply(equation, [read(atom) for atom in equation.invars])
+        outputs = _apply(floored, equation, [read(atom) for atom in equation.invars])
         values.update(zip(equation.outvars, outputs, strict=True))
     return [read(atom) for atom in program.outvars]
 
 
-def _apply(equation: Any, inputs: list[Any]) -> Sequence[Any]:
+def _apply(floored: bool, equation: Any, inputs: list[Any]) -> Sequence[Any]:
     """The outputs of one equation; what holds a program of its own is taken apart, if its derivative is JAX's."""
     name, params = equation.primitive.name, equation.params
-    if name in _STEADY:
-        dtype = equation.invars[0].aval.dtype
-        own = jnp.issubdtype(dtype, jnp.floating)
-        return [_STEADY[name](inputs[0])] if own else [equation.primitive.bind(*inputs, **params)]
+
+    def within(closed, *args):
+        return _evaluate(floored, closed.jaxpr, closed.consts, args)
+
+    if name in _SLOPES and jnp.issubdtype(jnp.result_type(*inputs), jnp.floating):
+        return [_unit(name, *inputs, floored)]
     if name in ("jit", "pjit"):
-        return _evaluate(params["jaxpr"].jaxpr, params["jaxpr"].consts, inputs)
-    if name == "checkpoint":
-        run = functools.partial(_evaluate, params["jaxpr"], ())
-        again = jax.checkpoint(
-            lambda *args: run(args), prevent_cse=params["prevent_cse"], policy=params["policy"]
-        )
-        return again(*inputs)
+        return within(params["jaxpr"], *inputs)
+    if name in ("remat2", "checkpoint"):
+        run = functools.partial(_evaluate, floored, params["jaxpr"], ())
+        kept = {"prevent_cse": params["prevent_cse"], "policy": params["policy"]}
+        return jax.checkpoint(lambda *args: run(args), **kept)(*inputs)
     if name == "cond":
-        branches = [functools.partial(_branch, closed) for closed in params["branches"]]
+        branches = [functools.partial(within, closed) for closed in params["branches"]]
         return jax.lax.switch(inputs[0], branches, *inputs[1:])
     if name == "scan":
-        return _scan(params, inputs)
+        return _scan(params, functools.partial(within, params["jaxpr"]), inputs)
     outputs = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(params))
     return outputs if equation.primitive.multiple_results else [outputs]
 
 
-def _branch(closed: Any, *args: Any) -> list[Any]:
-    return _evaluate(closed.jaxpr, closed.consts, args)
-
-
-def _scan(params: dict[str, Any], inputs: list[Any]) -> list[Any]:
-    body, num_consts, num_carry = params["jaxpr"], params["num_consts"], params["num_carry"]
-    consts, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
+def _scan(params: dict[str, Any], body: Callable[..., list[Any]], inputs: list[Any]) -> list[Any]:
+    first, num_carry = params["num_consts"], params["num_carry"]
+    consts, carry, xs = (
+        inputs[:first],
+        inputs[first : first + num_carry],
+        inputs[first + num_carry :],
+    )
 
     def step(carry, xs):
-        outputs = _evaluate(body.jaxpr, body.consts, [*consts, *carry, *xs])
+        outputs = body(*consts, *carry, *xs)
         return outputs[:num_carry], outputs[num_carry:]
 
-    last, stacked = jax.lax.scan(
-        step,
-        carry,
-        inputs[num_consts + num_carry :],
-        length=params["length"],
-        reverse=params["reverse"],
-        unroll=params["unroll"],
-    )
+    kept = {name: params[name] for name in ("length", "reverse", "unroll")}
+    last, stacked = jax.lax.scan(step, carry, xs, **kept)
     return [*last, *stacked]

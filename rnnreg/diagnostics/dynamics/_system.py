@@ -23,6 +23,7 @@ class Dynamics(NamedTuple):
 
     Attributes:
       step: `step(state [B, n], x [B, D]) -> [B, n]`, row by row.
+      floored: the same, whose Jacobian is 0 only where it is 0 to mathematics, for a look at its rounding.
       start: `[B, n]`, the state before the first step.
       size: n, over all layers and fields.
       places: by name, such as "layer_0/h", the slice of the n numbers that a field of the state takes.
@@ -30,6 +31,7 @@ class Dynamics(NamedTuple):
     """
 
     step: Callable[[Array, Array], Array]
+    floored: Callable[[Array, Array], Array]
     start: Array
     size: int
     places: dict[str, slice]
@@ -76,8 +78,13 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
     places = {
         name: slice(begin, end) for name, begin, end in zip(names, ends, ends[1:], strict=False)
     }
+
+    def step(state, x):
+        return flatten(advance(unflatten(state), x))
+
     return Dynamics(
-        steady(lambda state, x: flatten(advance(unflatten(state), x))),
+        steady(step),
+        steady(step, floored=True),
         flatten(given),
         ends[-1],
         places,
