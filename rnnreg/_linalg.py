@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -39,6 +40,21 @@ def safe_divide(values: Array, by: Array) -> Array:
     return values / jnp.where(by > 0, by, 1)
 
 
+def marked(missing: Array, values: Array) -> Array:
+    """The values, with NaN where there is none.
+
+    Outside of a trace NumPy writes it: `jax_debug_nans` looks for NaN that JAX computes, and does not stop at a mark.
+
+    >>> with jax.debug_nans(True):
+    ...     marks = marked(jnp.array([False, True]), jnp.array([1.0, 2.0]))
+    >>> marks.tolist()
+    [1.0, nan]
+    """
+    if isinstance(missing, jax.core.Tracer) or isinstance(values, jax.core.Tracer):
+        return jnp.where(missing, jnp.nan, values)
+    return jax.device_put(np.where(missing, np.nan, values).astype(values.dtype))
+
+
 def masked_mean(values: Array, counted: Array, axis: Any, *, keepdims: bool = False) -> Array:
     """The mean over axes of the values that count; NaN if none does, and what does not count may be NaN.
 
@@ -48,7 +64,7 @@ def masked_mean(values: Array, counted: Array, axis: Any, *, keepdims: bool = Fa
     counted = jnp.broadcast_to(counted, values.shape)
     number = jnp.sum(counted, axis=axis, keepdims=keepdims).astype(values.dtype)
     total = jnp.sum(jnp.where(counted, values, 0), axis=axis, keepdims=keepdims)
-    return jnp.where(number > 0, total / jnp.maximum(number, 1), jnp.nan)
+    return marked(number == 0, total / jnp.maximum(number, 1))
 
 
 def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
@@ -57,10 +73,14 @@ def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
     >>> [float(found) for found in mean_and_error(jnp.array([1.0, 3.0, jnp.inf]))]
     [2.0, 1.0]
     """
-    values = jnp.where(jnp.isfinite(values), values, jnp.nan)
-    count = jnp.sum(jnp.isfinite(values), axis=axis).astype(values.dtype)
-    error = jnp.nanstd(values, axis=axis, ddof=1) / jnp.sqrt(jnp.maximum(count, 1))
-    return jnp.nanmean(values, axis=axis), jnp.where(count > 1, error, jnp.nan)
+    finite = jnp.isfinite(values)
+    count = jnp.sum(finite, axis=axis, keepdims=True).astype(values.dtype)
+    values = jnp.where(finite, values, 0)
+    mean = jnp.sum(values, axis=axis, keepdims=True) / jnp.maximum(count, 1)
+    squares = jnp.sum(jnp.where(finite, jnp.square(values - mean), 0), axis=axis, keepdims=True)
+    error = jnp.sqrt(squares / jnp.maximum(count - 1, 1) / jnp.maximum(count, 1))
+    found = marked(count == 0, mean), marked(count < 2, error)
+    return tuple(jnp.squeeze(one, axis) for one in found)
 
 
 def safe_norm(values: Array, axis: int | tuple[int, ...] = -1) -> Array:

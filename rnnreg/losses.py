@@ -112,9 +112,7 @@ class DataLoss:
                 "weight per row, [B], or a network with readout='all'."
             )
         rows, steps = loss_weights(mask, weights, dtype=wide(outputs.dtype))
-        if steps is not None and outputs.ndim == 3:  # NaN at padding, times a zero gradient, is NaN
-            counts = steps > 0
-            ys = jnp.where(counts[..., None] if ys.ndim == 3 else counts, ys, 0)
+        outputs, ys = _where_counted(outputs, ys, rows, steps)
         errors, num_outputs = self.errors(outputs, ys)  # [B, T], or [B] with one output a row
         rows = jnp.ones(errors.shape[0], errors.dtype) if rows is None else rows
         if errors.ndim == 2:
@@ -123,7 +121,6 @@ class DataLoss:
             errors = errors.sum(axis=1) / (count if self.reduction == "mean" else 1)
         if self.reduction == "mean":
             errors = errors / num_outputs
-        errors = jnp.where(rows > 0, errors, 0)
         total = rows.sum()
         return jnp.sum(rows * errors) / jnp.where(total > 0, total, 1)
 
@@ -212,6 +209,23 @@ def _binary_errors(outputs: Array, ys: Array) -> tuple[Array, int]:
         outputs.astype(wide(outputs.dtype)), ys.astype(wide(ys.dtype))
     )
     return jnp.sum(errors, axis=-1), outputs.shape[-1]
+
+
+def _where_counted(
+    outputs: Array, ys: Array, rows: Array | None, steps: Array | None
+) -> tuple[Array, Array]:
+    """Outputs and targets with 0 where they count for nothing: an error of NaN there, times 0, would be NaN."""
+    if rows is None:
+        return outputs, ys
+    counted = rows > 0
+    if steps is not None and outputs.ndim == 3:
+        counted = counted[:, None] & (steps > 0)
+
+    def clear(values):
+        places = counted.reshape(*counted.shape, *[1] * (values.ndim - counted.ndim))
+        return jnp.where(places, values, 0)
+
+    return clear(outputs), clear(ys)
 
 
 def _same_shape(outputs: Any, ys: Any) -> None:

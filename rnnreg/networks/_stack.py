@@ -78,7 +78,7 @@ class Stack:
                 "dropout in training draws masks: pass apply(..., train=True, key=key)."
             )
         drops = Drops(key if train else None, self.rates.variational)
-        visits, hidden = self.walk(
+        visits, hidden, unknown = self._visited(
             params, xs, mask=mask, state=state, drops=drops, perturbations=perturbations
         )
         if self.readout == "last":
@@ -86,11 +86,14 @@ class Stack:
             hidden = tops[0] if len(tops) == 1 else jnp.concatenate(tops, axis=-1)
         hidden = drops(hidden, self.rates.outputs, over_time=self.readout == "all")
         outputs = self.read(params, hidden)
+        last = self.readout == "last"
+        outputs = poisoned(outputs, unknown[-1] if last else unknown)
+        visits = _poisoned(visits, unknown)
         states = jax.tree.map(
             lambda leaf: jnp.swapaxes(leaf, 0, 1), by_layer(self.layers, [v.states for v in visits])
         )
         return NetworkOutput(
-            jnp.swapaxes(outputs, 0, 1) if self.readout == "all" else outputs,
+            outputs if last else jnp.swapaxes(outputs, 0, 1),
             states,
             by_layer(self.layers, [one.final for one in visits]),
         )
@@ -126,23 +129,35 @@ class Stack:
         Raises:
           ValueError: inputs, a mask or a state that do not fit the network.
         """
+        options = {"mask": mask, "state": state, "drops": drops, "perturbations": perturbations}
+        visits, hidden, unknown = self._visited(params, xs, **options)
+        return _poisoned(visits, unknown), poisoned(hidden, unknown)
+
+    def _visited(
+        self, params: Params, xs: Array, *, mask: Array | None, state: Any, **options: Any
+    ) -> tuple[list[Visit], Array, Array]:
+        """The same with 0 for inputs that are not finite, and where they reach, `[T, B]`."""
         if state is not None and any(entry.bidirectional for entry in self.layers):
             raise ValueError(
                 "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
             )
         sequence, params = enter(params, xs, mask, self.embedding)
         check_width(params, sequence, self.layers)
-        return walk(
+        sequence = jnp.swapaxes(sequence, 0, 1)
+        unknown = ~jnp.isfinite(sequence).all(axis=-1)
+        visits, hidden = walk(
             self.layers,
             params,
-            jnp.swapaxes(sequence, 0, 1),
+            jnp.where(unknown[..., None], 0, sequence),
             mask=None if mask is None else jnp.swapaxes(mask, 0, 1),
             state=state,
-            drops=drops,
             rates=self.rates,
-            perturbations=perturbations,
             recurrence=self.recurrence,
+            **options,
         )
+        forwards = not any(entry.bidirectional for entry in self.layers)
+        reached = jnp.cumsum(unknown, axis=0) if forwards else unknown.sum(axis=0, keepdims=True)
+        return visits, hidden, jnp.broadcast_to(reached > 0, unknown.shape)
 
     def read(self, params: Params, hidden: Array) -> Array:
         """y = h W_hy + b_y of any h `[…, H]`; h itself without a readout matrix.
@@ -162,6 +177,34 @@ class Stack:
         return outputs + jnp.broadcast_to(b_y, outputs.shape)
 
 
+def poisoned(tree: Any, unknown: Array) -> Any:
+    """NaN in every real leaf of `unknown`'s leading axes where that is true.
+
+    An input that is not finite makes NaN of all that it reaches. It is put there at the end, and is no number on the
+    way, so that the row has the gradient 0 if the loss does not count it, and not 0 · NaN.
+    """
+
+    def poison(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        places = unknown.reshape(*unknown.shape, *[1] * (leaf.ndim - unknown.ndim))
+        return jnp.where(places, jnp.nan, leaf)
+
+    return jax.tree.map(poison, tree)
+
+
+def _poisoned(visits: list[Visit], unknown: Array) -> list[Visit]:
+    def poison(one: Visit) -> Visit:
+        ends = unknown.any(axis=0)
+        return one._replace(
+            inputs=poisoned(one.inputs, unknown),
+            final=poisoned(one.final, ends),
+            states=poisoned(one.states, unknown),
+        )
+
+    return [poison(one) for one in visits]
+
+
 def enter(
     params: Params, xs: Array, mask: Array | None, embedding: tuple[int, int] | None
 ) -> tuple[Array, Params]:
@@ -177,7 +220,7 @@ def enter(
         raise ValueError(f"xs needs at least one row and one step; got shape {xs.shape}.")
     if mask is not None:
         check_mask(mask, xs.shape[:2])
-        # NaN at padding (or a padding token without a row) times a zero gradient would be NaN
+        # what stands at padding is not looked at, and a padding token needs no row
         true = mask.astype(bool)
         xs = jnp.where(true if tokens else true[..., None], xs, 0)
     if embedding is not None:

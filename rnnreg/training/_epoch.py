@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._linalg import marked
 from rnnreg.data import Batch, Split, per_row, scale_batch, take_rows
 from rnnreg.training._measure import measure, track
 from rnnreg.training._records import TrainState, note_best
+from rnnreg.training._segments import NO_UPDATE
 from rnnreg.training._settings import Hyper, Settings, network_of
 from rnnreg.training._update import update_minibatch
 
@@ -33,7 +35,7 @@ def advance(
         return state, norms[-1]
 
     def skip(state):
-        return state, jnp.full((), jnp.nan, norm_dtype)
+        return state, jnp.full((), NO_UPDATE, norm_dtype)
 
     norm_dtype = jax.eval_shape(run, state)[1].dtype
 
@@ -49,7 +51,9 @@ def advance(
             state = note_best(state, values["val_loss"], stopped)
         return state, values | {"gradient_norm": gradient_norm}
 
-    return jax.lax.scan(record, state, length=num_epochs // stride)
+    state, history = jax.lax.scan(record, state, length=num_epochs // stride)
+    norms = history["gradient_norm"]
+    return state, history | {"gradient_norm": marked(norms == NO_UPDATE, norms)}
 
 
 def epoch(

@@ -15,6 +15,8 @@ from rnnreg.data import Batch, row_weights
 from rnnreg.networks import Network, start_state
 from rnnreg.training._records import TrainState, select
 
+NO_UPDATE = -1  # in place of the norm of a gradient that was not taken; NaN outside of the scans
+
 
 def update_segments(
     update: Callable[..., Any],
@@ -24,7 +26,7 @@ def update_segments(
     *,
     length: int,
 ) -> tuple[TrainState, Array]:
-    """The state after one update for each segment of `length` steps, and the gradient norm of the last made (or NaN).
+    """The state after one update for each segment of `length` steps, and the last gradient norm (or `NO_UPDATE`).
 
     `update(state, segment, *, network_state, fresh)` is called once for each segment.
 
@@ -54,7 +56,7 @@ def update_segments(
     start = (state, start_state(net, state.params, batch.xs))
     (state, _), (norms, made) = jax.lax.scan(step, start, (segments, first))
     last = jnp.max(jnp.where(made, jnp.arange(len(made)), 0))
-    return state, jnp.where(jnp.any(made), norms[last], jnp.nan)
+    return state, jnp.where(jnp.any(made), norms[last], NO_UPDATE)
 
 
 def cut(batch: Batch, length: int) -> Batch:

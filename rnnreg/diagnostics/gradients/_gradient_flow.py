@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, is_count
-from rnnreg._linalg import masked_mean, mean_and_error, safe_norm
+from rnnreg._linalg import marked, masked_mean, mean_and_error, safe_norm
 from rnnreg.data import Batch, per_row
 from rnnreg.diagnostics._slopes import steady, unfused
 from rnnreg.diagnostics.gradients._backward import (
@@ -167,18 +167,26 @@ def _by_lag(
             lambda leaf: masked_mean(test(leaf).astype(leaf.dtype), there, axis=0), logs
         )
 
-    log_norms = jax.tree.map(lambda leaf: jnp.where(there, leaf, jnp.nan), logs)
-    ratios = jax.tree.map(_log_ratios, log_norms)
+    def log_ratios(logs):
+        """ln r of each example; −∞ where there is no such step, or no gradient there or at τ."""
+        known = there & jnp.isfinite(logs) & jnp.isfinite(logs[:, :1])
+        finite = jnp.where(jnp.isfinite(logs), logs, 0)
+        return jnp.where(known, finite - finite[:, :1], -jnp.inf)
+
+    def norms(function):
+        return jax.tree.map(lambda leaf: marked(~there, function(leaf)), logs)
+
+    ratios = jax.tree.map(log_ratios, logs)
     log_ratio = jax.tree.map(lambda leaf: mean_and_error(leaf, axis=0)[0], ratios)
     error = jax.tree.map(lambda leaf: mean_and_error(leaf, axis=0)[1], ratios)
     return GradientFlow(
         lags=lags,
-        ratio=jax.tree.map(jnp.exp, log_ratio),
+        ratio=jax.tree.map(_exponential, log_ratio),
         vanished=share_of(jnp.isneginf),
-        norms=jax.tree.map(jnp.exp, log_norms),
+        norms=norms(jnp.exp),
         log_ratio=log_ratio,
         log_ratio_se=error,
-        log_norms=log_norms,
+        log_norms=norms(lambda leaf: leaf),
         whole_loss=jnp.asarray(whole_loss),
         not_finite=share_of(lambda leaf: jnp.isnan(leaf) | jnp.isposinf(leaf)),
     )
@@ -218,7 +226,6 @@ def _log_norms_by_autodiff(net: Network, loss: Any, params: Params, batch: Batch
     return jax.tree.map(lambda gradient: jnp.log(safe_norm(gradient)), gradients)
 
 
-def _log_ratios(logs: Array) -> Array:
-    """ln r of each example; NaN where there is no such step, or no gradient there."""
-    logs = jnp.where(jnp.isfinite(logs), logs, jnp.nan)
-    return logs - logs[:, :1]
+def _exponential(logs: Array) -> Array:
+    """e^ of what is there, NaN of NaN."""
+    return marked(jnp.isnan(logs), jnp.exp(jnp.where(jnp.isnan(logs), 0, logs)))
