@@ -21,6 +21,29 @@ def wide(dtype: Any) -> Any:
     return jnp.dtype(dtype if enough else jnp.float32)
 
 
+def computing(params: Any, xs: Any) -> tuple[Any, Any]:
+    """Parameters and real inputs in the dtype that is computed in: the widest of the parameters, whatever the inputs'.
+
+    Data may be stored in half precision; states, outputs and sums over time are not. To compute in bfloat16 give
+    parameters in bfloat16. Whole numbers, such as tokens, stay what they are.
+
+    >>> params, xs = computing({"W": jnp.ones(1)}, jnp.ones(1, jnp.bfloat16))
+    >>> str(xs.dtype)
+    'float32'
+    """
+    real = [leaf.dtype for leaf in map(jnp.asarray, jax.tree.leaves(params))]
+    real = [dtype for dtype in real if jnp.issubdtype(dtype, jnp.floating)]
+    if not real:
+        return params, xs
+    dtype = functools.reduce(jnp.promote_types, real)
+
+    def cast(leaf):
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, params), cast(xs)
+
+
 def widen(values: Any) -> Any:
     """Real numbers in the dtype that sums of them are in; whole numbers, such as classes, as they are.
 

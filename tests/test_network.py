@@ -502,7 +502,8 @@ def test_dropout_rates_are_exact_in_bfloat16():
     rate = 0.99
     net = rr.network([CELLS["elman"]], None, output_dropout=rate)
     params = jax.tree.map(jnp.zeros_like, _drawn(net)["layer_0"]) | {"b_h": jnp.ones(H)}
-    out = _train(net, {"layer_0": params}, jnp.zeros((100, 200, D), jnp.bfloat16))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), {"layer_0": params})
+    out = _train(net, params, jnp.zeros((100, 200, D)))
     assert out.dtype == jnp.bfloat16
     share = np.mean(np.asarray(out, np.float32) == 0)
     assert abs(share - rate) < 4 * np.sqrt(rate * (1 - rate) / out.size)
@@ -676,7 +677,7 @@ def test_a_network_reads_booleans_as_numbers():
     [jnp.bfloat16, jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.float64_only)],
 )
 @every_stack
-def test_inputs_keep_their_dtype_and_ranks_under_strict_promotion(stack, dtype):
+def test_parameters_decide_the_dtype_under_strict_promotion(stack, dtype):
     size = H if stack == "tied" else D
     rates = dict.fromkeys(("input_dropout", "dropout", "output_dropout"), 0.1)
     net = rr.network(STACKS[stack], O, initial_state="learned", variational=True, **rates)
@@ -695,8 +696,8 @@ def test_inputs_keep_their_dtype_and_ranks_under_strict_promotion(stack, dtype):
         (loss, out), gradient = jax.eval_shape(
             jax.value_and_grad(run, has_aux=True), params, xs, lam
         )
-    assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype(dtype)}
-    assert loss.dtype == jnp.promote_types(dtype, jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {lam.dtype}
+    assert loss.dtype == lam.dtype
     for one, two in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True):
         assert one.dtype == two.dtype
 
@@ -710,11 +711,23 @@ def test_numpy_rows_and_lists_take_the_precision_in_force(recwarn):
     assert not [w for w in recwarn if "float64" in str(w.message)]
 
 
+@pytest.mark.parametrize("stored", [jnp.float32, jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn])
+def test_an_irnn_counts_to_3000_whatever_its_inputs_are_stored_in(stored):
+    """Half precision has no 2049 (float16) and no 257 (bfloat16)."""
+    net = rr.network([rr.cells.irnn(1)], None)
+    ones = {"W_xh": jnp.ones((1, 1)), "W_hh": jnp.ones((1, 1)), "b_h": jnp.zeros(1)}
+    out = net.apply({"layer_0": ones}, jnp.ones((1, 3000, 1), stored)).outputs
+    assert float(out[0, -1, 0]) == 3000
+    assert out.dtype == ones["b_h"].dtype
+
+
 @pytest.mark.float32_only
-def test_bfloat16_inputs_give_nearly_the_float32_outputs():
+def test_bfloat16_parameters_give_nearly_the_float32_outputs():
     net = rr.network(STACKS["stacked"], O)
     params, xs = _drawn(net), _inputs()
-    low = _apply(net, params, xs.astype(jnp.bfloat16)).outputs
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    low = _apply(net, half, xs).outputs
+    assert low.dtype == jnp.bfloat16
     # three steps of rounding a layer, each half a unit of 2⁻⁸, on weights near 1
     np.testing.assert_allclose(low.astype(jnp.float32), _apply(net, params, xs).outputs, atol=0.15)
 

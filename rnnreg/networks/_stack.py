@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_mask
+from rnnreg._linalg import computing
 from rnnreg.cells import made_for
 from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
@@ -57,7 +58,7 @@ class Stack:
         """Outputs, states and the final state on a batch of sequences.
 
         Args:
-          params: from `net.init`.
+          params: from `net.init`; their dtype is the one that is computed in, whatever that of xs.
           xs: `[B, T, D]` real inputs, or `[B, T]` integer tokens with an embedding.
           mask: `[B, T]`, 1 where a step counts; a masked step holds the state.
           state: by layer, the state before the first step, such as the `final_state` of the part before; None is the
@@ -208,10 +209,11 @@ def _poisoned(visits: list[Visit], unknown: Array) -> list[Visit]:
 def enter(
     params: Params, xs: Array, mask: Array | None, embedding: tuple[int, int] | None
 ) -> tuple[Array, Params]:
-    """The inputs as real numbers `[B, T, D]`, padding cleared, and the parameters in their dtype."""
-    xs = jnp.asarray(as_array(xs, "xs"))  # NumPy's float64 becomes the precision in force
+    """The inputs as real numbers `[B, T, D]`, padding cleared, and the parameters, both in the dtype of the latter."""
+    xs = jnp.asarray(as_array(xs, "xs"))
     if xs.dtype == bool:
         xs = xs.astype(jnp.int32 if xs.ndim == 2 else jnp.result_type(float))
+    params, xs = computing(params, xs)
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
         expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
@@ -228,7 +230,7 @@ def enter(
         rows = jnp.where(xs < 0, embedding[0], xs)
         table = jnp.asarray(params["embedding"]["W_embed"])
         return table.at[rows].get(mode="fill", fill_value=jnp.nan), params
-    return xs, jax.tree.map(lambda leaf: leaf.astype(xs.dtype), params)
+    return xs, params
 
 
 def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> None:
