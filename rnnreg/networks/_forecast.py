@@ -28,6 +28,8 @@ def forecast(
     """The network's own outputs fed back as inputs, `num_steps` ahead of the given sequence.
 
     The forecast is a point forecast: each output is taken as if it had been observed. It can be jitted and vmapped.
+    A network that takes statistics over the batch (batch normalisation in its training mode) predicts one thing for a
+    row in a batch and another for the row alone, here and in `apply`: give it stored averages.
 
     Args:
       net: a network whose output at the last step is the next value of its first O input features.

@@ -62,8 +62,7 @@ def _stride(settings: Settings) -> int:
     """Epochs between two records: as asked, or the least that gives at most 50 records."""
     num_epochs, stride = settings.num_epochs, settings.record_every
     if stride is None:
-        divisors = (d for d in range(1, num_epochs + 1) if num_epochs % d == 0)
-        stride = next(d for d in divisors if num_epochs // d <= 50)
+        stride = num_epochs // max(count for count in range(1, 51) if num_epochs % count == 0)
     if not is_count(stride) or num_epochs % stride:
         raise ValueError(
             f"record_every must be a positive int that divides num_epochs={num_epochs}; got {stride!r}."

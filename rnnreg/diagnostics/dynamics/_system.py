@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, made_for
+from rnnreg.diagnostics._rows import check_apart, check_cell_apart, check_network_apart
 from rnnreg.diagnostics._slopes import steady, unfused
 from rnnreg.networks import Network, start_of, start_state
 from rnnreg.recurrence import cell_step
@@ -50,7 +51,7 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
 
     Raises:
       ValueError: a bidirectional network, inputs, parameters or a state that do not fit the system, a function without
-        a state, or a step that changes the shapes, the dtypes or the structure of its state.
+        a state, a step that changes the shapes, the dtypes or the structure of its state, or one that mixes rows.
     """
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, 0], xs)
     advance, given = _stepped(system, params, first, state)
@@ -58,6 +59,13 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
     given = jax.tree.map(jnp.asarray, given)
     leaves, structure = jax.tree.flatten(given)
     _check_step(advance, given, first)
+    if isinstance(system, Network):
+        check_network_apart(system, params, first[:, None])
+    elif isinstance(system, Cell):
+        check_cell_apart(system, params, first.shape[-1])
+    else:
+        who = "the step function"
+        check_apart(lambda rows: advance(*rows), (given, first), params, who=who)
     shapes = [leaf.shape[1:] for leaf in leaves]
     ends = [0]
     for leaf in leaves:

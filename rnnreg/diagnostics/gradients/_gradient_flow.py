@@ -12,6 +12,7 @@ from jax import Array
 from rnnreg._checks import check_choice, is_count
 from rnnreg._linalg import marked, masked_mean, mean_and_error, safe_norm
 from rnnreg.data import Batch, per_row
+from rnnreg.diagnostics._rows import check_network_apart
 from rnnreg.diagnostics._slopes import steady, unfused
 from rnnreg.diagnostics.gradients._backward import (
     check_network,
@@ -116,6 +117,7 @@ def gradient_flow(
     check_rows(batch)
     num_steps = batch.xs.shape[1]
     _check(net, step, wrt, num_steps)
+    check_network_apart(net, params, batch.xs)
     true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
     weights = batch.weights if batch.weights is not None and batch.weights.ndim == 2 else None
     scored = true if weights is None else true & (weights > 0)
