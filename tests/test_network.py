@@ -833,3 +833,104 @@ def test_wrong_inputs_are_named():
         rr.forecast(rr.network(STACKS["one"], 1), params, _inputs(), 2)
     with pytest.raises(ValueError, match="window must lie in 1 … 6, a whole number; got 7"):
         rr.forecast(net, params, _inputs(), 2, window=7)
+
+
+# ---- directions, merges, and a readout of all steps ---------------------------------------------------
+
+
+def _one_way(cell, params, xs, reverse, start=None, mask=None):
+    state = cell.initial_state(B, xs.dtype) if start is None else start
+    keep = None if mask is None else jnp.swapaxes(mask, 0, 1)
+    _, states = rr.recurrence.unroll(
+        cell, params, jnp.swapaxes(xs, 0, 1), state, mask=keep, reverse=reverse
+    )
+    return jnp.swapaxes(states.h, 0, 1)
+
+
+MERGED = {
+    "concat": lambda one, two: jnp.concatenate([one, two], axis=-1),
+    "sum": lambda one, two: one + two,
+    "mean": lambda one, two: (one + two) / 2,
+    "product": lambda one, two: one * two,
+}
+
+
+@pytest.mark.parametrize("merge", MERGED)
+def test_two_directions_are_merged_as_asked_and_may_start_anywhere(merge):
+    cell = CELLS["elman"]
+    entry = rr.layer(cell, bidirectional=True, merge=merge)
+    net = rr.network([entry, CELLS["gru"]], O)
+    params, xs = _drawn(net), _inputs()
+    assert params["layer_1"]["W_xh"].shape[0] == entry.width
+    whole = _apply(rr.network([entry], None), {"layer_0": params["layer_0"]}, xs).outputs
+    own = params["layer_0"]
+    ways = [_one_way(cell, own[side], xs, side == "backward") for side in ("forward", "backward")]
+    _assert_close(whole, MERGED[merge](*ways))
+    last = rr.network([entry], None, readout="last")
+    _assert_close(
+        _apply(last, {"layer_0": own}, xs).outputs, MERGED[merge](ways[0][:, -1], ways[1][:, 0])
+    )
+    starts = {
+        side: rr.cells.HiddenState(jnp.full((B, H), value, xs.dtype))
+        for side, value in (("forward", 0.3), ("backward", -0.5))
+    }
+    started = rr.network([entry], None).apply({"layer_0": own}, xs, state={"layer_0": starts})
+    ways = [
+        _one_way(cell, own[side], xs, side == "backward", starts[side])
+        for side in ("forward", "backward")
+    ]
+    _assert_close(started.outputs, MERGED[merge](*ways))
+
+
+def test_a_single_layer_may_read_backwards():
+    cell = CELLS["gru"]
+    net = rr.network([rr.layer(cell, reverse=True)], None)
+    params, xs, mask = _drawn(net), _inputs(), jnp.asarray(MASKS["right"])
+    expected = _one_way(cell, params["layer_0"], xs, True, mask=mask)
+    _assert_close(_apply(net, params, xs, mask=mask).outputs, expected)
+    last = rr.network([rr.layer(cell, reverse=True)], None, readout="last")
+    _assert_close(_apply(last, params, xs, mask=mask).outputs, expected[:, 0])
+    batch = rr.Batch(xs, jnp.zeros_like(expected))
+    flow = rr.diagnostics.gradient_flow(net, LOSS, params, batch, step=0)
+    assert set(flow.ratio) == {"layer_0"}
+    with pytest.raises(ValueError, match="reads backwards has no state that goes forwards"):
+        rr.diagnostics.lyapunov(net, params, xs)
+    with pytest.raises(ValueError, match="reads backwards cannot carry its state on"):
+        rr.forecast(rr.network([rr.layer(cell, reverse=True)], D), params, xs, 2)
+
+
+def test_a_flattened_readout_reads_all_steps_together():
+    cells = [rr.layer(CELLS["gru"], bidirectional=True, merge="sum")]
+    net = rr.network(cells, O, readout="flatten", num_steps=T)
+    params, xs = _drawn(net), _inputs()
+    assert params["readout"]["W_hy"].shape == (T * H, O)
+    hidden = np.array(_apply(rr.network(cells, None), {"layer_0": params["layer_0"]}, xs).outputs)
+    W_hy, b_y = (np.asarray(params["readout"][name]) for name in ("W_hy", "b_y"))
+    expected = sum(hidden[:, t] @ W_hy[t * H : (t + 1) * H] for t in range(T)) + b_y
+    _assert_close(_apply(net, params, xs).outputs, expected)
+    mask = jnp.ones((B, T)).at[0, 1:].set(0)
+    got = _apply(net, params, xs, mask=mask).outputs
+    one = rr.network(cells, None).apply({"layer_0": params["layer_0"]}, xs, mask=mask).outputs
+    _assert_close(got[0], np.asarray(one[0, 0]) @ W_hy[:H] + b_y)
+    flow = rr.diagnostics.gradient_flow(net, LOSS, params, rr.Batch(xs, jnp.zeros((B, O))))
+    assert np.isfinite(flow.ratio["layer_0"]["forward"]).all()
+    with pytest.raises(ValueError, match=f"made for {T} steps"):
+        net.apply(params, xs[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: rr.layer(CELLS["gru"], merge="sum"), "give bidirectional=True"),
+        (lambda: rr.layer(CELLS["gru"], bidirectional=True, merge="max"), "merge must be 'concat'"),
+        (
+            lambda: rr.layer(CELLS["gru"], bidirectional=True, reverse=True),
+            "reads both ways already",
+        ),
+        (lambda: rr.network([CELLS["gru"]], 1, readout="flatten"), "num_steps must be at least 1"),
+        (lambda: rr.network([CELLS["gru"]], 1, num_steps=3), "num_steps is for readout='flatten'"),
+    ],
+)
+def test_directions_and_readouts_that_do_not_exist_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -81,7 +81,7 @@ def forecast(
 
     def following(outputs, known):
         """The output of the last step, and the input that it becomes."""
-        value = outputs if net.readout == "last" else outputs[:, -1]
+        value = outputs[:, -1] if net.readout == "all" else outputs
         return value, jnp.concatenate([_as_inputs(value, scaling), known], axis=-1)
 
     if window is None:
@@ -178,8 +178,8 @@ def _check(
         )
     if mask is not None:
         check_mask(mask, (num_rows, past_steps))
-    if window is None and any(entry.bidirectional for entry in net.layers):
-        raise ValueError("a bidirectional network cannot carry its state on; give window=T.")
+    if window is None and not all(entry.forwards for entry in net.layers):
+        raise ValueError("a network that reads backwards cannot carry its state on; give window=T.")
     if window is not None and state is not None:
         raise ValueError(
             "a window is read afresh before each step: give window or state, not both."

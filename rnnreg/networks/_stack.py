@@ -15,7 +15,7 @@ from rnnreg.cells import made_for
 from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
-from rnnreg.networks._walk import Visit, by_layer, walk
+from rnnreg.networks._walk import Visit, by_layer, merged, walk
 from rnnreg.recurrence import product
 
 
@@ -30,10 +30,11 @@ class Stack:
       layers: the recurrent layers.
       output_size: O, or None without a readout matrix.
       embedding: (number of tokens, size) for integer inputs; None for real ones.
-      readout: "all" or "last".
+      readout: "all", "last" or "flatten".
       rates: of dropout.
       recurrence: how the recurrence is computed.
       learned: whether the states to start from are learned.
+      num_steps: T, for a readout of all steps together.
     """
 
     layers: tuple[Layer, ...]
@@ -43,6 +44,7 @@ class Stack:
     rates: Dropout
     recurrence: Recurrence
     learned: bool = False
+    num_steps: int | None = None
 
     def __call__(
         self,
@@ -62,7 +64,8 @@ class Stack:
           xs: `[B, T, D]` real inputs, or `[B, T]` integer tokens with an embedding.
           mask: `[B, T]`, 1 where a step counts; a masked step holds the state.
           state: by layer, the state before the first step, such as the `final_state` of the part before; None is the
-            network's own.
+            network's own. A cell that reads backwards starts at the end: give a state that it has there, and not the
+            `final_state`, which it has at the first step.
           key: for dropout; needed if `train` and some rate is not 0.
           train: whether to drop units.
           perturbations: by layer, `[B, T, H]`, added to h after each step; the gradient with respect to zeros is
@@ -84,17 +87,19 @@ class Stack:
         )
         if self.readout == "last":
             tops = [one.final.h for one in visits[-2 if self.layers[-1].bidirectional else -1 :]]
-            hidden = tops[0] if len(tops) == 1 else jnp.concatenate(tops, axis=-1)
-        hidden = drops(hidden, self.rates.outputs, over_time=self.readout == "all")
+            hidden = merged(self.layers[-1], tops)
+        hidden = drops(hidden, self.rates.outputs, over_time=self.readout != "last")
+        if self.readout == "flatten":
+            hidden = self._flat(hidden, mask)
         outputs = self.read(params, hidden)
-        last = self.readout == "last"
-        outputs = poisoned(outputs, unknown[-1] if last else unknown)
+        at_each = self.readout == "all"
+        outputs = poisoned(outputs, unknown if at_each else unknown.any(axis=0))
         visits = _poisoned(visits, unknown)
         states = jax.tree.map(
             lambda leaf: jnp.swapaxes(leaf, 0, 1), by_layer(self.layers, [v.states for v in visits])
         )
         return NetworkOutput(
-            outputs if last else jnp.swapaxes(outputs, 0, 1),
+            jnp.swapaxes(outputs, 0, 1) if at_each else outputs,
             states,
             by_layer(self.layers, [one.final for one in visits]),
         )
@@ -138,10 +143,6 @@ class Stack:
         self, params: Params, xs: Array, *, mask: Array | None, state: Any, **options: Any
     ) -> tuple[list[Visit], Array, Array]:
         """The same with 0 for inputs that are not finite, and where they reach, `[T, B]`."""
-        if state is not None and any(entry.bidirectional for entry in self.layers):
-            raise ValueError(
-                "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
-            )
         sequence, params = enter(params, xs, mask, self.embedding)
         check_width(params, sequence, self.layers)
         sequence = jnp.swapaxes(sequence, 0, 1)
@@ -156,9 +157,19 @@ class Stack:
             recurrence=self.recurrence,
             **options,
         )
-        forwards = not any(entry.bidirectional for entry in self.layers)
+        forwards = all(entry.forwards for entry in self.layers)
         reached = jnp.cumsum(unknown, axis=0) if forwards else unknown.sum(axis=0, keepdims=True)
         return visits, hidden, jnp.broadcast_to(reached > 0, unknown.shape)
+
+    def _flat(self, hidden: Array, mask: Array | None) -> Array:
+        """The h of all steps side by side, `[B, T·H]`, 0 where a step does not count."""
+        if len(hidden) != self.num_steps:
+            raise ValueError(
+                f"the readout was made for {self.num_steps} steps, num_steps={self.num_steps}; xs has {len(hidden)}."
+            )
+        if mask is not None:
+            hidden = jnp.where(jnp.swapaxes(mask, 0, 1).astype(bool)[..., None], hidden, 0)
+        return jnp.swapaxes(hidden, 0, 1).reshape(hidden.shape[1], -1)
 
     def read(self, params: Params, hidden: Array) -> Array:
         """y = h W_hy + b_y of any h `[…, H]`; h itself without a readout matrix.

@@ -102,17 +102,18 @@ def check_segments(net: Network, length: int | None) -> None:
     """Raises where a network cannot be trained in segments."""
     if length is None:
         return
-    if net.readout == "last":
+    if net.readout != "all":
         raise ValueError(
-            f"segment_steps={length} makes an update a segment, on the loss of its own steps, and readout='last' has a "
-            "loss at the last step only; use readout='all' with targets ys at each step, or "
+            f"segment_steps={length} makes an update a segment, on the loss of its own steps, and "
+            f"readout={net.readout!r} has one loss of the whole sequence; use readout='all' with targets ys at each "
+            "step, or "
             f"rr.network(..., truncate={length}), which cuts the gradient and not the update."
         )
     for index, entry in enumerate(net.layers):
-        if entry.bidirectional:
+        if not entry.forwards:
             raise ValueError(
-                f"segment_steps={length} carries the state forwards from segment to segment, and layer {index} is "
-                "bidirectional: it needs the whole sequence. Use layers that read forwards, or segment_steps=None."
+                f"segment_steps={length} carries the state forwards from segment to segment, and layer {index} reads "
+                "backwards: it needs the whole sequence. Use layers that read forwards, or segment_steps=None."
             )
 
 

@@ -50,8 +50,8 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
       state: the state before the first step; None is the system's own, which a function does not have.
 
     Raises:
-      ValueError: a bidirectional network, inputs, parameters or a state that do not fit the system, a function without
-        a state, a step that changes the shapes, the dtypes or the structure of its state, or one that mixes rows.
+      ValueError: a network that reads backwards, inputs, parameters or a state that do not fit the system, a function
+        without a state, a step that changes the shapes, the dtypes or the structure of its state, or that mixes rows.
     """
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, 0], xs)
     advance, given = _stepped(system, params, first, state)
@@ -106,9 +106,10 @@ def _stepped(
     """`advance(state, x) -> state` of a system, and the state that it starts from."""
     if isinstance(system, Network):
         net = system
-        if any(entry.bidirectional for entry in net.layers):
+        if not all(entry.forwards for entry in net.layers):
             raise ValueError(
-                "a bidirectional network has no state that goes forwards alone, so no dynamics; give one of its cells."
+                "a network that reads backwards has no state that goes forwards alone, so no dynamics; give one of its "
+                "cells."
             )
         state = network_start(net, params, first[:, None], state)
         apply = unfused(net).apply

@@ -52,8 +52,10 @@ def check_rows(batch: Any) -> None:
 
 def why_not_forwards(net: Network) -> str | None:
     """Why a network is not one map of states that is iterated, so that its gradient goes back step by step; or None."""
-    if any(entry.bidirectional for entry in net.layers):
-        return "a bidirectional layer reads the sequence from both ends"
+    if not all(entry.forwards for entry in net.layers):
+        return "a layer reads the sequence backwards"
+    if net.readout == "flatten":
+        return "readout='flatten' reads all steps together, and not one by one"
     if net.recurrence.truncate is not None:
         return f"truncate={net.recurrence.truncate} cuts the gradient between steps"
     for entry in net.layers:

@@ -77,8 +77,9 @@ def gradient_flow(
 
     The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, layer by
     layer and example by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A
-    bidirectional network, one with `truncate`, one whose cell carries whole numbers beside real ones, and one whose
-    `apply` was replaced has no single way back; there plain autodiff is used, with the range of the dtype.
+    network that reads backwards or flattens all steps for its readout, one with `truncate`, one whose cell carries
+    whole numbers beside real ones, and one whose `apply` was replaced has no single way back; there plain autodiff is
+    used, with the range of the dtype.
 
     How to read it: a straight line on a logarithmic axis is an exponential rate, ln r(ℓ) ≈ −ℓ/ξ; a slope
     of 0 keeps the gradient, a negative one makes it vanish (`decay_rate` fits it, `horizon` says how far the
@@ -205,9 +206,9 @@ def check_options(step: int | None, wrt: str, num_steps: int | None = None) -> N
 
 def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
     check_options(step, wrt, num_steps)
-    if net.readout == "last" and step not in (-1, None):
+    if net.readout != "all" and step not in (-1, None):
         raise ValueError(
-            f"a network with readout='last' has its loss at the last true step only; got step={step}."
+            f"a network with readout={net.readout!r} has no loss of one step; give step=-1 or None; got step={step}."
         )
     reason = why_not_by_layer(net)
     if wrt == "state" and reason is not None:
