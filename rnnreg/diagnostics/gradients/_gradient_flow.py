@@ -11,9 +11,11 @@ from jax import Array
 
 from rnnreg._checks import check_choice, is_count
 from rnnreg._linalg import marked, masked_mean, mean_and_error, safe_norm
+from rnnreg.cells import Cell, HiddenState, from_step
 from rnnreg.data import Batch, per_row
 from rnnreg.diagnostics._rows import check_network_apart
 from rnnreg.diagnostics._slopes import steady, unfused
+from rnnreg.diagnostics.dynamics._system import System, dynamics_of
 from rnnreg.diagnostics.gradients._backward import (
     check_network,
     check_rows,
@@ -22,7 +24,7 @@ from rnnreg.diagnostics.gradients._backward import (
     why_not_by_layer,
 )
 from rnnreg.losses import Loss
-from rnnreg.networks import Network
+from rnnreg.networks import Network, network
 from rnnreg.objective import zero_perturbations
 
 Params = dict[str, Any]
@@ -61,13 +63,14 @@ class GradientFlow(NamedTuple):
 
 
 def gradient_flow(
-    net: Network,
+    system: System,
     loss: Loss,
     params: Params,
     batch: Batch,
     *,
     step: int | None = -1,
     wrt: str = "h",
+    state: Any = None,
 ) -> GradientFlow:
     """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ for the loss L_τ at one step τ, against steps back ℓ.
 
@@ -87,7 +90,8 @@ def gradient_flow(
     is in c, so take `wrt="state"` to see how long that keeps a gradient.
 
     Args:
-      net: the network.
+      system: a network; or a cell or a function `step(params, state, x) -> state` on rows, whose h the loss then reads
+        at each step. They have the one layer "layer_0".
       loss: the data loss (the penalty has no part in ∂/∂h).
       params: its parameters.
       batch: B examples.
@@ -95,14 +99,15 @@ def gradient_flow(
         a step number counted from 0, or None for the whole loss (lags then count from that step). Lags count steps of
         the clock: a masked step in between is one of them, and has no ratio of its own.
       wrt: "h", or "state": all that a layer carries from a step to the next, such as an LSTM's (h, c).
+      state: of a step function, the state before the first step: `[B, H]`, which is its h, or a record with a field h.
 
     Returns:
       The ratio at each lag by layer, its logarithm with a standard error, and the norms behind it.
 
     Raises:
-      ValueError: no network, a batch whose parts do not fit together, a step other than −1 or None with
-        `readout="last"`, or one outside the sequence; another `wrt`, or "state" for a network without a single way
-        back.
+      ValueError: none of these systems, a step function without a state, a batch whose parts do not fit together, a
+        step other than −1 or None with `readout="last"`, or one outside the sequence; another `wrt`, or "state" for a
+        network without a single way back.
 
     Source: Pascanu, Mikolov & Bengio 2013; Arjovsky, Shah & Bengio 2016, Fig. 4.
 
@@ -114,11 +119,12 @@ def gradient_flow(
     >>> gradient_flow(net, rr.losses.squared_error(), params, batch).ratio["layer_0"].round(4).tolist()
     [1.0, 0.5, 0.25, 0.125]
     """
-    check_network(net, "gradient_flow")
     check_rows(batch)
+    net, params = _as_network(system, params, batch, state)
     num_steps = batch.xs.shape[1]
     _check(net, step, wrt, num_steps)
-    check_network_apart(net, params, batch.xs)
+    if isinstance(system, (Network, Cell)):
+        check_network_apart(net, params, batch.xs)
     true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
     weights = batch.weights if batch.weights is not None and batch.weights.ndim == 2 else None
     scored = true if weights is None else true & (weights > 0)
@@ -141,6 +147,28 @@ def gradient_flow(
     if batch.weights is not None:
         counted &= per_row(batch.weights) > 0
     return _by_lag(logs, tau, true, counted, whole_loss=step is None)
+
+
+def _as_network(system: System, params: Any, batch: Batch, state: Any) -> tuple[Network, Params]:
+    """A system as a network, and its parameters: a lone cell or step hands on its h."""
+    if isinstance(system, (Network, Cell)) or not callable(system):
+        if state is not None:
+            raise ValueError("state is for a step function; networks and cells have their own.")
+        if isinstance(system, Cell):
+            return network([system], None), {"layer_0": params}
+        check_network(system, "gradient_flow")
+        return system, params
+    dynamics_of(system, params, batch.xs, state=state)  # checks state, step and rows
+    plain = not hasattr(state, "h")
+    start = HiddenState(jnp.asarray(state)) if plain else state
+
+    def step(params, state, x):
+        new = system(params, state.h if plain else state, x)
+        return HiddenState(new) if plain else new
+
+    size = start.h.shape[-1]
+    cell = from_step(step, init=lambda *_: params, hidden_size=size, initial_state=lambda *_: start)
+    return network([cell], None), {"layer_0": params}
 
 
 def _summed_loss(
