@@ -38,8 +38,8 @@ class GradientFlow(NamedTuple):
       ratio: by layer, `[T]`, the geometric mean over examples of ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖; 1 at ℓ = 0.
         Examples that have no step τ−ℓ are left out, and so are those that `vanished` and `not_finite` count; NaN
         where none is left.
-      vanished: by layer, `[T]`, the share of examples whose gradient is exactly 0 there: dead ReLU paths, or units whose slope is
-        no number of the dtype (tanh with |z| > 44 in float32).
+      vanished: by layer, `[T]`, the share of examples whose gradient is exactly 0 there: dead ReLU paths, or units
+        whose slope is no number of the dtype (tanh with |z| > 44 in float32).
       norms: by layer, `[B, T]`, the evidence: ‖∂L_τ/∂h_{τ−ℓ}‖ of each example's own loss, NaN where it has no
         such step.
       log_ratio: by layer, `[T]`, ln of the ratio: it is there where the ratio itself has no place among the
