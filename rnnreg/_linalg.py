@@ -102,8 +102,10 @@ def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
     mean = jnp.sum(values, axis=axis, keepdims=True) / jnp.maximum(count, 1)
     squares = jnp.sum(jnp.where(finite, jnp.square(values - mean), 0), axis=axis, keepdims=True)
     error = jnp.sqrt(squares / jnp.maximum(count - 1, 1) / jnp.maximum(count, 1))
-    found = marked(count == 0, mean), marked(count < 2, error)
-    return tuple(jnp.squeeze(one, axis) for one in found)
+    none, few, mean, error = (
+        jnp.squeeze(one, axis) for one in (count == 0, count < 2, mean, error)
+    )
+    return marked(none, mean), marked(few, error)
 
 
 def safe_norm(values: Array, axis: int | tuple[int, ...] = -1) -> Array:

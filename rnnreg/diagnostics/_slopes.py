@@ -109,7 +109,7 @@ def _apply(floored: bool, equation: Any, inputs: list[Any]) -> Sequence[Any]:
         return _evaluate(floored, closed.jaxpr, closed.consts, args)
 
     if name in _SLOPES and jnp.issubdtype(jnp.result_type(*inputs), jnp.floating):
-        return [_unit(name, *inputs, floored)]
+        return [_unit(name, inputs[0], floored)]
     if name in ("jit", "pjit"):
         return within(params["jaxpr"], *inputs)
     if name in ("remat2", "checkpoint"):
