@@ -777,7 +777,7 @@ def test_a_users_own_cell_goes_through_everything():
     [
         (lambda: rr.network([], 1), "non-empty sequence of cells or layers"),
         (lambda: rr.network([rr.cells.elman], 1), "non-empty sequence of cells or layers"),
-        (lambda: rr.network(STACKS["one"], 1, readout="first"), "'all' or 'last'; got 'first'"),
+        (lambda: rr.network(STACKS["one"], 1, readout="first"), "'last' or 'flatten'; got 'first'"),
         (
             lambda: rr.network(STACKS["one"], 1, initial_state="given"),
             "'zero' or 'learned'; got 'given'",
