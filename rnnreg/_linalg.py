@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
@@ -18,6 +19,29 @@ def wide(dtype: Any) -> Any:
     """
     enough = jnp.issubdtype(dtype, jnp.inexact) and jnp.dtype(dtype).itemsize >= 4
     return jnp.dtype(dtype if enough else jnp.float32)
+
+
+def computing(params: Any, xs: Any) -> tuple[Any, Any]:
+    """Parameters and real inputs in the dtype that is computed in: the widest of the parameters, whatever the inputs'.
+
+    Data may be stored in half precision; states, outputs and sums over time are not. To compute in bfloat16 give
+    parameters in bfloat16. Whole numbers, such as tokens, stay what they are.
+
+    >>> params, xs = computing({"W": jnp.ones(1)}, jnp.ones(1, jnp.bfloat16))
+    >>> str(xs.dtype)
+    'float32'
+    """
+    real = [leaf.dtype for leaf in map(jnp.asarray, jax.tree.leaves(params))]
+    real = [dtype for dtype in real if jnp.issubdtype(dtype, jnp.floating)]
+    if not real:
+        return params, xs
+    dtype = functools.reduce(jnp.promote_types, real)
+
+    def cast(leaf):
+        leaf = jnp.asarray(leaf)
+        return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(cast, params), cast(xs)
 
 
 def widen(values: Any) -> Any:
@@ -48,6 +72,21 @@ def safe_divide(values: Array, by: Array) -> Array:
     return values / jnp.where(by > 0, by, 1)
 
 
+def marked(missing: Array, values: Array) -> Array:
+    """The values, with NaN where there is none.
+
+    Outside of a trace NumPy writes it: `jax_debug_nans` looks for NaN that JAX computes, and does not stop at a mark.
+
+    >>> with jax.debug_nans(True):
+    ...     marks = marked(jnp.array([False, True]), jnp.array([1.0, 2.0]))
+    >>> marks.tolist()
+    [1.0, nan]
+    """
+    if isinstance(missing, jax.core.Tracer) or isinstance(values, jax.core.Tracer):
+        return jnp.where(missing, jnp.nan, values)
+    return jax.device_put(np.where(missing, np.nan, values).astype(values.dtype))
+
+
 def masked_mean(values: Array, counted: Array, axis: Any, *, keepdims: bool = False) -> Array:
     """The mean over axes of the values that count; NaN if none does, and what does not count may be NaN.
 
@@ -57,7 +96,7 @@ def masked_mean(values: Array, counted: Array, axis: Any, *, keepdims: bool = Fa
     counted = jnp.broadcast_to(counted, values.shape)
     number = jnp.sum(counted, axis=axis, keepdims=keepdims).astype(values.dtype)
     total = jnp.sum(jnp.where(counted, values, 0), axis=axis, keepdims=keepdims)
-    return jnp.where(number > 0, total / jnp.maximum(number, 1), jnp.nan)
+    return marked(number == 0, total / jnp.maximum(number, 1))
 
 
 def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
@@ -66,10 +105,16 @@ def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
     >>> [float(found) for found in mean_and_error(jnp.array([1.0, 3.0, jnp.inf]))]
     [2.0, 1.0]
     """
-    values = jnp.where(jnp.isfinite(values), values, jnp.nan)
-    count = jnp.sum(jnp.isfinite(values), axis=axis).astype(values.dtype)
-    error = jnp.nanstd(values, axis=axis, ddof=1) / jnp.sqrt(jnp.maximum(count, 1))
-    return jnp.nanmean(values, axis=axis), jnp.where(count > 1, error, jnp.nan)
+    finite = jnp.isfinite(values)
+    count = jnp.sum(finite, axis=axis, keepdims=True).astype(values.dtype)
+    values = jnp.where(finite, values, 0)
+    mean = jnp.sum(values, axis=axis, keepdims=True) / jnp.maximum(count, 1)
+    squares = jnp.sum(jnp.where(finite, jnp.square(values - mean), 0), axis=axis, keepdims=True)
+    error = jnp.sqrt(squares / jnp.maximum(count - 1, 1) / jnp.maximum(count, 1))
+    none, few, mean, error = (
+        jnp.squeeze(one, axis) for one in (count == 0, count < 2, mean, error)
+    )
+    return marked(none, mean), marked(few, error)
 
 
 def safe_norm(values: Array, axis: int | tuple[int, ...] = -1) -> Array:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.data import Batch, per_row
+from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
 from rnnreg.networks import Network, check_states, start_state, weight_paths
@@ -107,6 +107,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
         network_state: dict[str, Any] | None = None,
         fresh: Array | None = None,
     ):
+        batch = cleared(batch)
         start = network_state
         if fresh is not None:  # a learned start has its gradient through here
             own = start_state(net, params, batch.xs)

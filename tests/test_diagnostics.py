@@ -191,7 +191,7 @@ def test_dead_examples_are_counted_and_left_out_of_the_ratio():
 @pytest.mark.parametrize(
     ("readout", "step", "message"),
     [
-        ("last", 2, "at the last true step only; got step=2"),
+        ("last", 2, "has no loss of one step; give step=-1 or None; got step=2"),
         ("all", T, "must be -1, None, or lie in 0 … 3; got 4"),
         ("all", -2, "must be -1, None, or lie in 0 … 3; got -2"),
     ],

@@ -187,3 +187,71 @@ def test_arrays_of_numpy_are_taken_without_a_warning():
     listed = saturation(NET, NET_PARAMS, xs, mask=mask)["layer_0"]
     array = saturation(NET, NET_PARAMS, xs, mask=jnp.asarray(mask))["layer_0"]
     assert float(listed.participation) == float(array.participation)
+
+
+# ---- rows that are mixed ------------------------------------------------------------------------------
+
+
+def normalised(z):
+    """Statistics over the batch, as batch normalisation takes them in training."""
+    return (z - z.mean(axis=0)) / (z.std(axis=0) + 1e-3)
+
+
+def mixing_cell():
+    plain = rr.cells.elman(3)
+
+    def step(params, state, x):
+        z = state.h @ params["W_hh"] + x @ params["W_xh"]
+        return rr.cells.HiddenState(jnp.tanh(normalised(z)))
+
+    return rr.cells.from_step(step, init=plain.init, hidden_size=3)
+
+
+MIXING = mixing_cell()
+MIXING_PARAMS = MIXING.init(KEY, 2)
+MIXED = {
+    "cell": (MIXING, MIXING_PARAMS, XS, {}),
+    "network": (
+        MIXING_NET := rr.network([rr.cells.elman(2), MIXING], 1),
+        MIXING_NET.init(KEY, 2),
+        XS,
+        {},
+    ),
+    "step": (
+        lambda params, state, x: jnp.tanh(normalised(state + x)),
+        None,
+        jnp.ones((4, 6, 1)),
+        {"state": jnp.arange(8.0).reshape(4, 2)},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+@pytest.mark.parametrize("name", ["jacobian_products", "lyapunov", "step_jacobians"])
+def test_a_step_that_mixes_rows_is_refused(kind, name):
+    *arguments, options = MIXED[kind]
+    with pytest.raises(ValueError, match="mixes the rows of a batch"):
+        ALL[name](*arguments, **options)
+
+
+def test_gradient_flow_refuses_a_network_that_mixes_rows():
+    layers = rr.network([MIXING], 1)
+    of_layers = layers.init(KEY, 2)
+    given = rr.from_functions(
+        lambda key, input_size: {"W": jnp.ones((2, 1))},
+        lambda params, xs: normalised(xs @ params["W"]),
+    )
+    batch = rr.Batch(jax.random.normal(KEY, (4, 6, 2)), jnp.ones((4, 6, 1)))
+    for net, params in ((layers, of_layers), (given, {"W": jnp.ones((2, 1))})):
+        with pytest.raises(ValueError, match="mixes the rows of a batch"):
+            rr.diagnostics.gradient_flow(net, rr.losses.squared_error(), params, batch)
+
+
+def test_constants_of_a_row_are_no_mixing_and_values_in_a_trace_are_not_looked_at():
+    step = lambda params, state, x: jnp.tanh(state * params + x)  # noqa: E731
+    per_row = jnp.arange(4.0)[:, None]
+    assert step_jacobians(step, per_row, jnp.ones((4, 2, 1)), state=jnp.ones((4, 1))).shape == (
+        (4, 2, 1, 1)
+    )
+    traced = jax.eval_shape(lambda xs: step_jacobians(MIXING, MIXING_PARAMS, xs), XS)
+    assert traced.shape == (4, 6, 3, 3)

@@ -154,6 +154,25 @@ def test_a_slow_stretch_is_no_slow_point():
     assert distinct_points(hill).num_dropped == 1
 
 
+def test_what_was_dropped_is_told_apart():
+    """q = ½ (.1 + h²)² has its minimum at 0, too fast for a slow point: more steps change nothing."""
+    starts = jnp.array([[-0.3], [0.2], [0.3]])
+    step = lambda params, state, x: state + 0.1 + state * state  # noqa: E731
+    table = distinct_points(fixed_points(step, None, jnp.zeros(1), starts=starts))
+    assert (table.num_dropped, table.num_fast, table.num_unfinished) == (3, 3, 0)
+    early = fixed_points(step, None, jnp.zeros(1), starts=starts, num_descent=1, num_newton=0)
+    table = distinct_points(early)
+    assert (table.num_dropped, table.num_fast, table.num_unfinished) == (3, 0, 3)
+
+
+@pytest.mark.parametrize("radius", [-1, float("nan"), "near", None])
+def test_a_radius_that_is_none_is_refused(radius):
+    found = FixedPoints(*[np.zeros((1, 1)), *[np.zeros(1)] * 3, np.zeros((1, 1, 1))], {})
+    with pytest.raises(ValueError, match="radius must be a number of at least 0"):
+        distinct_points(found, radius=radius)
+    assert len(distinct_points(found, radius=0).points) == 1
+
+
 @pytest.mark.parametrize(
     ("x", "starts", "message"),
     [

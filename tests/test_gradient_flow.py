@@ -318,10 +318,37 @@ def test_impossible_gradients_are_named(name, options, wrt, message):
         gradient_flow(net, LOSS, params, _batch(), wrt=wrt)
 
 
-@pytest.mark.parametrize("net", [rr.cells.elman(3), lambda params, state, x: state])
-def test_a_cell_is_told_how_to_become_a_network(net):
-    with pytest.raises(ValueError, match=r"takes a network.*rr.network\(\[cell\].*from_step"):
-        gradient_flow(net, LOSS, {}, _batch())
+def test_a_cell_or_a_step_function_is_measured_as_the_network_of_it():
+    cell = rr.cells.lstm(3)
+    params = {"layer_0": cell.init(KEY, D)}
+    batch = _batch()._replace(ys=jnp.zeros((B, T, 3)))
+    expected = gradient_flow(rr.network([cell], None), LOSS, params, batch, wrt="state")
+    alone = gradient_flow(cell, LOSS, params["layer_0"], batch, wrt="state")
+    step = rr.recurrence.cell_step(cell)
+    start = cell.initial_state(B, batch.xs.dtype)
+    given = gradient_flow(step, LOSS, params["layer_0"], batch, wrt="state", state=start)
+    for found in (alone, given):
+        np.testing.assert_allclose(
+            found.log_ratio["layer_0"], expected.log_ratio["layer_0"], rtol=1e-5
+        )
+    halve = gradient_flow(
+        lambda W, h, x: h @ W, LOSS, 0.5 * jnp.eye(3), batch, state=jnp.ones((B, 3))
+    )
+    np.testing.assert_allclose(halve.ratio["layer_0"], 0.5 ** np.arange(T), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "message"),
+    [
+        (3, {}, r"takes a network"),
+        (lambda params, state, x: state, {}, "has no initial state of its own"),
+        (lambda params, state, x: state, {"state": jnp.ones((B + 1, 3))}, "a row for each of the"),
+        (rr.cells.elman(3), {"state": jnp.ones((B, 3))}, "state is for a step function"),
+    ],
+)
+def test_systems_that_do_not_fit_are_named(system, options, message):
+    with pytest.raises(ValueError, match=message):
+        gradient_flow(system, LOSS, {}, _batch(), **options)
 
 
 @pytest.mark.parametrize(

@@ -341,3 +341,69 @@ def test_weights_of_steps_need_outputs_at_steps():
         ValueError, match=r"one per step, and outputs .* are one per row.*readout='all'"
     ):
         rr.losses.squared_error()(jnp.ones((B, O)), jnp.ones((B, O)), None, jnp.ones((B, T)))
+
+
+# ---- what counts for nothing ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("readout", ["all", "last"])
+@pytest.mark.parametrize("left_out", ["mask", "weights"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_rows_that_count_for_nothing_may_hold_anything(name, readout, left_out, bad):
+    """NaN in their inputs, outputs and targets moves neither the loss nor its gradient."""
+    net = rr.network([rr.cells.elman(3), rr.cells.gru(2)], O, readout=readout)
+    params = net.init(jax.random.key(0), 1)
+    outputs, ys = _data(name, readout)
+    xs = np.random.default_rng(1).normal(size=(B, T, 1)).astype(outputs.dtype)
+    given = {"mask": None, "weights": None}
+    given[left_out] = np.ones((B, T)) if left_out == "mask" else np.ones(B)
+    given[left_out][1] = 0
+    mask, weights = (None if v is None else jnp.asarray(v) for v in given.values())
+
+    def value(params, xs, ys):
+        loss = FACTORIES[name]("mean")
+        return loss(net.apply(params, xs, mask=mask).outputs, jnp.asarray(ys), mask, weights)
+
+    expected = jax.value_and_grad(value)(params, xs, ys)
+    xs[1], ys = bad, ys.copy()
+    ys[1] = -1 if ys.dtype.kind == "i" else bad
+    found = jax.value_and_grad(value)(params, xs, ys)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
+def test_an_input_that_is_not_finite_and_counts_is_seen():
+    """NaN from its step on in a network that reads forwards; everywhere in one that reads both ways."""
+    xs = jnp.zeros((2, 4, 1)).at[0, 2, 0].set(jnp.inf)
+    for bidirectional, first in ((False, 2), (True, 0)):
+        net = rr.network([rr.layer(rr.cells.lstm(2), bidirectional=bidirectional)], 1)
+        out = net.apply(net.init(jax.random.key(0), 1), xs)
+        seen = np.isnan(out.outputs[0, :, 0])
+        assert seen.tolist() == [step >= first for step in range(4)]
+        assert all(np.isnan(leaf[0]).all() for leaf in jax.tree.leaves(out.final_state))
+        assert all(np.isfinite(leaf[1]).all() for leaf in jax.tree.leaves(out))
+
+
+def test_unroll_and_a_run_leave_out_what_counts_for_nothing():
+    cell = rr.cells.gru(2, reset="before")
+    params = cell.init(jax.random.key(0), 1)
+    xs = jnp.ones((3, 2, 1)).at[1:, 0].set(jnp.nan)
+    mask = jnp.ones((3, 2)).at[1:, 0].set(0)
+
+    def total(params):
+        return rr.recurrence.unroll(cell, params, xs, cell.initial_state(2), mask=mask)[1].h.sum()
+
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(total)(params)))
+
+    def loss(
+        outputs, ys, mask=None, weights=None
+    ):  # a loss that multiplies by the weights, as users write it
+        return jnp.sum(weights[:, None] * jnp.square(outputs - ys))
+
+    net = rr.network([rr.cells.elman(2)], 1, readout="last")
+    train = rr.make_train(net, loss=loss, optimizer=optax.sgd(0.1), num_epochs=2)
+    bad = jnp.ones((3, 4, 1)).at[1].set(jnp.nan)
+    rows = rr.Batch(bad, bad[:, 0], weights=jnp.array([1.0, 0.0, 1.0]))
+    run = train({}, rr.Split(rows, validation=rows), key=jax.random.key(0))
+    assert int(run.diverged_at) == -1
+    assert np.isfinite(run.metrics["val_loss"])

@@ -521,3 +521,28 @@ def test_a_path_is_compared_with_the_theory_of_its_own_solution():
     ratios = branch_ratios(warm)
     np.testing.assert_allclose(np.concatenate([*ratios.values()]), 0, atol=0.01)
     assert [len(values) for values in ratios.values()] == [2, 2]
+
+
+@pytest.mark.numerics
+@pytest.mark.float64_only
+@pytest.mark.parametrize(("T", "m"), [(5, 1), (20, 2)])
+def test_the_closed_form_of_a_pair_is_a_saddle(T, m):
+    """At θ = mπ/T it is stationary, with one direction down and one along which nothing changes."""
+
+    def objective(v, lam):
+        W, into, out = v[:4].reshape(2, 2), v[4:6], v[6:]
+        p = into @ jnp.linalg.matrix_power(W, T) @ out
+        return (1 - p) ** 2 + lam * jnp.sum(v * v)
+
+    p = 1.2 * T / (2 * T + 2)
+    rho = (T * p / 2) ** (1 / (T + 2))
+    lam, size, angle = (1 - p) * rho**T, np.sqrt(2 / T) * rho, m * np.pi / T
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    into = np.array([size, 0.0])
+    v = jnp.asarray(np.concatenate([(rho * turn).ravel(), into, (-1) ** m * into]))
+    np.testing.assert_allclose(jax.grad(objective)(v, lam), 0, atol=1e-12)
+    values = np.linalg.eigvalsh(jax.hessian(objective)(v, lam))
+    assert values[0] < -0.1
+    np.testing.assert_allclose(values[1], 0, atol=1e-10)
+    assert values[2] > 0.1
+    np.testing.assert_allclose(lam, theory._stationary(T, p, True))

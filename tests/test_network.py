@@ -502,7 +502,8 @@ def test_dropout_rates_are_exact_in_bfloat16():
     rate = 0.99
     net = rr.network([CELLS["elman"]], None, output_dropout=rate)
     params = jax.tree.map(jnp.zeros_like, _drawn(net)["layer_0"]) | {"b_h": jnp.ones(H)}
-    out = _train(net, {"layer_0": params}, jnp.zeros((100, 200, D), jnp.bfloat16))
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), {"layer_0": params})
+    out = _train(net, params, jnp.zeros((100, 200, D)))
     assert out.dtype == jnp.bfloat16
     share = np.mean(np.asarray(out, np.float32) == 0)
     assert abs(share - rate) < 4 * np.sqrt(rate * (1 - rate) / out.size)
@@ -676,7 +677,7 @@ def test_a_network_reads_booleans_as_numbers():
     [jnp.bfloat16, jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.float64_only)],
 )
 @every_stack
-def test_inputs_keep_their_dtype_and_ranks_under_strict_promotion(stack, dtype):
+def test_parameters_decide_the_dtype_under_strict_promotion(stack, dtype):
     size = H if stack == "tied" else D
     rates = dict.fromkeys(("input_dropout", "dropout", "output_dropout"), 0.1)
     net = rr.network(STACKS[stack], O, initial_state="learned", variational=True, **rates)
@@ -695,8 +696,8 @@ def test_inputs_keep_their_dtype_and_ranks_under_strict_promotion(stack, dtype):
         (loss, out), gradient = jax.eval_shape(
             jax.value_and_grad(run, has_aux=True), params, xs, lam
         )
-    assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype(dtype)}
-    assert loss.dtype == jnp.promote_types(dtype, jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {lam.dtype}
+    assert loss.dtype == lam.dtype
     for one, two in zip(jax.tree.leaves(gradient), jax.tree.leaves(params), strict=True):
         assert one.dtype == two.dtype
 
@@ -710,11 +711,23 @@ def test_numpy_rows_and_lists_take_the_precision_in_force(recwarn):
     assert not [w for w in recwarn if "float64" in str(w.message)]
 
 
+@pytest.mark.parametrize("stored", [jnp.float32, jnp.float16, jnp.bfloat16, jnp.float8_e4m3fn])
+def test_an_irnn_counts_to_3000_whatever_its_inputs_are_stored_in(stored):
+    """Half precision has no 2049 (float16) and no 257 (bfloat16)."""
+    net = rr.network([rr.cells.irnn(1)], None)
+    ones = {"W_xh": jnp.ones((1, 1)), "W_hh": jnp.ones((1, 1)), "b_h": jnp.zeros(1)}
+    out = net.apply({"layer_0": ones}, jnp.ones((1, 3000, 1), stored)).outputs
+    assert float(out[0, -1, 0]) == 3000
+    assert out.dtype == ones["b_h"].dtype
+
+
 @pytest.mark.float32_only
-def test_bfloat16_inputs_give_nearly_the_float32_outputs():
+def test_bfloat16_parameters_give_nearly_the_float32_outputs():
     net = rr.network(STACKS["stacked"], O)
     params, xs = _drawn(net), _inputs()
-    low = _apply(net, params, xs.astype(jnp.bfloat16)).outputs
+    half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params)
+    low = _apply(net, half, xs).outputs
+    assert low.dtype == jnp.bfloat16
     # three steps of rounding a layer, each half a unit of 2⁻⁸, on weights near 1
     np.testing.assert_allclose(low.astype(jnp.float32), _apply(net, params, xs).outputs, atol=0.15)
 
@@ -764,7 +777,7 @@ def test_a_users_own_cell_goes_through_everything():
     [
         (lambda: rr.network([], 1), "non-empty sequence of cells or layers"),
         (lambda: rr.network([rr.cells.elman], 1), "non-empty sequence of cells or layers"),
-        (lambda: rr.network(STACKS["one"], 1, readout="first"), "'all' or 'last'; got 'first'"),
+        (lambda: rr.network(STACKS["one"], 1, readout="first"), "'last' or 'flatten'; got 'first'"),
         (
             lambda: rr.network(STACKS["one"], 1, initial_state="given"),
             "'zero' or 'learned'; got 'given'",
@@ -820,3 +833,104 @@ def test_wrong_inputs_are_named():
         rr.forecast(rr.network(STACKS["one"], 1), params, _inputs(), 2)
     with pytest.raises(ValueError, match="window must lie in 1 … 6, a whole number; got 7"):
         rr.forecast(net, params, _inputs(), 2, window=7)
+
+
+# ---- directions, merges, and a readout of all steps ---------------------------------------------------
+
+
+def _one_way(cell, params, xs, reverse, start=None, mask=None):
+    state = cell.initial_state(B, xs.dtype) if start is None else start
+    keep = None if mask is None else jnp.swapaxes(mask, 0, 1)
+    _, states = rr.recurrence.unroll(
+        cell, params, jnp.swapaxes(xs, 0, 1), state, mask=keep, reverse=reverse
+    )
+    return jnp.swapaxes(states.h, 0, 1)
+
+
+MERGED = {
+    "concat": lambda one, two: jnp.concatenate([one, two], axis=-1),
+    "sum": lambda one, two: one + two,
+    "mean": lambda one, two: (one + two) / 2,
+    "product": lambda one, two: one * two,
+}
+
+
+@pytest.mark.parametrize("merge", MERGED)
+def test_two_directions_are_merged_as_asked_and_may_start_anywhere(merge):
+    cell = CELLS["elman"]
+    entry = rr.layer(cell, bidirectional=True, merge=merge)
+    net = rr.network([entry, CELLS["gru"]], O)
+    params, xs = _drawn(net), _inputs()
+    assert params["layer_1"]["W_xh"].shape[0] == entry.width
+    whole = _apply(rr.network([entry], None), {"layer_0": params["layer_0"]}, xs).outputs
+    own = params["layer_0"]
+    ways = [_one_way(cell, own[side], xs, side == "backward") for side in ("forward", "backward")]
+    _assert_close(whole, MERGED[merge](*ways))
+    last = rr.network([entry], None, readout="last")
+    _assert_close(
+        _apply(last, {"layer_0": own}, xs).outputs, MERGED[merge](ways[0][:, -1], ways[1][:, 0])
+    )
+    starts = {
+        side: rr.cells.HiddenState(jnp.full((B, H), value, xs.dtype))
+        for side, value in (("forward", 0.3), ("backward", -0.5))
+    }
+    started = rr.network([entry], None).apply({"layer_0": own}, xs, state={"layer_0": starts})
+    ways = [
+        _one_way(cell, own[side], xs, side == "backward", starts[side])
+        for side in ("forward", "backward")
+    ]
+    _assert_close(started.outputs, MERGED[merge](*ways))
+
+
+def test_a_single_layer_may_read_backwards():
+    cell = CELLS["gru"]
+    net = rr.network([rr.layer(cell, reverse=True)], None)
+    params, xs, mask = _drawn(net), _inputs(), jnp.asarray(MASKS["right"])
+    expected = _one_way(cell, params["layer_0"], xs, True, mask=mask)
+    _assert_close(_apply(net, params, xs, mask=mask).outputs, expected)
+    last = rr.network([rr.layer(cell, reverse=True)], None, readout="last")
+    _assert_close(_apply(last, params, xs, mask=mask).outputs, expected[:, 0])
+    batch = rr.Batch(xs, jnp.zeros_like(expected))
+    flow = rr.diagnostics.gradient_flow(net, LOSS, params, batch, step=0)
+    assert set(flow.ratio) == {"layer_0"}
+    with pytest.raises(ValueError, match="reads backwards has no state that goes forwards"):
+        rr.diagnostics.lyapunov(net, params, xs)
+    with pytest.raises(ValueError, match="reads backwards cannot carry its state on"):
+        rr.forecast(rr.network([rr.layer(cell, reverse=True)], D), params, xs, 2)
+
+
+def test_a_flattened_readout_reads_all_steps_together():
+    cells = [rr.layer(CELLS["gru"], bidirectional=True, merge="sum")]
+    net = rr.network(cells, O, readout="flatten", num_steps=T)
+    params, xs = _drawn(net), _inputs()
+    assert params["readout"]["W_hy"].shape == (T * H, O)
+    hidden = np.array(_apply(rr.network(cells, None), {"layer_0": params["layer_0"]}, xs).outputs)
+    W_hy, b_y = (np.asarray(params["readout"][name]) for name in ("W_hy", "b_y"))
+    expected = sum(hidden[:, t] @ W_hy[t * H : (t + 1) * H] for t in range(T)) + b_y
+    _assert_close(_apply(net, params, xs).outputs, expected)
+    mask = jnp.ones((B, T)).at[0, 1:].set(0)
+    got = _apply(net, params, xs, mask=mask).outputs
+    one = rr.network(cells, None).apply({"layer_0": params["layer_0"]}, xs, mask=mask).outputs
+    _assert_close(got[0], np.asarray(one[0, 0]) @ W_hy[:H] + b_y)
+    flow = rr.diagnostics.gradient_flow(net, LOSS, params, rr.Batch(xs, jnp.zeros((B, O))))
+    assert np.isfinite(flow.ratio["layer_0"]["forward"]).all()
+    with pytest.raises(ValueError, match=f"made for {T} steps"):
+        net.apply(params, xs[:, 1:])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: rr.layer(CELLS["gru"], merge="sum"), "give bidirectional=True"),
+        (lambda: rr.layer(CELLS["gru"], bidirectional=True, merge="max"), "merge must be 'concat'"),
+        (
+            lambda: rr.layer(CELLS["gru"], bidirectional=True, reverse=True),
+            "reads both ways already",
+        ),
+        (lambda: rr.network([CELLS["gru"]], 1, readout="flatten"), "num_steps must be at least 1"),
+        (lambda: rr.network([CELLS["gru"]], 1, num_steps=3), "num_steps is for readout='flatten'"),
+    ],
+)
+def test_directions_and_readouts_that_do_not_exist_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

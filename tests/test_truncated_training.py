@@ -353,7 +353,7 @@ REFUSED = {
     "readout": (rr.network([rr.cells.elman(2)], 1, readout="last"), "readout='last' has a loss"),
     "bidirectional": (
         rr.network([rr.cells.elman(2), rr.layer(rr.cells.elman(2), bidirectional=True)], 1),
-        "layer 1 is bidirectional",
+        "layer 1 reads backwards",
     ),
 }
 

@@ -21,7 +21,7 @@ class Config(Options):
     gains: tuple[float, ...] = (0.7, 0.8, 0.9, 1.0)
     """Gains g of the orthogonal start of W_hh."""
     fitted_gains: tuple[float, ...] = (0.7, 0.8, 0.9)
-    """Gains that the law is fitted on; at g = 1 it says nothing, since c T exceeds λ_s."""
+    """Gains that the law is fitted on; at g = 1 it says nothing from T = 10 on, since c T exceeds λ_s there."""
     predicted_gain: float = 0.85
     """A gain that is predicted, then run."""
     num_lambdas: int = 28

@@ -3,6 +3,8 @@
 With one input and one output it writes a bit into its state, holds it for T silent steps and reads it, and pays
 (1 − p)² + λ‖W‖² over its three matrices, p = W_xh W_hh^T W_hy. One real eigenvalue ρ carries p = ρ^(T+2) / T at the
 cost λ ρ² (1 + 2/T); a complex pair ρ e^{±iθ} costs twice the ‖W_hh‖². A stationary p has λ = (T p)^(T/(T+2)) (1 − p).
+The pair of the closed form turns by θ = mπ/T, in a W_hh that is normal. It is stationary, but a saddle: its Hessian has
+one negative eigenvalue. The pairs that minimise the objective lie beside it, and their thresholds .1 to .8 % above.
 The thresholds are those of `experiments.penalty_theory`'s chain of one weight.
 """
 

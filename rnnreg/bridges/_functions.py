@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_mask
+from rnnreg._linalg import computing
 from rnnreg.cells import Made
 from rnnreg.networks import Network, NetworkOutput
 
@@ -78,9 +79,7 @@ class Functions:
             xs = jnp.where(mask.astype(bool).reshape(mask.shape + (1,) * (xs.ndim - 2)), xs, 0)
         given |= {"key": key if train else None, "train": train}
         taken = {name: value for name, value in given.items() if name in self.takes}
-        if jnp.issubdtype(xs.dtype, jnp.floating):
-            params = jax.tree.map(lambda leaf: jnp.asarray(leaf, xs.dtype), params)
-        found = self.function(params, xs, **taken)
+        found = self.function(*computing(params, xs), **taken)
         out = found if isinstance(found, NetworkOutput) else NetworkOutput(found, {}, {})
         if not hasattr(out.outputs, "shape"):
             raise ValueError(

@@ -31,6 +31,7 @@ class Activation(_ActivationFields):
       name: short name, for descriptions of cells.
       function: φ, elementwise.
       slope: φ′(z) as a function of y = φ(z), which a forward pass stores anyway; None leaves it to `jax.jvp`.
+        Training uses it; diagnostics take slopes from z, which saturation does not round away.
       max_slope: sup |φ′|.
       bounds: (inf φ, sup φ), infinite where φ has no bound.
     """

@@ -9,6 +9,7 @@ from rnnreg.data._arrays import as_split
 from rnnreg.data._checks import check_batch
 from rnnreg.data._folds import stack_folds, take_fold
 from rnnreg.data._records import Batch, Fold, Scaling, Split
+from rnnreg.data._rows import cleared as cleared
 from rnnreg.data._rows import loss_weights as loss_weights
 from rnnreg.data._rows import per_row as per_row
 from rnnreg.data._rows import row_weights, take_rows

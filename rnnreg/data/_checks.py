@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg.data._records import Batch
+from rnnreg.data._rows import cleared
 
 
 def check_batch(batch: Batch, *, name: str = "data.train") -> None:
@@ -86,7 +87,7 @@ def _check_shapes(batch: Batch, name: str) -> None:
 
 def _check_values(batch: Batch, name: str) -> None:
     mask, weights = batch.mask, batch.weights
-    for field, values in batch._asdict().items():
+    for field, values in cleared(batch)._asdict().items():
         if values is not None and jnp.issubdtype(values.dtype, jnp.floating):
             finite = np.isfinite(np.asarray(values, dtype=np.float64))
             if not finite.all():
@@ -107,7 +108,7 @@ def _check_values(batch: Batch, name: str) -> None:
 
 
 _CURES = {
-    "xs": "remove them, or mark the steps in `mask` and set the values to 0.",
-    "ys": "steps without a label are read and not scored with weights=~np.isnan(ys).any(axis=-1) ([N, T]) and "
-    "ys=np.nan_to_num(ys); steps that are no data at all are marked in `mask`.",
+    "xs": "remove them, or say in `mask` or `weights` that these steps or rows do not count.",
+    "ys": "steps without a label are read and not scored with weights=~np.isnan(ys).any(axis=-1) ([N, T]); "
+    "steps that are no data at all are marked in `mask`.",
 }

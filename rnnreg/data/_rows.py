@@ -68,6 +68,33 @@ def loss_weights(mask: Any, weights: Any, *, dtype: Any) -> tuple[Any, Any]:
     return rows, counted / jnp.where(rows > 0, rows, 1)[:, None]
 
 
+def cleared(batch: Batch) -> Batch:
+    """The batch with 0 where nothing counts, in rows of weight 0 and at masked steps: what stood there may be NaN.
+
+    A step of weight 0 is read, and has no label: its target alone is 0.
+
+    >>> import numpy as np
+    >>> batch = Batch(np.full((2, 1, 1), np.nan), np.ones(2), weights=np.array([0.0, 1.0]))
+    >>> clear = cleared(batch)
+    >>> clear.xs.ravel().tolist(), clear.ys.tolist()
+    ([0.0, nan], [0.0, 1.0])
+    """
+    mask, weights = batch.mask, batch.weights
+    if mask is None and weights is None:
+        return batch
+    rows = row_weights(batch) > 0
+    read = rows[:, None] if mask is None else rows[:, None] & mask.astype(bool)
+    labelled = read & (weights > 0) if weights is not None and weights.ndim == 2 else read
+
+    def clear(values, counted):
+        places = counted.reshape(*counted.shape, *[1] * (values.ndim - counted.ndim))
+        return jnp.where(places, values, 0)
+
+    by_step = batch.ys.ndim > 1 and batch.ys.shape[:2] == batch.xs.shape[:2]
+    ys = clear(batch.ys, labelled if by_step else rows)
+    return batch._replace(xs=clear(batch.xs, read), ys=ys)
+
+
 def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
     """The given rows of a batch; `weights` multiply the rows' own.
 

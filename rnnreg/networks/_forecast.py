@@ -28,6 +28,8 @@ def forecast(
     """The network's own outputs fed back as inputs, `num_steps` ahead of the given sequence.
 
     The forecast is a point forecast: each output is taken as if it had been observed. It can be jitted and vmapped.
+    A network that takes statistics over the batch (batch normalisation in its training mode) predicts one thing for a
+    row in a batch and another for the row alone, here and in `apply`: give it stored averages.
 
     Args:
       net: a network whose output at the last step is the next value of its first O input features.
@@ -79,7 +81,7 @@ def forecast(
 
     def following(outputs, known):
         """The output of the last step, and the input that it becomes."""
-        value = outputs if net.readout == "last" else outputs[:, -1]
+        value = outputs[:, -1] if net.readout == "all" else outputs
         return value, jnp.concatenate([_as_inputs(value, scaling), known], axis=-1)
 
     if window is None:
@@ -176,8 +178,8 @@ def _check(
         )
     if mask is not None:
         check_mask(mask, (num_rows, past_steps))
-    if window is None and any(entry.bidirectional for entry in net.layers):
-        raise ValueError("a bidirectional network cannot carry its state on; give window=T.")
+    if window is None and not all(entry.forwards for entry in net.layers):
+        raise ValueError("a network that reads backwards cannot carry its state on; give window=T.")
     if window is not None and state is not None:
         raise ValueError(
             "a window is read afresh before each step: give window or state, not both."

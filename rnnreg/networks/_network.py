@@ -35,8 +35,15 @@ from rnnreg.recurrence import (
 )
 
 
-def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
-    """A layer that applies its cell `repeat` times with the same weights, or in both directions.
+def layer(
+    cell: Cell,
+    *,
+    repeat: int = 1,
+    bidirectional: bool = False,
+    reverse: bool = False,
+    merge: str = "concat",
+) -> Layer:
+    """A layer that applies its cell `repeat` times with the same weights, backwards, or in both directions.
 
     Weights that are applied several times are one leaf, so a penalty counts them once.
 
@@ -44,12 +51,15 @@ def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
       cell: the cell.
       repeat: how many times it is applied, one after another.
       bidirectional: whether a second cell of the same kind reads the sequence backwards.
+      reverse: whether the cell itself reads the sequence backwards.
+      merge: what the layer hands on of two directions: "concat" (both, 2H features), their "sum", "mean" or "product".
 
     Returns:
       The layer, for `rr.network([...])`.
 
     Raises:
-      ValueError: a number of repeats that is not a positive whole number.
+      ValueError: a number of repeats that is not a positive whole number, another merge, one without two directions, or
+        `reverse` of both directions.
 
     >>> import rnnreg as rr
     >>> net = network([layer(rr.cells.elman(2), bidirectional=True)], output_size=1)
@@ -57,7 +67,12 @@ def layer(cell: Cell, *, repeat: int = 1, bidirectional: bool = False) -> Layer:
     ['forward', 'backward']
     """
     check_count(repeat, "repeat")
-    return Layer(cell, repeat, bidirectional)
+    check_choice(merge, "merge", ("concat", "sum", "mean", "product"))
+    if merge != "concat" and not bidirectional:
+        raise ValueError(f"merge={merge!r} puts two directions together; give bidirectional=True.")
+    if reverse and bidirectional:
+        raise ValueError("a bidirectional layer reads both ways already; leave reverse=False.")
+    return Layer(cell, repeat, bool(bidirectional), bool(reverse), merge)
 
 
 def network(
@@ -66,6 +81,7 @@ def network(
     *,
     embedding: tuple[int, int] | None = None,
     readout: str = "all",
+    num_steps: int | None = None,
     input_dropout: Any = 0.0,
     dropout: Any = 0.0,
     output_dropout: Any = 0.0,
@@ -90,7 +106,8 @@ def network(
       embedding: `(num_tokens, size)` for integer inputs; None for real ones. A token outside
         0 … num_tokens − 1 gives NaN, so that a run on it diverges and says so.
       readout: "all" reads at each step; "last" reads h at the last true step of each sequence (for a
-        backward cell, at the first).
+        backward cell, at the first); "flatten" reads the h of all steps together, 0 where a step is masked.
+      num_steps: T, for "flatten", whose W_hy is `[T·H, O]`; None for the others.
       input_dropout: rate on the inputs of the first layer (after the embedding).
       dropout: rate between layers, and between the applications of a repeated layer.
       output_dropout: rate before the readout.
@@ -126,12 +143,16 @@ def network(
     _check_layers(layers, cells, recurrence, rates)
     check_segments(remat, truncate)
     check_precision(precision)
-    check_choice(readout, "readout", ("all", "last"))
+    check_choice(readout, "readout", ("all", "last", "flatten"))
+    if readout == "flatten":
+        check_count(num_steps, "num_steps", hint="readout='flatten' has weights for each step.")
+    elif num_steps is not None:
+        raise ValueError(f"num_steps is for readout='flatten'; got readout={readout!r}.")
     hint = "A given state is passed to apply(..., state=...)."
     check_choice(initial_state, "initial_state", ("zero", "learned"), hint=hint)
     _check_rates(rates)
     learned = initial_state == "learned"
-    stack = Stack(layers, output_size, embedding, readout, rates, recurrence, learned)
+    stack = Stack(layers, output_size, embedding, readout, rates, recurrence, learned, num_steps)
 
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
         """The parameters before training, drawn from a key by the initialisers of the cells.
@@ -202,7 +223,8 @@ def init_stack(key: Array, stack: Stack, input_size: int | None, dtype: Any) -> 
             )
         input_size = entry.width
     if stack.output_size is not None:
-        W_hy = glorot_uniform()(key_readout, (input_size, stack.output_size), dtype)
+        read = input_size * (stack.num_steps or 1)
+        W_hy = glorot_uniform()(key_readout, (read, stack.output_size), dtype)
         params["readout"] = {"W_hy": W_hy, "b_y": jnp.zeros(stack.output_size, dtype)}
     return params
 
@@ -325,7 +347,7 @@ def describe(net: Network) -> dict[str, Any]:
       net: the network.
 
     Returns:
-      A dict: `layers` (cell, repeat, bidirectional), `output_size`, `readout`, `recurrence`, and of a network of
+      A dict: `layers` (cell and its directions), `output_size`, `readout`, `recurrence`, and of a network of
       recurrent layers `embedding` and `dropout`; `by_layer` says whether its `apply` is that of `rr.network`, and
       `made` how a network of another library was made: factory and arguments.
 
@@ -340,6 +362,8 @@ def describe(net: Network) -> dict[str, Any]:
                 "cell": describe_cell(entry.cell),
                 "repeat": int(entry.repeat),
                 "bidirectional": bool(entry.bidirectional),
+                "reverse": bool(entry.reverse),
+                "merge": entry.merge,
             }
             for entry in net.layers
         ],
@@ -350,6 +374,7 @@ def describe(net: Network) -> dict[str, Any]:
         "made": None if net.made is None else describe_made(net.made),
     }
     if isinstance(net.apply, Stack):
+        found["num_steps"] = net.apply.num_steps
         found["embedding"] = plain(net.apply.embedding)
         found["initial_state"] = "learned" if net.apply.learned else "zero"
         found["dropout"] = {name: plain(rate) for name, rate in net.apply.rates._asdict().items()}

@@ -19,17 +19,26 @@ class Layer(NamedTuple):
     Attributes:
       cell: its cell.
       repeat: how many times the same weights are applied, one after another.
-      bidirectional: whether a second cell reads the sequence backwards; outputs are joined.
+      bidirectional: whether a second cell reads the sequence backwards.
+      reverse: whether its only cell reads the sequence backwards.
+      merge: what becomes of the h of two directions: "concat", "sum", "mean" or "product".
     """
 
     cell: Cell
     repeat: int = 1
     bidirectional: bool = False
+    reverse: bool = False
+    merge: str = "concat"
 
     @property
     def width(self) -> int:
         """The number of features that the layer hands on."""
-        return self.cell.hidden_size * (2 if self.bidirectional else 1)
+        return self.cell.hidden_size * (2 if self.bidirectional and self.merge == "concat" else 1)
+
+    @property
+    def forwards(self) -> bool:
+        """Whether it reads the sequence forwards alone, so that its state can be carried on."""
+        return not (self.bidirectional or self.reverse)
 
 
 class Recurrence(NamedTuple):
@@ -77,7 +86,7 @@ class NetworkOutput(NamedTuple):
     """What a network returns.
 
     Attributes:
-      outputs: `[B, T, O]` with a readout at each step, `[B, O]` with one at the last true step.
+      outputs: `[B, T, O]` with a readout at each step, `[B, O]` with one of the last true step or of all together.
       states: by layer, every state at every step, fields `[B, T, H]`.
       final_state: by layer, the state after the last step; give it back as `state` to go on.
     """
@@ -107,7 +116,7 @@ class Network(_NetworkFields):
       apply: `apply(params, xs, *, mask, state, key, train, perturbations) -> NetworkOutput`; a `Stack` for a network
         of recurrent layers, which diagnostics can walk through. See `help(net.apply)`.
       layers: the recurrent layers, by which states are named; empty if the network is only known as a function.
-      readout: "all" or "last".
+      readout: "all", "last" or "flatten".
       output_size: O, or None without a readout matrix.
       recurrence: how the recurrence is computed.
       random: whether training draws random numbers (some dropout rate is not 0).

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_mask
-from rnnreg._linalg import widen_labels
+from rnnreg._linalg import computing, widen_labels
 from rnnreg.cells import made_for
 from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
-from rnnreg.networks._walk import Visit, by_layer, walk
+from rnnreg.networks._walk import Visit, by_layer, merged, walk
 from rnnreg.recurrence import product
 
 
@@ -31,10 +31,11 @@ class Stack:
       layers: the recurrent layers.
       output_size: O, or None without a readout matrix.
       embedding: (number of tokens, size) for integer inputs; None for real ones.
-      readout: "all" or "last".
+      readout: "all", "last" or "flatten".
       rates: of dropout.
       recurrence: how the recurrence is computed.
       learned: whether the states to start from are learned.
+      num_steps: T, for a readout of all steps together.
     """
 
     layers: tuple[Layer, ...]
@@ -44,6 +45,7 @@ class Stack:
     rates: Dropout
     recurrence: Recurrence
     learned: bool = False
+    num_steps: int | None = None
 
     def __call__(
         self,
@@ -59,11 +61,12 @@ class Stack:
         """Outputs, states and the final state on a batch of sequences.
 
         Args:
-          params: from `net.init`.
+          params: from `net.init`; their dtype is the one that is computed in, whatever that of xs.
           xs: `[B, T, D]` real inputs, or `[B, T]` integer tokens with an embedding.
           mask: `[B, T]`, 1 where a step counts; a masked step holds the state.
           state: by layer, the state before the first step, such as the `final_state` of the part before; None is the
-            network's own.
+            network's own. A cell that reads backwards starts at the end: give a state that it has there, and not the
+            `final_state`, which it has at the first step.
           key: for dropout; needed if `train` and some rate is not 0.
           train: whether to drop units.
           perturbations: by layer, `[B, T, H]`, added to h after each step; the gradient with respect to zeros is
@@ -80,19 +83,24 @@ class Stack:
                 "dropout in training draws masks: pass apply(..., train=True, key=key)."
             )
         drops = Drops(key if train else None, self.rates.variational)
-        visits, hidden = self.walk(
+        visits, hidden, unknown = self._visited(
             params, xs, mask=mask, state=state, drops=drops, perturbations=perturbations
         )
         if self.readout == "last":
             tops = [one.final.h for one in visits[-2 if self.layers[-1].bidirectional else -1 :]]
-            hidden = tops[0] if len(tops) == 1 else jnp.concatenate(tops, axis=-1)
-        hidden = drops(hidden, self.rates.outputs, over_time=self.readout == "all")
+            hidden = merged(self.layers[-1], tops)
+        hidden = drops(hidden, self.rates.outputs, over_time=self.readout != "last")
+        if self.readout == "flatten":
+            hidden = self._flat(hidden, mask)
         outputs = self.read(params, hidden)
+        at_each = self.readout == "all"
+        outputs = poisoned(outputs, unknown if at_each else unknown.any(axis=0))
+        visits = _poisoned(visits, unknown)
         states = jax.tree.map(
             lambda leaf: jnp.swapaxes(leaf, 0, 1), by_layer(self.layers, [v.states for v in visits])
         )
         return NetworkOutput(
-            jnp.swapaxes(outputs, 0, 1) if self.readout == "all" else outputs,
+            jnp.swapaxes(outputs, 0, 1) if at_each else outputs,
             states,
             by_layer(self.layers, [one.final for one in visits]),
         )
@@ -128,23 +136,41 @@ class Stack:
         Raises:
           ValueError: inputs, a mask or a state that do not fit the network.
         """
-        if state is not None and any(entry.bidirectional for entry in self.layers):
-            raise ValueError(
-                "a bidirectional network reads the whole sequence, so no state can be continued; give it all at once."
-            )
+        options = {"mask": mask, "state": state, "drops": drops, "perturbations": perturbations}
+        visits, hidden, unknown = self._visited(params, xs, **options)
+        return _poisoned(visits, unknown), poisoned(hidden, unknown)
+
+    def _visited(
+        self, params: Params, xs: Array, *, mask: Array | None, state: Any, **options: Any
+    ) -> tuple[list[Visit], Array, Array]:
+        """The same with 0 for inputs that are not finite, and where they reach, `[T, B]`."""
         sequence, params = enter(params, xs, mask, self.embedding)
         check_width(params, sequence, self.layers)
-        return walk(
+        sequence = jnp.swapaxes(sequence, 0, 1)
+        unknown = ~jnp.isfinite(sequence).all(axis=-1)
+        visits, hidden = walk(
             self.layers,
             params,
-            jnp.swapaxes(sequence, 0, 1),
+            jnp.where(unknown[..., None], 0, sequence),
             mask=None if mask is None else jnp.swapaxes(mask, 0, 1),
             state=state,
-            drops=drops,
             rates=self.rates,
-            perturbations=perturbations,
             recurrence=self.recurrence,
+            **options,
         )
+        forwards = all(entry.forwards for entry in self.layers)
+        reached = jnp.cumsum(unknown, axis=0) if forwards else unknown.sum(axis=0, keepdims=True)
+        return visits, hidden, jnp.broadcast_to(reached > 0, unknown.shape)
+
+    def _flat(self, hidden: Array, mask: Array | None) -> Array:
+        """The h of all steps side by side, `[B, T·H]`, 0 where a step does not count."""
+        if len(hidden) != self.num_steps:
+            raise ValueError(
+                f"the readout was made for {self.num_steps} steps, num_steps={self.num_steps}; xs has {len(hidden)}."
+            )
+        if mask is not None:
+            hidden = jnp.where(jnp.swapaxes(mask, 0, 1).astype(bool)[..., None], hidden, 0)
+        return jnp.swapaxes(hidden, 0, 1).reshape(hidden.shape[1], -1)
 
     def read(self, params: Params, hidden: Array) -> Array:
         """y = h W_hy + b_y of any h `[…, H]`; h itself without a readout matrix.
@@ -164,13 +190,42 @@ class Stack:
         return outputs + jnp.broadcast_to(b_y, outputs.shape)
 
 
+def poisoned(tree: Any, unknown: Array) -> Any:
+    """NaN in every real leaf of `unknown`'s leading axes where that is true.
+
+    An input that is not finite makes NaN of all that it reaches. It is put there at the end, and is no number on the
+    way, so that the row has the gradient 0 if the loss does not count it, and not 0 · NaN.
+    """
+
+    def poison(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return leaf
+        places = unknown.reshape(*unknown.shape, *[1] * (leaf.ndim - unknown.ndim))
+        return jnp.where(places, jnp.nan, leaf)
+
+    return jax.tree.map(poison, tree)
+
+
+def _poisoned(visits: list[Visit], unknown: Array) -> list[Visit]:
+    def poison(one: Visit) -> Visit:
+        ends = unknown.any(axis=0)
+        return one._replace(
+            inputs=poisoned(one.inputs, unknown),
+            final=poisoned(one.final, ends),
+            states=poisoned(one.states, unknown),
+        )
+
+    return [poison(one) for one in visits]
+
+
 def enter(
     params: Params, xs: Array, mask: Array | None, embedding: tuple[int, int] | None
 ) -> tuple[Array, Params]:
-    """The inputs as real numbers `[B, T, D]`, padding cleared, and the parameters in their dtype."""
-    xs = jnp.asarray(as_array(xs, "xs"))  # NumPy's float64 becomes the precision in force
+    """The inputs as real numbers `[B, T, D]`, padding cleared, and the parameters, both in the dtype of the latter."""
+    xs = jnp.asarray(as_array(xs, "xs"))
     if xs.dtype == bool:
         xs = xs.astype(jnp.int32 if xs.ndim == 2 else jnp.result_type(float))
+    params, xs = computing(params, xs)
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)
     if tokens != (embedding is not None) or xs.ndim != (2 if tokens else 3):
         expected = "[B, T] integer tokens" if embedding is not None else "[B, T, D] real numbers"
@@ -179,7 +234,7 @@ def enter(
         raise ValueError(f"xs needs at least one row and one step; got shape {xs.shape}.")
     if mask is not None:
         check_mask(mask, xs.shape[:2])
-        # NaN at padding (or a padding token without a row) times a zero gradient would be NaN
+        # what stands at padding is not looked at, and a padding token needs no row
         true = mask.astype(bool)
         xs = jnp.where(true if tokens else true[..., None], xs, 0)
     if embedding is not None:
@@ -188,7 +243,7 @@ def enter(
         rows = jnp.where(xs < 0, embedding[0], xs)
         table = jnp.asarray(params["embedding"]["W_embed"])
         return table.at[rows].get(mode="fill", fill_value=jnp.nan), params
-    return xs, jax.tree.map(lambda leaf: leaf.astype(xs.dtype), params)
+    return xs, params
 
 
 def check_width(params: Params, sequence: Array, layers: tuple[Layer, ...]) -> None:

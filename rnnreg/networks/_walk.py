@@ -28,12 +28,14 @@ class Pass(NamedTuple):
       application: which of the layer's repeats; None where it has one.
       side: "forward" or "backward" of a bidirectional layer; None of any other.
       cell: the cell.
+      reverse: whether it reads from the last step to the first.
     """
 
     index: int
     application: int | None
     side: str | None
     cell: Cell
+    reverse: bool = False
 
     @property
     def layer(self) -> str:
@@ -97,7 +99,7 @@ class Visit(NamedTuple):
         Returns:
           The states, in the order of time.
         """
-        return states_before(self.start, self.states, reverse=self.place.side == "backward")
+        return states_before(self.start, self.states, reverse=self.place.reverse)
 
 
 def passes_of(layers: Sequence[Layer]) -> Iterator[list[Pass]]:
@@ -106,7 +108,10 @@ def passes_of(layers: Sequence[Layer]) -> Iterator[list[Pass]]:
         for application in range(entry.repeat):
             number = application if entry.repeat > 1 else None
             sides = SIDES if entry.bidirectional else (None,)
-            yield [Pass(index, number, side, entry.cell) for side in sides]
+            yield [
+                Pass(index, number, side, entry.cell, entry.reverse or side == "backward")
+                for side in sides
+            ]
 
 
 def by_layer(layers: Sequence[Layer], values: Sequence[Any]) -> dict[str, Any]:
@@ -169,13 +174,24 @@ def walk(
                 mask=mask,
                 recurrent_mask=drops.mask(size, rates.recurrent, sequence.dtype),
                 perturbations=None if added is None else jnp.swapaxes(added, 0, 1),
-                reverse=place.side == "backward",
+                reverse=place.reverse,
                 **recurrence._asdict(),
             )
             visits.append(Visit(place, own, sequence, start, final, states))
             joined.append(states.h)
-        sequence = joined[0] if len(joined) == 1 else jnp.concatenate(joined, axis=-1)
+        sequence = merged(layers[together[0].index], joined)
     return visits, sequence
+
+
+def merged(layer: Layer, hidden: Sequence[Array]) -> Array:
+    """The h of one direction, or of two as the layer puts them together, `[…, its width]`."""
+    if len(hidden) == 1:
+        return hidden[0]
+    if layer.merge == "concat":
+        return jnp.concatenate(hidden, axis=-1)
+    first, second = hidden
+    total = first * second if layer.merge == "product" else first + second
+    return total / 2 if layer.merge == "mean" else total
 
 
 def start_of(cell: Cell, params: Params, sequence: Array) -> Any:

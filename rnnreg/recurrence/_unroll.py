@@ -97,6 +97,9 @@ def unroll(
     if truncate is not None:
         run = _in_segments(run, int(truncate), reverse, cut=True)
     keeps = None if mask is None else mask.astype(bool)
+    if keeps is not None:  # NaN at padding, times a gradient of 0, is NaN
+        counted = keeps if keeps.ndim == 2 else keeps.any(axis=-1)
+        xs = jnp.where(counted[..., None], xs, jnp.zeros((), xs.dtype))
     return run(state, Streams(xs, keeps, perturbations))
 
 

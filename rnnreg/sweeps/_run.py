@@ -231,11 +231,20 @@ def _run_job(job: Job, bar: Any, compiling: str) -> _Done:
         bar.set_description("sweep", refresh=False)
         bar.unpause()  # the rate is that of running
         start = time.perf_counter()
-        for numbers, outputs in program.run(job.lanes, job.shared):
-            _keep(done.store, numbers, outputs)
-            done.finished[numbers] = True
-            bar.update(len(numbers))
-            seconds = time.perf_counter() - start
+        stop_at_nan = jax.config.jax_debug_nans
+        with jax.debug_nans(
+            False
+        ):  # a lane marks with NaN what it has not, such as scores without rows
+            for numbers, outputs in program.run(job.lanes, job.shared):
+                _keep(done.store, numbers, outputs)
+                done.finished[numbers] = True
+                bar.update(len(numbers))
+                seconds = time.perf_counter() - start
+                if stop_at_nan and (outputs.diverged_at >= 0).any():
+                    raise FloatingPointError(
+                        f"lanes {numbers[outputs.diverged_at >= 0].tolist()} diverged, and jax_debug_nans is on; run "
+                        "one alone, train(hyper, data, key=key), to see where."
+                    )
     except KeyboardInterrupt:
         done = done._replace(interrupted=True)
     return done._replace(seconds_compute=seconds)

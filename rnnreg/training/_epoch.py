@@ -7,9 +7,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
+from rnnreg._linalg import marked
 from rnnreg.data import Batch, Split, per_row, scale_batch, take_rows
 from rnnreg.training._measure import averaged, measure, track
 from rnnreg.training._records import TrainState, note_best
+from rnnreg.training._segments import NO_UPDATE
 from rnnreg.training._settings import Hyper, Settings, network_of
 from rnnreg.training._update import update_minibatch
 
@@ -37,7 +39,7 @@ def advance(
         return jax.lax.scan(step, (state, jnp.zeros((), norm_dtype)), length=stride)[0]
 
     def skip(state):
-        return state, jnp.full((), jnp.nan, norm_dtype)
+        return state, jnp.full((), NO_UPDATE, norm_dtype)
 
     shapes = jax.eval_shape(
         lambda state: epoch(settings, state, hyper, batch, data.epoch_rows), state
@@ -58,7 +60,9 @@ def advance(
             state = note_best(state, params, score, stopped, maximise=settings.maximise)
         return state, values | {"gradient_norm": gradient_norm}
 
-    return jax.lax.scan(record, state, length=-(-num_epochs // stride))
+    state, history = jax.lax.scan(record, state, length=-(-num_epochs // stride))
+    norms = history["gradient_norm"]
+    return state, history | {"gradient_norm": marked(norms == NO_UPDATE, norms)}
 
 
 def epoch(

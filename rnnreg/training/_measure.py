@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._linalg import sigma_max, square_blocks
+from rnnreg._linalg import marked, sigma_max, square_blocks
 from rnnreg._tree import leaf_paths
-from rnnreg.data import Batch, Split, row_weights, scale_batch, unscale_outputs
+from rnnreg.data import Batch, Split, cleared, row_weights, scale_batch, unscale_outputs
 from rnnreg.networks import Network, recurrent_paths
 from rnnreg.objective import make_objective
 from rnnreg.training._records import Params, Run, TrainState
@@ -31,7 +31,7 @@ def measure(
     values |= {f"penalty_{name}": value for name, value in parts.penalties.items()}
     predictions = None
     if data.validation is not None:
-        seen = scale_batch(data.validation, data.scaling)
+        seen = cleared(scale_batch(data.validation, data.scaling))
         predictions = net.apply(params, seen.xs, mask=seen.mask).outputs
         predictions = unscale_outputs(predictions, data.scaling)
         values |= _scores(settings, predictions, data.validation, "val")
@@ -72,7 +72,7 @@ def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> 
     return Run(
         params=params,
         history={},
-        metrics={name: jnp.where(diverged, jnp.nan, value) for name, value in values.items()},
+        metrics={name: marked(diverged, value) for name, value in values.items()},
         predictions=predictions,
         diverged_at=state.diverged_at,
         num_updates=state.step,
@@ -95,10 +95,11 @@ def track(
 def _scores(settings: Settings, outputs: Array, batch: Batch, prefix: str) -> dict[str, Array]:
     """Loss and further metrics of outputs in the units of the split's arrays; NaN if no row counts."""
     nothing = ~jnp.any(row_weights(batch) > 0)
+    batch = cleared(batch)
     functions = {"loss": settings.loss, **settings.metrics}
     return {
-        f"{prefix}_{name}": jnp.where(
-            nothing, jnp.nan, function(outputs, batch.ys, batch.mask, batch.weights)
+        f"{prefix}_{name}": marked(
+            nothing, jnp.asarray(function(outputs, batch.ys, batch.mask, batch.weights))
         )
         for name, function in functions.items()
     }

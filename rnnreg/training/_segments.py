@@ -15,6 +15,8 @@ from rnnreg.data import Batch, row_weights
 from rnnreg.networks import Network, start_state
 from rnnreg.training._records import TrainState, select
 
+NO_UPDATE = -1  # in place of the norm of a gradient that was not taken; NaN outside of the scans
+
 
 def update_segments(
     update: Callable[..., Any],
@@ -24,7 +26,7 @@ def update_segments(
     *,
     length: int,
 ) -> tuple[TrainState, Array]:
-    """The state after one update for each segment of `length` steps, and the gradient norm of the last made (or NaN).
+    """The state after one update for each segment of `length` steps, and the last gradient norm (or `NO_UPDATE`).
 
     `update(state, segment, *, network_state, fresh)` is called once for each segment.
 
@@ -54,7 +56,7 @@ def update_segments(
     start = (state, start_state(net, state.params, batch.xs))
     (state, _), (norms, made) = jax.lax.scan(step, start, (segments, first))
     last = jnp.max(jnp.where(made, jnp.arange(len(made)), 0))
-    return state, jnp.where(jnp.any(made), norms[last], jnp.nan)
+    return state, jnp.where(jnp.any(made), norms[last], NO_UPDATE)
 
 
 def cut(batch: Batch, length: int) -> Batch:
@@ -100,17 +102,18 @@ def check_segments(net: Network, length: int | None) -> None:
     """Raises where a network cannot be trained in segments."""
     if length is None:
         return
-    if net.readout == "last":
+    if net.readout != "all":
         raise ValueError(
-            f"segment_steps={length} makes an update a segment, on the loss of its own steps, and readout='last' has a "
-            "loss at the last step only; use readout='all' with targets ys at each step, or "
+            f"segment_steps={length} makes an update a segment, on the loss of its own steps, and "
+            f"readout={net.readout!r} has one loss of the whole sequence; use readout='all' with targets ys at each "
+            "step, or "
             f"rr.network(..., truncate={length}), which cuts the gradient and not the update."
         )
     for index, entry in enumerate(net.layers):
-        if entry.bidirectional:
+        if not entry.forwards:
             raise ValueError(
-                f"segment_steps={length} carries the state forwards from segment to segment, and layer {index} is "
-                "bidirectional: it needs the whole sequence. Use layers that read forwards, or segment_steps=None."
+                f"segment_steps={length} carries the state forwards from segment to segment, and layer {index} reads "
+                "backwards: it needs the whole sequence. Use layers that read forwards, or segment_steps=None."
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -205,7 +206,10 @@ class DistinctPoints(NamedTuple):
       slow: `[P]` booleans: q above that of a fixed point, so a slow point.
       marginal: `[P]` booleans: the modulus nearest to 1 is within the margin of it, so the kind is in doubt.
       counts: `[P]`, how many starts ended there.
-      num_dropped: starts that ended nowhere near a fixed or slow point; more steps of the search may help them.
+      num_dropped: starts that are in no point, the sum of the next two.
+      num_fast: those that ended at a minimum of q above `slow_below`: no point that the network lingers at, and more
+        steps change nothing.
+      num_unfinished: those that were still on their way, or are not finite; more steps of the search may help them.
     """
 
     points: np.ndarray
@@ -217,6 +221,8 @@ class DistinctPoints(NamedTuple):
     marginal: np.ndarray
     counts: np.ndarray
     num_dropped: int
+    num_fast: int
+    num_unfinished: int
 
 
 def distinct_points(
@@ -231,7 +237,7 @@ def distinct_points(
 
     Two ends are one point where no component differs by more than the radius; the slower one of them is kept. An end
     that moves slowly, but farther than the radius from the minimum of q (`distance`), is no slow point: it is only on
-    its way, and is dropped.
+    its way, and is dropped. `num_fast` and `num_unfinished` say why ends were dropped.
 
     How to read it: a stable point is a memory that is held; a saddle with one unstable direction stands on the border
     between the basins of two. A point with one start to its name suggests that there are more to find.
@@ -247,7 +253,7 @@ def distinct_points(
       One row per point, with its stability and the number of starts that ended there.
 
     Raises:
-      ValueError: a record with leading axes, or traced values.
+      ValueError: a radius that is no number of at least 0, a record with leading axes, or traced values.
 
     Source: Sussillo & Barak 2013.
 
@@ -257,6 +263,10 @@ def distinct_points(
     >>> table.kind, table.counts.tolist(), table.num_dropped
     (('stable',), [2], 1)
     """
+    if not (isinstance(radius, Real) and radius >= 0):
+        raise ValueError(
+            f"radius must be a number of at least 0, within which ends count as one point; got {radius!r}."
+        )
     if any(isinstance(leaf, jax.core.Tracer) for leaf in found[:5]):
         raise ValueError(
             "distinct_points runs on the host, since the number of points depends on values: give it the record that a "
@@ -273,7 +283,8 @@ def distinct_points(
     speed = np.asarray(found.speed, dtype=np.float64)
     limit = max(slow_below, still)
     minimum = (speed <= still) | (np.asarray(found.distance) <= radius)
-    usable = np.isfinite(points).all(axis=1) & (speed <= limit) & minimum
+    ended = np.isfinite(points).all(axis=1) & minimum
+    usable = ended & (speed <= limit)
     chosen, counts = _groups(points.astype(np.float64), speed, usable, radius)
 
     jacobians = np.asarray(found.jacobians, dtype=np.float64)[chosen]
@@ -295,6 +306,8 @@ def distinct_points(
         marginal=np.asarray(np.any(np.abs(moduli - 1) < margin, axis=1))[rank],
         counts=counts[rank],
         num_dropped=int((~usable).sum()),
+        num_fast=int((ended & ~usable).sum()),
+        num_unfinished=int((~ended).sum()),
     )
 
 

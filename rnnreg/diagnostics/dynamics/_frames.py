@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import check_count
-from rnnreg._linalg import safe_norm
+from rnnreg._linalg import safe_divide, safe_norm
 
 
 def starting_frame(size: int, columns: int, dtype: Any, *, key: Array | None = None) -> Array:
@@ -40,14 +40,31 @@ def pulled(step: Callable[[Array, Array], Array], state: Array, x: Any, frame: A
     return jnp.moveaxis(jax.vmap(lambda row: pull(row)[0])(jnp.moveaxis(frame, -1, 0)), 0, -1)
 
 
-def orthonormalised(frame: Array) -> tuple[Array, Array, Array]:
-    """Q `[..., n, k]`, R `[..., k, k]` and ε ‖R‖_F / |r_ii| `[..., k]`, what rounding may have changed ln |r_ii| by.
+def rounded(state: Array) -> Array:
+    """The states `[B, n]` one rounding away, some up and some down."""
+    signs = np.random.default_rng(0).choice((-1, 1), size=state.shape[1:])
+    return state * (1 + jnp.finfo(state.dtype).eps * jnp.asarray(signs, state.dtype))
 
-    Where that reaches 1 the frame has lost a direction to rounding, or to a singular Jacobian.
+
+def apart(again: Array, frame: Array) -> Array:
+    """‖F̃ − F‖_F / ‖F‖_F `[B]` of a frame that a Jacobian moved and the one of a rounded state; of F = 0, ‖F̃‖_F.
+
+    More than a few ε is what cancellation inside the step leaves open: a slope of 1e-9 that is made of 1 − 1.
+    """
+    length = safe_norm(frame, axis=(-2, -1))
+    return safe_divide(safe_norm(again - frame, axis=(-2, -1)), length)
+
+
+def orthonormalised(frame: Array, rounding: Any = 0.0) -> tuple[Array, Array, Array]:
+    """Q `[..., n, k]`, R `[..., k, k]` and (ε + rounding) ‖R‖_F / |r_ii| `[..., k]`, what may have changed ln |r_ii|.
+
+    `rounding` is that inside the Jacobians, relative to the frame that they made. Where the doubt reaches 1 the frame
+    has lost a direction to rounding, or to a singular Jacobian.
     """
     Q, R = jnp.linalg.qr(frame)
     diagonal = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
-    rounding = (jnp.finfo(frame.dtype).eps * safe_norm(R, axis=(-2, -1)))[..., None]
+    relative = jnp.finfo(frame.dtype).eps + jnp.asarray(rounding, frame.dtype)
+    rounding = (relative * safe_norm(R, axis=(-2, -1)))[..., None]
     doubt = rounding / jnp.where(diagonal == 0, 1, diagonal)
     return Q, R, jnp.where(diagonal == 0, jnp.inf, doubt)
 

@@ -103,7 +103,7 @@ def _only_cell(system: System, params: Any) -> tuple[Cell | None, Any]:
         return system, params
     if isinstance(system, Network) and len(system.layers) == 1:
         layer = system.layers[0]
-        if layer.repeat == 1 and not layer.bidirectional:
+        if layer.repeat == 1 and layer.forwards:
             return layer.cell, params["layer_0"]
     return None, None
 

@@ -11,11 +11,13 @@ from jax import Array
 from rnnreg._linalg import safe_divide
 from rnnreg.diagnostics.dynamics import _graded as graded
 from rnnreg.diagnostics.dynamics._frames import (
+    apart,
     check_every,
     check_inputs,
     how_many,
     orthonormalised,
     pulled,
+    rounded,
     starting_frame,
 )
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, place_of
@@ -115,6 +117,12 @@ def jacobian_products(
     )
 
 
+def _pulled(dynamics: Dynamics, state: Array, x: Any, frame: Array) -> tuple[Array, Array]:
+    """Jᵀ F, and how much of it rounding inside the step leaves open."""
+    found = pulled(dynamics.step, state, x, frame)
+    return found, apart(pulled(dynamics.floored, rounded(state), x, frame), found)
+
+
 def _graded_product(dynamics: Dynamics, steps: Any, place: slice) -> tuple[Array, Array]:
     """ln σ and the doubt of each, `[R, B, m]`."""
     rows, size, dtype = dynamics.start.shape[0], place.stop - place.start, dynamics.start.dtype
@@ -124,7 +132,8 @@ def _graded_product(dynamics: Dynamics, steps: Any, place: slice) -> tuple[Array
 
     def back(carry, at):
         (frame, product), (state, x) = carry, at
-        frame, R, doubt = orthonormalised(pulled(dynamics.step, state, x, frame))
+        frame, rounding = _pulled(dynamics, state, x, frame)
+        frame, R, doubt = orthonormalised(frame, rounding)
         product = jax.vmap(graded.multiply)(R, doubt, product)
         product, order = jax.vmap(graded.sort)(product)
         return (jnp.take_along_axis(frame, order[:, None, :], axis=-1), product), None
@@ -149,22 +158,23 @@ def _plain_product(dynamics: Dynamics, steps: Any, place: slice) -> tuple[Array,
     start = (
         jnp.broadcast_to(ends, (rows, *ends.shape)),
         jnp.zeros(rows, dtype),
-        jnp.zeros((), dtype),
+        jnp.zeros(rows, dtype),
     )
+    eps = jnp.finfo(dtype).eps
 
     def back(carry, at):
-        (matrix, scale, count), (state, x) = carry, at
-        matrix = pulled(dynamics.step, state, x, matrix)
+        (matrix, scale, doubt), (state, x) = carry, at
+        matrix, rounding = _pulled(dynamics, state, x, matrix)
         largest = jnp.max(jnp.abs(matrix), axis=(1, 2))
         matrix = safe_divide(matrix, largest[:, None, None])
-        return (matrix, scale + jnp.log(largest), count + 1), None
+        return (matrix, scale + jnp.log(largest), doubt + eps * size**0.5 + rounding), None
 
     def block(carry, at):
         carry, _ = jax.lax.scan(back, carry, at)
-        matrix, scale, count = carry
+        matrix, scale, doubt = carry
         values = jnp.linalg.svd(matrix[:, place], compute_uv=False)
         relative = safe_divide(values, values[:, :1])
-        rounding = count * jnp.finfo(dtype).eps * size**0.5
+        rounding = doubt[:, None]
         doubt = rounding / jnp.where(relative > 0, relative, rounding)
         return carry, (jnp.log(values) + scale[:, None], doubt)
 

@@ -11,11 +11,13 @@ from jax import Array
 from rnnreg._checks import check_count
 from rnnreg._linalg import safe_divide
 from rnnreg.diagnostics.dynamics._frames import (
+    apart,
     check_every,
     check_inputs,
     how_many,
     orthonormalised,
     pushed,
+    rounded,
     starting_frame,
     time_first,
 )
@@ -30,8 +32,9 @@ class Lyapunov(NamedTuple):
       exponents: `[B, k]`, from large to small; −inf where a direction was lost.
       standard_error: `[B, k]`, by batch means; NaN for an exponent that is not finite, or from fewer than two counts.
       unconverged: `[B, k]`, True where the error, or the difference between the first and the second half of the
-        counted steps, exceeds the tolerance; where the exponent or its error is NaN; and where a direction was lost to
-        rounding at any count, so that −inf stands for a number that is not known. A −inf from r_ii = 0 alone is exact.
+        counted steps, exceeds the tolerance, or what rounding leaves open of each count does on average; where the
+        exponent or its error is NaN; and where a direction was lost to rounding at any count, so that −inf stands for
+        a number that is not known. A −inf from r_ii = 0 alone is exact.
       lost: `[B, k]`, the share of counts at which the direction was lost: a Jacobian that is singular (dead ReLU,
         saturated units), or a contraction since the last QR that the dtype cannot resolve (a smaller `every`, or
         float64, resolves more).
@@ -117,15 +120,19 @@ def lyapunov(
 
     def advance(carry, x):
         state, frame = carry
-        return pushed(dynamics.step, state, x, frame), None
+        new, moved = pushed(dynamics.step, state, x, frame)
+        _, again = pushed(dynamics.floored, rounded(state), x, frame)
+        underflow = ((moved == 0) & (again != 0)).any(axis=(1, 2))
+        return (new, moved), (apart(again, moved), underflow)
 
     def block(carry, xs):
-        (state, frame), _ = jax.lax.scan(advance, carry, xs)
-        frame, R, doubt = orthonormalised(frame)
+        (state, frame), (rounding, underflow) = jax.lax.scan(advance, carry, xs)
+        frame, R, doubt = orthonormalised(frame, rounding.sum(axis=0))
         growth = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
         lost = doubt >= 1
         logs = jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1, growth)))
-        return (state, frame), (logs / every, lost, lost & (growth != 0))
+        unknown = lost & ((growth != 0) | underflow.any(axis=0)[:, None])
+        return (state, frame), (logs / every, lost, unknown, doubt / every)
 
     blocks = jax.tree.map(
         lambda leaf: leaf.reshape(num_steps // every, every, *leaf.shape[1:]), time_first(xs)
@@ -133,14 +140,15 @@ def lyapunov(
     _, found = jax.lax.scan(block, (start, frame), blocks)
     found = [jnp.swapaxes(values[skipped:], 0, 1) for values in found]  # [B, R, k]
     order = jnp.argsort(-found[0].mean(axis=1), axis=-1)[:, None]
-    logs, lost, rounded = (jnp.take_along_axis(values, order, axis=-1) for values in found)
+    logs, lost, unknown, doubt = (jnp.take_along_axis(values, order, axis=-1) for values in found)
     exponents = logs.mean(axis=1)
     error = _batch_error(logs, num_batches)
+    unsure = unknown.any(axis=1) | (jnp.where(lost, 0, doubt).mean(axis=1) > tolerance)
     counts = jnp.arange(1, logs.shape[1] + 1)
     return Lyapunov(
         exponents=exponents,
         standard_error=error,
-        unconverged=_unconverged(logs, exponents, error, tolerance) | rounded.any(axis=1),
+        unconverged=_unconverged(logs, exponents, error, tolerance) | unsure,
         lost=lost.mean(axis=1, dtype=start.dtype),
         kaplan_yorke=_kaplan_yorke(exponents, dynamics.size),
         entropy_rate=_entropy_rate(exponents, dynamics.size),

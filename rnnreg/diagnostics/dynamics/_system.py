@@ -11,6 +11,8 @@ from jax import Array
 
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, made_for
+from rnnreg.diagnostics._rows import check_apart, check_cell_apart, check_network_apart
+from rnnreg.diagnostics._slopes import steady, unfused
 from rnnreg.networks import Network, start_of, start_state
 from rnnreg.recurrence import cell_step
 
@@ -22,6 +24,7 @@ class Dynamics(NamedTuple):
 
     Attributes:
       step: `step(state [B, n], x [B, D]) -> [B, n]`, row by row.
+      floored: the same, whose Jacobian is 0 only where it is 0 to mathematics, for a look at its rounding.
       start: `[B, n]`, the state before the first step.
       size: n, over all layers and fields.
       places: by name, such as "layer_0/h", the slice of the n numbers that a field of the state takes.
@@ -29,6 +32,7 @@ class Dynamics(NamedTuple):
     """
 
     step: Callable[[Array, Array], Array]
+    floored: Callable[[Array, Array], Array]
     start: Array
     size: int
     places: dict[str, slice]
@@ -46,8 +50,8 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
       state: the state before the first step; None is the system's own, which a function does not have.
 
     Raises:
-      ValueError: a bidirectional network, inputs, parameters or a state that do not fit the system, a function without
-        a state, or a step that changes the shapes, the dtypes or the structure of its state.
+      ValueError: a network that reads backwards, inputs, parameters or a state that do not fit the system, a function
+        without a state, a step that changes the shapes, the dtypes or the structure of its state, or that mixes rows.
     """
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, 0], xs)
     advance, given = _stepped(system, params, first, state)
@@ -55,6 +59,13 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
     given = jax.tree.map(jnp.asarray, given)
     leaves, structure = jax.tree.flatten(given)
     _check_step(advance, given, first)
+    if isinstance(system, Network):
+        check_network_apart(system, params, first[:, None])
+    elif isinstance(system, Cell):
+        check_cell_apart(system, params, first.shape[-1])
+    else:
+        who = "the step function"
+        check_apart(lambda rows: advance(*rows), (given, first), params, who=who)
     shapes = [leaf.shape[1:] for leaf in leaves]
     ends = [0]
     for leaf in leaves:
@@ -75,8 +86,13 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
     places = {
         name: slice(begin, end) for name, begin, end in zip(names, ends, ends[1:], strict=False)
     }
+
+    def step(state, x):
+        return flatten(advance(unflatten(state), x))
+
     return Dynamics(
-        lambda state, x: flatten(advance(unflatten(state), x)),
+        steady(step),
+        steady(step, floored=True),
         flatten(given),
         ends[-1],
         places,
@@ -90,12 +106,14 @@ def _stepped(
     """`advance(state, x) -> state` of a system, and the state that it starts from."""
     if isinstance(system, Network):
         net = system
-        if any(entry.bidirectional for entry in net.layers):
+        if not all(entry.forwards for entry in net.layers):
             raise ValueError(
-                "a bidirectional network has no state that goes forwards alone, so no dynamics; give one of its cells."
+                "a network that reads backwards has no state that goes forwards alone, so no dynamics; give one of its "
+                "cells."
             )
         state = network_start(net, params, first[:, None], state)
-        return lambda state, x: net.apply(params, x[:, None], state=state).final_state, state
+        apply = unfused(net).apply
+        return lambda state, x: apply(params, x[:, None], state=state).final_state, state
     if isinstance(system, Cell):
         step = cell_step(system)
         given = cell_start(system, params, first[:, None], state)

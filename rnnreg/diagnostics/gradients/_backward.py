@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg._linalg import safe_norm, unit, wide
 from rnnreg.data import Batch, check_batch
+from rnnreg.diagnostics._slopes import steady, unfused
 from rnnreg.networks import Network, Stack, Visit, by_layer, start_state
 from rnnreg.recurrence import cell_step, settle, states_before
 
@@ -51,8 +52,10 @@ def check_rows(batch: Any) -> None:
 
 def why_not_forwards(net: Network) -> str | None:
     """Why a network is not one map of states that is iterated, so that its gradient goes back step by step; or None."""
-    if any(entry.bidirectional for entry in net.layers):
-        return "a bidirectional layer reads the sequence from both ends"
+    if not all(entry.forwards for entry in net.layers):
+        return "a layer reads the sequence backwards"
+    if net.readout == "flatten":
+        return "readout='flatten' reads all steps together, and not one by one"
     if net.recurrence.truncate is not None:
         return f"truncate={net.recurrence.truncate} cuts the gradient between steps"
     for entry in net.layers:
@@ -87,9 +90,14 @@ def one_step(net: Network, params: Params, step: Steps, added: Any = None) -> tu
     """The state after one step and its output `[B, O]`, with `added` (by layer, `[B, H]`) put on each new h."""
     if added is not None:
         added = jax.tree.map(lambda leaf: leaf[:, None], added)
-    keep = None if step.keeps is None else step.keeps[:, None]
-    out = net.apply(params, step.xs[:, None], mask=keep, state=step.before, perturbations=added)
-    return out.final_state, out.outputs if net.readout == "last" else out.outputs[:, 0]
+    keep, xs = None if step.keeps is None else step.keeps[:, None], step.xs[:, None]
+
+    @steady
+    def run(params, before, added):
+        out = unfused(net).apply(params, xs, mask=keep, state=before, perturbations=added)
+        return out.final_state, out.outputs if net.readout == "last" else out.outputs[:, 0]
+
+    return run(params, step.before, added)
 
 
 def linearised(pullback_of: Callable[[Any], Any], steps: Any) -> tuple[Any, Callable[[Any], Any]]:
@@ -237,6 +245,7 @@ def _passes_of(stack: Stack, params: Params, batch: Batch) -> tuple[list[_Pass],
 def _run_of(stack: Stack, params: Params, visit: Visit, *, top: bool) -> Callable[..., Any]:
     step = cell_step(visit.place.cell, precision=stack.recurrence.precision)
 
+    @steady
     def run(before, added, x, keep):
         new = settle(step(visit.params, before, x), before, keep, added)
         return new, stack.read(params, new.h) if top else new.h

@@ -10,8 +10,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, is_count
-from rnnreg._linalg import masked_mean, mean_and_error, safe_norm
+from rnnreg._linalg import marked, masked_mean, mean_and_error, safe_norm
+from rnnreg.cells import Cell, HiddenState, from_step
 from rnnreg.data import Batch, per_row
+from rnnreg.diagnostics._rows import check_network_apart
+from rnnreg.diagnostics._slopes import steady, unfused
+from rnnreg.diagnostics.dynamics._system import System, dynamics_of
 from rnnreg.diagnostics.gradients._backward import (
     check_network,
     check_rows,
@@ -20,7 +24,7 @@ from rnnreg.diagnostics.gradients._backward import (
     why_not_by_layer,
 )
 from rnnreg.losses import Loss
-from rnnreg.networks import Network
+from rnnreg.networks import Network, network
 from rnnreg.objective import zero_perturbations
 
 Params = dict[str, Any]
@@ -34,7 +38,8 @@ class GradientFlow(NamedTuple):
       ratio: by layer, `[T]`, the geometric mean over examples of ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖; 1 at ℓ = 0.
         Examples that have no step τ−ℓ are left out, and so are those that `vanished` and `not_finite` count; NaN
         where none is left.
-      vanished: by layer, `[T]`, the share of examples whose gradient is exactly 0 there (dead ReLU paths).
+      vanished: by layer, `[T]`, the share of examples whose gradient is exactly 0 there: dead ReLU paths, or units
+        whose slope is no number of the dtype (tanh with |z| > 44 in float32).
       norms: by layer, `[B, T]`, the evidence: ‖∂L_τ/∂h_{τ−ℓ}‖ of each example's own loss, NaN where it has no
         such step.
       log_ratio: by layer, `[T]`, ln of the ratio: it is there where the ratio itself has no place among the
@@ -59,13 +64,14 @@ class GradientFlow(NamedTuple):
 
 
 def gradient_flow(
-    net: Network,
+    system: System,
     loss: Loss,
     params: Params,
     batch: Batch,
     *,
     step: int | None = -1,
     wrt: str = "h",
+    state: Any = None,
 ) -> GradientFlow:
     """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ for the loss L_τ at one step τ, against steps back ℓ.
 
@@ -75,8 +81,9 @@ def gradient_flow(
 
     The gradient goes back one step at a time, and after each its length is taken out and kept as a logarithm, layer by
     layer and example by example. So r = 1e-60 is measured in float32 as well as r = 0.1: read it from `log_ratio`. A
-    bidirectional network, one with `truncate`, one whose cell carries whole numbers beside real ones, and one whose
-    `apply` was replaced has no single way back; there plain autodiff is used, with the range of the dtype.
+    network that reads backwards or flattens all steps for its readout, one with `truncate`, one whose cell carries
+    whole numbers beside real ones, and one whose `apply` was replaced has no single way back; there plain autodiff is
+    used, with the range of the dtype.
 
     How to read it: a straight line on a logarithmic axis is an exponential rate, ln r(ℓ) ≈ −ℓ/ξ; a slope
     of 0 keeps the gradient, a negative one makes it vanish (`decay_rate` fits it, `horizon` says how far the
@@ -84,7 +91,8 @@ def gradient_flow(
     is in c, so take `wrt="state"` to see how long that keeps a gradient.
 
     Args:
-      net: the network.
+      system: a network; or a cell or a function `step(params, state, x) -> state` on rows, whose h the loss then reads
+        at each step. They have the one layer "layer_0".
       loss: the data loss (the penalty has no part in ∂/∂h).
       params: its parameters.
       batch: B examples.
@@ -92,14 +100,15 @@ def gradient_flow(
         a step number counted from 0, or None for the whole loss (lags then count from that step). Lags count steps of
         the clock: a masked step in between is one of them, and has no ratio of its own.
       wrt: "h", or "state": all that a layer carries from a step to the next, such as an LSTM's (h, c).
+      state: of a step function, the state before the first step: `[B, H]`, which is its h, or a record with a field h.
 
     Returns:
       The ratio at each lag by layer, its logarithm with a standard error, and the norms behind it.
 
     Raises:
-      ValueError: no network, a batch whose parts do not fit together, a step other than −1 or None with
-        `readout="last"`, or one outside the sequence; another `wrt`, or "state" for a network without a single way
-        back.
+      ValueError: none of these systems, a step function without a state, a batch whose parts do not fit together, a
+        step other than −1 or None with `readout="last"`, or one outside the sequence; another `wrt`, or "state" for a
+        network without a single way back.
 
     Source: Pascanu, Mikolov & Bengio 2013; Arjovsky, Shah & Bengio 2016, Fig. 4.
 
@@ -111,10 +120,12 @@ def gradient_flow(
     >>> gradient_flow(net, rr.losses.squared_error(), params, batch).ratio["layer_0"].round(4).tolist()
     [1.0, 0.5, 0.25, 0.125]
     """
-    check_network(net, "gradient_flow")
     check_rows(batch)
+    net, params = _as_network(system, params, batch, state)
     num_steps = batch.xs.shape[1]
     _check(net, step, wrt, num_steps)
+    if isinstance(system, (Network, Cell)):
+        check_network_apart(net, params, batch.xs)
     true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
     weights = batch.weights if batch.weights is not None and batch.weights.ndim == 2 else None
     scored = true if weights is None else true & (weights > 0)
@@ -137,6 +148,28 @@ def gradient_flow(
     if batch.weights is not None:
         counted &= per_row(batch.weights) > 0
     return _by_lag(logs, tau, true, counted, whole_loss=step is None)
+
+
+def _as_network(system: System, params: Any, batch: Batch, state: Any) -> tuple[Network, Params]:
+    """A system as a network, and its parameters: a lone cell or step hands on its h."""
+    if isinstance(system, (Network, Cell)) or not callable(system):
+        if state is not None:
+            raise ValueError("state is for a step function; networks and cells have their own.")
+        if isinstance(system, Cell):
+            return network([system], None), {"layer_0": params}
+        check_network(system, "gradient_flow")
+        return system, params
+    dynamics_of(system, params, batch.xs, state=state)  # checks state, step and rows
+    plain = not hasattr(state, "h")
+    start = HiddenState(jnp.asarray(state)) if plain else state
+
+    def step(params, state, x):
+        new = system(params, state.h if plain else state, x)
+        return HiddenState(new) if plain else new
+
+    size = start.h.shape[-1]
+    cell = from_step(step, init=lambda *_: params, hidden_size=size, initial_state=lambda *_: start)
+    return network([cell], None), {"layer_0": params}
 
 
 def _summed_loss(
@@ -166,18 +199,26 @@ def _by_lag(
             lambda leaf: masked_mean(test(leaf).astype(leaf.dtype), there, axis=0), logs
         )
 
-    log_norms = jax.tree.map(lambda leaf: jnp.where(there, leaf, jnp.nan), logs)
-    ratios = jax.tree.map(_log_ratios, log_norms)
+    def log_ratios(logs):
+        """ln r of each example; −∞ where there is no such step, or no gradient there or at τ."""
+        known = there & jnp.isfinite(logs) & jnp.isfinite(logs[:, :1])
+        finite = jnp.where(jnp.isfinite(logs), logs, 0)
+        return jnp.where(known, finite - finite[:, :1], -jnp.inf)
+
+    def norms(function):
+        return jax.tree.map(lambda leaf: marked(~there, function(leaf)), logs)
+
+    ratios = jax.tree.map(log_ratios, logs)
     log_ratio = jax.tree.map(lambda leaf: mean_and_error(leaf, axis=0)[0], ratios)
     error = jax.tree.map(lambda leaf: mean_and_error(leaf, axis=0)[1], ratios)
     return GradientFlow(
         lags=lags,
-        ratio=jax.tree.map(jnp.exp, log_ratio),
+        ratio=jax.tree.map(_exponential, log_ratio),
         vanished=share_of(jnp.isneginf),
-        norms=jax.tree.map(jnp.exp, log_norms),
+        norms=norms(jnp.exp),
         log_ratio=log_ratio,
         log_ratio_se=error,
-        log_norms=log_norms,
+        log_norms=norms(lambda leaf: leaf),
         whole_loss=jnp.asarray(whole_loss),
         not_finite=share_of(lambda leaf: jnp.isnan(leaf) | jnp.isposinf(leaf)),
     )
@@ -194,9 +235,9 @@ def check_options(step: int | None, wrt: str, num_steps: int | None = None) -> N
 
 def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
     check_options(step, wrt, num_steps)
-    if net.readout == "last" and step not in (-1, None):
+    if net.readout != "all" and step not in (-1, None):
         raise ValueError(
-            f"a network with readout='last' has its loss at the last true step only; got step={step}."
+            f"a network with readout={net.readout!r} has no loss of one step; give step=-1 or None; got step={step}."
         )
     reason = why_not_by_layer(net)
     if wrt == "state" and reason is not None:
@@ -207,17 +248,16 @@ def _check(net: Network, step: int | None, wrt: str, num_steps: int) -> None:
 
 def _log_norms_by_autodiff(net: Network, loss: Any, params: Params, batch: Batch) -> Any:
     """ln ‖∂L/∂h_t‖, by layer `[B, T]`, through the whole sequence at once."""
+    apply = unfused(net).apply
 
+    @steady
     def perturbed(perturbations):
-        return loss(
-            net.apply(params, batch.xs, mask=batch.mask, perturbations=perturbations).outputs
-        )
+        return loss(apply(params, batch.xs, mask=batch.mask, perturbations=perturbations).outputs)
 
     gradients = jax.grad(perturbed)(zero_perturbations(net, params, batch))
     return jax.tree.map(lambda gradient: jnp.log(safe_norm(gradient)), gradients)
 
 
-def _log_ratios(logs: Array) -> Array:
-    """ln r of each example; NaN where there is no such step, or no gradient there."""
-    logs = jnp.where(jnp.isfinite(logs), logs, jnp.nan)
-    return logs - logs[:, :1]
+def _exponential(logs: Array) -> Array:
+    """e^ of what is there, NaN of NaN."""
+    return marked(jnp.isnan(logs), jnp.exp(jnp.where(jnp.isnan(logs), 0, logs)))

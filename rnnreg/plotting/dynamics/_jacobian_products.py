@@ -28,6 +28,7 @@ def jacobian_products(
     Of one record the singular values are drawn too: the largest thick, the others thin, each the geometric mean
     over trajectories, as far as it is resolved in all of them. The band is from the lowest to the highest trajectory.
     Dashes are the bound (γ σ_max)^ℓ, which leaves the picture where it is far above; dots are ρ^ℓ, which is no bound.
+    The legend says for which no bound follows from the weights (a gated cell, several layers).
 
     Args:
       products: one, or several by label, from `rr.diagnostics.jacobian_products`.
@@ -63,7 +64,7 @@ def jacobian_products(
             _draw_products(ax, draw, record, label, color, shown)
             if label in limits:
                 _draw_limits(ax, draw, record, limits[label], "0.25" if alone else color)
-        _name_limits(ax, list(limits.values()))
+        _name_limits(ax, limits)
         _leave_room(ax, draw, logs, _ends(several, limits))
         steps_back(ax)
         product = "∂h$_T$/∂h$_{T−ℓ}$"
@@ -119,12 +120,16 @@ def _draw_limits(ax, draw, record, limit, color) -> None:
             ax.plot(lags, heights, color=color, linestyle=line, linewidth=1.1)
 
 
-def _name_limits(ax, limits: list[JacobianBounds]) -> None:
-    """In the legend, once for all curves."""
-    if any(limit.log_bound is not None for limit in limits):
+def _name_limits(ax, limits: dict[str, JacobianBounds]) -> None:
+    """In the legend, once for all curves; in words where no bound is known."""
+    without = [label for label, limit in limits.items() if limit.log_bound is None]
+    if without:
+        of_which = f": {', '.join(without)}" if len(limits) > 1 else ""
+        ax.plot([], [], linestyle="none", label=f"no bound follows from the weights{of_which}")
+    if any(limit.log_bound is not None for limit in limits.values()):
         name = r"bound $(\gamma\,\sigma_\mathrm{max})^ℓ$"
         ax.plot([], [], color="0.25", linestyle="--", linewidth=1.1, label=name)
-    if any(limit.log_rho is not None for limit in limits):
+    if any(limit.log_rho is not None for limit in limits.values()):
         ax.plot([], [], color="0.25", linestyle=":", linewidth=1.1, label=r"$\rho^ℓ$ (no bound)")
 
 

@@ -1,0 +1,81 @@
+"""JAX's own tools for debugging, on healthy runs: they stop at a user's mistake and not at a mark of the library."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rnnreg as rr
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+LOSS = rr.losses.squared_error()
+RNG = np.random.default_rng(0)
+XS = RNG.normal(size=(9, 5, 1)).astype(np.float32)
+YS = RNG.normal(size=(9, 5, 1)).astype(np.float32)
+MASK = jnp.asarray(rr.data.lengths_to_mask([5, 4, 3] + [5] * 6, 5))
+NET = rr.network([rr.cells.elman(3)], 1)
+
+
+def run(**options):
+    settings = {
+        "loss": LOSS,
+        "penalties": {"l2": rr.penalties.l2()},
+        "optimizer": optax.adam(0.3),
+        "num_epochs": 3,
+    }
+    return rr.make_train(NET, **(settings | options))
+
+
+def refitted():
+    series, times = rr.data.windows(np.sin(np.arange(20.0)), window=4)
+    net = rr.network([rr.cells.elman(3)], 1, readout="last")
+    penalties = {"l2": rr.penalties.l2()}
+    train = rr.make_train(
+        net, loss=LOSS, penalties=penalties, optimizer=optax.sgd(0.1), num_epochs=2
+    )
+    folds = rr.selection.blocked_folds(2)
+    data = rr.Split(series, target_times=times)
+    key = jax.random.key(0)
+    found = rr.sweep(train, {"l2": [0.0]}, data, folds=folds, refit=True, key=key)
+    return found.metrics["val_loss"].sel(fold="all")
+
+
+def stopped():
+    data = rr.Split(rr.Batch(XS, YS), validation=rr.Batch(XS[::-1].copy(), YS))
+    found = run(patience=1, num_epochs=30)({"l2": 0.0}, data, key=jax.random.key(0))
+    return found.history["gradient_norm"]
+
+
+def flow():
+    params = NET.init(jax.random.key(0), 1)
+    batch = rr.Batch(XS, YS, MASK)
+    return rr.diagnostics.gradient_flow(NET, LOSS, params, batch).norms["layer_0"]
+
+
+def segments():
+    return run(segment_steps=2)({"l2": 0.0}, rr.Batch(XS, YS, MASK), key=jax.random.key(0)).metrics[
+        "train_loss"
+    ]
+
+
+@pytest.mark.parametrize("healthy", [refitted, stopped, flow, segments])
+def test_healthy_calls_pass_under_debug_nans_and_the_leak_checker(healthy):
+    expected = np.asarray(healthy())
+    with jax.debug_nans(True):
+        np.testing.assert_array_equal(np.isnan(healthy()), np.isnan(expected))
+    with jax.checking_leaks():
+        np.testing.assert_array_equal(np.isnan(healthy()), np.isnan(expected))
+    if healthy in (refitted, stopped, flow):
+        assert np.isnan(expected).any()  # the mark is there
+
+
+def test_a_users_nan_is_still_found():
+    bad = XS.copy()
+    bad[0, 0] = np.nan
+    params = NET.init(jax.random.key(0), 1)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        rr.diagnostics.gradient_flow(NET, LOSS, params, rr.Batch(bad, YS))
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"lanes \[1\] diverged"):
+        rr.sweep(run(), {"l2": [0.0, 1e38]}, rr.Batch(XS, YS), key=jax.random.key(0))
