@@ -24,6 +24,7 @@ CASES = {
     "mask": (MASK, None),
     "weights": (None, WEIGHTS),
     "both": (MASK, WEIGHTS),
+    "weights of steps": (MASK, WEIGHTS[:, None] * np.arange(T, dtype=np.float32)),
 }
 
 ACCURACY, R2, PERPLEXITY = rr.metrics.accuracy(), rr.metrics.r2(), rr.metrics.perplexity()
@@ -36,7 +37,7 @@ def arrays(*leaves):
 def flat(mask, weights):
     """How much each step counts in one long list of steps."""
     each = np.ones((B, T)) if mask is None else np.asarray(mask, float)
-    return (each if weights is None else each * weights[:, None]).ravel()
+    return (each if weights is None else each * weights.reshape(B, -1)).ravel()
 
 
 every_case = pytest.mark.parametrize("case", CASES)

@@ -272,7 +272,7 @@ def test_a_result_says_what_its_runs_were(base):
     assert penalties["l2"]["name"] == "l2"
     assert penalties["l2"]["covers"] == ["layer_0/W_hh", "layer_0/W_xh", "readout/W_hy"]
     assert config["loss"] == [
-        {"name": "squared_error", "reduction": "mean", "mean_over_rows": True}
+        {"name": "squared_error", "reduction": "mean", "mean_over_rows": True, "maximise": False}
     ]
     assert config["metrics"][0]["mae"]["name"] == "absolute_error"
     assert (config["data"][0]["train_rows"], config["data"][0]["scaling"]["all"]) == (36, None)

@@ -67,9 +67,9 @@ def perplexity() -> Score:
 
 def _accuracy(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
     if outputs.shape == ys.shape:
-        right = ((outputs > 0) == (ys > 0.5)).astype(jnp.float32).mean(axis=-1)
+        right = ((outputs > 0) == (ys > 0.5)).astype(wide(outputs.dtype)).mean(axis=-1)
     elif outputs.shape[:-1] == ys.shape and jnp.issubdtype(ys.dtype, jnp.integer):
-        right = (jnp.argmax(outputs, axis=-1) == ys.astype(jnp.int32)).astype(jnp.float32)
+        right = jnp.argmax(outputs, axis=-1) == ys.astype(jnp.int32)
     else:
         raise ValueError(
             f"accuracy compares integer classes of shape {outputs.shape[:-1]}, or labels 0 and 1 of shape "
