@@ -307,7 +307,7 @@ def test_one_program_serves_parameters_under_vmap():
     ("name", "options", "wrt", "message"),
     [
         ("elman", {}, "c", "wrt must be 'h' or 'state'"),
-        ("two ways", {}, "state", "one step at a time.*bidirectional layer"),
+        ("two ways", {}, "state", "one step at a time.*reads the sequence backwards"),
         ("elman", {"truncate": 2}, "state", "one step at a time.*truncate=2"),
         ("own state", {}, "state", "one step at a time.*'custom' holds whole numbers"),
     ],
