@@ -84,6 +84,30 @@ def _then(hint: str) -> str:
     return f" {hint}" if hint else ""
 
 
+_PLAIN = str.maketrans(
+    {
+        "λ": "lambda",
+        "…": "...",
+        "−": "-",
+        "–": "-",
+        "×": "x",
+        "·": "*",
+        "≥": ">=",
+        "≤": "<=",
+        "→": "->",
+    }
+)
+
+
+def printable(text: str) -> str:
+    r"""A text in ASCII, as every terminal and every log file can take it: a repr must not raise.
+
+    >>> print(printable("λ_min ≤ 3, … Größe"))
+    lambda_min <= 3, ... Gr\xf6\xdfe
+    """
+    return text.translate(_PLAIN).encode("ascii", "backslashreplace").decode()
+
+
 def warn_caller(message: str) -> None:
     """A RuntimeWarning at the line of the user's code that led here, however deep inside the package."""
     level, frame = 1, sys._getframe()

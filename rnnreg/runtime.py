@@ -6,6 +6,9 @@ import math
 import os
 import platform
 import warnings
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,53 @@ def use_all_cores(num: int | None = None) -> int:
     return wanted
 
 
-def compilation_cache(path: str | Path | None = None) -> Path:
+class Kept:
+    """What was made for an owner, kept for as long as the owner lives; of each owner, the newest `most`.
+
+    The owner is held weakly, so nothing that is made for it may hold it. An owner that cannot be held so (no weak
+    reference, no hash) keeps nothing.
+
+    >>> kept, made = Kept(), []
+    >>> [kept.get(available_cores, "key", lambda: made.append(1) or len(made)) for _ in range(3)]
+    [1, 1, 1]
+    """
+
+    def __init__(self, most: int = 16):
+        self._of: weakref.WeakKeyDictionary[Any, OrderedDict[Hashable, Any]]
+        self._of, self._most = weakref.WeakKeyDictionary(), most
+
+    def get(self, owner: Any, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made for this owner under this key, now or before."""
+        try:
+            own = self._of.setdefault(owner, OrderedDict())
+        except TypeError:
+            return make()
+        if key not in own:
+            own[key] = make()
+        own.move_to_end(key)
+        while len(own) > self._most:
+            own.popitem(last=False)
+        return own[key]
+
+
+def counter_based(key: jax.Array) -> jax.Array:
+    """The threefry key that a key stands for: lanes that run together must draw what each would draw alone.
+
+    Under `jax.vmap` JAX's other generators ("rbg") give numbers that depend on the neighbours. Their keys are made of
+    threefry keys, and the first of them is taken, so `fold_in` and `split` before and after agree.
+
+    >>> key = jax.random.key(7, impl="rbg")
+    >>> bool(counter_based(key) == jax.random.key(7, impl="threefry2x32"))
+    True
+    """
+    if not jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(key)
+    if str(jax.random.key_impl(key)) == "threefry2x32":
+        return key
+    return jax.random.wrap_key_data(jax.random.key_data(key)[..., :2], impl="threefry2x32")
+
+
+def compilation_cache(path: str | Path | None = None) -> Path | None:
     """Keep compiled programs on disk, so that the next process starts without compiling them again.
 
     JAX's persistent cache, with every program kept that took a fifth of a second or more to compile
@@ -92,7 +141,11 @@ def compilation_cache(path: str | Path | None = None) -> Path:
             (`JAX_COMPILATION_CACHE_DIR`), else `rnnreg` under `$XDG_CACHE_HOME` or `~/.cache`.
 
     Returns:
-        The folder in use.
+        The folder in use; None where none can be made (no home folder, a disk that cannot be written), and
+        everything is compiled as without a cache.
+
+    Warns:
+        RuntimeWarning: there is no such folder, and why.
 
     >>> import tempfile
     >>> before = jax.config.jax_compilation_cache_dir
@@ -103,8 +156,15 @@ def compilation_cache(path: str | Path | None = None) -> Path:
     """
     if path is None:
         path = jax.config.jax_compilation_cache_dir or cache_folder()
-    folder = Path(path).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if path is None:
+            raise RuntimeError("there is no home folder; set XDG_CACHE_HOME, or give a folder")
+        folder = Path(path).expanduser()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:
+        message = f"compiled programs are not kept on disk: {error}."
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return folder
@@ -200,16 +260,19 @@ def _count_cpu_devices() -> int:
         return 0
 
 
-def cache_folder() -> Path:
+def cache_folder() -> Path | None:
     """Where what was measured or compiled is kept: `rnnreg` under `$XDG_CACHE_HOME` or `~/.cache`.
 
     Returns:
-        The folder, which need not exist.
+        The folder, which need not exist; None for a user without a home folder.
 
     >>> cache_folder().name
     'rnnreg'
     """
-    return (Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rnnreg").expanduser()
+    try:
+        return (Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "rnnreg").expanduser()
+    except RuntimeError:  # a container or a service with a user of its own
+        return None
 
 
 def _version(name: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import is_count
+from rnnreg._checks import is_count, printable
 from rnnreg.data import (
     Batch,
     Split,
@@ -21,7 +21,7 @@ from rnnreg.data import (
     widened,
 )
 from rnnreg.sweeps import SweepResult, sweep
-from rnnreg.training import Train
+from rnnreg.training import Settings, Train
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -147,7 +147,7 @@ class Choice:
     warnings: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return (
+        return printable(
             f"Choice({self.axis} = {self.lam:.4g} by {self.rule!r} of {self.metric}; lam_min={self.lam_min:.4g}, "
             f"lam_1se={self.lam_1se:.4g}, lam_paired_1se={self.lam_paired_1se:.4g}, values={self.values}, "
             f"warnings={self.warnings})"
@@ -332,7 +332,9 @@ def refit(
     """The chosen run on all the training rows, one lane for each seed.
 
     If the sweep has the lane "all" (`refit=True`) and nothing has to change, those lanes are taken;
-    otherwise they are trained. With the same key, and all rows at once, both are the same.
+    otherwise they are trained. With the same key, and all rows at once, both are the same. A run with `keep_best` or
+    `patience` has nothing to stop on here: it is trained for the number of epochs that had the least validation loss,
+    mean over the folds and seeds of the chosen runs (`config["chosen"]["num_epochs"]`), the same for all.
 
     Args:
       train: what the sweep was given.
@@ -349,7 +351,7 @@ def refit(
       A `SweepResult` with the dimension `seed` alone.
 
     Raises:
-      ValueError: `params` are missing, or the run needs a validation set.
+      ValueError: `params` are missing, or the chosen runs have no finite validation loss.
 
     >>> import rnnreg as rr, jax, optax
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
@@ -369,7 +371,7 @@ def refit(
     data = as_split(data(static) if callable(data) else data)
     folds = result.config["folds"]
     if folds and "all" in folds and not rescale and num_epochs is None:
-        return _noted(result.select(**choice.labels, fold="all"), choice)
+        return _noted(result.select(**choice.labels, fold="all"), choice.values)
     if rescale and folds:
         sizes = result.metrics["fold_train_size"]
         share = float(sizes.sel(static).sel(fold=[f for f in folds if f != "all"]).mean())
@@ -385,11 +387,11 @@ def refit(
             "the sweep started from given parameters, and so must the refit: give refit(..., params=...)."
         )
     if folds and (made.settings.keep_best or made.settings.patience is not None):
-        raise ValueError(
-            "a refit on all rows has nothing to validate on, so keep_best and patience cannot stop it: give a train "
-            "without them, with the number of epochs fixed or chosen by choose(num_epochs='common')."
+        num_epochs = (
+            _common_epochs(result, choice, made.settings) if num_epochs is None else num_epochs
         )
-    if num_epochs is not None:
+        made = made.with_epochs(int(num_epochs), early_stopping=False)
+    elif num_epochs is not None:
         made = made.with_epochs(int(num_epochs))
     final = sweep(
         made,
@@ -400,11 +402,26 @@ def refit(
         params=params(static) if callable(params) else params,
         progress=progress,
     )
-    return _noted(final, choice)
+    epochs = {} if num_epochs is None else {"num_epochs": int(num_epochs)}
+    return _noted(final, choice.values | epochs)
 
 
-def _noted(final: SweepResult, choice: Choice) -> SweepResult:
-    return dataclasses.replace(final, config=final.config | {"chosen": choice.values})
+def _noted(final: SweepResult, values: dict[str, Any]) -> SweepResult:
+    return dataclasses.replace(final, config=final.config | {"chosen": values})
+
+
+def _common_epochs(result: SweepResult, choice: Choice, settings: Settings) -> int:
+    """The epoch with the best monitored score, mean over seeds and (weighted) folds, of the chosen runs."""
+    at = {dim: [label] for dim, label in choice.labels.items()}
+    chosen = result.metrics.sel(at).squeeze(list(at), drop=True)
+    chosen = chosen.sel(fold=[label for label in chosen.fold.values if label != "all"])
+    losses = chosen["history_val_loss"].mean("seed", skipna=False).weighted(chosen["fold_size"])
+    mean = losses.mean("fold", skipna=False)
+    if not np.isfinite(mean.values).any():
+        raise ValueError(
+            "the chosen runs have no epoch with a finite validation loss in every fold."
+        )
+    return int(mean["epoch"].values[np.nanargmin(mean.values)])
 
 
 def _scores(
@@ -436,6 +453,12 @@ def _scores(
             scores = scores.swap_dims({dimension: axis})
     if axis not in scores.dims:
         raise ValueError(f"axis {axis!r} is not a dimension of {name!r}: {metrics[name].dims}.")
+    own = set(metrics[name].dims) - {*result.dims, *result.groups[0].static, "epoch"}
+    if own:
+        raise ValueError(
+            f"metric {metric!r} is an array for each lane, with the axes {sorted(map(str, own))}, and a choice needs "
+            "one number: add a metric that is their mean, or one of them."
+        )
     return scores
 
 

@@ -283,7 +283,7 @@ CASES = {
     "refit without folds": (lambda: _sweep(refit=True), "refit=True adds the fold 'all' to folds"),
     "refit of what wants validation": (
         lambda: _sweep(train=make(keep_best=True), folds=rr.selection.blocked_folds(3), refit=True),
-        "nothing to validate on, so keep_best and patience would return their first parameters",
+        r"nothing to validate on.*Drop it, and call rr.selection.refit\(.*best for all folds together",
     ),
     "patience without validation": (
         lambda: _sweep(train=make(patience=2)),
@@ -296,9 +296,9 @@ CASES = {
         lambda: make(record_every=4),
         "a positive int that divides num_epochs=6; got 4",
     ),
-    "advance by less than a record": (
-        lambda: make(record_every=3).advance(None, HYPER, SPLIT, 2),
-        "a positive multiple of record_every=3 epochs; got num_epochs=2",
+    "advance by nothing": (
+        lambda: make(record_every=3).advance(None, HYPER, SPLIT, 0),
+        "num_epochs must be at least 1, a whole number; got 0",
     ),
     "loss is a name": (lambda: make(loss="mse"), "loss must be a function such as.*got 'mse'"),
     "optimizer is a name": (lambda: make(optimizer="adam"), "optax transformation.*got 'adam'"),

@@ -24,7 +24,7 @@ from rnnreg.lanes import (
     map_lanes,
     trace,
 )
-from rnnreg.sweeps._job import Request, make_job
+from rnnreg.sweeps._job import Request, make_job, one_lane
 
 KEY = jax.random.key(SEED)
 PAIRS = [(list(range(12)), list(range(12, 20))), (list(range(20, 36)), [0, 1, 2])]  # unequal
@@ -341,7 +341,7 @@ def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
     job = make_job(train, sine(), request, static={})
     assert job.plan.num_lanes == 24
     before = counted.count
-    traced = trace(job.lane, job.plan, job.lanes, job.shared)
+    traced = trace(lambda *given: one_lane(job.train, *given), job.plan, job.lanes, job.shared)
     lowered = traced.lower(lowering_platforms=(platform,))
     assert "stablehlo.while" in lowered.as_text()
     assert counted.count - before == before  # as often as one lane's shapes: not once a lane

@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import jax
 import pytest
 
+import rnnreg as rr
 from rnnreg import runtime
 
 
@@ -131,3 +134,27 @@ def test_environment_is_ready_for_json():
     assert json.loads(json.dumps(facts)) == facts
     assert set(runtime.PACKAGES) < facts.keys()
     assert facts["num_devices"] >= 1
+
+
+def test_nothing_needs_a_home_folder(monkeypatch):
+    def nowhere(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", nowhere)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        assert runtime.cache_folder() is None
+        assert rr.lanes.load_calibration().source.startswith("shipped")
+        with pytest.warns(RuntimeWarning, match="not kept on disk: there is no home folder"):
+            assert runtime.compilation_cache() is None
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_not_needed(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.warns(RuntimeWarning, match="not kept on disk"):
+        assert runtime.compilation_cache(tmp_path / "file" / "xla") is None

@@ -520,20 +520,29 @@ def test_a_common_number_of_epochs_along_a_zipped_axis():
     np.testing.assert_allclose(choice.curve.mean, [3, 1, 2, 5])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stops", [{"keep_best": True}, {"patience": 2}])
-def test_folds_that_stop_by_themselves_are_warned_about_and_never_refitted(stops, asked):
-    train = make(num_epochs=2, **stops)
+def test_folds_that_stop_by_themselves_are_refitted_for_the_best_epoch_in_common(stops, asked):
+    train = make(num_epochs=4, **stops)
     grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2}
-    result = rr.sweep(train, grid, sine(), folds=blocked_folds(2), key=KEY, progress=False)
+    options = {"folds": blocked_folds(2), "seeds": 2, "key": KEY, "progress": False}
+    result = rr.sweep(train, grid, sine(), **options)
     choice = choose(result)
     (said,) = (text for text in choice.warnings if "stopped at its own best epoch" in text)
     assert "sweep without them" in said
-    assert "num_epochs='common'" in said
-    with pytest.raises(
-        ValueError, match=r"keep_best and patience cannot stop it.*number of epochs"
-    ):
-        refit(train, result, choice, sine(), key=KEY)
-    assert not asked  # nothing was trained
-    refit(make(num_epochs=2), result, choice, sine(), key=KEY)  # the advice taken
-    assert len(asked) == 1
+    losses = result.metrics.history_val_loss
+    best = losses.epoch.values[losses.argmin("epoch")]
+    np.testing.assert_array_equal(result.metrics.best_epoch, best)
+    # a valley with its floor at epoch 2 in the larger fold, and at 4 in the smaller
+    valley = np.array([[3.0, 1.0, 2.0, 2.0], [5.0, 5.0, 5.0, 4.5]])
+    metrics = result.metrics.assign(
+        history_val_loss=losses.copy(data=np.broadcast_to(valley, losses.shape)),
+        fold_size=("fold", [20.0, 10.0]),
+    )
+    final = refit(train, dataclasses.replace(result, metrics=metrics), choice, sine(), key=KEY)
+    assert final.config["chosen"] == choice.values | {"num_epochs": 2}
+    chosen = dataclasses.replace(choice, values=choice.values | {"num_epochs": 3})
+    refit(train, result, chosen, sine(), key=KEY)  # chosen by choose(num_epochs="common")
+    for ((made, *_), _), num_epochs in zip(asked, [2, 3], strict=True):
+        settings = made.settings
+        assert settings.num_epochs == num_epochs
+        assert (settings.keep_best, settings.patience) == (False, None)

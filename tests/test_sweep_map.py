@@ -28,12 +28,12 @@ def result():
 @pytest.fixture
 def programs(monkeypatch):
     """The programs that are compiled from now on."""
-    made, module = [], importlib.import_module("rnnreg.lanes._program")
+    made, module = [], importlib.import_module("rnnreg.sweeps._map")
 
     class Program(module.Program):
-        def __init__(self, *arguments):
+        def __init__(self, *arguments, **options):
             made.append(self)
-            super().__init__(*arguments)
+            super().__init__(*arguments, **options)
 
     monkeypatch.setattr(module, "Program", Program)
     return made

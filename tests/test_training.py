@@ -206,7 +206,8 @@ def test_history_is_recorded_at_its_stride():
     for name, values in every.metrics.items():  # the last record is the final value
         np.testing.assert_allclose(values, every.history[name][-1], **tolerance())
     assert make(NET, num_epochs=120).settings.record_every == 3  # at most 50 records
-    assert make(NET, num_epochs=53).settings.record_every == 53
+    assert make(NET, num_epochs=53).settings.record_every == 2  # nothing divides it
+    assert make(NET, num_epochs=10**9 + 7).settings.record_every == 20000001
     assert make(NET, num_epochs=8, record_every=2).with_epochs(7).settings.record_every == 1
 
 

@@ -66,7 +66,6 @@ def run(main: Callable[[Any], Report], Config: type[Any], presets: Presets, *, x
 
     matplotlib.use("Agg")
     config = command_line(Config, presets, name=_name(main))
-    rr.compilation_cache()
     carry_out(main, config, x64=x64)
 
 
@@ -104,7 +103,8 @@ def command_line(
     """The experiment's `Config`, as the command line asks for it.
 
     `--preset NAME` chooses the base values; every other option overrides them, wherever it stands.
-    `--help` lists each field with its docstring and the default under the preset that was named.
+    `--help` lists each field with its docstring and the default under the preset that was named. On a real command line
+    (`args=None`) programs are kept on disk, so that the next run starts without compiling them.
 
     Args:
         Config: a frozen dataclass whose every field has a default, among them
@@ -125,6 +125,8 @@ def command_line(
     default: Any = getattr(Config, "preset", None)
     if default not in presets:
         raise ValueError(f"{Config.__name__} needs a field `preset` whose default is one of {sorted(presets)}.")
+    if args is None:
+        rr.compilation_cache()
     args = sys.argv[1:] if args is None else list(args)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset", nargs="?")

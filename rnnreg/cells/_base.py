@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg._checks import check_count
 from rnnreg._tree import leaf_paths, matching, matrices
+from rnnreg.cells._activation import ACTIVATIONS, Activation
 from rnnreg.cells._contracts import (
     GateFunction,
     InitFunction,
@@ -120,7 +121,8 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
       cell: any cell.
 
     Returns:
-      A dict of `name`, `hidden_size`, `factory`, `arguments` and `changed` (whether parts were replaced afterwards).
+      A dict of `name`, `hidden_size`, `factory`, `arguments`, `own` (the arguments that are activations of a user's
+      own, which a name does not describe) and `changed` (whether parts were replaced afterwards).
 
     >>> import rnnreg as rr
     >>> describe_cell(rr.cells.elman(4))["arguments"]["activation"]
@@ -128,10 +130,16 @@ def describe_cell(cell: Cell) -> dict[str, Any]:
     """
     made = cell.made
     described = {"factory": None, "arguments": {}} if made is None else describe_made(made)
+    own = [
+        name
+        for name, value in (() if made is None else made.arguments)
+        if isinstance(value, Activation) and ACTIVATIONS.get(value.name) is not value
+    ]
     return {
         "name": cell.name,
         "hidden_size": int(cell.hidden_size),
         **described,
+        "own": own,
         "changed": made is not None and made.parts != _parts(cell),
     }
 

@@ -35,7 +35,7 @@ def calibrate(
       sizes: hidden sizes.
       chunks: numbers of lanes together.
       rounds: how often each is timed; the median counts.
-      store: keep it in the cache folder, where `make_plan` finds it.
+      store: keep it in the cache folder, if there is one, where `make_plan` finds it.
 
     Returns:
       The rates.
@@ -45,8 +45,8 @@ def calibrate(
     """
     rates = {size: _measure(size, chunks, rounds) for size in sizes}
     measured = Calibration(rates, "measured on this device")
-    if store:
-        path = calibration_path(jax.devices()[0])
+    path = calibration_path(jax.devices()[0]) if store else None
+    if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"rates": rates}, indent=1) + "\n", encoding="utf-8")
     return measured

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import time
+import types
+import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +16,11 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg._checks import warn_caller
 from rnnreg.lanes._plan import Plan, make_plan
+from rnnreg.runtime import Kept
+
+_JITTED, _COMPILED, _BY_TEXT = Kept(), Kept(), Kept()
+# The text of a program does not say which function of Python it calls.
+_PYTHON = ("callback", "host_transfer")
 
 
 class Program:
@@ -21,14 +29,28 @@ class Program:
     `function(lane, shared) -> outputs`: `lane` is a tree of one lane's values, `shared` is the same for
     all. It is compiled for the shapes of `lanes` and `shared`; `run` takes any values of those shapes.
 
+    With an `owner` it is `function(owner, lane, shared)`, a function of the module, and what is compiled is kept for
+    as long as the owner lives: the next program of the same owner, function, plan and shapes compiles nothing. Nor does
+    one of another owner that is the same to the letter, of the last few. As under `jax.jit`, the function is pure; an
+    owner that is itself a function is compiled anew if a name that stands in it means another thing than before.
+
     Attributes:
       plan: the plan.
       fingerprint: SHA-256 of the lowered program.
       compile_seconds: how long it took to lower and compile.
+      compiled_now: whether it was compiled, and not kept from before.
     """
 
-    def __init__(self, function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: Any):
-        self.plan = plan
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        plan: Plan,
+        lanes: Any,
+        shared: Any,
+        *,
+        owner: Any = None,
+    ):
+        self.plan, self.compiled_now = plan, False
         start = time.perf_counter()
         if jax.config.jax_disable_jit:
             warn_caller(
@@ -36,9 +58,28 @@ class Program:
                 "train(hyper, data, key=key)."
             )
         with jax.disable_jit(False):
-            lowered = trace(function, plan, lanes, shared).lower()
-            self.fingerprint = hashlib.sha256(lowered.as_text().encode()).hexdigest()
-            self._compiled = lowered.compile()
+            traced = _jitted(function, plan, owner).trace(_one_call(plan, lanes), shared)
+
+        def compiled():
+            lowered = traced.lower()
+            text = lowered.as_text()
+            fingerprint = hashlib.sha256(text.encode()).hexdigest()
+
+            def compile_now():
+                self.compiled_now = True
+                return lowered.compile()
+
+            # another owner may have the same program: a network that was made again, of another sweep
+            alike = (fingerprint, lowered.in_tree, lowered.out_tree, *_settings(), plan.devices)
+            of_python = any(word in text for word in _PYTHON)
+            run = compile_now() if of_python else _BY_TEXT.get(Program, alike, compile_now)
+            return _Compiled(traced.jaxpr, fingerprint, run)
+
+        # jax.jit has one jaxpr for equal shapes and settings of JAX, and keeps it
+        key = (id(traced.jaxpr), plan.devices)
+        with jax.disable_jit(False):
+            kept = compiled() if owner is None else _COMPILED.get(owner, key, compiled)
+        self.fingerprint, self._compiled = kept.fingerprint, kept.run
         self.compile_seconds = time.perf_counter() - start
 
     def run(self, lanes: Any, shared: Any) -> Iterator[tuple[np.ndarray, Any]]:
@@ -87,6 +128,8 @@ def map_lanes(
 ) -> Any:
     """`function(lane, shared)` of every lane, compiled once and run as the lanes of a sweep are.
 
+    The compiled program is kept for as long as `function` lives. As under `jax.jit`, what it calls is read once.
+
     A lane is whatever one call needs: a seed, a tree of parameters, a start of a search. For a function that runs long,
     on many values, this uses all cores, where `jax.vmap` would use one and move every lane at each step.
 
@@ -124,7 +167,7 @@ def map_lanes(
         hidden_size=hidden_size,
         lane_seconds=lane_seconds,
     )
-    return Program(function, chosen, lanes, shared).collect(lanes, shared)
+    return Program(_call, chosen, lanes, shared, owner=function).collect(lanes, shared)
 
 
 def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: Any) -> Any:
@@ -145,9 +188,62 @@ def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: A
     >>> traced.out_info.shape
     (4,)
     """
+    return _jitted(function, plan).trace(_one_call(plan, lanes), shared)
+
+
+class _Compiled(NamedTuple):
+    """A compiled program, and the jaxpr by whose identity it is found again."""
+
+    jaxpr: Any
+    fingerprint: str
+    run: Callable[[Any, Any], Any]
+
+
+def _jitted(function: Callable[..., Any], plan: Plan, owner: Any = None) -> Any:
+    """The program of a plan under `jax.jit`: the same for the same owner, which it does not keep alive."""
+    if owner is None:
+        return jax.jit(_together(function, plan), keep_unused=True)
+
+    def make():
+        try:
+            of = weakref.ref(owner)
+        except TypeError:  # then nothing is kept either
+            of = lambda: owner  # noqa: E731
+        of_lane = lambda lane, shared: function(of(), lane, shared)  # noqa: E731
+        # an argument that is not used stays, so that equal texts take equal arguments
+        return jax.jit(_together(of_lane, plan), keep_unused=True), meant
+
+    meant = _meant(owner)  # kept too, so that no other thing can get the place of one of them
+    key = (function, plan.name, plan.chunk, plan.devices, *map(id, meant))
+    return _JITTED.get(owner, key, make)[0]
+
+
+def _meant(owner: Any) -> list[Any]:
+    """What the names in a function mean at present; [] of any other object."""
+    if not isinstance(owner, types.FunctionType):
+        return []
+    try:
+        names = inspect.getclosurevars(owner)
+    except ValueError:  # a name that means nothing yet: nothing is equal to this
+        return [object()]
+    found = [*names.nonlocals.values(), *names.globals.values(), *(owner.__defaults__ or ())]
+    found += (owner.__kwdefaults__ or {}).values()
+    return [value for value in found if value is not owner]
+
+
+def _call(function: Callable[[Any, Any], Any], lane: Any, shared: Any) -> Any:
+    return function(lane, shared)
+
+
+def _settings() -> tuple[Any, ...]:
+    """What changes a compiled program, and not its text."""
+    return (jax.config.read("jax_disable_most_optimizations"),)
+
+
+def _one_call(plan: Plan, lanes: Any) -> Any:
+    """The lanes of one call, for their shapes."""
     first = np.zeros(plan.width, int)  # by number, which serves keys too
-    chunk = jax.tree.map(lambda leaf: leaf[first], lanes)
-    return jax.jit(_together(function, plan)).trace(chunk, shared)
+    return jax.tree.map(lambda leaf: leaf[first], lanes)
 
 
 def _together(function, plan: Plan):

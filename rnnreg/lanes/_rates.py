@@ -93,7 +93,10 @@ def load_calibration(device: Any = None) -> Calibration:
     >>> load_calibration().rate(32) > 0
     True
     """
+    shipped = Calibration(_SHIPPED, "shipped figures; rr.lanes.calibrate() measures this device")
     path = calibration_path(jax.devices()[0] if device is None else device)
+    if path is None:
+        return shipped
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         rates = {
@@ -111,12 +114,13 @@ def load_calibration(device: Any = None) -> Calibration:
             RuntimeWarning,
             stacklevel=2,
         )
-    return Calibration(_SHIPPED, "shipped figures; rr.lanes.calibrate() measures this device")
+    return shipped
 
 
-def calibration_path(device: Any) -> Path:
-    """Where the rates of a device are stored."""
+def calibration_path(device: Any) -> Path | None:
+    """Where the rates of a device are stored; None if there is no cache folder."""
     model = cpu_model() if device.platform == "cpu" else device.device_kind
     kind = "-".join("".join(c if c.isalnum() else " " for c in model.lower()).split())
     devices = f"{available_cores()}-cores-{len(jax.devices())}-devices"
-    return cache_folder() / "calibration" / f"{device.platform}-{kind}-{devices}.json"
+    folder = cache_folder()
+    return folder and folder / "calibration" / f"{device.platform}-{kind}-{devices}.json"

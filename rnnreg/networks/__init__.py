@@ -11,6 +11,7 @@ from rnnreg.networks._network import (
     weight_paths,
 )
 from rnnreg.networks._network import start_state as start_state
+from rnnreg.networks._rebuild import rebuild
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
 from rnnreg.networks._sample import sample
 from rnnreg.networks._stack import Stack
@@ -33,6 +34,7 @@ __all__ = [
     "forecast",
     "layer",
     "network",
+    "rebuild",
     "recurrent_paths",
     "sample",
     "weight_paths",

@@ -9,9 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESERVED = frozenset(
-    {"seed", "fold", "epoch", "row", "time", "output", "method"}
+    {
+        "seed",
+        "fold",
+        "epoch",
+        "best_epoch",
+        "row",
+        "time",
+        "output",
+        "method",
+        "network",
+        "inputs",
+        "outputs",
+    }
     | {"finished", "diverged_at", "num_updates", "gradient_norm", "fold_size", "fold_train_size"}
 )
+_MOST_SEEDS = 2**32
 _VARIABLES = ("train_", "val_", "penalty_", "history_", "ensemble_")
 
 
@@ -159,10 +172,13 @@ def read_static(static: Mapping[str, Iterable[Any]] | None) -> dict[str, list[An
     """The static axes as lists.
 
     Raises:
-      ValueError: an empty axis, a reserved name, a repeated value, or one that is no number or string (static
-        values label the result and are stored with it).
+      ValueError: an empty axis, a reserved name, a repeated value, one that is no number or string (static values
+        label the result and are stored with it), or values of two kinds.
     """
-    axes = {name: list(values) for name, values in (static or {}).items()}
+    axes = {
+        name: [value.item() if isinstance(value, np.generic) else value for value in values]
+        for name, values in (static or {}).items()
+    }
     for name, values in axes.items():
         check_name(name)
         if not values:
@@ -174,21 +190,44 @@ def read_static(static: Mapping[str, Iterable[Any]] | None) -> dict[str, list[An
                     "must be numbers or strings: name what you mean, and look it up in `train`, such as "
                     "CELLS[static['cell']]."
                 )
+        if len({_kind(value) for value in values}) > 1:
+            raise ValueError(
+                f"the static axis {name!r} has values of different kinds, {values}; a coordinate has one kind: all "
+                'numbers, all strings, or all True and False. Write them as strings, such as "all" and "3".'
+            )
+        if _kind(values[0]) == "number" and not np.isfinite(np.asarray(values, np.float64)).all():
+            raise ValueError(f"the static axis {name!r} has a value that is not finite: {values}.")
+        if np.asarray(values).dtype.kind == "O":
+            raise ValueError(f"the static axis {name!r} has a number beyond 64 bits: {values}.")
         if len(set(values)) != len(values):
             raise ValueError(f"the static axis {name!r} has a repeated value: {values}.")
     return axes
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    return "string" if isinstance(value, str) else "number"
 
 
 def read_seeds(seeds: int | Iterable[int]) -> np.ndarray:
     """The seed numbers: 0 … S−1 for an int, or the given ones.
 
     Raises:
-      ValueError: no seeds, a negative or a repeated one.
+      ValueError: no seeds, one outside 32 bits, or a repeated one.
     """
-    given: Any = seeds
-    numbers = np.arange(int(given)) if isinstance(given, Integral) else np.asarray(list(given))
+    given: Any = None if isinstance(seeds, bool) else seeds
+    if isinstance(given, Integral):
+        numbers = np.arange(max(0, int(given)) if given <= _MOST_SEEDS else 0)
+    else:
+        numbers = np.asarray([] if given is None else list(given))
     if numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
         raise ValueError(f"seeds must be a positive int or a list of ints from 0; got {seeds!r}.")
+    if numbers.max() >= _MOST_SEEDS:
+        raise ValueError(
+            f"a seed must be below 2**32, for it is folded into the key as 32 bits; got {numbers.max()}. Take "
+            "seed % 2**32, or draw seeds of 32 bits."
+        )
     if len(np.unique(numbers)) != len(numbers):
         raise ValueError(f"seeds are repeated: {numbers.tolist()}.")
     return numbers

@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 import jax
 
+from rnnreg._checks import printable
 from rnnreg._tree import leaf_paths, tree_bytes
 from rnnreg.data import Fold, Split
 from rnnreg.lanes import Calibration, Plan
 from rnnreg.networks import Network, Stack, recurrent_paths
 from rnnreg.training import Run, Settings
 
+_COMPILE_SECONDS = 5e-3  # of one equation of a lane, on a core of 2023
 _ACCELERATOR_STEP_SECONDS = 3e-5  # a step of a scan over many lanes is bound by launches
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class DryRun:
     """What a sweep would do.
 
@@ -26,8 +28,9 @@ class DryRun:
       updates: updates of one lane.
       compilations: programs to compile, one for each static combination.
       bytes: memory of the stored result.
-      seconds: rough estimate of the time of computing, from the number of operations; compilation
-        comes on top.
+      seconds: rough estimate of the whole time, of which
+      seconds_compile: to compile, from the size of the program; less if programs are kept from an earlier sweep of the
+        same `train`, or on disk (`rr.compilation_cache`). The rest is computing, from the number of operations.
       plans: how the lanes would run, one for each static combination.
     """
 
@@ -36,16 +39,18 @@ class DryRun:
     compilations: int
     bytes: int
     seconds: float
+    seconds_compile: float
     plans: tuple[Plan, ...]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [
             f"{self.lanes} lanes, {'/'.join(map(str, self.updates))} updates each, "
             f"{self.compilations} compilation(s), {self.bytes / 2**20:.1f} MiB of results, "
-            f"about {self.seconds:.0f} s of computing (a rough estimate)",
+            f"about {self.seconds_compile:.0f} s of compiling and "
+            f"{self.seconds - self.seconds_compile:.0f} s of computing (a rough estimate)",
             *(f"  {plan}" for plan in self.plans),
         ]
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 def describe(jobs: list[Any]) -> DryRun:
@@ -56,12 +61,14 @@ def describe(jobs: list[Any]) -> DryRun:
         in_turn = 1 if plan.name == "vmap" else -(-plan.num_lanes // plan.streams)
         return in_turn * job.cost.lane_seconds
 
+    compiling = sum(job.cost.compile_seconds for job in jobs)
     return DryRun(
         lanes=sum(job.plan.num_lanes for job in jobs),
         updates=tuple(sorted({job.cost.updates for job in jobs})),
         compilations=len(jobs),
         bytes=sum(job.plan.num_lanes * tree_bytes(job.output) for job in jobs),
-        seconds=sum(map(seconds, jobs)),
+        seconds=compiling + sum(map(seconds, jobs)),
+        seconds_compile=compiling,
         plans=tuple(job.plan for job in jobs),
     )
 
@@ -72,6 +79,7 @@ class Estimate(NamedTuple):
     Attributes:
       updates: updates of a lane (with segments, where no segment is empty).
       lane_seconds: time of one lane on one device.
+      compile_seconds: time to compile the program.
       lane_bytes: memory of one lane while it trains.
       hidden_size: H of the largest recurrent layer.
       step_operations: multiplications and additions of one step's recurrent products.
@@ -79,14 +87,49 @@ class Estimate(NamedTuple):
 
     updates: int
     lane_seconds: float
+    compile_seconds: float
     lane_bytes: int
     hidden_size: int
     step_operations: float
 
 
+class Size(NamedTuple):
+    """What is known of a lane's program before it is compiled, and sets its cost.
+
+    Attributes:
+      hidden_size: H of the largest recurrent layer; 16 for a network without any.
+      recurrent: the paths of its recurrent matrices.
+      embedding: numbers in its embedding; 0 without one.
+      equations: of its jaxpr, those of its loops once.
+    """
+
+    hidden_size: int
+    recurrent: list[str]
+    embedding: int = 0
+    equations: int = 0
+
+
+def size_of(net: Network, params: Any) -> Size:
+    """The size of a network's part of a lane."""
+    hidden = max((entry.cell.hidden_size for entry in net.layers), default=16)
+    embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
+    return Size(hidden, recurrent_paths(net, params), math.prod(embedding or (0,)))
+
+
+def count_equations(jaxpr: Any) -> int:
+    """The equations of a jaxpr and of every one inside it."""
+    inner = (
+        getattr(part, "jaxpr", part)
+        for equation in jaxpr.eqns
+        for value in equation.params.values()
+        for part in (value if isinstance(value, (tuple, list)) else (value,))
+    )
+    return len(jaxpr.eqns) + sum(count_equations(one) for one in inner if hasattr(one, "eqns"))
+
+
 def estimate(
     settings: Settings,
-    net: Network,
+    size: Size,
     data: Split,
     folds: Fold | None,
     output: Run,
@@ -100,11 +143,10 @@ def estimate(
     steps = data.train.xs.shape[1]
     segments = 1 if settings.segment_steps is None else -(-steps // settings.segment_steps)
     leaves = leaf_paths(output.params)
-    embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
     # tokens pick rows of the embedding, and multiply nothing
-    weights = sum(leaf.size for leaf in leaves.values()) - math.prod(embedding or (0,))
-    recurrent = [leaves[path] for path in recurrent_paths(net, output.params)]
-    hidden = max((entry.cell.hidden_size for entry in net.layers), default=16)
+    weights = sum(leaf.size for leaf in leaves.values()) - size.embedding
+    recurrent = [leaves[path] for path in size.recurrent]
+    hidden = size.hidden_size
     itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)
     # states and gates are stored for the backward pass, and their cotangents come back
     activations = 4 * num_rows * steps * sum(max(leaf.shape) for leaf in recurrent) * itemsize
@@ -117,6 +159,7 @@ def estimate(
     return Estimate(
         updates=minibatches * segments,
         lane_seconds=seconds,
+        compile_seconds=_COMPILE_SECONDS * size.equations,
         lane_bytes=tree_bytes(output) + 4 * tree_bytes(output.params) + activations,
         hidden_size=hidden,
         step_operations=2.0 * batch * sum(leaf.size for leaf in recurrent),

@@ -15,6 +15,7 @@ from rnnreg.data import Fold, Split, take_fold
 from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
+from rnnreg.runtime import Kept, counter_based
 from rnnreg.sweeps._axes import Axis, lane_values, read_grid
 from rnnreg.sweeps._describe import (
     describe_data,
@@ -25,7 +26,8 @@ from rnnreg.sweeps._describe import (
     describe_recurrence,
     digest,
 )
-from rnnreg.sweeps._dry_run import Estimate, estimate
+from rnnreg.sweeps._dry_run import Estimate, Size, count_equations, estimate, size_of
+from rnnreg.sweeps._files import tree_of
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._names import axes_of, plain_name
 from rnnreg.training import (
@@ -79,7 +81,7 @@ class Job:
       plan: how the lanes run.
       output: the shapes of one lane's run.
       cost: what a lane costs, roughly.
-      tracked: by the name of what is tracked, its axes beside those of the sweep and the epoch.
+      own_axes: by the name of what is tracked or scored, its axes next to those of the sweep and the epoch.
       description: network, optimiser, penalties, scores and data, ready for JSON.
     """
 
@@ -93,16 +95,12 @@ class Job:
     plan: Plan
     output: Run
     cost: Estimate
-    tracked: dict[str, list[str]]
+    own_axes: dict[str, list[str]]
     description: dict[str, Any]
 
     def __str__(self) -> str:
         layers = self.description["recurrence"]["layers"]
         return "\n".join([str(self.plan), *(f"{name}: {why}" for name, why in layers.items())])
-
-    def lane(self, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
-        """One lane of this job."""
-        return run_lane(self.train, Hyper(lane["hyper"]), lane, shared)
 
     @property
     def fold_labels(self) -> list[str] | None:
@@ -129,17 +127,17 @@ def make_job(
     shared = {
         "data": jax.tree.map(jnp.asarray, data.replace(test={}, target_times=None)),
         "folds": None if folds is None else jax.tree.map(jnp.asarray, folds.rows),
-        "key": request.key,
+        "key": counter_based(request.key),
         "params": params,
     }
-    traced = _trace(train, lanes, shared)
-    _check_reads(traced, [*constants, *(name for axis in axes for name in axis.values)])
+    seen = _look(train, lanes, shared)
+    _check_reads(seen, [*constants, *(name for axis in axes for name in axis.values)])
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
-    check_values(settings, data, traced.num_outputs)
+    check_values(settings, data, seen.num_outputs)
     rates = load_calibration()
     rows = None if folds is None else folds.rows
-    cost = estimate(settings, traced.network, data, rows, traced.output, rates)
-    plan = _plan(len(lanes["seed"]), request, cost, rates, split=_adds_up(settings, traced.network))
+    cost = estimate(settings, seen.size, data, rows, seen.output, rates)
+    plan = _plan(len(lanes["seed"]), request, cost, rates, split=_adds_up(settings, seen))
     return Job(
         static=static,
         train=train.split_rows(plan.devices) if plan.name == "split_rows" else train,
@@ -149,10 +147,10 @@ def make_job(
         shared=shared,
         folds=folds,
         plan=plan,
-        output=traced.output,
+        output=seen.output,
         cost=cost,
-        tracked=_axes_of_tracks(settings, traced.output, taken),
-        description=_describe(settings, traced, data, folds, params),
+        own_axes=_own_axes(settings, seen.output, taken),
+        description=_describe(settings, seen, data, folds, params),
     )
 
 
@@ -162,6 +160,11 @@ def run_lane(train: Train, hyper: Hyper, lane: dict[str, Any], shared: dict[str,
     fold = None if folds is None else jax.tree.map(lambda leaf: leaf[lane["fold"]], folds)
     key = jax.random.fold_in(shared["key"], lane["seed"])
     return train(hyper, take_fold(shared["data"], fold), key=key, params=shared["params"])
+
+
+def one_lane(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
+    """One lane, as a program runs it."""
+    return run_lane(train, Hyper(lane["hyper"]), lane, shared)
 
 
 # ---- checks -----------------------------------------------------------------------------------------
@@ -191,22 +194,22 @@ def _check_rows(settings: Settings, data: Split, request: Request) -> None:
         )
     if request.refit and validates:
         raise ValueError(
-            "refit=True adds runs on all rows, which have nothing to validate on, so keep_best and patience would "
-            "return their first parameters. Fix num_epochs, or choose it by rr.selection.choose(num_epochs='common') "
-            "and call rr.selection.refit."
+            "refit=True adds runs on all rows, which have nothing to validate on, and so no best epoch. Drop it, and "
+            "call rr.selection.refit(train, result, rr.selection.choose(result), data, key=key): it takes the "
+            "number of epochs that is best for all folds together, and trains on all rows for that many."
         )
     if request.folds is not None:  # the folds will be the validation set
         settings = settings._replace(keep_best=False, patience=None)
     check_data(settings, data)
 
 
-def _check_reads(traced: _Traced, names: list[str]) -> None:
+def _check_reads(seen: _Seen, names: list[str]) -> None:
     """Raises if a hyperparameter is given that nothing reads."""
-    unread = [name for name in names if name not in traced.reads]
+    unread = [name for name in names if name not in seen.reads]
     if unread:
         raise ValueError(
             f"unknown hyperparameter {unread[0]!r}: nothing in the run reads it; the run reads "
-            f"{sorted(traced.reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
+            f"{sorted(seen.reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
             "functions of hyper ask for."
         )
 
@@ -221,62 +224,98 @@ def _lanes(
     lanes, shape = lane_values(axes, constants, seeds, 1 if folds is None else len(folds.labels))
     dtype = jnp.result_type(float)
     return {
-        "hyper": {name: values.astype(dtype) for name, values in lanes["hyper"].items()},
+        "hyper": {name: _narrowed(name, each, dtype) for name, each in lanes["hyper"].items()},
         "seed": lanes["seed"].astype(np.uint32),
         "fold": lanes["fold"].astype(np.int32),
     }, shape
 
 
-class _Traced(NamedTuple):
-    """What one abstract run of a lane shows, without compiling.
+def _narrowed(name: str, values: np.ndarray, dtype: Any) -> np.ndarray:
+    """The values in the type of the run; raises if two of them, or one and 0 or infinity, are the same there."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(dtype)
+    if len(np.unique(narrow)) < len(np.unique(values)) or not (
+        np.isfinite(narrow).all() and ((narrow != 0) == (values != 0)).all()
+    ):
+        raise ValueError(
+            f"the values {np.unique(values).tolist()} of {name!r} are {np.unique(narrow).tolist()} in "
+            f"{np.dtype(dtype).name}, in which the run computes; leave out what it cannot tell apart, or use "
+            "JAX_ENABLE_X64=1."
+        )
+    return narrow
+
+
+class _Seen(NamedTuple):
+    """What one abstract run of a lane shows, without compiling; no array and no tracer is in it.
 
     Attributes:
       output: the shapes of its run.
-      network: its network.
       num_outputs: O, of the network.
-      optimizer_state: the shapes of its optimiser's state.
       reads: the hyperparameters that it reads.
-      network_reads: those that its network reads; None if the network is no function of them.
-      optimizer_reads: the same for its optimiser.
+      size: what its network costs, by which lanes are planned.
+      random: whether its network draws random numbers in training.
+      description: network, recurrence, optimiser and penalties, ready for JSON.
     """
 
     output: Run
-    network: Network
     num_outputs: int
-    optimizer_state: Any
     reads: set[str]
-    network_reads: list[str] | None
-    optimizer_reads: list[str] | None
+    size: Size
+    random: bool
+    description: dict[str, Any]
 
 
-def _trace(train: Train, lanes: dict[str, Any], shared: dict[str, Any]) -> _Traced:
+_SEEN = Kept()
+
+
+def _look(train: Train, lanes: dict[str, Any], shared: dict[str, Any]) -> _Seen:
+    """What a lane shows; for equal shapes it is looked at once."""
     lane = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), lanes)
-    seen: dict[str, Any] = {}
+    leaves, structure = jax.tree.flatten((lane, shared))
+    shapes = tuple((jnp.shape(leaf), str(jnp.result_type(leaf))) for leaf in leaves)
+    return _SEEN.get(train, (structure, shapes), lambda: _seen(train, lane, shared))
+
+
+def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
+    settings, seen = train.settings, {}
+    input_size = shared["data"].train.xs.shape[-1]
 
     def run(lane, shared):
         whole, of_network, of_optimizer = (Hyper(lane["hyper"]) for _ in range(3))
         output = run_lane(train, whole, lane, shared)
-        seen["network"] = net = train.network(of_network)
-        seen["num_outputs"] = num_outputs(net, output.params, shared["data"].train)
-        optimizer = train.optimizer(of_optimizer)
-        seen["optimizer_state"] = jax.eval_shape(optimizer.init, output.params)
-        seen["reads"] = whole.reads
-        seen["network_reads"] = sorted(of_network.reads)
+        net, params = train.network(of_network), output.params
+        tree_of(params)  # a tree that no file could hold is refused before it is trained
+        # all that is wanted of the network is said here: it may hold tracers, which must not leave the trace
+        fixed = isinstance(settings.net, Network)
+        reads = None if fixed else sorted(of_network.reads)
+        seen["network"] = describe_network(net, reads=reads)
+        seen["recurrence"] = describe_recurrence(net, input_size)
+        seen["penalties"] = describe_penalties(settings.penalties, net, params)
+        seen["state"] = jax.eval_shape(train.optimizer(of_optimizer).init, params)
+        seen["num_outputs"] = num_outputs(net, params, shared["data"].train)
         seen["optimizer_reads"] = sorted(of_optimizer.reads)
+        seen["reads"], seen["random"] = whole.reads, net.random
+        seen["size"] = size_of(net, params)
         return output
 
-    output = jax.eval_shape(run, lane, shared)
-    if isinstance(train.settings.net, Network):
-        seen["network_reads"] = None
-    if is_optimizer(train.settings.optimizer):
-        seen["optimizer_reads"] = None
-    return _Traced(output, **seen)
+    with jax.disable_jit(False):  # else every loop would be written out
+        jaxpr, output = jax.make_jaxpr(run, return_shape=True)(lane, shared)
+
+    def start():
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output.params)
+        return settings.optimizer.init(zeros)  # type: ignore[union-attr]
+
+    reads = None if is_optimizer(settings.optimizer) else seen["optimizer_reads"]
+    described = {name: seen[name] for name in ("network", "recurrence", "penalties")}
+    described["optimizer"] = describe_optimizer(seen["state"], reads=reads, start=start)
+    size = seen["size"]._replace(equations=count_equations(jaxpr.jaxpr))
+    return _Seen(output, seen["num_outputs"], seen["reads"], size, seen["random"], described)
 
 
-def _adds_up(settings: Settings, net: Network) -> bool:
+def _adds_up(settings: Settings, seen: _Seen) -> bool:
     """Whether the objective is a mean over rows and nothing is drawn, so that split rows give equal sums."""
     return (
-        not net.random
+        not seen.random
         and isinstance(settings.loss, DataLoss)
         and settings.loss.mean_over_rows
         and not any(penalty.needs for penalty in settings.penalties.values())
@@ -300,34 +339,35 @@ def _plan(
     )
 
 
-def _axes_of_tracks(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:
-    """Names for the axes of what is tracked; raises if they do not fit, before anything compiles."""
-    tracks = settings.track
+def _own_axes(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:
+    """Names for the axes of what is tracked, and of scores that are arrays; raises if they do not fit."""
+    if len(jax.tree.leaves(output.predictions)) > 1 or isinstance(
+        output.predictions, (dict, tuple)
+    ):
+        raise ValueError(
+            "the outputs of a network in a sweep must be one array, whose mean over seeds is scored; got "
+            f"{type(output.predictions).__name__}. Join them along the last axis, and split them in the loss."
+        )
     arrays = {
         plain_name(path): jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype)
         for path, leaf in output.history.items()
-        if path.split("/")[0] in tracks
+        if path.split("/")[0] in settings.track
     }
-    named = {name: track.dims for name, track in tracks.items() if track.dims is not None}
+    named = {name: track.dims for name, track in settings.track.items() if track.dims is not None}
+    for name in settings.metrics:  # training and validation rows are scored along the same axes
+        both = [f"{rows}_{name}" for rows in ("train", "val") if f"{rows}_{name}" in output.metrics]
+        shapes = {output.metrics[one].shape for one in both}
+        axes = tuple(f"{name}.{axis}" for axis in range(len(shapes.copy().pop())))
+        named |= {one: axes for one in both if len(shapes) == 1}
+        arrays |= {one: output.metrics[one] for one in both}
     return axes_of(arrays, named, taken=taken)
 
 
 def _describe(
-    settings: Settings, traced: _Traced, data: Split, folds: Folds | None, params: Any
+    settings: Settings, seen: _Seen, data: Split, folds: Folds | None, params: Any
 ) -> dict[str, Any]:
-    made, input_size = traced.output.params, data.train.xs.shape[-1]
-
-    def start():
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), made)
-        return settings.optimizer.init(zeros)  # type: ignore[union-attr]
-
     return {
-        "network": describe_network(traced.network, reads=traced.network_reads),
-        "recurrence": describe_recurrence(traced.network, input_size),
-        "optimizer": describe_optimizer(
-            traced.optimizer_state, reads=traced.optimizer_reads, start=start
-        ),
-        "penalties": describe_penalties(settings.penalties, traced.network, made),
+        **seen.description,
         "loss": describe_function(settings.loss),
         "metrics": {name: describe_function(one) for name, one in settings.metrics.items()},
         "data": describe_data(data, folds),

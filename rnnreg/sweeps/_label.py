@@ -20,7 +20,7 @@ def empty(job: Job) -> Run:
     """Room for every lane's output, NaN until it is filled."""
 
     def room(leaf):
-        fill = np.nan if jnp.issubdtype(leaf.dtype, jnp.floating) else -1
+        fill = np.nan if jnp.issubdtype(leaf.dtype, jnp.inexact) else -1
         return np.full((job.plan.num_lanes, *leaf.shape), fill, dtype=leaf.dtype)
 
     return jax.tree.map(room, job.output)
@@ -39,7 +39,9 @@ def label(job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray) -> tupl
         ok = finished & (store.diverged_at < 0)
         group, ensemble = _ensemble(job, store, ok)
         dims = [dim for dim in job.dims if dim != "seed"]
-        variables |= {name: (dims, values) for name, values in ensemble.items()}
+        for name, values in ensemble.items():
+            own = job.own_axes.get(name.removeprefix("ensemble_"), [])
+            variables[name] = ([*dims, *own], values)
     dataset = xr.Dataset(variables, _coordinates(job, store, seeds))
     for name, value in job.static.items():
         dataset = dataset.expand_dims({name: [value]})
@@ -51,10 +53,11 @@ def _variables(job: Job, store: Run) -> dict[str, Any]:
     dims = job.dims
     variables: dict[str, Any] = {}
     for name, values in store.metrics.items():
-        variables[plain_name(name)] = (dims, values.astype(np.float64))
+        name = plain_name(name)
+        variables[name] = ([*dims, *job.own_axes.get(name, [])], values.astype(np.float64))
     for name, values in store.history.items():
         name = plain_name(name)
-        axes = [*dims, "epoch", *job.tracked.get(name, [])]
+        axes = [*dims, "epoch", *job.own_axes.get(name, [])]
         variables[f"history_{name}"] = (axes, values.astype(np.float64))
     variables["diverged_at"] = (dims, store.diverged_at)
     variables["num_updates"] = (dims, store.num_updates)
@@ -71,7 +74,9 @@ def _coordinates(job: Job, store: Run, seeds: np.ndarray) -> dict[str, Any]:
         coords[axis.name] = axis.labels
         coords.update({n: (axis.name, v) for n, v in axis.values.items() if n != axis.name})
     num_records = store.history["train_loss"].shape[-1]
-    coords["epoch"] = job.train.settings.record_every * (1 + np.arange(num_records))
+    settings = job.train.settings
+    epochs = settings.record_every * (1 + np.arange(num_records))
+    coords["epoch"] = np.minimum(epochs, settings.num_epochs)
     if job.folds is not None:
         coords["fold"] = np.asarray(job.folds.labels)
     return coords
@@ -92,9 +97,9 @@ def _ensemble(job: Job, store: Run, ok: np.ndarray) -> tuple[Group, dict[str, np
         _scores(job, batch, np.take(mean, number, axis=seed_axis), alive[..., number])
         for number, batch in enumerate(batches)
     ]
-    stacked = {name: np.stack([each[name] for each in scores], axis=-1) for name in scores[0]}
+    stacked = {name: np.stack([each[name] for each in scores], seed_axis) for name in scores[0]}
     if job.folds is None:
-        stacked = {name: values[..., 0] for name, values in stacked.items()}
+        stacked = {name: values.squeeze(seed_axis) for name, values in stacked.items()}
     targets = np.stack([widen(np.asarray(batch.ys)) for batch in batches])
     weights = np.stack([np.asarray(row_weights(batch)) for batch in batches])
     return Group(job.static, store.params, predictions, targets, weights), stacked
@@ -115,11 +120,13 @@ def _scores(job: Job, batch: Batch, mean: np.ndarray, alive: np.ndarray) -> dict
     outputs = jnp.asarray(mean.reshape(-1, *mean.shape[len(lead) :]))
     scores = {}
     for name, function in {"loss": settings.loss, **settings.metrics}.items():
-        values = np.full(lead, np.nan)
+        own = job.output.metrics[f"val_{name}"].shape
+        values = np.full((*lead, *own), np.nan)
         if np.asarray(row_weights(batch)).any():
-            score = jax.vmap(lambda out, f=function: f(out, batch.ys, batch.mask, batch.weights))
-            values = np.asarray(score(outputs), dtype=np.float64).reshape(lead)
+            # one by one: a score may call what does not batch, and the lanes are trained already
+            found = [function(out, batch.ys, batch.mask, batch.weights) for out in outputs]
+            values = np.asarray(found, dtype=np.float64).reshape(*lead, *own)
             # a metric may turn NaN predictions into a number (argmax does)
-            values = np.where(alive, values, np.nan)
+            values[~alive] = np.nan
         scores[f"ensemble_val_{name}"] = values
     return scores

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnreg._linalg import widen
 from rnnreg._tree import leaf_paths
-from rnnreg.lanes import Plan, map_lanes
+from rnnreg.lanes import Plan, Program, make_plan
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._names import axes_of, holds, plain_name
@@ -40,8 +40,11 @@ def map_groups(
     axes = [axes_of(each.outputs, dims, taken=sweep_dims) for each in lanes]
     datasets = []
     for each, places, described in zip(lanes, axes, networks, strict=True):
-        hidden = _hidden_size(described)
-        store = map_lanes(each.function, each.params, plan=plan, hidden_size=hidden)
+        lanes_plan = make_plan(
+            int(np.prod(each.shape)), plan=plan, hidden_size=_hidden_size(described)
+        )
+        program = Program(_measure, lanes_plan, each.params, None, owner=each.function)
+        store = program.collect(each.params, None)
         datasets.append(_labelled(each, store, places, metrics, sweep_dims))
     return join(datasets, {name: static[name] for name in groups[0].static})
 
@@ -52,7 +55,7 @@ class _Lanes(NamedTuple):
     group: Group
     shape: tuple[int, ...]
     params: Any
-    function: Callable[[Any, Any], dict[str, Any]]
+    function: Callable[[Any], Any]
     outputs: dict[str, Any]
 
 
@@ -70,13 +73,16 @@ def _lanes_of(
     def flat(leaf):
         return np.asarray(leaf).reshape(-1, *np.shape(leaf)[len(shape) :])
 
-    def one(params, shared):
-        del shared
-        return _by_name(of_params(params))
-
     params = jax.tree.map(flat, group.params)
     lane = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    return _Lanes(group, shape, params, one, jax.eval_shape(one, lane, None))
+    outputs = jax.eval_shape(lambda params: _measure(of_params, params, None), lane)
+    return _Lanes(group, shape, params, of_params, outputs)
+
+
+def _measure(function: Callable[[Any], Any], params: Any, shared: None) -> dict[str, Any]:
+    """What the function returns for one lane, by name."""
+    del shared
+    return _by_name(function(params))
 
 
 def _labelled(

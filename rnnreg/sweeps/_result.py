@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -11,16 +12,20 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from rnnreg.data import Batch
 from rnnreg.lanes import Plan
+from rnnreg.networks import Network
 from rnnreg.sweeps._files import read_tree, write_tree
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._map import map_groups
+from rnnreg.sweeps._predict import network_of, predict, scaling_of
+from rnnreg.sweeps._show import lines
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class SweepResult:
     """A finished (or interrupted) sweep.
 
@@ -42,6 +47,12 @@ class SweepResult:
     groups: tuple[Group, ...]
     config: dict[str, Any]
     plan: str
+
+    def __repr__(self) -> str:
+        return lines(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(lines(self))}</pre>{self.metrics._repr_html_()}"
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -68,6 +79,80 @@ class SweepResult:
         if not bool(self.metrics["finished"].sel(group.static).isel(where)):
             raise ValueError(f"the lane {labels} did not finish: the sweep was interrupted before.")
         return jax.tree.map(lambda leaf: leaf[index], group.params)
+
+    def network(self, **static: Any) -> Network:
+        """The network of the lanes, made again from the configuration; for its forward pass, without dropout.
+
+        Args:
+          **static: one value of each static axis.
+
+        Returns:
+          The network; its `init` draws as the cells do by default.
+
+        Raises:
+          ValueError: a network, a cell or an activation that is a function of a user's own.
+        """
+        return network_of(self.config["network"][self._group_number(static)])
+
+    def predict(
+        self,
+        batch: Batch | Any,
+        *,
+        network: Network | None = None,
+        inputs: str = "scaled",
+        outputs: str = "scaled",
+        method: str | None = None,
+        **labels: Any,
+    ) -> np.ndarray:
+        """The outputs of one lane's network for new rows, with the scaling that the lane was trained in.
+
+        A fold of a standardised split has a scaling of its own, fitted on its training rows; it is applied to the
+        inputs and taken back from the outputs, as in training. The forward pass is compiled once per network and shape.
+
+        Args:
+          batch: rows as in training, or their inputs alone, `[N, T, D]` (or `[N, T]` tokens). Targets are not read.
+          network: the network that was trained; None makes it again from the configuration, which is possible for
+            `rr.network` of the library's own cells.
+          inputs: what units they are in: "scaled", those of the split's arrays (after `rr.data.standardize`, if it was
+            called), or "original", the data's own.
+          outputs: the same of what is returned.
+          method: "nearest" takes the nearest label; None wants an equal one (to 1e-6).
+          **labels: one label for each dimension, as in `params_at`.
+
+        Returns:
+          Predictions, `[N, …]`; logits, if the loss takes logits.
+
+        Raises:
+          ValueError: labels as in `params_at`, a network that cannot be made again, or rows that do not fit it.
+
+        >>> import rnnreg as rr, optax
+        >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
+        >>> split = rr.data.standardize(rr.Split(batch, target_times=times))
+        >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
+        ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
+        ...     optimizer=optax.adam(1e-2), num_epochs=20)
+        >>> result = rr.sweep(train, {"l2": [0, 1e-3]}, split, key=jax.random.key(0), progress=False)
+        >>> result.predict(batch, l2=1e-3, inputs="original", outputs="original").shape
+        (36, 1)
+        """
+        number = self._group_number(labels)
+        stored = self.config["data"][number]
+        scaling = stored["scaling"]
+        if self.config["folds"]:
+            if "fold" in self.dims:
+                fold = self.metrics["fold"].values[self._position("fold", labels, method)]
+            else:
+                fold = self.config["selected"]["fold"]
+            scaling = scaling[str(fold)]
+        return predict(
+            network_of(self.config["network"][number]) if network is None else network,
+            self.params_at(method=method, **labels),
+            batch,
+            scaling=scaling_of(scaling),
+            units=scaling_of(stored["units"]),
+            inputs=inputs,
+            outputs=outputs,
+        )
 
     def select(self, *, method: str | None = None, **labels: Any) -> SweepResult:
         """The part of the sweep at one label of each given dimension; those dimensions are gone.
@@ -103,7 +188,9 @@ class SweepResult:
         config = self.config | {
             name: [self.config[name][number]] for name in self.config["by_group"]
         }
-        config |= {"dims": kept, "static": {}, "selected": {**group.static, **labels}}
+        selected = self.config.get("selected", {}) | group.static
+        selected |= {dim: self.metrics[dim].values[place].item() for dim, place in given.items()}
+        config |= {"dims": kept, "static": {}, "selected": selected}
         return SweepResult(metrics, (part,), config, self.plan)
 
     def map(
@@ -113,7 +200,10 @@ class SweepResult:
         dims: Mapping[str, Sequence[str]] | None = None,
         plan: str | Plan = "auto",
     ) -> xr.Dataset:
-        """`function(params)` of every lane, compiled once for each static combination and run by `rr.lanes.map_lanes`.
+        """`function(params)` of every lane, compiled once for each static combination and run like those of a sweep.
+
+        The compiled program is kept for as long as `function` lives: give the same function again, and nothing is
+        compiled. As under `jax.jit`, what it calls is read once.
 
         Args:
           function: from one network's parameters to arrays, or a tree of them such as a `GradientFlow`. If the
@@ -214,12 +304,12 @@ class SweepResult:
         file is written beside its place and moved there, so an interruption leaves no half a file.
 
         Args:
-          path: the file; its folder is made if absent.
+          path: the file, "~" for the home folder; its folder is made if absent.
 
         Returns:
           The path.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         write_tree(path, self.metrics, self.groups, {"config": self.config, "plan": self.plan})
         return path
 
@@ -245,5 +335,5 @@ def load_result(path: str | Path) -> SweepResult:
     Traceback (most recent call last):
     ValueError: ...other.nc was not written by rnnreg's SweepResult.save.
     """
-    metrics, groups, header = read_tree(Path(path))
+    metrics, groups, header = read_tree(Path(path).expanduser())
     return SweepResult(metrics, groups, header["config"], header["plan"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
@@ -18,7 +20,7 @@ from rnnreg.runtime import environment
 from rnnreg.sweeps._axes import read_seeds, read_static
 from rnnreg.sweeps._describe import describe_key
 from rnnreg.sweeps._dry_run import DryRun, describe
-from rnnreg.sweeps._job import Job, Request, make_job
+from rnnreg.sweeps._job import Job, Request, make_job, one_lane
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._label import empty, label
 from rnnreg.sweeps._result import SweepResult
@@ -183,7 +185,8 @@ class _Done(NamedTuple):
       finished: `[L]`, whether it did.
       seconds_compile: time to lower and compile.
       seconds_compute: time of the calls.
-      fingerprint: of the program; None if none was compiled.
+      fingerprint: of the program; None if there was none.
+      compiled: whether it was compiled, and not kept from an earlier sweep.
       interrupted: whether Ctrl-C came.
     """
 
@@ -192,6 +195,7 @@ class _Done(NamedTuple):
     seconds_compile: float = 0.0
     seconds_compute: float = 0.0
     fingerprint: str | None = None
+    compiled: bool = False
     interrupted: bool = False
 
 
@@ -202,23 +206,27 @@ def _run_jobs(jobs: list[Job], *, progress: bool) -> list[_Done]:
     total = sum(job.plan.num_lanes for job in jobs)
     done: list[_Done] = []
     with tqdm(total=total, unit="lane", desc="sweep", delay=3, disable=not progress) as bar:
-        for job in jobs:
+        for number, job in enumerate(jobs, 1):
+            which = f" {number} of {len(jobs)}" if len(jobs) > 1 else ""
             if any(one.interrupted for one in done):
                 done.append(_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)))
             else:
-                done.append(_run_job(job, bar))
+                done.append(_run_job(job, bar, f"compiling{which} …"))
     return done
 
 
-def _run_job(job: Job, bar: Any) -> _Done:
+def _run_job(job: Job, bar: Any, compiling: str) -> _Done:
     """One job, compiled and run call by call."""
     done = _Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool))
     seconds = 0.0
     try:
-        bar.set_description("compiling", refresh=False)
-        program = Program(job.lane, job.plan, job.lanes, job.shared)
+        bar.set_description(compiling, refresh=False)
+        with _shown(bar):
+            program = Program(one_lane, job.plan, job.lanes, job.shared, owner=job.train)
         done = done._replace(
-            seconds_compile=program.compile_seconds, fingerprint=program.fingerprint
+            seconds_compile=program.compile_seconds,
+            fingerprint=program.fingerprint,
+            compiled=program.compiled_now,
         )
         bar.set_description("sweep", refresh=False)
         bar.unpause()  # the rate is that of running
@@ -233,6 +241,28 @@ def _run_job(job: Job, bar: Any) -> _Done:
     return done._replace(seconds_compute=seconds)
 
 
+@contextlib.contextmanager
+def _shown(bar: Any) -> Iterator[None]:
+    """Shows a bar that does not move, and its time, once a second after the bar's delay."""
+
+    def show():
+        seconds = bar.delay
+        while not over.wait(seconds):
+            bar.refresh()
+            bar.delay, seconds = 0, 1.0  # it has been shown, so it is to be closed
+
+    over = threading.Event()
+    thread = threading.Thread(target=show, daemon=True)
+    if not bar.disable:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if not bar.disable:
+            thread.join()
+
+
 def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
     """Writes the outputs of some lanes into the store."""
     jax.tree.map(lambda kept, new: kept.__setitem__(numbers, new), store, outputs)
@@ -243,7 +273,6 @@ def _config(
 ) -> dict[str, Any]:
     """What was asked for and what the runs were, ready for JSON; `by_group` names the lists by static combination."""
     settings = [job.train.settings for job in jobs]
-    hashes = [one.fingerprint for one in done]  # None if Ctrl-C came first
     by_group = {
         **{name: [job.description[name] for job in jobs] for name in jobs[0].description},
         "num_epochs": [each.num_epochs for each in settings],
@@ -254,7 +283,7 @@ def _config(
         "monitor": [each.monitor for each in settings],
         "early_stopping": [each.patience is not None for each in settings],
         "epoch_rows": [None if job.folds is None else job.folds.rows.epoch_rows for job in jobs],
-        "program_sha256": hashes,
+        "program_sha256": [one.fingerprint for one in done],  # None if Ctrl-C came first
     }
     return {
         "grid": {name: _listed(value) for name, value in request.grid.items()},
@@ -266,7 +295,7 @@ def _config(
         **by_group,
         "by_group": list(by_group),
         "lanes": sum(job.plan.num_lanes for job in jobs),
-        "compilations": sum(one is not None for one in hashes),
+        "compilations": sum(one.compiled for one in done),
         "seconds_compile": sum(one.seconds_compile for one in done),
         "seconds_compute": sum(one.seconds_compute for one in done),
         "interrupted": any(one.interrupted for one in done),

@@ -67,11 +67,15 @@ def _check_counts(settings: Settings) -> None:
 
 
 def _stride(settings: Settings) -> int:
-    """Epochs between two records: as asked, or the least that gives at most 50 records."""
+    """Epochs between two records: as asked, or about as many as give 50 records (25 to 50, from 50 epochs on).
+
+    One that divides the number of epochs is taken if there is one; else the last record comes early.
+    """
     num_epochs, stride = settings.num_epochs, settings.record_every
     if stride is None:
-        divisors = (d for d in range(1, num_epochs + 1) if num_epochs % d == 0)
-        stride = next(d for d in divisors if num_epochs // d <= 50)
+        least = -(-num_epochs // 50)
+        near = range(least, min(2 * least, least + 1000))
+        return next((d for d in near if num_epochs % d == 0), least)
     if not is_count(stride) or num_epochs % stride:
         raise ValueError(
             f"record_every must be a positive int that divides num_epochs={num_epochs}; got {stride!r}."

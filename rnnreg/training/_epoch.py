@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_count
 from rnnreg.data import Batch, Split, per_row, scale_batch, take_rows
 from rnnreg.training._measure import averaged, measure, track
 from rnnreg.training._records import TrainState, note_best
@@ -17,25 +18,31 @@ def advance(
     settings: Settings, state: TrainState, hyper: Hyper, data: Split, num_epochs: int
 ) -> tuple[TrainState, dict[str, Array]]:
     """The state after so many epochs, and the history of their records; one scan."""
-    stride = settings.record_every
-    if num_epochs < 1 or num_epochs % stride:
-        raise ValueError(
-            f"advance goes on by a positive multiple of record_every={stride} epochs; got num_epochs={num_epochs}."
-        )
+    check_count(num_epochs, "num_epochs")
+    stride = min(settings.record_every, num_epochs)
+    last = state.epoch + num_epochs
     batch = scale_batch(data.train, data.scaling)
 
+    def one(carry, _):
+        return epoch(settings, carry[0], hyper, batch, data.epoch_rows), None
+
+    def one_left(carry, _):  # the last record has fewer epochs
+        go_on = carry[0].epoch < last
+        return jax.lax.cond(
+            go_on, lambda carry: one(carry, None)[0], lambda carry: carry, carry
+        ), None
+
     def run(state):
-        state, norms = jax.lax.scan(
-            lambda state, _: epoch(settings, state, hyper, batch, data.epoch_rows),
-            state,
-            length=stride,
-        )
-        return state, norms[-1]
+        step = one_left if num_epochs % stride else one
+        return jax.lax.scan(step, (state, jnp.zeros((), norm_dtype)), length=stride)[0]
 
     def skip(state):
         return state, jnp.full((), jnp.nan, norm_dtype)
 
-    norm_dtype = jax.eval_shape(run, state)[1].dtype
+    shapes = jax.eval_shape(
+        lambda state: epoch(settings, state, hyper, batch, data.epoch_rows), state
+    )
+    norm_dtype = shapes[1].dtype
 
     def record(state, _):
         stopped = state.diverged_at >= 0
@@ -51,7 +58,7 @@ def advance(
             state = note_best(state, params, score, stopped, maximise=settings.maximise)
         return state, values | {"gradient_norm": gradient_norm}
 
-    return jax.lax.scan(record, state, length=num_epochs // stride)
+    return jax.lax.scan(record, state, length=-(-num_epochs // stride))
 
 
 def epoch(

@@ -67,6 +67,8 @@ def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> 
     params = state.best.params if settings.keep_best else averaged(state)
     values, predictions = measure(settings, params, state.penalty_state, hyper, data)
     diverged = state.diverged_at >= 0
+    if state.best:
+        values["best_epoch"] = state.best.epoch.astype(values["train_loss"].dtype)
     return Run(
         params=params,
         history={},

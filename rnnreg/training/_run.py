@@ -12,6 +12,7 @@ from rnnreg.data import Batch, Split, as_split
 from rnnreg.losses import Loss, Metric
 from rnnreg.networks import Network
 from rnnreg.penalties import Penalty
+from rnnreg.runtime import Kept
 from rnnreg.training import _epoch, _measure, _start, _update
 from rnnreg.training._checks import check_update, checked
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import optax
 
 Params = dict[str, Any]
+_DERIVED = Kept()  # a run that is derived again is the same, and is not compiled again
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -134,13 +136,14 @@ class Train:
           state: the state before.
           hyper: every number of the run, by name.
           data: the rows.
-          num_epochs: passes over the training rows, a multiple of `settings.record_every`.
+          num_epochs: passes over the training rows. There is a record after every `settings.record_every` of them, and
+            at the end.
 
         Returns:
           The state afterwards; and the history by name, `[R]` values at the record stride.
 
         Raises:
-          ValueError: a number of epochs that is no multiple of the stride.
+          ValueError: a number of epochs that is not positive.
         """
         return _epoch.advance(self.settings, state, as_hyper(hyper), as_split(data), num_epochs)
 
@@ -186,11 +189,12 @@ class Train:
         """
         return optimizer_of(self.settings, as_hyper(hyper))
 
-    def with_epochs(self, num_epochs: int) -> Train:
-        """The same run with another number of epochs, recorded at the same stride if that divides it.
+    def with_epochs(self, num_epochs: int, *, early_stopping: bool = True) -> Train:
+        """The same run with another number of epochs, recorded at the same stride if that divides it; made once.
 
         Args:
           num_epochs: passes over the training rows.
+          early_stopping: whether `keep_best` and `patience` stay; without them no validation rows are needed.
 
         Returns:
           Another run.
@@ -201,7 +205,10 @@ class Train:
         stride = self.settings.record_every
         record_every = stride if num_epochs % stride == 0 else None
         changed = self.settings._replace(num_epochs=num_epochs, record_every=record_every)  # type: ignore[arg-type]
-        return Train(checked(changed))
+        if not early_stopping:
+            changed = changed._replace(keep_best=False, patience=None)
+        key = (num_epochs, early_stopping)
+        return _DERIVED.get(self, key, lambda: Train(checked(changed)))
 
     def split_rows(self, devices: tuple[Any, ...]) -> Train:
         """The same run with the rows of every update split over devices, and their gradients summed.
@@ -216,7 +223,8 @@ class Train:
         Returns:
           Another run.
         """
-        return Train(self.settings._replace(devices=tuple(devices)))
+        changed = self.settings._replace(devices=tuple(devices))
+        return _DERIVED.get(self, changed.devices, lambda: Train(changed))
 
 
 def make_train(
@@ -266,7 +274,7 @@ def make_train(
       segment_steps: k, the time steps of each update; None takes whole sequences. It needs a loss at each step, and
         no layer that reads backwards.
       record_every: epochs between two records of the history; must divide `num_epochs`. None keeps at
-        most 50 records.
+        most 50 records, the last of them at the end.
       keep_best: return the parameters of the best record, by `monitor` on the validation rows.
       patience: stop after so many records without improvement of `monitor` (if lanes run one by one, a stopped run
         costs no more than its records).

@@ -12,6 +12,7 @@ from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Split
 from rnnreg.networks import weight_paths
+from rnnreg.runtime import counter_based
 from rnnreg.training._checks import check_data, check_hyper, check_values, num_outputs
 from rnnreg.training._records import Best, Params, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
@@ -24,7 +25,7 @@ def start(
     check_data(settings, data)
     check_hyper(settings, hyper)
     optimizer = optimizer_of(settings, hyper)
-    key_params, key_run = jax.random.split(key)
+    key_params, key_run = jax.random.split(counter_based(key))
     xs = data.train.xs
     real = jnp.issubdtype(xs.dtype, jnp.floating)
     dtype = wide(xs.dtype) if real else jnp.result_type(float)
@@ -44,7 +45,7 @@ def start(
     best = ()
     if settings.keep_best or settings.patience is not None:
         worst = -jnp.inf if settings.maximise else jnp.inf
-        best = Best(params, jnp.asarray(worst, dtype), jnp.int32(0))
+        best = Best(params, jnp.asarray(worst, dtype), jnp.int32(0), jnp.int32(0))
     return TrainState(
         params=params,
         opt_state=optimizer.init(params),

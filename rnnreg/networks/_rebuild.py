@@ -1,0 +1,63 @@
+"""A network from its description, in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rnnreg.cells import Cell, elman, gru, lstm
+from rnnreg.networks._network import layer, network
+from rnnreg.networks._records import Network
+
+FACTORIES = {"elman": elman, "gru": gru, "lstm": lstm}
+_DRAWS = ("recurrent_init", "input_init")
+_OF_TRAINING = ("function_of_hyper", "reads", "dropout")
+_APART = ("layers", "output_size", "recurrence", "embedding", "by_layer", "made")
+
+
+def rebuild(described: Mapping[str, Any]) -> Network:
+    """The network that `rr.networks.describe` described, for its forward pass.
+
+    What matters in training alone is left out: there is no dropout, and `init` draws as the cells do by default.
+
+    Args:
+      described: what `describe` returned, or JSON made of it.
+
+    Returns:
+      The network.
+
+    Raises:
+      ValueError: a network, a cell or an activation that is a function of a user's own, which no description holds.
+
+    >>> import rnnreg as rr
+    >>> net = rr.network([rr.cells.gru(8, reset="before")], 1, readout="last", dropout=0.1)
+    >>> rebuild(rr.networks.describe(net)).layers[0].cell.name
+    'gru_reset_before'
+    """
+    if not described["by_layer"] or described["made"] is not None:
+        factory = (described["made"] or {}).get("factory", "a function")
+        raise ValueError(f"its forward pass is not that of rr.network, but of {factory}")
+    layers = [
+        layer(_cell(entry["cell"]), **{name: entry[name] for name in entry if name != "cell"})
+        for entry in described["layers"]
+    ]
+    embedding = described["embedding"]
+    return network(
+        layers,
+        described["output_size"],
+        embedding=None if embedding is None else tuple(embedding),
+        **described["recurrence"],
+        **{name: described[name] for name in described if name not in (*_OF_TRAINING, *_APART)},
+    )
+
+
+def _cell(described: Mapping[str, Any]) -> Cell:
+    factory, arguments = described["factory"], described["arguments"]
+    if described["changed"] or described["own"]:
+        part = ", ".join(described["own"]) or "a part that was replaced"
+        raise ValueError(f"its cell {described['name']!r} has a function of your own ({part})")
+    if factory == "chrono":  # draws biases, and changes nothing else
+        return _cell(arguments["cell"])
+    if factory not in FACTORIES:
+        raise ValueError(f"its cell {described['name']!r} is not one of {', '.join(FACTORIES)}")
+    return FACTORIES[factory](**{name: arguments[name] for name in arguments if name not in _DRAWS})
