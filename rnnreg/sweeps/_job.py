@@ -298,7 +298,8 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
         seen["size"] = size_of(net, params)
         return output
 
-    jaxpr, output = jax.make_jaxpr(run, return_shape=True)(lane, shared)
+    with jax.disable_jit(False):  # else every loop would be written out
+        jaxpr, output = jax.make_jaxpr(run, return_shape=True)(lane, shared)
 
     def start():
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), output.params)
