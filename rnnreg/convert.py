@@ -1,4 +1,5 @@
-"""Weights from and to PyTorch, Keras and Flax, as plain NumPy arrays; no peer is imported.
+"""Weights of layers from and to PyTorch, Keras and Flax, as plain NumPy arrays; no peer is imported (`rr.from_flax`
+makes a network of a whole module instead).
 
 | | order of gates | kernel | biases |
 |---|---|---|---|
@@ -28,7 +29,7 @@ _TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _FLAX_STYLES = ("linen", "nnx", "nnx_optimized")
 
 
-def layers_from_torch(
+def from_torch(
     state_dict: Mapping[str, Any], cell: str, *, prefix: str = "", readout: str | None = None
 ) -> Params:
     """The layers of a `torch.nn.RNN`, `GRU` or `LSTM`: `{"layer_0": {"W_xh", "W_hh", "b_h"}, …}`.
@@ -56,7 +57,7 @@ def layers_from_torch(
 
     >>> state = {"weight_ih_l0": np.ones((2, 1)), "weight_hh_l0": np.eye(2),
     ...          "bias_ih_l0": np.ones(2), "bias_hh_l0": np.ones(2)}
-    >>> layers_from_torch(state, "elman")["layer_0"]["b_h"].tolist()
+    >>> from_torch(state, "elman")["layer_0"]["b_h"].tolist()
     [2.0, 2.0]
     """
     check_choice(cell, "cell", _GATES)
@@ -100,9 +101,7 @@ def _readout_from_torch(state_dict: Mapping[str, Any], prefix: str) -> Params:
     return {"W_hy": W_hy, "b_y": b_y}
 
 
-def layers_to_torch(
-    params: Mapping[str, Any], cell: str, *, prefix: str = ""
-) -> dict[str, np.ndarray]:
+def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[str, np.ndarray]:
     """The `state_dict`, in NumPy arrays, of the `torch.nn.RNN`, `GRU` or `LSTM` that does the same.
 
     Where rnnreg has one bias, `bias_ih` holds it and `bias_hh` is zero; torch's optimisers train both, so their sum
@@ -119,7 +118,7 @@ def layers_to_torch(
         have.
 
     >>> layer = {"W_xh": np.ones((1, 2)), "W_hh": np.eye(2), "b_h": np.ones(2)}
-    >>> {name: array.shape for name, array in layers_to_torch({"layer_0": layer}, "elman").items()}
+    >>> {name: array.shape for name, array in to_torch({"layer_0": layer}, "elman").items()}
     {'weight_ih_l0': (2, 1), 'weight_hh_l0': (2, 2), 'bias_ih_l0': (2,), 'bias_hh_l0': (2,)}
     """
     check_choice(cell, "cell", _GATES)
@@ -141,7 +140,7 @@ def layers_to_torch(
     return state
 
 
-def layer_from_keras(weights: Sequence[Any], cell: str) -> Params:
+def from_keras(weights: Sequence[Any], cell: str) -> Params:
     """One layer `{"W_xh", "W_hh", "b_h"}` from a Keras `SimpleRNN`, `GRU` or `LSTM`.
 
     A GRU's bias tells its convention: `[2, 3H]` is `reset_after=True` and gives `b_h` and `b_hh`;
@@ -157,7 +156,7 @@ def layer_from_keras(weights: Sequence[Any], cell: str) -> Params:
     Raises:
       ValueError: an unknown cell, another number of arrays, or of gates, than the cell's.
 
-    >>> layer = layer_from_keras([np.array([[2.0, 1.0, 3.0]]), np.ones((1, 3)), np.zeros((2, 3))], "gru")
+    >>> layer = from_keras([np.array([[2.0, 1.0, 3.0]]), np.ones((1, 3)), np.zeros((2, 3))], "gru")
     >>> layer["W_xh"].tolist(), sorted(layer)
     ([[1.0, 2.0, 3.0]], ['W_hh', 'W_xh', 'b_h', 'b_hh'])
     """
@@ -166,8 +165,8 @@ def layer_from_keras(weights: Sequence[Any], cell: str) -> Params:
     if len(arrays) in (4, 6):
         half = len(arrays) // 2
         return {
-            "forward": layer_from_keras(arrays[:half], cell),
-            "backward": layer_from_keras(arrays[half:], cell),
+            "forward": from_keras(arrays[:half], cell),
+            "backward": from_keras(arrays[half:], cell),
         }
     if len(arrays) not in (2, 3):
         raise ValueError(
@@ -183,9 +182,7 @@ def layer_from_keras(weights: Sequence[Any], cell: str) -> Params:
     return _layer(cell, W_xh, W_hh, bias[0], bias[1])
 
 
-def layer_to_keras(
-    params: Mapping[str, Any], cell: str, *, reset: str = "after"
-) -> list[np.ndarray]:
+def to_keras(params: Mapping[str, Any], cell: str, *, reset: str = "after") -> list[np.ndarray]:
     """The arrays for `set_weights()` of the Keras layer that computes the same.
 
     Args:
@@ -201,9 +198,9 @@ def layer_to_keras(
 
     >>> kernels = {"W_xh": np.ones((1, 3)), "W_hh": np.ones((1, 3))}
     >>> layer = kernels | {"b_h": np.ones(3), "b_hh": np.ones(3)}
-    >>> [array.shape for array in layer_to_keras(layer, "gru")]
+    >>> [array.shape for array in to_keras(layer, "gru")]
     [(1, 3), (1, 3), (2, 3)]
-    >>> layer_to_keras(layer, "gru", reset="before")[2].tolist()
+    >>> to_keras(layer, "gru", reset="before")[2].tolist()
     [2.0, 2.0, 2.0]
     """
     check_choice(cell, "cell", _GATES)
@@ -212,7 +209,7 @@ def layer_to_keras(
         return [
             array
             for side in ("forward", "backward")
-            for array in layer_to_keras(params[side], cell, reset=reset)
+            for array in to_keras(params[side], cell, reset=reset)
         ]
     W_xh, W_hh, b_h, b_hh = _leaves(params, cell)
     bias = b_h
@@ -222,7 +219,7 @@ def layer_to_keras(
     return [_swap_gates(array, cell) for array in (W_xh, W_hh, bias)]
 
 
-def layer_from_flax(tree: Mapping[str, Any], cell: str) -> Params:
+def from_flax(tree: Mapping[str, Any], cell: str) -> Params:
     """One layer `{"W_xh", "W_hh", "b_h"}` (with `b_hh` for a linen GRU) from a Flax cell.
 
     A linen `GRUCell` has one recurrent bias, that of the candidate inside the reset: `b_hh = [0, 0,
@@ -237,7 +234,7 @@ def layer_from_flax(tree: Mapping[str, Any], cell: str) -> Params:
       ValueError: an unknown cell, or a tree that is not such a cell's.
 
     >>> tree = {"i": {"kernel": np.ones((1, 2)), "bias": np.ones(2)}, "h": {"kernel": np.eye(2)}}
-    >>> layer_from_flax(tree, "elman")["W_hh"].tolist()
+    >>> from_flax(tree, "elman")["W_hh"].tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     check_choice(cell, "cell", _GATES)
@@ -257,7 +254,7 @@ def layer_from_flax(tree: Mapping[str, Any], cell: str) -> Params:
     return _layer(cell, W_xh, W_hh, zeros if b_h is None else b_h, b_hh)
 
 
-def layer_to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Params:
+def to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen") -> Params:
     """The parameter tree of the Flax cell that computes the same, as nested dicts of NumPy arrays.
 
     Args:
@@ -271,9 +268,9 @@ def layer_to_flax(params: Mapping[str, Any], cell: str, *, style: str = "linen")
         reset, which the nnx `GRUCell` does not have.
 
     >>> layer = {"W_xh": np.ones((1, 8)), "W_hh": np.ones((2, 8)), "b_h": np.ones(8)}
-    >>> sorted(layer_to_flax(layer, "lstm"))
+    >>> sorted(to_flax(layer, "lstm"))
     ['hf', 'hg', 'hi', 'ho', 'if', 'ig', 'ii', 'io']
-    >>> layer_to_flax(layer, "lstm", style="nnx_optimized")["dense_h"]["bias"].shape
+    >>> to_flax(layer, "lstm", style="nnx_optimized")["dense_h"]["bias"].shape
     (8,)
     """
     check_choice(cell, "cell", _GATES)

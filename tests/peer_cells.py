@@ -219,12 +219,10 @@ def unflatten(flat):
 def to_network(case, flat):
     """The peer's arrays as parameters of `case.layers`."""
     if case.peer == "torch":
-        return convert.layers_from_torch(flat, case.kind)
+        return convert.from_torch(flat, case.kind)
     if case.peer == "keras":
-        return {
-            "layer_0": convert.layer_from_keras([flat[str(i)] for i in range(len(flat))], case.kind)
-        }
-    return {"layer_0": convert.layer_from_flax(unflatten(flat), case.kind)}
+        return {"layer_0": convert.from_keras([flat[str(i)] for i in range(len(flat))], case.kind)}
+    return {"layer_0": convert.from_flax(unflatten(flat), case.kind)}
 
 
 def gradients_to_network(case, flat):

@@ -78,7 +78,7 @@ def pair(request):
     theirs = rr.from_flax(make(), output_size=1)
     ours = rr.network([getattr(rr.cells, kind)(HIDDEN, **options)], output_size=1)
     params = perturbed(theirs.init(key, INPUTS), key)
-    own = jax.tree.map(jnp.asarray, rr.convert.layer_from_flax(params["layer_0"], kind))
+    own = jax.tree.map(jnp.asarray, rr.convert.from_flax(params["layer_0"], kind))
     return theirs, params, ours, {"layer_0": own, "readout": params["readout"]}, kind
 
 
@@ -100,7 +100,7 @@ def test_outputs_states_and_gradients_are_those_of_our_cell(pair, key):
     assert type(out.states["layer_0"]) is type(own_out.states["layer_0"])
     close(out, own_out)
     close(gradients["readout"], own_gradients["readout"])
-    layer = rr.convert.layer_from_flax(gradients["layer_0"], kind)
+    layer = rr.convert.from_flax(gradients["layer_0"], kind)
     for name in ("W_xh", "W_hh", "b_h"):
         close(layer[name], own_gradients["layer_0"][name])
 

@@ -34,26 +34,26 @@ def only_layers(params):
 def test_torch_and_back(kind, bidirectional):
     layers = [rr.layer(CELLS[kind], bidirectional=bidirectional)] * 2
     params = random_params(layers)
-    state = convert.layers_to_torch(params, kind, prefix="rnn.")
+    state = convert.to_torch(params, kind, prefix="rnn.")
     assert len(state) == (16 if bidirectional else 8)
     assert all(name.startswith("rnn.") for name in state)
-    assert_same(convert.layers_from_torch(state, kind, prefix="rnn."), only_layers(params))
+    assert_same(convert.from_torch(state, kind, prefix="rnn."), only_layers(params))
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("kind", CELLS)
 def test_keras_and_back(kind, bidirectional):
     layer = random_params([rr.layer(CELLS[kind], bidirectional=bidirectional)])["layer_0"]
-    weights = convert.layer_to_keras(layer, kind)
+    weights = convert.to_keras(layer, kind)
     assert len(weights) == (6 if bidirectional else 3)
-    assert_same(convert.layer_from_keras(weights, kind), layer)
+    assert_same(convert.from_keras(weights, kind), layer)
 
 
 def test_keras_reset_before_and_back():
     layer = random_params([ONE_BIAS])["layer_0"]
-    weights = convert.layer_to_keras(layer, "gru", reset="before")
+    weights = convert.to_keras(layer, "gru", reset="before")
     assert weights[2].shape == (9,)
-    assert_same(convert.layer_from_keras(weights, "gru"), layer)
+    assert_same(convert.from_keras(weights, "gru"), layer)
 
 
 @pytest.mark.parametrize("style", ["linen", "nnx", "nnx_optimized"])
@@ -63,15 +63,15 @@ def test_flax_and_back(kind, style):
     layer = random_params([ONE_BIAS if one_bias else CELLS[kind]])["layer_0"]
     if "b_hh" in layer:  # Flax holds one bias of the r and z gates, and adds these two on the way
         layer["b_hh"][:6] = 0
-    tree = convert.layer_to_flax(layer, kind, style=style)
-    assert_same(convert.layer_from_flax(tree, kind), layer)
+    tree = convert.to_flax(layer, kind, style=style)
+    assert_same(convert.from_flax(tree, kind), layer)
 
 
 def test_without_biases_they_are_zero():
     W_xh, W_hh = np.ones((2, 9)), np.ones((3, 9))
-    assert not convert.layer_from_keras([W_xh, W_hh], "gru")["b_h"].any()
+    assert not convert.from_keras([W_xh, W_hh], "gru")["b_h"].any()
     state = {"weight_ih_l0": W_xh.T, "weight_hh_l0": W_hh.T}
-    assert sorted(convert.layers_from_torch(state, "gru")["layer_0"]) == ["W_hh", "W_xh", "b_h"]
+    assert sorted(convert.from_torch(state, "gru")["layer_0"]) == ["W_hh", "W_xh", "b_h"]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
@@ -87,10 +87,10 @@ def test_torch_tensors_of_any_dtype_with_their_readout(dtype, bias):
 
     torch.manual_seed(0)
     model = Model().to(getattr(torch, dtype))
-    params = convert.layers_from_torch(model.state_dict(), "gru", prefix="rnn.", readout="head.")
+    params = convert.from_torch(model.state_dict(), "gru", prefix="rnn.", readout="head.")
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {dtype}
     wide = model.float()
-    same = convert.layers_from_torch(wide.state_dict(), "gru", prefix="rnn.", readout="head.")
+    same = convert.from_torch(wide.state_dict(), "gru", prefix="rnn.", readout="head.")
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.astype(np.float32), b), params, same)
     xs = np.random.default_rng(0).normal(size=(2, 4, 2)).astype(np.float32)
     with torch.no_grad():
@@ -100,16 +100,16 @@ def test_torch_tensors_of_any_dtype_with_their_readout(dtype, bias):
     with pytest.raises(
         ValueError, match=r"no readout found: expected 'out.weight' of an nn.Linear"
     ):
-        convert.layers_from_torch(model.state_dict(), "gru", prefix="rnn.", readout="out.")
+        convert.from_torch(model.state_dict(), "gru", prefix="rnn.", readout="out.")
 
 
 def test_the_bias_of_torch_moves_twice_as_fast():
     torch = require("torch")
     module = torch.nn.RNN(1, 1, batch_first=True)
-    before = convert.layers_from_torch(module.state_dict(), "elman")
+    before = convert.from_torch(module.state_dict(), "elman")
     module(torch.ones(1, 1, 1))[0].sum().backward()
     torch.optim.SGD(module.parameters(), lr=1.0).step()
-    moved = convert.layers_from_torch(module.state_dict(), "elman")["layer_0"]["b_h"]
+    moved = convert.from_torch(module.state_dict(), "elman")["layer_0"]["b_h"]
     net, xs = rr.network([rr.cells.elman(1)], output_size=None), np.ones((1, 1, 1), np.float32)
     params = jax.tree.map(jax.numpy.asarray, before)
     gradient = jax.grad(lambda params: net.apply(params, xs).outputs.sum())(params)
@@ -120,9 +120,7 @@ def test_the_bias_of_torch_moves_twice_as_fast():
 def test_numpy_weights_go_into_a_jitted_network_as_they_are():
     net = rr.network([CELLS["lstm"]], output_size=2, embedding=(4, 2))
     params = jax.tree.map(np.asarray, net.init(jax.random.key(0)))
-    params["layer_0"] = convert.layer_from_keras(
-        convert.layer_to_keras(params["layer_0"], "lstm"), "lstm"
-    )
+    params["layer_0"] = convert.from_keras(convert.to_keras(params["layer_0"], "lstm"), "lstm")
     tokens = np.zeros((2, 5), np.int32)
     outputs = jax.jit(lambda tokens: net.apply(params, tokens).outputs)(tokens)
     np.testing.assert_allclose(outputs, net.apply(params, tokens).outputs, rtol=1e-6)
@@ -133,22 +131,22 @@ def test_wrong_arguments_say_what_to_do():
     learned = random_params([CELLS["elman"]], initial_state="learned")
     layer = params["layer_0"]
     with pytest.raises(ValueError, match="cell must be 'elman', 'gru' or 'lstm'; got"):
-        convert.layers_to_torch(params, "rnn")
+        convert.to_torch(params, "rnn")
     with pytest.raises(ValueError, match=r"Give prefix='rnn\.'"):
-        convert.layers_from_torch(convert.layers_to_torch(params, "lstm", prefix="rnn."), "lstm")
+        convert.from_torch(convert.to_torch(params, "lstm", prefix="rnn."), "lstm")
     with pytest.raises(ValueError, match=r"has 3 gate\(s\)"):
-        convert.layers_from_torch(convert.layers_to_torch(params, "lstm"), "gru")
+        convert.from_torch(convert.to_torch(params, "lstm"), "gru")
     with pytest.raises(ValueError, match=r"has 3 gate\(s\)"):
-        convert.layer_from_keras(convert.layer_to_keras(layer, "lstm"), "gru")
+        convert.from_keras(convert.to_keras(layer, "lstm"), "gru")
     with pytest.raises(ValueError, match="proj_size"):
-        convert.layers_from_torch({"weight_hr_l0": np.ones((2, 3))}, "lstm")
+        convert.from_torch({"weight_hr_l0": np.ones((2, 3))}, "lstm")
     with pytest.raises(ValueError, match="learned initial state"):
-        convert.layers_to_torch(learned, "elman")
+        convert.to_torch(learned, "elman")
     with pytest.raises(ValueError, match="get_weights"):
-        convert.layer_from_keras([np.ones((1, 1))], "elman")
+        convert.from_keras([np.ones((1, 1))], "elman")
     with pytest.raises(ValueError, match="the cell's own tree"):
-        convert.layer_from_flax({"params": {}}, "lstm")
+        convert.from_flax({"params": {}}, "lstm")
     with pytest.raises(ValueError, match="no bias inside the reset"):
-        convert.layer_to_flax(random_params([CELLS["gru"]])["layer_0"], "gru", style="nnx")
+        convert.to_flax(random_params([CELLS["gru"]])["layer_0"], "gru", style="nnx")
     with pytest.raises(ValueError, match="W_hh is missing"):
-        convert.layer_to_keras({"W_xh": np.ones((1, 1))}, "elman")
+        convert.to_keras({"W_xh": np.ones((1, 1))}, "elman")

@@ -51,7 +51,7 @@ def test_our_weights_in_torch_with_ragged_lengths(kind, cell, module, _, __):
     net, params, xs = draw(cell)
     peer = getattr(torch.nn, module)(INPUT, HIDDEN, batch_first=True)
     peer = peer.to(getattr(torch, in_force().name))
-    state = convert.layers_to_torch(params, kind)
+    state = convert.to_torch(params, kind)
     peer.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in state.items()})
     packed = torch.nn.utils.rnn.pack_padded_sequence(
         torch.from_numpy(np.array(xs)), LENGTHS, batch_first=True, enforce_sorted=False
@@ -81,7 +81,7 @@ def test_our_weights_in_keras_with_a_mask(kind, cell, _, layer, __, reset):
     net, params, xs = draw(cell)
     peer = getattr(keras.layers, layer)(HIDDEN, return_sequences=True, **options)
     peer.build((None, TIME, INPUT))
-    peer.set_weights(convert.layer_to_keras(params["layer_0"], kind, reset=reset))
+    peer.set_weights(convert.to_keras(params["layer_0"], kind, reset=reset))
     mask = np.array([[1, 1, 0, 1, 0], [1, 0, 1, 1, 1]], bool)
     ours = net.apply(params, xs, mask=jnp.asarray(mask)).outputs
     np.testing.assert_allclose(ours, peer(xs, mask=jnp.asarray(mask)), **tolerance())
@@ -93,7 +93,7 @@ def test_our_weights_in_linen(kind, cell, _, __, module):
     net, params, xs = draw(cell)
     dtype = in_force()
     peer = nn.RNN(getattr(nn, module)(HIDDEN, dtype=dtype, param_dtype=dtype))
-    tree = {"cell": convert.layer_to_flax(params["layer_0"], kind)}
+    tree = {"cell": convert.to_flax(params["layer_0"], kind)}
     made = peer.init(jax.random.key(0), xs)["params"]
     assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, made)
     outputs = peer.apply({"params": tree}, xs)
@@ -109,9 +109,9 @@ def test_our_weights_have_the_shapes_of_nnx(module):
     }.get(module, ("lstm", rr.cells.lstm(HIDDEN)))
     style = "nnx_optimized" if module == "OptimizedLSTMCell" else "nnx"
     _, params, _ = draw(cell)
-    tree = convert.layer_to_flax(params["layer_0"], kind, style=style)
+    tree = convert.to_flax(params["layer_0"], kind, style=style)
     peer = getattr(nnx, module)(INPUT, HIDDEN, rngs=nnx.Rngs(0))
     made = nnx.to_pure_dict(nnx.state(peer, nnx.Param))
     assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, made)
-    again = convert.layer_from_flax(tree, kind)
+    again = convert.from_flax(tree, kind)
     jax.tree.map(np.testing.assert_array_equal, again, params["layer_0"])

@@ -135,7 +135,7 @@ def keras_program(
     model.set_weights(
         [
             np.asarray(params["embedding"]["W_embed"]),
-            *convert.layer_to_keras(params["layer_0"], "gru"),
+            *convert.to_keras(params["layer_0"], "gru"),
             np.asarray(params["readout"]["W_hy"]),
             np.asarray(params["readout"]["b_y"]),
         ]
@@ -153,7 +153,7 @@ def keras_program(
         W_embed, kernel, recurrent_kernel, bias, W_hy, b_y = (np.asarray(leaf) for leaf in made)
         return {
             "embedding": {"W_embed": W_embed},
-            "layer_0": convert.layer_from_keras([kernel, recurrent_kernel, bias], "gru"),
+            "layer_0": convert.from_keras([kernel, recurrent_kernel, bias], "gru"),
             "readout": {"W_hy": W_hy, "b_y": b_y},
         }
 

@@ -88,7 +88,7 @@ def cell_from_flax(
 
     The state is the module's carry, a record whose field h is its output: `HiddenState` or `LSTMState` for the cells
     that Flax has. The first carry is that of `nn.RNN`, zeros unless the cell says otherwise. A cell draws no random
-    numbers. To run a GRU or an LSTM fused, take `rr.cells` and bring the weights with `rr.convert.layer_from_flax`.
+    numbers. To run a GRU or an LSTM fused, take `rr.cells` and bring the weights with `rr.convert.from_flax`.
 
     Args:
       module: an `RNNCellBase` of linen or nnx, an `RNN` of one, or a function of `nnx.Rngs` that makes one.

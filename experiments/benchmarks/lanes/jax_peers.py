@@ -34,7 +34,7 @@ def keras_fit(problem: Problem) -> Entry:
 
     def weights(number):
         params = problem.lane(number)
-        layer = convert.layer_to_keras(params["layer_0"], task.cell)
+        layer = convert.to_keras(params["layer_0"], task.cell)
         readout = params["readout"]
         return [jnp.array(leaf) for leaf in (*layer, readout["W_hy"], readout["b_y"])]
 
@@ -86,7 +86,7 @@ def flax_vmap(problem: Problem) -> Entry:
     def one_lane(number):
         params = problem.lane(number)
         readout = {"kernel": params["readout"]["W_hy"], "bias": params["readout"]["b_y"]}
-        cell = convert.layer_to_flax(params["layer_0"], task.cell, style=style)
+        cell = convert.to_flax(params["layer_0"], task.cell, style=style)
         return {"rnn": {"cell": cell}, "head": readout}
 
     def loss(lane, xs, ys):

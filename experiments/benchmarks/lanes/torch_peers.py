@@ -39,7 +39,7 @@ def torch_loop(problem: Problem) -> Entry:
         params = problem.lane(number)
         rnn = getattr(torch.nn, kind)(task.inputs, task.hidden)
         head = torch.nn.Linear(task.hidden, task.outputs)
-        state = convert.layers_to_torch(params, task.cell)
+        state = convert.to_torch(params, task.cell)
         rnn.load_state_dict({name: torch.tensor(leaf) for name, leaf in state.items()})
         readout = params["readout"]
         weights = {"weight": np.ascontiguousarray(readout["W_hy"].T), "bias": readout["b_y"]}
