@@ -5,7 +5,13 @@ Import the plain functions where they are needed: `from conftest import require,
 
 import importlib
 import os
+import subprocess
+import sys
 
+# Nearly all of a test's time is compiling: programs that run once cost more to optimise than they gain.
+os.environ.setdefault(
+    "JAX_DISABLE_MOST_OPTIMIZATIONS", str(int("RNNREG_OPTIMISED" not in os.environ))
+)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the suite is about numbers, not about devices
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -17,6 +23,7 @@ import pytest
 jax.config.update("jax_default_matmul_precision", "highest")  # accelerators default to TF32
 
 SEED = 20240229
+OPTIMISED = "RNNREG_OPTIMISED" in os.environ
 
 # Relative and absolute; about 100 rounding errors of the dtype, which a few dozen steps accumulate.
 TOLERANCES = {
@@ -53,6 +60,21 @@ def key():
     return jax.random.key(SEED)
 
 
+def pytest_configure(config):
+    """Leaves out XLA's emitters of fused loops too, where XLA knows the flag; the worker processes inherit it."""
+    plain = "--xla_cpu_use_fusion_emitters=false"
+    if OPTIMISED or "XLA_FLAGS" in os.environ or hasattr(config, "workerinput"):
+        return
+    probe = [sys.executable, "-c", "import jax; jax.devices()"]
+    if (
+        subprocess.run(
+            probe, env={**os.environ, "XLA_FLAGS": plain}, capture_output=True
+        ).returncode
+        == 0
+    ):
+        os.environ["XLA_FLAGS"] = plain
+
+
 def pytest_report_header():
     return (
         f"rnnreg: seed {SEED}, jax {jax.__version__}, x64 {jax.config.jax_enable_x64}, "
@@ -60,26 +82,15 @@ def pytest_report_header():
     )
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items):
     x64 = jax.config.jax_enable_x64
     for item in items:
-        quick = "compile_quickly" in getattr(item, "fixturenames", ())
-        if quick and not item.get_closest_marker("bitwise"):
-            item.add_marker(pytest.mark.unoptimised)
         if x64 and item.get_closest_marker("float32_only"):
             item.add_marker(pytest.mark.skip(reason="about float32; float64 is on"))
         if not x64 and item.get_closest_marker("float64_only"):
             item.add_marker(pytest.mark.skip(reason="needs JAX_ENABLE_X64=1"))
-
-
-@pytest.fixture(scope="module")
-def compile_quickly():
-    """Compiles without optimising: many small programs that run once cost more to optimise than they gain."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+        if not OPTIMISED and item.get_closest_marker("optimised"):
+            item.add_marker(pytest.mark.skip(reason="needs RNNREG_OPTIMISED=1"))
 
 
 @pytest.fixture

@@ -20,8 +20,6 @@ from experiments.benchmarks.lanes import jax_peers, peers, problem, report, torc
 from experiments.benchmarks.lanes.problem import Task
 from rnnreg import runtime
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 TASK = Task("elman", hidden=8, lanes=4, batch=3, time=5)
 ROW = {
     "cell": str,
@@ -75,7 +73,7 @@ def tiny(folder, **options):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory, compile_quickly):
+def measured(tmp_path_factory):
     config = tiny(tmp_path_factory.mktemp("lanes"))
     result = lanes.measure(config, say=lambda line: None)
     return result, json.loads(config.json.read_text())

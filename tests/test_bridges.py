@@ -16,8 +16,6 @@ import rnnreg as rr
 
 HIDDEN, INPUTS, LOSS = 4, 2, rr.losses.squared_error("mean")
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 
 def batch_of(key, *, rows=5, steps=6, masked=True):
     key_x, key_y = jax.random.split(key)

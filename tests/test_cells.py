@@ -12,7 +12,7 @@ import rnnreg as rr
 from rnnreg.cells import HiddenState
 from rnnreg.recurrence import unroll
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 D, H, B, T = 3, 4, 2, 5
 

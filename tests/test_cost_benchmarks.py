@@ -19,7 +19,7 @@ from experiments.benchmarks.scaling import parts
 from experiments.benchmarks.scaling.one_core import OneCore
 from experiments.benchmarks.scaling.report import TABLES, table
 
-pytestmark = pytest.mark.usefixtures("compile_quickly", "quick_clock")
+pytestmark = pytest.mark.usefixtures("quick_clock")
 
 TASK = Task("elman", 4, time=5, batch=3)
 
@@ -179,7 +179,7 @@ def test_a_plan_of_one_call_trains_every_lane(lanes):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory, compile_quickly, quick_clock):
+def measured(tmp_path_factory, quick_clock):
     path = tmp_path_factory.mktemp("scaling") / "scaling.json"
     config = command_line(
         scaling.Config, scaling.PRESETS, args=["--preset", "quick", "--json", str(path)]

@@ -14,7 +14,7 @@ from rnnreg._linalg import sigma_max
 from rnnreg.diagnostics import gradient_flow, spectra
 from rnnreg.diagnostics.dynamics._spectra import square_blocks
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 KEY = jax.random.key(SEED)
 B, T, D, O = 4, 4, 2, 2

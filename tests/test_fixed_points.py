@@ -12,7 +12,7 @@ from conftest import SEED, tolerance
 import rnnreg as rr
 from rnnreg.diagnostics import FixedPoints, distinct_points, fixed_points
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 KEY = jax.random.key(SEED)
 

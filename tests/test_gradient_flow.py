@@ -14,7 +14,7 @@ import rnnreg as rr
 from rnnreg.diagnostics import decay_rate, gradient_flow, horizon
 from rnnreg.objective import zero_perturbations
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 KEY = jax.random.key(SEED)
 B, T, D = 3, 5, 2

@@ -12,7 +12,7 @@ from small_dynamics import KEY, autodiff_jacobians, linear_step, orthogonal, sys
 import rnnreg as rr
 from rnnreg.diagnostics import jacobian_products, parameter_sensitivity
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 
 def autonomous(steps, rows=1):
@@ -103,7 +103,7 @@ def test_an_orthogonal_map_keeps_all_singular_values_at_1(small_ones):
     np.testing.assert_allclose(scaled.log_norm, expected, **tolerance())
 
 
-@pytest.mark.bitwise
+@pytest.mark.optimised
 def test_ten_thousand_steps_neither_under_nor_overflow():
     W = jnp.asarray(1.8 * np.random.default_rng(5).normal(size=(6, 6)) / np.sqrt(6))
     found = products(tanh_step, W, 0.1 * np.ones((1, 6)), 10_000, every=100)

@@ -18,7 +18,7 @@ from rnnreg.diagnostics import (
     random_direction,
 )
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 KEY = jax.random.key(SEED)
 

@@ -12,7 +12,7 @@ from small_dynamics import KEY, autodiff_jacobians, linear_step, orthogonal, sys
 import rnnreg as rr
 from rnnreg.diagnostics import lyapunov
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 
 def autonomous(steps, rows=1):

@@ -11,7 +11,7 @@ from conftest import SEED, tolerance
 import rnnreg as rr
 from rnnreg.diagnostics import fisher_memory, memory_curve, sufficient_window
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 KEY = jax.random.key(SEED)
 RNG = np.random.default_rng(SEED)

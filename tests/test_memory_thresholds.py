@@ -32,8 +32,6 @@ from experiments.memory_thresholds.task import (
     recall_batch,
 )
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 SMALL = Variant(hidden_size=4, num_updates=60, num_records=2, learning_rate=0.02)
 
 

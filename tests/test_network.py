@@ -12,7 +12,7 @@ import rnnreg as rr
 from rnnreg.cells import HiddenState
 from rnnreg.networks._dropout import uniform_24_bits
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 B, T, D, H, O = 3, 6, 2, 4, 2
 

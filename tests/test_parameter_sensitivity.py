@@ -9,7 +9,7 @@ from conftest import SEED, tolerance
 import rnnreg as rr
 from rnnreg.diagnostics import parameter_sensitivity
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 KEY = jax.random.key(SEED)
 

@@ -13,7 +13,7 @@ import rnnreg as rr
 from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import gradient_signal, path_lengths
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 KEY = jax.random.key(SEED)
 B, T, D = 3, 5, 2

@@ -10,7 +10,7 @@ import rnnreg as rr
 from rnnreg._tree import leaf_paths
 from rnnreg.penalties import Penalty, covered, elastic_net, elementwise, l1, l2
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 PARAMS = {
     "layer_0": {

@@ -32,7 +32,7 @@ from recurrent_cases import (
 import rnnreg as rr
 from rnnreg.recurrence import choose_backend, unroll
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 
 LANES = 3

@@ -29,8 +29,6 @@ from recurrent_cases import (
 import rnnreg as rr
 from rnnreg.recurrence import choose_backend, unroll
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 BATCH = 3
 
 # ---- segments -------------------------------------------------------------------------------------

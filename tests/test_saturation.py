@@ -11,7 +11,7 @@ from conftest import SEED, tolerance
 import rnnreg as rr
 from rnnreg.diagnostics import saturation
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 KEY = jax.random.key(SEED)
 B, T, D, H = 4, 5, 2, 3

@@ -22,7 +22,7 @@ from rnnreg.diagnostics import (
 )
 
 spectra_module = importlib.import_module("rnnreg.diagnostics.dynamics._spectra")
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 
 # ---- matrices -------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import rnnreg as rr
 from rnnreg import tasks
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 TASKS = {
     "adding": lambda: tasks.adding(8),

@@ -12,8 +12,6 @@ import rnnreg as rr
 from rnnreg.diagnostics import gradient_flow, track_gradient_flow
 from rnnreg.training import Track
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 KEY = jax.random.key(SEED)
 NET = rr.network([rr.cells.elman(4)], 1, readout="last")
 LOSS = rr.losses.squared_error("mean")
@@ -25,7 +23,7 @@ TRACK = {
 
 
 @pytest.mark.slow
-@pytest.mark.bitwise
+@pytest.mark.optimised
 def test_tracking_changes_no_update_and_is_what_a_call_afterwards_gives():
     batch = sine().train
     options = {"num_epochs": 4, "record_every": 2, "batch_size": 8}

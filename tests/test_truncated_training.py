@@ -13,8 +13,6 @@ from small import HYPER, Counted, assert_same, held_out, make, sine
 
 import rnnreg as rr
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
-
 KEY = jax.random.key(SEED)
 NET = rr.network([rr.cells.elman(4)], 1)
 NETS = {
@@ -96,7 +94,7 @@ def test_segments_equal_the_loop_by_hand(name, length):
 
 
 @pytest.mark.slow
-@pytest.mark.bitwise  # a padded sequence and a short one are two programs
+@pytest.mark.optimised  # a padded sequence and a short one are two programs
 @pytest.mark.numerics
 def test_masked_steps_count_for_nothing_and_empty_segments_make_no_update():
     batch = ragged(
@@ -121,7 +119,7 @@ def plain():
 
 
 @pytest.mark.slow
-@pytest.mark.bitwise
+@pytest.mark.optimised
 @pytest.mark.parametrize("length", [np.int64(10), 64])
 def test_one_segment_is_the_plain_run(length):
     run, _ = segmented(NET, rows(), length=length, batch_size=5)
