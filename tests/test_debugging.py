@@ -8,7 +8,6 @@ import pytest
 
 import rnnreg as rr
 
-pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 LOSS = rr.losses.squared_error()
 RNG = np.random.default_rng(0)

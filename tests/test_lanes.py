@@ -56,6 +56,7 @@ def _lane(swept, lam, seed, fold):
     return train(hyper, fold_of(PAIRS, sine(), fold), key=jax.random.fold_in(KEY, seed))
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 @pytest.mark.parametrize(("lam", "seed", "fold"), LANES)
 def test_one_by_one_a_lane_equals_the_run_alone_bit_for_bit(swept, lam, seed, fold):

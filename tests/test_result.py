@@ -230,7 +230,7 @@ TREES = {
 
 
 @pytest.mark.parametrize("name", TREES)
-def test_a_tree_of_any_names_comes_back(name, tmp_path, compile_quickly):
+def test_a_tree_of_any_names_comes_back(name, tmp_path):
     train = make(of_tree(*TREES[name]), num_epochs=1)
     grid = {"l2": 0.0, "learning_rate": 1e-2}
     result = rr.sweep(train, grid, sine(8), key=KEY, progress=False)
@@ -298,7 +298,7 @@ def test_values_that_the_run_could_not_tell_apart_are_refused(lams):
 
 
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
-def test_keys_of_every_generator_pair_the_lanes_of_every_plan(impl, compile_quickly):
+def test_keys_of_every_generator_pair_the_lanes_of_every_plan(impl):
     net = rr.network([rr.cells.elman(3)], 1, readout="last", dropout=0.2, input_dropout=0.2)
     train = make(net, num_epochs=2, batch_size=8)
     grid = {"l2": [0.0, 1e-9], "learning_rate": 1e-2}
@@ -334,7 +334,7 @@ def test_outputs_that_are_no_array_are_refused_before():
         rr.dry_run(train, GRID, sine(8), folds=KFold(2), key=KEY)
 
 
-def test_a_score_that_does_not_batch_is_no_reason_to_lose_a_sweep(compile_quickly):
+def test_a_score_that_does_not_batch_is_no_reason_to_lose_a_sweep():
     def on_host(outputs, ys, mask=None, weights=None):
         shape = jax.ShapeDtypeStruct((), outputs.dtype)
         return jax.pure_callback(lambda o, y: np.abs(o - y).mean(dtype=o.dtype), shape, outputs, ys)
@@ -350,7 +350,7 @@ def by_output(outputs, ys, mask=None, weights=None):
     return jnp.mean((outputs - ys) ** 2, axis=0)
 
 
-def test_a_score_of_each_output_has_an_axis_of_its_own(tmp_path, compile_quickly):
+def test_a_score_of_each_output_has_an_axis_of_its_own(tmp_path):
     def train(static):
         net = rr.network([rr.cells.elman(3)], static["size"], readout="last")
         return make(net, num_epochs=2, metrics={"by_output": by_output})
@@ -414,7 +414,7 @@ def test_any_number_of_epochs_is_recorded_and_stopped(num_epochs, stride):
     assert epochs.values[[0, -2, -1]].tolist() == [2, 52, 53]
 
 
-def test_nothing_leaks_from_a_trace(compile_quickly):
+def test_nothing_leaks_from_a_trace():
     net = lambda hyper: rr.network([rr.cells.elman(2)], 1, readout="last", dropout=hyper["rate"])  # noqa: E731
     grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2, "rate": 0.1}
     with jax.checking_leaks():

@@ -401,6 +401,7 @@ def swept():
     return result, choice, refit(TRAIN, without, choice, sine(), key=KEY, progress=False)
 
 
+@pytest.mark.optimised
 @pytest.mark.slow
 def test_a_refit_equals_the_run_alone_on_all_rows(swept):
     _, choice, final = swept

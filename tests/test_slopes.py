@@ -11,7 +11,7 @@ import rnnreg as rr
 from rnnreg.diagnostics import gradient_flow, jacobian_products, lyapunov, step_jacobians
 from rnnreg.diagnostics._slopes import steady
 
-pytestmark = [pytest.mark.numerics, pytest.mark.usefixtures("compile_quickly")]
+pytestmark = pytest.mark.numerics
 
 FLAT = jnp.zeros((1, 4, 0))
 
