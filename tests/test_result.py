@@ -46,10 +46,19 @@ def test_a_lane_predicts_as_it_was_scored_in_its_own_scaling(result):
         assert np.abs(NET.apply(params, batch.xs).outputs - predicted).max() > 1e-3
 
 
+def test_all_lanes_of_a_dimension_left_out_predict(result):
+    every = result.predict(SPLIT.train)  # of the lanes "all", as params_at takes them
+    assert every.dims == ("l2", "row", "output")
+    np.testing.assert_array_equal(every.l2, result.metrics.l2)
+    np.testing.assert_array_equal(every.sel(l2=1e-2), result.predict(SPLIT.train, l2=1e-2))
+    folds = result.select(fold="all").predict(SPLIT.train, l2=0)
+    np.testing.assert_array_equal(every.sel(l2=0), folds)
+
+
 def test_original_units_go_in_and_come_out(result):
     units, raw = SPLIT.units, sine().train.xs
-    own = result.predict(raw, l2=0, inputs="original", outputs="original")
-    scaled = result.predict(SPLIT.train, l2=0, network=NET)
+    own = result.predict(raw, l2=0, inputs="original", outputs="original").values
+    scaled = result.predict(SPLIT.train, l2=0, network=NET).values
     np.testing.assert_allclose(own, scaled * units.y_scale + units.y_shift, **tolerance(loosen=10))
     with pytest.raises(ValueError, match="outputs must be 'scaled' or 'original'; got 'own'"):
         result.predict(raw, l2=0, outputs="own")
@@ -62,10 +71,10 @@ def test_a_saved_result_predicts_in_a_new_process(result, tmp_path):
         "import numpy as np, rnnreg as rr\n"
         f"result = rr.load_result({str(path)!r})\n"
         f"predicted = result.predict(np.load({str(tmp_path / 'xs.npy')!r}), l2=0.01, fold=1)\n"
-        "print(predicted.sum(dtype=float))",
+        "print(float(predicted.astype(float).sum()))",
         JAX_ENABLE_X64=str(int(jax.config.jax_enable_x64)),
     )
-    expected = result.predict(SPLIT.train, l2=0.01, fold=1).sum(dtype=float)
+    expected = float(result.predict(SPLIT.train, l2=0.01, fold=1).astype(float).sum())
     np.testing.assert_allclose(float(out), expected, **tolerance(loosen=10))
 
 

@@ -77,7 +77,10 @@ class UserFunction:
 
     def __call__(self, outputs: Any, ys: Any, mask: Any = None, weights: Any = None) -> Any:
         """What the function returns of a batch; arguments are those of `Loss`."""
-        if (*ys.shape, 1) == outputs.shape or (*outputs.shape, 1) == ys.shape:
+        one, other = (
+            getattr(leaf, "shape", None) for leaf in (outputs, ys)
+        )  # outputs may be a tree
+        if one and other and (one == (*other, 1) or other == (*one, 1)):
             self._refuse_pairs_of_rows(outputs, ys, mask, weights)
         value = self._value(outputs, ys, mask, weights)
         if self.loss and not (

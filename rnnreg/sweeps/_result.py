@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
@@ -103,8 +104,8 @@ class SweepResult:
         outputs: str = "scaled",
         method: str | None = None,
         **labels: Any,
-    ) -> np.ndarray:
-        """The outputs of one lane's network for new rows, with the scaling that the lane was trained in.
+    ) -> xr.DataArray:
+        """The outputs of the lanes' networks for new rows, each with the scaling that its lane was trained in.
 
         A fold of a standardised split has a scaling of its own, fitted on its training rows; it is applied to the
         inputs and taken back from the outputs, as in training. The forward pass is compiled once per network and shape.
@@ -117,10 +118,11 @@ class SweepResult:
             called), or "original", the data's own.
           outputs: the same of what is returned.
           method: "nearest" takes the nearest label; None wants an equal one (to 1e-6).
-          **labels: one label for each dimension, as in `params_at`.
+          **labels: as in `params_at`, but a dimension may be left out: all its lanes predict.
 
         Returns:
-          Predictions, `[N, …]`; logits, if the loss takes logits.
+          Predictions, with the dimensions left out first, then "row", ("step") and "output"; logits, if the loss takes
+          logits. The mean forecast of an ensemble is `result.predict(batch, l2=1e-3).mean("seed")`.
 
         Raises:
           ValueError: labels as in `params_at`, a network that cannot be made again, or rows that do not fit it.
@@ -132,27 +134,47 @@ class SweepResult:
         ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
         ...     optimizer=optax.adam(1e-2), num_epochs=20)
         >>> result = rr.sweep(train, {"l2": [0, 1e-3]}, split, key=jax.random.key(0), progress=False)
-        >>> result.predict(batch, l2=1e-3, inputs="original", outputs="original").shape
-        (36, 1)
+        >>> dict(result.predict(batch, inputs="original", outputs="original").sizes)
+        {'l2': 2, 'row': 36, 'output': 1}
         """
+        import xarray as xr
+
         number = self._group_number(labels)
         stored = self.config["data"][number]
-        scaling = stored["scaling"]
-        if self.config["folds"]:
-            if "fold" in self.dims:
-                fold = self.metrics["fold"].values[self._position("fold", labels, method)]
-            else:
-                fold = self.config["selected"]["fold"]
-            scaling = scaling[str(fold)]
-        return predict(
-            network_of(self.config["network"][number]) if network is None else network,
-            self.params_at(method=method, **labels),
-            batch,
-            scaling=scaling_of(scaling),
-            units=scaling_of(stored["units"]),
-            inputs=inputs,
-            outputs=outputs,
-        )
+        net = network_of(self.config["network"][number]) if network is None else network
+        every = [dim for dim in self.dims if dim not in labels and not self._has_default(dim)]
+        names = [self.metrics[dim].values.tolist() for dim in every]
+
+        def one(place: tuple[Any, ...]) -> np.ndarray:
+            at = labels | dict(zip(every, place, strict=True))
+            return predict(
+                net,
+                self.params_at(method=method, **at),
+                batch,
+                scaling=scaling_of(self._stored_scaling(stored["scaling"], at, method)),
+                units=scaling_of(stored["units"]),
+                inputs=inputs,
+                outputs=outputs,
+            )
+
+        found = np.stack([one(place) for place in itertools.product(*names)])
+        found = found.reshape(*map(len, names), *found.shape[1:])
+        rows = ("row", "step", "output") if found.ndim == len(every) + 3 else ("row", "output")
+        coordinates = {dim: self.metrics[dim].variable for dim in every}
+        return xr.DataArray(found, coordinates, (*every, *rows), name="prediction")
+
+    def _has_default(self, dim: str) -> bool:
+        """Whether a lane is meant without a label of this dimension."""
+        labels = self.metrics[dim].values
+        return len(labels) == 1 or (dim == "fold" and "all" in labels)
+
+    def _stored_scaling(self, stored: Any, labels: dict[str, Any], method: str | None) -> Any:
+        """The scaling of one lane's fold, of what the configuration holds."""
+        if not self.config["folds"]:
+            return stored
+        if "fold" not in self.dims:
+            return stored[str(self.config["selected"]["fold"])]
+        return stored[str(self.metrics["fold"].values[self._position("fold", labels, method)])]
 
     def select(self, *, method: str | None = None, **labels: Any) -> SweepResult:
         """The part of the sweep at one label of each given dimension; those dimensions are gone.
