@@ -13,6 +13,7 @@ from rnnreg.diagnostics import (
     FisherMemory,
     GateOpening,
     GradientSignal,
+    Horizon,
     JacobianBounds,
     JacobianProducts,
     LossSurface,
@@ -22,7 +23,6 @@ from rnnreg.diagnostics import (
     PathLengths,
     Saturation,
     SufficientWindow,
-    horizon,
     matrix_spectrum,
 )
 from rnnreg.selection import Choice, one_standard_error
@@ -157,11 +157,10 @@ def make_sensitivity():
 
 
 def make_horizon(num_lams):
-    return horizon(
-        -np.geomspace(0.01, 1.0, num_lams)[:, None, None, None]
-        * np.arange(9.0)
-        * np.ones((3, 2, 1))
-    )
+    lag = np.geomspace(9, 1, num_lams)[:, None] + RNG.uniform(-0.5, 0.5, (num_lams, 3))
+    censored = lag > 8
+    each, reach = np.minimum(lag, 8)[..., None], np.full(lag.shape, 8.0)
+    return Horizon(each[..., 0], censored, each, censored[..., None], reach, 0 * reach)
 
 
 def make_spectrum(*leading):

@@ -5,6 +5,8 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.colors import to_hex
+from matplotlib.container import ErrorbarContainer
 
 from rnnreg import plotting
 
@@ -105,17 +107,16 @@ def _overlap(box, other):
 
 def is_told_apart_without_colours(draw):
     """Entries of the legend differ in line, marker or filling, unless their colours say a number (λ)."""
-    legend = draw(None).get_legend()
-    looks = [
-        look
-        for look in map(_look, legend.legend_handles if legend else [])
-        if look[0] in plotting.COLORS
-    ]
+    handles, texts = draw(None).get_legend_handles_labels()
+    named = [text.startswith(tuple(f"{other}:" for other in texts)) for text in texts]
+    looks = [_look(handle) for handle, by_text in zip(handles, named, strict=True) if not by_text]
+    looks = [look for look in looks if look[0] in plotting.COLORS]
     assert len({look[1:] for look in looks}) == len(looks), looks
 
 
 def _look(handle):
     """Colour, and all that is seen without it."""
+    handle = handle.lines[0] if isinstance(handle, ErrorbarContainer) else handle
     lines = getattr(handle, "get_linestyle", lambda: None)()
     paths = getattr(handle, "get_paths", list)()
     marker = getattr(handle, "get_marker", lambda: None)()
@@ -126,6 +127,6 @@ def _look(handle):
     color = getattr(
         handle, "get_color", handle.get_edgecolor if hasattr(handle, "get_edgecolor") else str
     )()
-    color = color if isinstance(color, str) else plt.matplotlib.colors.to_hex(np.ravel(color)[:3])
+    color = color if isinstance(color, str) else to_hex(np.ravel(color)[:3])
     hollow = face == "none"
     return color.upper(), type(handle).__name__, str(lines), marker, hollow

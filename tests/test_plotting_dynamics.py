@@ -58,7 +58,7 @@ def test_beyond_the_range_of_floats_the_axis_counts_decades():
     assert ax.get_yscale() == "linear"
     largest = next(line for line in ax.lines if line.get_label().startswith("largest"))
     np.testing.assert_allclose(largest.get_ydata(), -1000 * np.arange(5) / np.log(10))
-    assert ax.yaxis.get_major_formatter()(-400, 0) == "$10^{-400}$"
+    assert ax.yaxis.get_major_formatter()(-400, 0) == "$10^{−400}$"
 
 
 def test_several_products_share_the_names_of_their_limits():

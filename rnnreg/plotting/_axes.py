@@ -142,8 +142,9 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
     """
     _say_once(ax)
     _break_labels(ax)
-    _shrink(ax, 0)
     width, height = _break_labels(ax)
+    if _shrink(ax, 0):
+        width, height = _break_labels(ax)
     named = ax.get_legend_handles_labels()[0]
     handles = [*first, *(handle for handle in named if all(handle is not one for one in first))]
     if handles:
@@ -152,6 +153,8 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
             cap = ax.inset_axes((0, 1, 1, 0.1))
             cap.set_axis_off()
             cap.set_axes_locator(_OverLegend(ax))
+        if ax.get_legend().get_window_extent().height > 0.3 * height * ax.figure.dpi:
+            _break_labels(ax)  # the axes are lower now
     _shrink(ax, 1)
 
 
@@ -185,7 +188,8 @@ def _fitted_legend(ax: Axes, handles: list[Any], width: float, height: float) ->
     for size in (8, 7, 6):
         if _legend(ax, handles, width, size) <= limit:
             return
-    for kept in range(len(handles) - 2, 1, -1):
+    fit = int(limit / _legend(ax, handles, width, 6) * len(handles))
+    for kept in range(min(fit, len(handles) - 2), 1, -1):
         left_out = Line2D([], [], linestyle="none", label=f"… {len(handles) - kept} more …")
         shown = [*handles[: (kept + 1) // 2], left_out, *handles[len(handles) - kept // 2 :]]
         if _legend(ax, shown, width, 6) <= limit:
@@ -197,13 +201,14 @@ def _legend(ax: Axes, handles: list[Any], width: float, size: int) -> float:
     where: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.3}
     where |= {"columnspacing": 1.2, "labelspacing": 0.35, "frameon": False, "fontsize": size}
     labels = [_broken(str(handle.get_label()), width - 0.35, size) for handle in handles]
-    height = 0.0
-    for columns in range(len(labels), 0, -1):
+    room = 0.97 * width * ax.figure.dpi  # letters are wider at a low resolution
+    box = ax.legend(handles, labels, **where).get_window_extent()
+    more = int(room / box.width) + (2 if len(labels) < 5 else 1)  # entries differ in width
+    for columns in range(min(len(labels), more), 0, -1):
         box = ax.legend(handles, labels, ncols=columns, **where).get_window_extent()
-        height = box.height
-        if box.width <= 0.97 * width * ax.figure.dpi:  # letters are wider at a low resolution
+        if box.width <= room:
             break
-    return height
+    return box.height
 
 
 def _break_labels(ax: Axes) -> tuple[float, float]:
@@ -240,17 +245,17 @@ def _say_once(ax: Axes) -> None:
             ax.yaxis.label.set_visible(False)
 
 
-def _shrink(ax: Axes, k: int) -> None:
+def _shrink(ax: Axes, k: int) -> bool:
     """Makes axes smaller, along x (0) or y (1), until what they carry ends before the figure does and other axes begin.
 
     Only in a figure without a layout engine, which would do it for all axes. At most half of the size goes. Room for
-    a title is kept.
+    a title is kept. Returns whether anything changed.
     """
     from matplotlib.transforms import Bbox
 
     figure = ax.get_figure(root=True)
     if figure is None or figure.get_layout_engine() is not None:
-        return
+        return False
     frame, own = (box.get_points() for box in (ax.get_window_extent(), ax.get_tightbbox()))
     (low, high), gap = figure.bbox.get_points()[:, k], figure.dpi / 18
     for other in figure.axes:
@@ -265,12 +270,13 @@ def _shrink(ax: Axes, k: int) -> None:
     if k == 1 and not any(ax.get_title(where) for where in ("left", "center", "right")):
         own[1, 1] += (1.2 * ax.title.get_fontsize() + 6) / 72 * figure.dpi
     before, after = max(low - own[0, k], 0), max(own[1, k] - high, 0)
-    if before + after > 0:
+    if before + after:
         cut = min(1, 0.5 * (frame[1, k] - frame[0, k]) / (before + after))
         frame[:, k] += cut * before, -cut * after
         figure_of = ax.get_figure(root=False)
         ax.set_position(Bbox(frame).transformed(figure_of.transSubfigure.inverted()))
         ax.set_in_layout(True)  # for a layout that is asked for later
+    return bool(before + after)
 
 
 def size_inches(ax: Axes) -> tuple[float, float]:

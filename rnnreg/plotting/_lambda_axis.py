@@ -159,7 +159,8 @@ def draw_by_lambda(
         look: Any = (
             {"linewidth": 2.6, "zorder": 3.1} if is_chosen else {"linewidth": 1.3, "zorder": 3}
         )
-        ax.plot(*curves[place], "--" if lam == 0 else "-", color=colors[place], label=name, **look)
+        line = ("--" if lam == 0 else "-") + ("o" if len(curves[place][0]) == 1 else "")
+        ax.plot(*curves[place], line, color=colors[place], label=name, **look)
     if bar is not None:
         bar_beside(ax, bar).ax.set_xlabel("λ", labelpad=11)
     return colors

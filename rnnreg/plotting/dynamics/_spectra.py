@@ -117,7 +117,8 @@ def spectral_paths(
     with canvas(ax) as ax:
         for place, (name, array) in enumerate(values.items()):
             mean, se, name = over_seeds(array, name)
-            ax.plot(at, mean, nth_line(place), color=nth_color(place), label=name)
+            look = nth_line(place) + nth_marker(place)
+            ax.plot(at, mean, look, color=nth_color(place), markersize=2.5, label=name)
             edges = mean - se, mean + se
             ax.fill_between(at, *edges, color=nth_color(place), alpha=0.22, linewidth=0)
         ax.axhline(1, color="0.5", linewidth=0.9, linestyle=":")
