@@ -148,12 +148,12 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
     named = ax.get_legend_handles_labels()[0]
     handles = [*first, *(handle for handle in named if all(handle is not one for one in first))]
     if handles:
-        _fitted_legend(ax, handles, width, height)
+        taken = _fitted_legend(ax, handles, width, height)
         if not any(isinstance(child.get_axes_locator(), _OverLegend) for child in ax.child_axes):
             cap = ax.inset_axes((0, 1, 1, 0.1))
             cap.set_axis_off()
             cap.set_axes_locator(_OverLegend(ax))
-        if ax.get_legend().get_window_extent().height > 0.3 * height * ax.figure.dpi:
+        if taken > 0.3 * height * ax.figure.dpi:
             _break_labels(ax)  # the axes are lower now
     _shrink(ax, 1)
 
@@ -172,11 +172,11 @@ class _OverLegend:
         return legend.get_window_extent(renderer).transformed(figure.transSubfigure.inverted())
 
 
-def _fitted_legend(ax: Axes, handles: list[Any], width: float, height: float) -> None:
+def _fitted_legend(ax: Axes, handles: list[Any], width: float, height: float) -> float:
     """In as many columns as fit the width; of given axes it takes half of the height at most.
 
     If it needs more, its letters get smaller, and then entries in the middle are left out and counted. A figure that
-    is made for the curves grows instead.
+    is made for the curves grows instead. Returns the height in pixels.
     """
     from matplotlib.lines import Line2D
 
@@ -185,15 +185,19 @@ def _fitted_legend(ax: Axes, handles: list[Any], width: float, height: float) ->
     if cell is not None:
         height = max(height, cell.get_position(figure).height * figure.bbox_inches.height)
     limit = 0.5 * height * figure.dpi if figure.get_gid() != GROWS else np.inf
+    taken = 0.0
     for size in (8, 7, 6):
-        if _legend(ax, handles, width, size) <= limit:
-            return
-    fit = int(limit / _legend(ax, handles, width, 6) * len(handles))
+        taken = _legend(ax, handles, width, size)
+        if taken <= limit:
+            return taken
+    fit = int(limit / taken * len(handles))
     for kept in range(min(fit, len(handles) - 2), 1, -1):
         left_out = Line2D([], [], linestyle="none", label=f"… {len(handles) - kept} more …")
         shown = [*handles[: (kept + 1) // 2], left_out, *handles[len(handles) - kept // 2 :]]
-        if _legend(ax, shown, width, 6) <= limit:
-            return
+        taken = _legend(ax, shown, width, 6)
+        if taken <= limit:
+            break
+    return taken
 
 
 def _legend(ax: Axes, handles: list[Any], width: float, size: int) -> float:
@@ -215,7 +219,7 @@ def _break_labels(ax: Axes) -> tuple[float, float]:
     """Breaks the labels of both axes over lines if they are longer than these; width and height in inches."""
     size = size_inches(ax)
     for axis, room in zip((ax.xaxis, ax.yaxis), size, strict=True):
-        axis.label.set_text(_broken(axis.label.get_text(), room, axis.label.get_fontsize()))
+        axis.label.set_text(_broken(axis.label.get_text(), room, float(axis.label.get_fontsize())))
     return size
 
 
@@ -256,7 +260,8 @@ def _shrink(ax: Axes, k: int) -> bool:
     figure = ax.get_figure(root=True)
     if figure is None or figure.get_layout_engine() is not None:
         return False
-    frame, own = (box.get_points() for box in (ax.get_window_extent(), ax.get_tightbbox()))
+    boxes: Any = ax.get_window_extent(), ax.get_tightbbox()
+    frame, own = (box.get_points() for box in boxes)
     (low, high), gap = figure.bbox.get_points()[:, k], figure.dpi / 18
     for other in figure.axes:
         theirs, taken = other.get_window_extent().get_points(), other.get_tightbbox()
@@ -268,13 +273,13 @@ def _shrink(ax: Axes, k: int) -> bool:
         elif theirs[0, k] >= frame[1, k]:
             high = min(high, taken.get_points()[0, k] - gap)
     if k == 1 and not any(ax.get_title(where) for where in ("left", "center", "right")):
-        own[1, 1] += (1.2 * ax.title.get_fontsize() + 6) / 72 * figure.dpi
+        own[1, 1] += (1.2 * float(ax.title.get_fontsize()) + 6) / 72 * figure.dpi
     before, after = max(low - own[0, k], 0), max(own[1, k] - high, 0)
     if before + after:
         cut = min(1, 0.5 * (frame[1, k] - frame[0, k]) / (before + after))
         frame[:, k] += cut * before, -cut * after
-        figure_of = ax.get_figure(root=False)
-        ax.set_position(Bbox(frame).transformed(figure_of.transSubfigure.inverted()))
+        parent: Any = ax.get_figure(root=False)
+        ax.set_position(Bbox(frame).transformed(parent.transSubfigure.inverted()))
         ax.set_in_layout(True)  # for a layout that is asked for later
     return bool(before + after)
 

@@ -143,7 +143,8 @@ def loss_curves(
             ax.plot(*curve, look, color=nth_color(place), markersize=3.5, label=name)
         if log:
             log_y(ax)
-        dated(ax) or whole_steps(ax)
+        if not dated(ax):
+            whole_steps(ax)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
         legend_above(ax)

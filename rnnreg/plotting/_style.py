@@ -122,22 +122,22 @@ def save(figure: Figure | Axes, path: str | Path, *, close: bool = False) -> tup
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
 
-    given = np.ravel(np.asarray(figure, dtype=object))[0]
+    given: Any = np.ravel(np.asarray(figure, dtype=object))[0]
     if not isinstance(given, Axes | FigureBase):
         raise TypeError(f"save writes a figure or axes; got {type(given).__name__}.")
-    figure = given.get_figure(root=True)  # pyright: ignore
+    whole = given.get_figure(root=True)
     path = Path(path).expanduser()
     stem = path.with_suffix("") if path.suffix in (".pdf", ".png") else path
     stem.parent.mkdir(parents=True, exist_ok=True)
     pdf, png = (stem.with_name(stem.name + suffix) for suffix in (".pdf", ".png"))
     with style():
         # without a date the same figure is the same file
-        figure.savefig(pdf, metadata={"CreationDate": None})
-        figure.savefig(png)
+        whole.savefig(pdf, metadata={"CreationDate": None})
+        whole.savefig(png)
     if close:
         import matplotlib.pyplot as plt
 
-        plt.close(figure)
+        plt.close(whole)
     return pdf, png
 
 
