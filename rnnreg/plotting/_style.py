@@ -125,7 +125,7 @@ def save(figure: Figure | Axes, path: str | Path, *, close: bool = False) -> tup
     given: Any = np.ravel(np.asarray(figure, dtype=object))[0]
     if not isinstance(given, Axes | FigureBase):
         raise TypeError(f"save writes a figure or axes; got {type(given).__name__}.")
-    whole = given.get_figure(root=True)
+    whole: Any = given.get_figure(root=True)
     path = Path(path).expanduser()
     stem = path.with_suffix("") if path.suffix in (".pdf", ".png") else path
     stem.parent.mkdir(parents=True, exist_ok=True)

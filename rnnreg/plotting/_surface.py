@@ -182,11 +182,11 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
         # curvatures spread over orders of magnitude, on both sides of zero; ticks begin at a power of ten
         largest = np.log10(max(np.abs(ritz).max(), 1e-27))
         ax.set_yscale("symlog", linthresh=10.0 ** np.floor(largest - 3))
-        locator: Any = ax.yaxis.get_major_locator()
-        locator.set_params(numticks=max(3, int(size_inches(ax)[1] / 0.2)))
         ax.axhline(0, color="0.5", linewidth=0.8, zorder=0)
         ax.set_xlabel("rank")
         ax.set_ylabel("eigenvalue of the Hessian")
         whole_steps(ax)
         legend_above(ax)
+        locator: Any = ax.yaxis.get_major_locator()
+        locator.set_params(numticks=max(3, int(size_inches(ax)[1] / 0.25)))
     return ax
