@@ -99,7 +99,8 @@ def make_points(num_points=9, slow=()):
     kind = tuple({0: "stable", 3: "unstable"}.get(count, "saddle") for count in unstable)
     is_slow = np.isin(np.arange(num_points), slow)
     zeros = np.zeros(num_points)
-    return DistinctPoints(points, zeros, points + 0j, unstable, kind, is_slow, zeros > 0, zeros, 0)
+    linear = points + 0j, unstable, kind
+    return DistinctPoints(points, zeros, *linear, is_slow, zeros > 0, zeros, 0, 0, 0)
 
 
 def make_saturation(gates=True):
