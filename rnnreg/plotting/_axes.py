@@ -204,9 +204,13 @@ def _legend(ax: Axes, handles: list[Any], width: float, size: int) -> float:
     """Draws the legend in letters of such a size, and returns its height in pixels."""
     where: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.3}
     where |= {"columnspacing": 1.2, "labelspacing": 0.35, "frameon": False, "fontsize": size}
-    labels = [_broken(str(handle.get_label()), width - 0.35, size) for handle in handles]
+    texts = [str(handle.get_label()) for handle in handles]
+    labels = [_broken(text, width - 0.35, size) for text in texts]
     room = 0.97 * width * ax.figure.dpi  # letters are wider at a low resolution
     box = ax.legend(handles, labels, **where).get_window_extent()
+    if box.width > room:  # wide letters
+        labels = [_broken(text, 0.9 * (width * room / box.width - 0.35), size) for text in texts]
+        box = ax.legend(handles, labels, **where).get_window_extent()
     more = int(room / box.width) + (2 if len(labels) < 5 else 1)  # entries differ in width
     for columns in range(min(len(labels), more), 0, -1):
         box = ax.legend(handles, labels, ncols=columns, **where).get_window_extent()
