@@ -141,7 +141,6 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
     >>> plt.close(figure)
     """
     _say_once(ax)
-    _break_labels(ax)
     width, height = _break_labels(ax)
     if _shrink(ax, 0):
         width, height = _break_labels(ax)
@@ -153,8 +152,13 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
             cap = ax.inset_axes((0, 1, 1, 0.1))
             cap.set_axis_off()
             cap.set_axes_locator(_OverLegend(ax))
-        if taken > 0.3 * height * ax.figure.dpi:
-            _break_labels(ax)  # the axes are lower now
+        if (
+            taken > 0.3 * height * ax.figure.dpi or width < 2
+        ):  # low or narrow axes change with their legend
+            _break_labels(ax)
+            now, _ = size_inches(ax)
+            if now < 0.97 * width:
+                _fitted_legend(ax, handles, now, height)
     _shrink(ax, 1)
 
 
