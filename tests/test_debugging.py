@@ -8,7 +8,6 @@ import pytest
 
 import rnnreg as rr
 
-
 LOSS = rr.losses.squared_error()
 RNG = np.random.default_rng(0)
 XS = RNG.normal(size=(9, 5, 1)).astype(np.float32)
