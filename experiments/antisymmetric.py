@@ -18,7 +18,6 @@ from scipy.optimize import root_scalar
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run, text_table
-from rnnreg.plotting import title_above
 
 EPSILON, OMEGA, GAMMA = 0.1, 2.0, 0.15
 STARTS = ((0.0, 0.5), (-0.5, -0.5), (0.5, -0.75))
@@ -164,7 +163,7 @@ def _figure(config: Config, paths, ring, last, spectra, multipliers) -> Figure:
     title = f"(e) γ = .15, {config.long_steps} steps: {ends}"
     _draw(panels[4], ring, title, linewidth=0.3, marker="")
     rr.plotting.eigenvalue_cloud(spectra, ax=panels[5])
-    title_above(panels[5], "(f) eigenvalues 1 + ελ of a step at h = 0")
+    panels[5].set_title("(f) eigenvalues 1 + ελ of a step at h = 0", loc="left")
     return figure
 
 

@@ -23,7 +23,6 @@ from matplotlib.figure import Figure
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run
 from rnnreg.diagnostics import HessianDirections, LossSurface
-from rnnreg.plotting import title_above
 
 PASCANU = "Pascanu, Mikolov & Bengio 2013"
 NUM_STEPS, START, TARGET = 50, 0.5, 0.7
@@ -293,7 +292,7 @@ def _draw_cliff(config, exact, surfaces, line, paths) -> Figure:
     ax.plot(START - 5 * AT_HALF, norm, "*", color="black", markersize=7)
     told, at = f"exact at b = ½ − 5σ(½):\n‖∂E/∂(w, b)‖ = {norm:.1f}", (START - 5 * AT_HALF, norm)
     ax.annotate(told, at, xytext=(10, 0), textcoords="offset points", va="center", fontsize=8)
-    title_above(ax, "(c) along b at w = 5")
+    ax.set_title("(c) along b at w = 5", loc="left")
     return figure
 
 
@@ -302,9 +301,9 @@ def _draw_networks(networks) -> Figure:
     for ax, letter, (gain, (line, _)) in zip(axes, "ab", networks.items(), strict=False):
         rr.plotting.loss_surface(line, xlabel="α, along a random direction", floor=1e-9, ax=ax)
         ax.locator_params(axis="x", nbins=5)
-        title_above(ax, f"({letter}) 32 tanh units, gain {gain:g}")
+        ax.set_title(f"({letter}) 32 tanh units, gain {gain:g}", loc="left")
     rr.plotting.hessian_spectrum(networks[3.0][1], ax=axes[2])
-    title_above(axes[2], "(c) gain 3, at α = 0")
+    axes[2].set_title("(c) gain 3, at α = 0", loc="left")
     return figure
 
 
@@ -315,7 +314,7 @@ def _draw_bifurcation(biases, tables) -> Figure:
     for b in (-2.6556, -2.3444):
         ax.axvline(b, color="0.6", linestyle=":", linewidth=1.0, zorder=0)
     rr.plotting.bifurcation(biases, tables, xlabel="b", ylabel="fixed point x*", ax=ax)
-    title_above(ax, "fixed points of x ← 5 σ(x) + b")
+    ax.set_title("fixed points of x ← 5 σ(x) + b", loc="left")
     return figure
 
 

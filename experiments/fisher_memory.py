@@ -19,7 +19,6 @@ from matplotlib.figure import Figure
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, run, text_table
 from rnnreg.diagnostics import FisherMemory, MemoryCurve
-from rnnreg.plotting import title_above
 
 GANGULI = "Ganguli, Huh & Sompolinsky 2008"
 TRACE = "algebra: tr Σ W^k C⁻¹ (W^k)ᵀ = tr C⁻¹C = N"
@@ -211,7 +210,7 @@ def _draw_recall(recall) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(8.2, 3.7), sharey=True)
     for ax, (name, each) in zip(axes, recall.items(), strict=True):
         rr.plotting.memory_curve(each, ax=ax)
-        title_above(ax, f"{name}, N = {len(each['tanh'].lags) // 2}")
+        ax.set_title(f"{name}, N = {len(each['tanh'].lags) // 2}", loc="left")
     axes[1].set_ylabel("")
     return figure
 
@@ -228,7 +227,7 @@ def _draw(config, lines, kinds, along_input) -> Figure:
     for ax, (title, memories) in zip(axes, panels, strict=True):
         rr.plotting.fisher_memory(memories, floor=1e-3, ax=ax)
         ax.set_xlim(0, config.normal_size if memories is first else config.size)
-        title_above(ax, title)
+        ax.set_title(title, loc="left")
         ax.set_ylabel(ax.get_ylabel() if ax is axes[0] else "")
     lags = np.arange(config.size)
     for gain in lines:

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, plus_minus, run, standard_error, text_table
-from rnnreg.plotting import title_above, whole_steps
+from rnnreg.plotting import whole_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,11 +188,11 @@ def _figures(config: Config, mean, se, limit, products, bounds, sensitivity) -> 
     plot.singular_value_histogram(products["tanh, orthogonal"], ax=isometry)
     plot.parameter_sensitivity(sensitivity, ax=of_weights)
     bands = f"mean of {config.rows} trajectories; bands: their range"
-    title_above(of_linear, f"(b) linear, N = {config.hidden_size}: {bands}")
-    title_above(of_tanh, f"(c) tanh: {bands}")
-    title_above(of_one, f"(d) {name}: every singular value")
-    title_above(isometry, "(e) tanh, orthogonal: isometry would be all at the dots")
-    title_above(of_weights, "(f) tanh, gain × orthogonal, N = 8")
+    of_linear.set_title(f"(b) linear, N = {config.hidden_size}: {bands}", loc="left")
+    of_tanh.set_title(f"(c) tanh: {bands}", loc="left")
+    of_one.set_title(f"(d) {name}: every singular value", loc="left")
+    isometry.set_title("(e) tanh, orthogonal: isometry would be all at the dots", loc="left")
+    of_weights.set_title("(f) tanh, gain × orthogonal, N = 8", loc="left")
     return figure
 
 

@@ -20,7 +20,6 @@ from scipy.optimize import root_scalar
 
 import rnnreg as rr
 from experiments._harness import Claim, Options, Report, mean_and_error, plus_minus, run, text_table
-from rnnreg.plotting import title_above
 
 MEAN_FIELD = {3.0: 0.31025, 5.0: 0.53243}  # computed beforehand, 20001-point grid
 
@@ -251,14 +250,14 @@ def _figure(config: Config, curve, fits, means, spectrum) -> Figure:
     _draw_curve(axes[0], config, curve)
     _draw_fits(axes[1], config, fits, means)
     rr.plotting.lyapunov_spectrum({"N = 100, g = 1.5": spectrum}, ax=axes[2])
-    title_above(axes[2], "(c) whole spectrum of one network, ± 1 SE")
+    axes[2].set_title("(c) whole spectrum of one network, ± 1 SE", loc="left")
     return figure
 
 
 def _convergence(spectrum) -> Figure:
     figure, ax = plt.subplots()
     rr.plotting.lyapunov_trace(spectrum, num_exponents=4, ax=ax)
-    title_above(ax, "N = 100, g = 1.5; bars at the right: ± 1 SE")
+    ax.set_title("N = 100, g = 1.5; bars at the right: ± 1 SE", loc="left")
     return figure
 
 

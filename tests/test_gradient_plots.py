@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import xarray as xr
 from diagnostic_records import flow_of
+from figure_cases import make_parts
 
 from rnnreg import plotting
-from rnnreg.diagnostics import GradientSignal, PathLengths, horizon
+from rnnreg.diagnostics import GradientSignal, horizon
 from rnnreg.sweeps import SweepResult
 
 LAMS = np.array([0.0, 1e-4, 1e-3, 1e-2, 1e-1])
@@ -37,13 +38,6 @@ def tracked(folds=("0", "1", "all")):
     coords = {"l2": LAMS, "seed": [0, 1], "fold": list(folds), "epoch": 10 * np.arange(1, 7)}
     metrics = xr.Dataset({"history_flow.layer_0": (dims, values)}, coords)
     return SweepResult(metrics, (), {"seeds": [0, 1], "dims": dims[:3]}, "")
-
-
-def parts(rest=0.0):
-    shares = np.full(8, (1 - rest) / 8)
-    return PathLengths(
-        LAGS, 0.5**LAGS, shares, np.asarray(rest), np.asarray(rest), np.ones((8, 2)), np.ones(2)
-    )
 
 
 def test_the_axis_says_which_loss_is_shown():
@@ -75,17 +69,17 @@ def test_the_band_is_the_standard_error_of_the_logarithm():
 
 
 def test_path_lengths_have_two_axes_and_a_mark_for_the_rest():
-    left, right = plotting.path_lengths(parts())
+    left, right = plotting.path_lengths(make_parts())
     np.testing.assert_allclose(left.lines[0].get_ydata(), 0.5**LAGS)
     np.testing.assert_allclose(right.lines[1].get_ydata(), np.full(8, 1 / 8))
-    left, right = plotting.path_lengths([parts(0.2)] * 5, lams=LAMS)
+    left, right = plotting.path_lengths([make_parts(0.2)] * 5, lams=LAMS)
     assert sum(line.get_marker() == "s" for line in left.lines) == 5
     _, axes = plt.subplots(1, 2)
-    assert plotting.path_lengths(parts(), axes=axes)[0] is axes[0]
+    assert plotting.path_lengths(make_parts(), axes=axes)[0] is axes[0]
     with pytest.raises(ValueError, match="lams needs one entry per PathLengths; got 5 for 1"):
-        plotting.path_lengths([parts()], lams=LAMS)
+        plotting.path_lengths([make_parts()], lams=LAMS)
     with pytest.raises(ValueError, match="axes must be 2; got 1"):
-        plotting.path_lengths(parts(), axes=[axes[0]])
+        plotting.path_lengths(make_parts(), axes=[axes[0]])
 
 
 def test_the_signal_is_drawn_as_it_is():

@@ -8,13 +8,11 @@ import figure_contract
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import xarray as xr
 from diagnostic_records import flow_of
+from figure_cases import DRAW, PANELS, make_choice, make_flow, make_result
 
 from rnnreg import diagnostics, plotting
 from rnnreg.diagnostics import horizon
-from rnnreg.selection import Choice, one_standard_error
-from rnnreg.sweeps import SweepResult
 
 pytestmark = pytest.mark.usefixtures("no_figures_left")
 
@@ -22,77 +20,17 @@ LAMS = np.array([1e-2, 0.0, 1e-4, 1e-3, 1e-1])  # in no order, on purpose
 RNG = np.random.default_rng(20240229)
 
 
-def make_choice(lams=LAMS, num_folds=4):
-    folds = 1 + 0.1 * RNG.random((len(lams), num_folds)) + 0.05 * np.arange(len(lams))[:, None]
-    curve, best, one_se, paired = one_standard_error(folds, np.arange(1, num_folds + 1), lams)
-    return Choice(
-        axis="l2",
-        metric="val_loss",
-        maximise=False,
-        rule="min",
-        lam=float(lams[best]),
-        lam_min=float(lams[best]),
-        lam_1se=float(lams[one_se]),
-        lam_paired_1se=float(lams[paired]),
-        values={},
-        labels={},
-        curve=curve,
-        warnings=(),
-    )
-
-
-def make_result(lams=LAMS, folds=("0", "1", "all")):
-    dims = ["l2", "seed", "fold", "epoch"]
-    values = RNG.random((len(lams), 3, len(folds), 6)) + 0.1
-    coords = {"l2": lams, "seed": [0, 1, 2], "fold": list(folds), "epoch": 10 * np.arange(1, 7)}
-    metrics = xr.Dataset({"history_train_loss": (dims, values)}, coords)
-    return SweepResult(metrics, (), {"seeds": [0, 1, 2], "dims": dims[:3]}, "")
-
-
-def make_flow(rate, layers=("layer_0",)):
-    with np.errstate(divide="ignore"):
-        return flow_of(dict.fromkeys(layers, np.log([[rate**lag for lag in range(8)]])))
-
-
 TIMES = np.arange(1900, 1930)
 SERIES = np.sin(TIMES / 2.0)
-
-# Every function of the room that draws, with arguments as in a real use.
-DRAW = {
-    "cv_curve": lambda ax: plotting.cv_curve(make_result(), make_choice(), ax=ax),
-    "weight_norms": lambda ax: plotting.weight_norms(LAMS, {"ρ": RNG.random((5, 3))}, ax=ax),
-    "gradient_flow": lambda ax: plotting.gradient_flow(
-        [make_flow(1 - lam) for lam in LAMS], lams=LAMS, ax=ax
-    ),
-    "predicted_series": lambda ax: plotting.predicted_series(
-        TIMES, SERIES, {"one step": SERIES}, spans={"test": (1910, 1915)}, ylabel="spots", ax=ax
-    ),
-    "history": lambda ax: plotting.history(make_result(), ax=ax),
-    "loss_curves": lambda ax: plotting.loss_curves({"a": [1.0, 0.5]}, ax=ax),
-}
-
-
-@pytest.mark.parametrize("name", DRAW)
-def test_draws_on_the_given_axes_and_makes_no_other_figure(name):
-    figure_contract.draws_on_the_given_axes(DRAW[name])
-
-
-@pytest.mark.parametrize("name", DRAW)
-def test_makes_one_white_figure_and_leaves_the_settings_alone(name):
-    figure_contract.makes_one_white_figure(DRAW[name])
-
-
-@pytest.mark.parametrize("size", [(2.4, 2.2), (3.3, 2.4), (7.0, 4.0)], ids=str)
-@pytest.mark.parametrize("name", DRAW)
-def test_nothing_is_cut_off_and_no_tick_labels_overlap(name, size):
-    figure_contract.fits(DRAW[name], size)
-
 
 # Of each figure of a record: the call, and what makes the record.
 OF_RECORDS = {
     "bifurcation": (lambda given: plotting.bifurcation([0.0], [given]), "distinct_points"),
-    "cv_curve": (lambda given: plotting.cv_curve(given, make_choice()), "rr.sweep"),
-    "cv_curve, choice": (lambda given: plotting.cv_curve(make_result(), given), "selection.choose"),
+    "cv_curve": (lambda given: plotting.cv_curve(given, make_choice(LAMS)), "rr.sweep"),
+    "cv_curve, choice": (
+        lambda given: plotting.cv_curve(make_result(LAMS), given),
+        "selection.choose",
+    ),
     "eigenvalue_cloud": (plotting.eigenvalue_cloud, "spectra"),
     "fisher_memory": (plotting.fisher_memory, "fisher_memory"),
     "fixed_points": (plotting.fixed_points, "distinct_points"),
@@ -132,11 +70,9 @@ def test_a_dict_of_records_in_the_place_of_one_is_told_to_take_an_entry():
 
 
 def test_every_figure_refuses_what_it_cannot_draw():
-    drawn_from_arrays = {"lambda_axis", "loss_curves", "predicted_series", "weight_norms"}
-    helpers = {"COLORS", "legend_above", "log_y", "save", "style", "title_above", "whole_steps"}
-    assert {name.split(",")[0] for name in OF_RECORDS} == (
-        set(plotting.__all__) - drawn_from_arrays - helpers
-    )
+    drawn_from_arrays = {"loss_curves", "predicted_series", "weight_norms"}
+    names = {name.split(",")[0] for name in (*DRAW, *PANELS)}
+    assert {name.split(",")[0] for name in OF_RECORDS} == names - drawn_from_arrays
 
 
 def test_no_record_of_a_diagnostic_has_a_field_that_may_be_left_out():
@@ -150,18 +86,6 @@ def test_no_record_of_a_diagnostic_has_a_field_that_may_be_left_out():
 def test_curves_keep_the_order_of_the_palette():
     ax = plotting.loss_curves({str(place): [1.0, 0.5] for place in range(7)})
     assert [line.get_color() for line in ax.lines] == [*plotting.COLORS, plotting.COLORS.blue]
-
-
-def test_a_title_stands_over_the_legend_and_needs_one():
-    ax = plotting.loss_curves({"a": [1.0, 0.5]})
-    plotting.title_above(ax, "(a) all of it")
-    ax.figure.canvas.draw()
-    title, legend = ax.get_legend().get_title(), ax.get_legend()
-    assert title.get_window_extent().y0 >= legend.get_texts()[0].get_window_extent().y1
-    _, bare = plt.subplots()
-    plotting.legend_above(bare)  # nothing to name
-    with pytest.raises(ValueError, match=r"give it its title by ax\.set_title"):
-        plotting.title_above(bare, "(b)")
 
 
 def test_what_is_black_is_white_on_dark_axes():
@@ -252,8 +176,8 @@ def drawn(line):
 
 
 def test_cv_curve_draws_the_curve_it_was_given():
-    choice = make_choice()
-    ax = plotting.cv_curve(make_result(), choice, scale=2.0, ylabel="ARV")
+    choice = make_choice(LAMS)
+    ax = plotting.cv_curve(make_result(LAMS), choice, scale=2.0, ylabel="ARV")
     mean, _, (bars,) = ax.containers[0].lines
     order = np.argsort(LAMS)
     x, y = drawn(mean)
@@ -271,8 +195,8 @@ def test_cv_curve_draws_the_curve_it_was_given():
 
 
 def test_cv_curve_marks_every_rule_once_also_at_zero():
-    choice = dataclasses.replace(make_choice(), lam_min=0.0, lam_paired_1se=0.0, lam_1se=1e-2)
-    ax = plotting.cv_curve(make_result(), choice)
+    choice = dataclasses.replace(make_choice(LAMS), lam_min=0.0, lam_paired_1se=0.0, lam_1se=1e-2)
+    ax = plotting.cv_curve(make_result(LAMS), choice)
     lines = {
         line.get_label(): line.get_xdata()[0] for line in ax.lines if "lambda" in line.get_label()
     }
@@ -280,13 +204,13 @@ def test_cv_curve_marks_every_rule_once_also_at_zero():
     (both, place), (_, other) = lines.items()
     assert "min" in both
     assert "paired" in both
-    assert both.endswith("= 0")
+    assert both.endswith("=\u00a00")
     assert 0 < place < 1e-4
     assert other == 1e-2
 
 
 def test_cv_curve_of_a_validation_set_has_no_bars():
-    ax = plotting.cv_curve(make_result(), make_choice(num_folds=1))
+    ax = plotting.cv_curve(make_result(LAMS), make_choice(LAMS, num_folds=1))
     assert ax.get_legend().get_texts()[0].get_text() == "validation set (3 seeds)"
     assert not ax.containers[0].has_yerr
 
@@ -323,7 +247,8 @@ def test_gradient_flow_colours_by_lambda_with_zero_in_black():
     assert lines["λ = 0"].get_color() == "black"
     np.testing.assert_allclose(lines["λ = 0"].get_ydata(), flows[1].ratio["layer_0"])
     assert len({str(line.get_color()) for line in ax.lines}) == len(LAMS)
-    assert len(ax.figure.axes) == 2  # the colour bar
+    assert len(ax.figure.axes) == 1
+    assert len(ax.child_axes) == 2  # the colour bar, and what lifts titles over the legend
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
         "λ = 0.01 (chosen)",
         "λ = 0",
@@ -442,7 +367,7 @@ def test_predicted_series_draws_what_it_was_given():
 
 
 def test_history_averages_seeds_and_folds_but_not_the_refit():
-    result = make_result()
+    result = make_result(LAMS)
     values = result.metrics["history_train_loss"]
     lines = {line.get_label(): line for line in plotting.history(result).lines}
     expected = values.sel(l2=0.0, fold=["0", "1"]).mean(["seed", "fold"]).values
@@ -456,7 +381,7 @@ def test_history_averages_seeds_and_folds_but_not_the_refit():
 
 
 def test_history_says_what_is_missing():
-    result = make_result()
+    result = make_result(LAMS)
     with pytest.raises(ValueError, match="nothing was recorded as 'accuracy'"):
         plotting.history(result, name="accuracy")
     with pytest.raises(ValueError, match="needs the dimension 'dropout'"):

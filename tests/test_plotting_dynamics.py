@@ -2,30 +2,13 @@
 
 import numpy as np
 import pytest
+from figure_cases import BOUNDS, NO_BOUNDS, make_lyapunov, make_products
 
 import rnnreg as rr
-from rnnreg.diagnostics import (
-    JacobianBounds,
-    JacobianProducts,
-    Lyapunov,
-    ParameterSensitivity,
-    matrix_spectrum,
-)
+from rnnreg.diagnostics import ParameterSensitivity, matrix_spectrum
 from rnnreg.plotting.dynamics._lyapunov import _settled_limits
 
 pytestmark = pytest.mark.usefixtures("no_figures_left")
-
-
-def products(rate, *, rows=2, steps=5, unresolved=()):
-    lags = np.arange(steps)
-    log = np.stack([rate * lags, 2 * rate * lags], axis=-1)[None] * np.ones((rows, 1, 1))
-    flags = np.zeros(log.shape, bool)
-    for place in unresolved:
-        flags[place] = True
-    return JacobianProducts(lags, log[..., 0].mean(axis=0), log, log[..., 0], flags)
-
-
-BOUNDS = JacobianBounds(1.0, 2.0, 1.5, np.log(2.0), np.log(1.5))
 
 
 def labels(ax):
@@ -33,7 +16,7 @@ def labels(ax):
 
 
 def test_products_with_their_bound_and_what_is_none():
-    ax = rr.plotting.jacobian_products(products(-0.5), bounds=BOUNDS)
+    ax = rr.plotting.jacobian_products(make_products(-0.5), bounds=BOUNDS)
     lines = {line.get_label(): line for line in ax.lines}
     np.testing.assert_allclose(
         lines["largest, mean of trajectories"].get_ydata(), np.exp(-0.5 * np.arange(5))
@@ -45,63 +28,61 @@ def test_products_with_their_bound_and_what_is_none():
     np.testing.assert_allclose(bound.get_ydata(), 2.0 ** np.arange(5))
     np.testing.assert_allclose(rho.get_ydata(), 1.5 ** np.arange(5))
     assert [text.split(" ")[0] for text in labels(ax)[1:]] == ["bound", "$\\rho^ℓ$"]
-    unknown = rr.plotting.jacobian_products(
-        products(-0.5), bounds=JacobianBounds(None, None, None, None, None)
+    unknown = rr.plotting.jacobian_products(make_products(-0.5), bounds=NO_BOUNDS)
+    assert labels(unknown) == [
+        "largest, mean of trajectories",
+        "no bound follows from the weights",
+    ]
+    both = rr.plotting.jacobian_products(
+        {"tanh": make_products(-0.5), "gru": make_products(-0.1)},
+        bounds={"tanh": BOUNDS, "gru": NO_BOUNDS},
     )
-    assert labels(unknown)[1:] == ["no bound follows from the weights"]
+    assert "no bound follows from the weights: gru" in labels(both)
 
 
 def test_what_is_unresolved_is_not_drawn():
-    ax = rr.plotting.jacobian_products(products(-0.5, unresolved=[(0, 4, 1)]))
+    ax = rr.plotting.jacobian_products(make_products(-0.5, unresolved=[(0, 4, 1)]))
     second = ax.lines[0].get_ydata()
     assert np.isfinite(second[:4]).all()
     assert np.isnan(second[4])
-    ax = rr.plotting.singular_value_histogram(products(-0.5, unresolved=[(0, 4, 1)]), lags=[1, 4])
+    ax = rr.plotting.singular_value_histogram(
+        make_products(-0.5, unresolved=[(0, 4, 1)]), lags=[1, 4]
+    )
     assert labels(ax) == ["ℓ = 1", "ℓ = 4 (1 unresolved)"]
     with pytest.raises(ValueError, match=r"lags \[9\] are not in the record"):
-        rr.plotting.singular_value_histogram(products(-0.5), lags=[9])
+        rr.plotting.singular_value_histogram(make_products(-0.5), lags=[9])
 
 
 def test_beyond_the_range_of_floats_the_axis_counts_decades():
-    ax = rr.plotting.jacobian_products(products(-1000.0))
+    ax = rr.plotting.jacobian_products(make_products(-1000.0))
     assert ax.get_yscale() == "linear"
     largest = next(line for line in ax.lines if line.get_label().startswith("largest"))
     np.testing.assert_allclose(largest.get_ydata(), -1000 * np.arange(5) / np.log(10))
-    assert ax.yaxis.get_major_formatter()(-400, 0) == "$10^{-400}$"
+    assert ax.yaxis.get_major_formatter()(-400, 0) == "$10^{−400}$"
 
 
 def test_several_products_share_the_names_of_their_limits():
     ax = rr.plotting.jacobian_products(
-        {"a": products(-0.5), "b": products(-0.1)}, bounds={"a": BOUNDS, "b": BOUNDS}
+        {"a": make_products(-0.5), "b": make_products(-0.1)}, bounds={"a": BOUNDS, "b": BOUNDS}
     )
     assert len(labels(ax)) == 4
     with pytest.raises(ValueError, match=r"bounds has \['c'\]"):
-        rr.plotting.jacobian_products({"a": products(-0.5)}, bounds={"c": BOUNDS})
+        rr.plotting.jacobian_products({"a": make_products(-0.5)}, bounds={"c": BOUNDS})
     with pytest.raises(ValueError, match="give at least one"):
         rr.plotting.jacobian_products({})
 
 
-def spectrum(exponents, *, unconverged):
-    exponents = np.asarray(exponents)[None]
-    trace = np.broadcast_to(exponents[:, None], (1, 10, exponents.shape[1]))
-    flags = np.full(exponents.shape, unconverged)
-    dimension, error = np.array([1.25]), np.full(exponents.shape, 0.01)
-    return Lyapunov(
-        exponents, error, flags, 0 * error, dimension, dimension, trace, np.arange(1, 11)
-    )
-
-
 def test_lyapunov_flags_are_seen():
     for flagged, line in ((True, "--"), (False, "-")):
-        found = spectrum([0.4, -1.6], unconverged=flagged)
+        found = make_lyapunov([0.4, -1.6], unconverged=flagged)
         ax = rr.plotting.lyapunov_trace(found)
         named = [drawn for drawn in ax.lines if str(drawn.get_label()).startswith("λ")]
         assert {drawn.get_linestyle() for drawn in named} == {line}
         assert all(("unconverged" in text) == flagged for text in labels(ax))
     ax = rr.plotting.lyapunov_spectrum(
         {
-            "map": spectrum([0.4, -1.6, -np.inf], unconverged=False),
-            "b": spectrum([0.4, -1.6], unconverged=True),
+            "map": make_lyapunov([0.4, -1.6, -np.inf], unconverged=False),
+            "b": make_lyapunov([0.4, -1.6], unconverged=True),
         }
     )
     assert labels(ax) == [
@@ -112,7 +93,7 @@ def test_lyapunov_flags_are_seen():
 
 
 def test_exponents_lost_to_rounding_are_told_from_minus_infinity():
-    found = spectrum([0.4, -np.inf, -np.inf], unconverged=False)
+    found = make_lyapunov([0.4, -np.inf, -np.inf], unconverged=False)
     found = found._replace(unconverged=np.array([[False, True, False]]))
     ax = rr.plotting.lyapunov_spectrum(found)
     words = labels(ax)[0].split()  # the legend breaks long lines
@@ -121,7 +102,7 @@ def test_exponents_lost_to_rounding_are_told_from_minus_infinity():
 
 
 def test_a_standard_error_that_is_not_known_has_no_bar():
-    found = spectrum([0.4, -1.6], unconverged=True)
+    found = make_lyapunov([0.4, -1.6], unconverged=True)
     found = found._replace(standard_error=np.array([[np.nan, 0.01]]))
     bars = rr.plotting.lyapunov_spectrum(found).containers[0].lines[2][0].get_segments()
     drawn = [np.isfinite(bar).all() and len(bar) == 2 for bar in bars]

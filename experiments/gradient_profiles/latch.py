@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 import rnnreg as rr
 from experiments._harness import Claim
 from rnnreg.cells import HiddenState
-from rnnreg.plotting import COLORS, legend_above, title_above
+from rnnreg.plotting import COLORS, legend_above
 
 BENGIO, HERE = "Bengio, Simard & Frasconi 1994", "derived here"
 STEPS = (100, 400, 1600)
@@ -202,5 +202,5 @@ def figure(held) -> Figure:
     right.set(xscale="log", xlabel="λ", ylabel="w, margin, factor w(1 − h*²)")
     right.set_ylim(bottom=0)
     legend_above(right)
-    title_above(right, f"(b) at the minimum of (1 − h$_T$)² + λw², T = {STEPS[-1]}")
+    right.set_title(f"(b) at the minimum of (1 − h$_T$)² + λw², T = {STEPS[-1]}", loc="left")
     return fig

@@ -1,6 +1,6 @@
 """Figures: takes results, computes nothing but means and errors for display, accepts ax, returns it."""
 
-from rnnreg.plotting._axes import legend_above, log_y, title_above, whole_steps
+from rnnreg.plotting._axes import legend_above, log_y, whole_steps
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window
 from rnnreg.plotting._series import loss_curves, predicted_series
@@ -50,7 +50,6 @@ __all__ = [
     "spectral_paths",
     "style",
     "sufficient_window",
-    "title_above",
     "weight_norms",
     "whole_steps",
 ]

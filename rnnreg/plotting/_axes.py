@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from rnnreg.plotting._style import GROWS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,6 +65,18 @@ def whole_steps(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
+def dated(ax: Axes) -> bool:
+    """Whether x is dates; if so, with as many of them as fit, each in few letters."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    if not isinstance(ax.xaxis.get_major_locator(), AutoDateLocator):
+        return False
+    locator = AutoDateLocator(minticks=2, maxticks=max(3, int(size_inches(ax)[0] / 0.5)))
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    return True
+
+
 def ink(ax: Axes) -> str:
     """Black, or white on axes with a dark face."""
     from matplotlib.colors import to_rgba
@@ -84,22 +97,36 @@ def log_or_decades(ax: Axes, logs: np.ndarray) -> Callable[[Any], Any]:
     Over a few decades it is an ordinary logarithmic axis; over more, beyond the range of floats too, powers of ten
     on a linear one.
     """
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import MaxNLocator
 
     finite = logs[np.isfinite(logs)]
     if not finite.size or np.ptp(finite) < 12 * np.log(10):
-        ax.set_yscale("log", nonpositive="mask")
+        log_y(ax)
         return np.exp
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"$10^{{{value:.0f}}}$"))
+    ax.yaxis.set_major_formatter("$10^{{{x:.0f}}}$")
     return lambda logs: logs / np.log(10)
 
 
-def legend_above(ax: Axes, *, first: Any = ()) -> None:
-    """The legend above the axes, where it hides no data, in as many columns as fit the width.
+def limit_y(ax: Axes, low: float, high: float) -> None:
+    """Sets the limits of y; if drawn axes share them, theirs are kept within, so that nothing leaves their picture."""
+    shared = ax.get_shared_y_axes().get_siblings(ax)
+    if any(other is not ax and other.has_data() for other in shared):
+        low, high = min(low, *ax.get_ylim()), max(high, *ax.get_ylim())
+    ax.set_ylim(low, high)
 
-    Labels that are wider than the axes are broken over lines. Without a labelled artist there is no legend. Call it
-    once the axes have their labels, since these take part of the width.
+
+def bar_beside(ax: Axes, colors: Any, **look: Any) -> Any:
+    """A colour bar at the right of the axes, which moves with them and takes no room from any other axes."""
+    return ax.figure.colorbar(colors, cax=ax.inset_axes((1.03, 0, 0.04, 1)), **look)
+
+
+def legend_above(ax: Axes, *, first: Any = ()) -> None:
+    """The legend above the axes, where it hides no data, in as many columns as fit the width; titles stand over it.
+
+    Labels that are wider than the axes are broken over lines, those of the axes too. In a figure without a layout
+    engine the axes shrink as far as their labels, legend and title need room; no other axes move. Without a labelled
+    artist there is no legend. Call it last, when the axes have their labels.
 
     Args:
       ax: the axes.
@@ -113,49 +140,156 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
     ['validation', 'training']
     >>> plt.close(figure)
     """
+    _say_once(ax)
+    width, height = _break_labels(ax)
+    if _shrink(ax, 0):
+        width, height = _break_labels(ax)
     named = ax.get_legend_handles_labels()[0]
     handles = [*first, *(handle for handle in named if all(handle is not one for one in first))]
-    if not handles:
-        return
-    labels = [str(handle.get_label()) for handle in handles]
-    width, _ = size_inches(ax)
-    room = max(8, int((width - 0.35) / text_inches("x", 8)))
-    for place, text in enumerate(labels):
-        if printed_length(text) > room:
-            labels[place] = textwrap.fill(text, room, break_long_words=False)
-    where = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.3}
-    look = {"columnspacing": 1.2, "labelspacing": 0.35, "fontsize": 8, "frameon": False}
-    for columns in range(len(labels), 0, -1):
-        legend = ax.legend(handles, labels, ncols=columns, **where, **look)
-        if legend.get_window_extent().width <= width * ax.figure.dpi:
-            return
+    if handles:
+        taken = _fitted_legend(ax, handles, width, height)
+        if not any(isinstance(child.get_axes_locator(), _OverLegend) for child in ax.child_axes):
+            cap = ax.inset_axes((0, 1, 1, 0.1))
+            cap.set_axis_off()
+            cap.set_axes_locator(_OverLegend(ax))
+        if (
+            taken > 0.3 * height * ax.figure.dpi or width < 2
+        ):  # low or narrow axes change with their legend
+            _break_labels(ax)
+            now, _ = size_inches(ax)
+            if now < 0.97 * width:
+                _fitted_legend(ax, handles, now, height)
+    _shrink(ax, 1)
 
 
-def title_above(ax: Axes, text: str) -> None:
-    """A title over the legend of `legend_above`, which `ax.set_title` would write across.
+class _OverLegend:
+    """The place of an empty axes over the legend: matplotlib lifts titles over such children, but not over legends."""
 
-    Args:
-      ax: axes that `legend_above` gave a legend, as all figures of this room with named curves have.
-      text: the title.
+    def __init__(self, ax: Axes):
+        self.ax = ax
 
-    Raises:
-      ValueError: axes without a legend.
+    def __call__(self, _: Any, renderer: Any) -> Any:
+        """The box of the legend in the figure, or that of the axes if the legend is gone."""
+        legend, figure = self.ax.get_legend(), self.ax.get_figure(root=False)
+        if legend is None or figure is None:
+            return self.ax.get_position()
+        return legend.get_window_extent(renderer).transformed(figure.transSubfigure.inverted())
 
-    >>> import matplotlib
-    >>> from rnnreg.plotting import loss_curves
-    >>> ax = loss_curves({"training": [1.0, 0.5]})
-    >>> title_above(ax, "(a) adding problem")
-    >>> ax.get_legend().get_title().get_text()
-    '(a) adding problem'
-    >>> matplotlib.pyplot.close(ax.figure)
+
+def _fitted_legend(ax: Axes, handles: list[Any], width: float, height: float) -> float:
+    """In as many columns as fit the width; of given axes it takes half of the height at most.
+
+    If it needs more, its letters get smaller, and then entries in the middle are left out and counted. A figure that
+    is made for the curves grows instead. Returns the height in pixels.
     """
-    from matplotlib.font_manager import FontProperties
+    from matplotlib.lines import Line2D
 
-    legend = ax.get_legend()
-    if legend is None:
-        raise ValueError("ax has no legend: give it its title by ax.set_title.")
-    legend.set_title(text, prop=FontProperties(size=9))
-    legend.set_alignment("left")
+    figure, cell = ax.get_figure(root=True), ax.get_subplotspec()
+    assert figure is not None
+    if cell is not None:
+        height = max(height, cell.get_position(figure).height * figure.bbox_inches.height)
+    limit = 0.5 * height * figure.dpi if figure.get_gid() != GROWS else np.inf
+    taken = 0.0
+    for size in (8, 7, 6):
+        taken = _legend(ax, handles, width, size)
+        if taken <= limit:
+            return taken
+    fit = int(limit / taken * len(handles))
+    for kept in range(min(fit, len(handles) - 2), 1, -1):
+        left_out = Line2D([], [], linestyle="none", label=f"… {len(handles) - kept} more …")
+        shown = [*handles[: (kept + 1) // 2], left_out, *handles[len(handles) - kept // 2 :]]
+        taken = _legend(ax, shown, width, 6)
+        if taken <= limit:
+            break
+    return taken
+
+
+def _legend(ax: Axes, handles: list[Any], width: float, size: int) -> float:
+    """Draws the legend in letters of such a size, and returns its height in pixels."""
+    where: Any = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.3}
+    where |= {"columnspacing": 1.2, "labelspacing": 0.35, "frameon": False, "fontsize": size}
+    texts = [str(handle.get_label()) for handle in handles]
+    labels = [_broken(text, width - 0.35, size) for text in texts]
+    room = 0.97 * width * ax.figure.dpi  # letters are wider at a low resolution
+    box = ax.legend(handles, labels, **where).get_window_extent()
+    if box.width > room:  # wide letters
+        labels = [_broken(text, 0.9 * (width * room / box.width - 0.35), size) for text in texts]
+        box = ax.legend(handles, labels, **where).get_window_extent()
+    more = int(room / box.width) + (2 if len(labels) < 5 else 1)  # entries differ in width
+    for columns in range(min(len(labels), more), 0, -1):
+        box = ax.legend(handles, labels, ncols=columns, **where).get_window_extent()
+        if box.width <= room:
+            break
+    return box.height
+
+
+def _break_labels(ax: Axes) -> tuple[float, float]:
+    """Breaks the labels of both axes over lines if they are longer than these; width and height in inches."""
+    size = size_inches(ax)
+    for axis, room in zip((ax.xaxis, ax.yaxis), size, strict=True):
+        axis.label.set_text(_broken(axis.label.get_text(), room, float(axis.label.get_fontsize())))
+    return size
+
+
+def _broken(text: str, inches: float, points: float) -> str:
+    """The text over as many lines as it needs in such a width."""
+    room = max(8, int(inches / text_inches("x", points)))
+    if max(map(printed_length, text.split("\n"))) <= room:
+        return text
+    lines = [""]
+    for word in text.replace("\n", " ").split(" "):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if printed_length(longer) <= room or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def _say_once(ax: Axes) -> None:
+    """Hides a y label that axes at the left, with the same y axis, carry already."""
+    for other in ax.get_shared_y_axes().get_siblings(ax):
+        same = (
+            other.get_ylabel().split() == ax.get_ylabel().split()
+            and other.yaxis.label.get_visible()
+        )
+        if other is not ax and same and other.get_position().x0 < ax.get_position().x0:
+            ax.yaxis.label.set_visible(False)
+
+
+def _shrink(ax: Axes, k: int) -> bool:
+    """Makes axes smaller, along x (0) or y (1), until what they carry ends before the figure does and other axes begin.
+
+    Only in a figure without a layout engine, which would do it for all axes. At most half of the size goes. Room for
+    a title is kept. Returns whether anything changed.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure = ax.get_figure(root=True)
+    if figure is None or figure.get_layout_engine() is not None:
+        return False
+    boxes: Any = ax.get_window_extent(), ax.get_tightbbox()
+    frame, own = (box.get_points() for box in boxes)
+    (low, high), gap = figure.bbox.get_points()[:, k], figure.dpi / 18
+    for other in figure.axes:
+        theirs, taken = other.get_window_extent().get_points(), other.get_tightbbox()
+        level = (theirs[0] < frame[1])[1 - k] and (theirs[1] > frame[0])[1 - k]
+        if other is ax or taken is None or not level:
+            continue
+        if theirs[1, k] <= frame[0, k]:
+            low = max(low, taken.get_points()[1, k] + gap)
+        elif theirs[0, k] >= frame[1, k]:
+            high = min(high, taken.get_points()[0, k] - gap)
+    if k == 1 and not any(ax.get_title(where) for where in ("left", "center", "right")):
+        own[1, 1] += (1.2 * float(ax.title.get_fontsize()) + 6) / 72 * figure.dpi
+    before, after = max(low - own[0, k], 0), max(own[1, k] - high, 0)
+    if before + after:
+        cut = min(1, 0.5 * (frame[1, k] - frame[0, k]) / (before + after))
+        frame[:, k] += cut * before, -cut * after
+        parent: Any = ax.get_figure(root=False)
+        ax.set_position(Bbox(frame).transformed(parent.transSubfigure.inverted()))
+        ax.set_in_layout(True)  # for a layout that is asked for later
+    return bool(before + after)
 
 
 def size_inches(ax: Axes) -> tuple[float, float]:

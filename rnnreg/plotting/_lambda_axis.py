@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import ink, legend_above, number, size_inches
-from rnnreg.plotting._style import nth_color
+from rnnreg.plotting._axes import bar_beside, ink, number, size_inches
+from rnnreg.plotting._style import nth_color, nth_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,10 +159,10 @@ def draw_by_lambda(
         look: Any = (
             {"linewidth": 2.6, "zorder": 3.1} if is_chosen else {"linewidth": 1.3, "zorder": 3}
         )
-        ax.plot(*curves[place], "--" if lam == 0 else "-", color=colors[place], label=name, **look)
+        line = ("--" if lam == 0 else "-") + ("o" if len(curves[place][0]) == 1 else "")
+        ax.plot(*curves[place], line, color=colors[place], label=name, **look)
     if bar is not None:
-        ax.figure.colorbar(bar, ax=ax, aspect=30, pad=0.02).ax.set_xlabel("λ", labelpad=11)
-    legend_above(ax)
+        bar_beside(ax, bar).ax.set_xlabel("λ", labelpad=11)
     return colors
 
 
@@ -178,6 +178,8 @@ def draw_curves(
     if lams is not None:
         return draw_by_lambda(ax, lams, curves, chosen=chosen)
     colors = [nth_color(place) for place in range(len(curves))]
-    for curve, color, label in zip(curves, colors, labels or [None] * len(curves), strict=True):
-        ax.plot(*curve, color=color, label=label)
+    for place, (curve, label) in enumerate(
+        zip(curves, labels or [None] * len(curves), strict=True)
+    ):
+        ax.plot(*curve, nth_line(place), color=colors[place], label=label)
     return colors

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnnreg.diagnostics import FisherMemory, MemoryCurve, SufficientWindow
-from rnnreg.plotting._axes import legend_above, log_y, steps_back
+from rnnreg.plotting._axes import legend_above, limit_y, log_y, steps_back
 from rnnreg.plotting._inputs import by_label, one
 from rnnreg.plotting._style import COLORS, canvas, nth_color, nth_line
 
@@ -57,7 +57,7 @@ def fisher_memory(
             highest = max(highest, curve.max())
             ax.plot(memory.lags, curve, color=color, linestyle=nth_line(place), label=label)
         log_y(ax)
-        ax.set_ylim(floor, highest * 1.5)
+        limit_y(ax, floor, highest * 1.5)
         steps_back(ax, symbol="k")
         ax.set_ylabel("Fisher information J(k)")
         legend_above(ax)
@@ -104,8 +104,9 @@ def memory_curve(
                 1 - surrogates.mean(axis=0), 1e-12
             )
             spread = max(spread, 2 * float(unseen.std()))
-        ax.axhspan(-spread, spread, color="0.85", zorder=0, linewidth=0)
-        ax.set_ylim(min(-0.05, -1.2 * spread, 1.1 * lowest), 1.05)
+        look: dict[str, Any] = {"color": "0.5", "alpha": 0.3, "zorder": 0, "linewidth": 0}
+        ax.axhspan(-spread, spread, label="surrogates ± 2 sd", **look)
+        limit_y(ax, min(-0.05, -1.2 * spread, 1.1 * lowest), 1.05)
         steps_back(ax, symbol="k")
         ax.set_ylabel("recall of u$_{t−k}$ (R², corrected)")
         legend_above(ax)
@@ -157,17 +158,17 @@ def sufficient_window(
                 where=high > 0,  # the whole history is 0 away, and has no place on this axis
                 color=COLORS.blue,
                 alpha=0.2,
-                label="extremes",
+                label="lowest to highest sequence",
             )
         if tolerance is not None:
             whole = int(found.whole)
             said = f"{whole} steps serve all" if whole > 0 else "no window tried serves all"
-            ax.axhline(tolerance, color="0.3", linestyle=":", label=f"tolerance: {said}")
+            ax.axhline(tolerance, color="0.5", linestyle=":", label=f"tolerance: {said}")
         ax.set_xscale("log", base=2)
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.set_xlim(windows.min() / 1.2, windows.max() * 1.2)
         if not finite.any() and tolerance is not None:
-            ax.set_ylim(tolerance / 10, tolerance * 10)
+            limit_y(ax, tolerance / 10, tolerance * 10)
         log_y(ax)
         ax.set_xlabel("window (last steps kept)")
         ax.set_ylabel("‖y$^{(k)}$ − y‖ at the last step")

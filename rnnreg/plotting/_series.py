@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import ink, legend_above, log_y, size_inches, text_inches, whole_steps
-from rnnreg.plotting._style import canvas, nth_color, nth_line
+from rnnreg.plotting._axes import (
+    dated,
+    ink,
+    legend_above,
+    limit_y,
+    log_y,
+    size_inches,
+    text_inches,
+    whole_steps,
+)
+from rnnreg.plotting._style import canvas, nth_color, nth_line, nth_marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,14 +30,14 @@ def predicted_series(
     *,
     ax: Axes | None = None,
     bands: Mapping[str, tuple[Any, Any]] | None = None,
-    spans: Mapping[str, tuple[float, float]] | None = None,
+    spans: Mapping[str, tuple[Any, Any]] | None = None,
     xlabel: str = "time",
     ylabel: str | None = None,
 ) -> Axes:
     """A series, and over it what was predicted: one step ahead, free-running, or both.
 
     Args:
-      times: `[T]`.
+      times: `[T]`, numbers or dates.
       truth: `[T]` or `[T, 1]`, drawn in black (white on a dark face).
       predictions: by name, an array at `times`, or a pair `(times, array)` with times of its own.
       ax: where to draw.
@@ -70,30 +79,29 @@ def predicted_series(
         ax.set_xlabel(xlabel)
         if ylabel:
             ax.set_ylabel(ylabel)
+        dated(ax)
         legend_above(ax)
         if spans:
             _shade(ax, spans)
     return ax
 
 
-def _shade(ax: Axes, spans: Mapping[str, tuple[float, float]]) -> None:
+def _shade(ax: Axes, spans: Mapping[str, tuple[Any, Any]]) -> None:
     """Grey spans with their names at the top, upright where they are too narrow for a name."""
-    # dates as the numbers of their axis
-    spans = {name: tuple(map(ax.convert_xunits, ends)) for name, ends in spans.items()}  # type: ignore[misc]
-    left, right = ax.get_xlim()
-    left = min(left, *(first for first, _ in spans.values()))
-    right = max(right, *(last for _, last in spans.values()))
+    places = {name: [float(ax.convert_xunits(end)) for end in span] for name, span in spans.items()}
+    ends = np.array([*places.values(), ax.get_xlim()])
+    left, right = float(ends.min()), float(ends.max())
     ax.set_xlim(left, right)
     points = 7.0
     width, height = size_inches(ax)
-    wide = {name: 0.95 * (last - first) / (right - left) for name, (first, last) in spans.items()}
+    wide = {name: 0.95 * (last - first) / (right - left) for name, (first, last) in places.items()}
     upright = any(text_inches(name, points) > share * width for name, share in wide.items())
-    low, high = ax.get_ylim()
+    low, high = ax.dataLim.intervaly + np.ptp(ax.dataLim.intervaly) * np.array([-0.05, 0.05])
     longest = max(text_inches(name, points) for name in spans)
     need = (longest if upright else points * 1.3 / 72) + 0.06
-    ax.set_ylim(low, low + (high - low) / (1 - min(0.45, need / height)))
-    for place, (name, (first, last)) in enumerate(spans.items()):
-        ax.axvspan(first, last, color=("0.93", "0.87")[place % 2], linewidth=0, zorder=0)
+    limit_y(ax, low, low + (high - low) / (1 - min(0.45, need / height)))
+    for place, (name, (first, last)) in enumerate(places.items()):
+        ax.axvspan(first, last, color="0.5", alpha=(0.14, 0.26)[place % 2], linewidth=0, zorder=0)
         look: dict[str, Any] = {"ha": "center", "va": "top", "rotation": 90 if upright else 0}
         at = ax.get_xaxis_transform()
         ax.text((first + last) / 2, 0.99, name, transform=at, fontsize=points, **look)
@@ -131,11 +139,12 @@ def loss_curves(
     read = {name: _as_curve(values) for name, values in curves.items()}
     with canvas(ax) as ax:
         for place, (name, curve) in enumerate(read.items()):
-            look = nth_line(place) + "osD^v<"[place % 6]
+            look = nth_line(place) + nth_marker(place)
             ax.plot(*curve, look, color=nth_color(place), markersize=3.5, label=name)
         if log:
             log_y(ax)
-        whole_steps(ax)
+        if not dated(ax):
+            whole_steps(ax)
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
         legend_above(ax)

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnreg.diagnostics import Saturation
-from rnnreg.plotting._axes import legend_above, whole_steps
+from rnnreg.plotting._axes import bar_beside, legend_above, whole_steps
 from rnnreg.plotting._inputs import one
-from rnnreg.plotting._style import COLORS, canvas, nth_color
+from rnnreg.plotting._style import COLORS, canvas, nth_color, nth_marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def saturation(found: Saturation, *, ax: Axes | None = None) -> Axes:
-    """How the activations are spread at each step, in grey, and the shares that saturate, in colour on the right.
+    """How the activations are spread at each step, in grey, and the shares that saturate, in colour.
+
+    The shares run from 0 at the bottom to 1 at the top; their mean stands in the legend.
 
     Args:
       found: one layer's entry of what `rr.diagnostics.saturation` returns.
@@ -43,9 +45,9 @@ def saturation(found: Saturation, *, ax: Axes | None = None) -> Axes:
     with canvas(ax) as ax:
         sides = np.append(steps - 0.5, steps[-1] + 0.5)
         mesh = ax.pcolormesh(sides, edges, histogram.T, cmap="Greys", rasterized=True)
-        ax.figure.colorbar(mesh, ax=ax, label="share of units")
+        bar_beside(ax, mesh, label="share of units")
         heights = edges[0] + (edges[-1] - edges[0]) * np.asarray(found.saturated_steps, np.float64)
-        name = f"share saturated, 0–1 over the height (mean {float(found.saturated):.2f})"
+        name = f"share saturated, 0 to 1 (mean {float(found.saturated):.2f})"
         ax.plot(steps, heights, color=COLORS.vermillion, label=name)
         ax.set_ylim(edges[0], edges[-1])
         ax.set_xlabel("step t")
@@ -85,9 +87,11 @@ def gate_openings(found: Saturation, *, ax: Axes | None = None) -> Axes:
         raise ValueError("this layer has no gates to draw; take a layer of a GRU or an LSTM.")
     with canvas(ax) as ax:
         for place, (name, gate) in enumerate(found.gates.items()):
-            name, marker = f"{name} (mean {float(gate.mean):.2f})", "os^D"[place % 4]
-            shares = gate.open_units, gate.closed_units
-            ax.plot(*shares, marker, color=nth_color(place), alpha=0.7, label=name)
+            name, shares = (
+                f"{name} (mean {float(gate.mean):.2f})",
+                (gate.open_units, gate.closed_units),
+            )
+            ax.plot(*shares, nth_marker(place), color=nth_color(place), alpha=0.7, label=name)
         ax.plot([0, 1], [1, 0], color="0.7", linestyle=":", linewidth=1.0, zorder=0)
         ax.set_xlim(-0.03, 1.03)
         ax.set_ylim(-0.03, 1.03)

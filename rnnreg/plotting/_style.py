@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+GROWS = "rnnreg-grows"  # the gid of a figure that this room has made, which may become taller
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -96,36 +98,46 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Figure, path: str | Path, *, close: bool = False) -> tuple[Path, Path]:
-    """Writes `path.pdf` (vectors) and, beside it, `path.png` (200 dots an inch).
+def save(figure: Figure | Axes, path: str | Path, *, close: bool = False) -> tuple[Path, Path]:
+    """Writes `path.pdf` (vectors) and, next to it, `path.png` (200 dots per inch).
 
     Args:
-      figure: what to write.
-      path: without a suffix, or with .pdf or .png; missing folders are made.
+      figure: what to write; of axes, or of an array of them, the whole figure.
+      path: without a suffix, or with .pdf or .png; "~" is the home folder, and missing folders are made.
       close: release the figure afterwards, as a script that makes many should.
 
     Returns:
       The two paths.
 
+    Raises:
+      TypeError: neither a figure nor axes.
+
     >>> import tempfile
     >>> from rnnreg.plotting import loss_curves
     >>> ax = loss_curves({"a": [1.0, 0.5]})
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     [path.name for path in save(ax.figure, f"{folder}/figures/loss", close=True)]
+    ...     [path.name for path in save(ax, f"{folder}/figures/loss", close=True)]
     ['loss.pdf', 'loss.png']
     """
-    path = Path(path)
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
+
+    given: Any = np.ravel(np.asarray(figure, dtype=object))[0]
+    if not isinstance(given, Axes | FigureBase):
+        raise TypeError(f"save writes a figure or axes; got {type(given).__name__}.")
+    whole: Any = given.get_figure(root=True)
+    path = Path(path).expanduser()
     stem = path.with_suffix("") if path.suffix in (".pdf", ".png") else path
     stem.parent.mkdir(parents=True, exist_ok=True)
     pdf, png = (stem.with_name(stem.name + suffix) for suffix in (".pdf", ".png"))
     with style():
         # without a date the same figure is the same file
-        figure.savefig(pdf, metadata={"CreationDate": None})
-        figure.savefig(png)
+        whole.savefig(pdf, metadata={"CreationDate": None})
+        whole.savefig(png)
     if close:
         import matplotlib.pyplot as plt
 
-        plt.close(figure)
+        plt.close(whole)
     return pdf, png
 
 
@@ -139,6 +151,11 @@ def nth_line(place: int) -> str:
     return ("-", "--", "-.", ":")[place % 4]
 
 
+def nth_marker(place: int) -> str:
+    """The marker of a curve by its place, where its line style says something else."""
+    return "osD^v<>P"[place % 8]
+
+
 @contextlib.contextmanager
 def canvas(ax: Axes | None) -> Iterator[Axes]:
     """The given axes with their own look, or new ones in `style()`; a failure leaves no figure behind."""
@@ -147,6 +164,7 @@ def canvas(ax: Axes | None) -> Iterator[Axes]:
         return
     with _new() as made:
         yield made
+        _grow(made)
 
 
 @contextlib.contextmanager
@@ -161,6 +179,15 @@ def panels(count: int, axes: Any, *, width: float, share: bool) -> Iterator[Any]
     size = (width * count + 0.8, 2.7)
     with _new(ncols=count, figsize=size, sharey=share, squeeze=False) as made:
         yield made[0]
+        _grow(*made[0])
+
+
+def _grow(*axes: Axes) -> None:
+    """Makes a new figure taller by what its legends take beyond a few lines."""
+    figure, legends = axes[0].figure, [ax.get_legend() for ax in axes]
+    tallest = max((legend.get_window_extent().height for legend in legends if legend), default=0)
+    width, height = figure.get_size_inches()  # pyright: ignore
+    figure.set_size_inches(width, height + max(0, tallest / figure.dpi - 0.5))  # pyright: ignore
 
 
 @contextlib.contextmanager
@@ -169,7 +196,7 @@ def _new(**options: Any) -> Iterator[Any]:
     import matplotlib.pyplot as plt
 
     with style():
-        figure, made = plt.subplots(**options)
+        figure, made = plt.subplots(gid=GROWS, **options)
         try:
             yield made
         except BaseException:

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import HessianDirections, LossSurface
-from rnnreg.plotting._axes import legend_above, log_y, plain_numbers, whole_steps
+from rnnreg.plotting._axes import (
+    bar_beside,
+    legend_above,
+    limit_y,
+    log_y,
+    plain_numbers,
+    size_inches,
+    whole_steps,
+)
 from rnnreg.plotting._inputs import one
-from rnnreg.plotting._style import COLORS, canvas
+from rnnreg.plotting._style import COLORS, canvas, nth_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +50,7 @@ def loss_surface(
       ax: where to draw.
 
     Returns:
-      The axes; the colour bar of a plane is an axes of its own beside them.
+      The axes; the colour bar of a plane is a child of them.
 
     Raises:
       ValueError: another record, an unknown `show`, paths on a line, or a plane of a single row or without a positive
@@ -79,17 +87,13 @@ def loss_surface(
             path = np.asarray(path, dtype=np.float64)
             color = ("#FF5CA8", "white", "#FFB000")[place % 3]  # seen on all of the map's colours
             look = {"marker": ".", "linewidth": 1.2, "markersize": 3.5, "path_effects": edge}
-            ax.plot(*path.T, color=color, label=name, **look)
+            ax.plot(*path.T, nth_line(place), color=color, label=name, **look)
             ax.plot(*path[-1], color=color, marker="o", markersize=5, markeredgecolor="black")
         ax.set_xlim(*_ends(surface.alphas))
         ax.set_ylim(*_ends(surface.betas))
         ax.set_xlabel(xlabel)
         ax.set_ylabel(ylabel)
-        if paths:
-            legend = ax.legend(loc="best", frameon=True, fontsize=8, facecolor="0.35")
-            legend.get_frame().set_edgecolor("none")
-            for text in legend.get_texts():
-                text.set_color("white")
+        legend_above(ax)
     return ax
 
 
@@ -112,7 +116,7 @@ def _plane(
         levels = np.geomspace(lowest, highest, 9)[1:-1]
         ax.contour(alphas, betas, drawn, levels=levels, colors="white", linewidths=0.4, alpha=0.6)
     label = "loss" if show == "loss" else _GRADIENT
-    bar = ax.figure.colorbar(mesh, ax=ax, label=label).ax
+    bar = bar_beside(ax, mesh, label=label).ax
     plain_numbers(bar.yaxis)
     if highest > 50 * lowest:
         bar.minorticks_off()
@@ -128,7 +132,7 @@ def _line(surface: LossSurface, xlabel: str, floor: float, ax: Axes | None) -> A
         both = np.concatenate([np.asarray(surface.loss), np.asarray(surface.gradient_norm)])
         both = both[np.isfinite(both) & (both > 0)]
         if both.size:
-            ax.set_ylim(max(both.min(), both.max() * floor) / 1.5, both.max() * 1.5)
+            limit_y(ax, max(both.min(), both.max() * floor) / 1.5, both.max() * 1.5)
         ax.set_xlabel(xlabel)
         ax.set_ylabel("loss, and norm of its gradient")
         legend_above(ax)
@@ -178,9 +182,11 @@ def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axe
         # curvatures spread over orders of magnitude, on both sides of zero; ticks begin at a power of ten
         largest = np.log10(max(np.abs(ritz).max(), 1e-27))
         ax.set_yscale("symlog", linthresh=10.0 ** np.floor(largest - 3))
-        ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        ax.axhline(0, color="0.5", linewidth=0.8, zorder=0)
         ax.set_xlabel("rank")
         ax.set_ylabel("eigenvalue of the Hessian")
         whole_steps(ax)
         legend_above(ax)
+        locator: Any = ax.yaxis.get_major_locator()
+        locator.set_params(numticks=max(3, int(size_inches(ax)[1] / 0.25)))
     return ax

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import METRICS, legend_above, log_y, number
+from rnnreg.plotting._axes import METRICS, legend_above, limit_y, log_y, number
 from rnnreg.plotting._inputs import history_by_lambda, names_after, one
 from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_axis, with_gap
-from rnnreg.plotting._style import COLORS, canvas, nth_color
+from rnnreg.plotting._style import COLORS, canvas, nth_color, nth_marker
 from rnnreg.selection import Choice
 from rnnreg.sweeps import SweepResult
 
@@ -87,7 +87,7 @@ def cv_curve(
         bars = ax.errorbar(x, mean, yerr=se_bars, label=name, **look)  # pyright: ignore
         place = dict(zip(curve.lam.tolist(), positions.tolist(), strict=True))
         for lam, (names, look) in _rules(choice).items():
-            ax.axvline(place[lam], **look, label=f"{' = '.join(names)} = {number(lam)}")
+            ax.axvline(place[lam], **look, label=" =\u00a0".join([*names, number(lam)]))
         ax.set_ylabel(ylabel or METRICS.get(choice.metric, choice.metric))
         _limit(ax, mean, np.nan_to_num(se), folds if show_folds else None)
         legend_above(ax, first=[bars])
@@ -125,7 +125,7 @@ def _limit(ax: Axes, mean: np.ndarray, se: np.ndarray, folds: np.ndarray | None)
         low = max(min(low, np.nanmin(folds)), low - room)
         high = min(max(high, np.nanmax(folds)), high + room)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-    ax.set_ylim(low - margin, high + margin)
+    limit_y(ax, low - margin, high + margin)
 
 
 def weight_norms(
@@ -176,17 +176,22 @@ def weight_norms(
             mean, se, name = over_seeds(array, name)
             x, mean, se = with_gap(lam, positions, mean, se)
             color = nth_color(place)
-            marker = "osD^v<"[place % 6]
-            ax.plot(x, mean, color=color, marker=marker, markersize=3.5, label=name, zorder=3)
+            look: dict[str, Any] = {"marker": nth_marker(place), "markersize": 3.5, "zorder": 3}
+            ax.plot(x, mean, color=color, label=name, **look)
             ax.fill_between(x, mean - se, mean + se, color=color, alpha=0.22, linewidth=0)
             at = np.isnan(np.append(x, np.nan)[1:]) & ~np.isnan(x)  # a band has no width at λ = 0
             ax.errorbar(x[at], mean[at], se[at], fmt="none", ecolor=color, elinewidth=0.9)
         if line_at is not None:
-            ax.axhline(line_at, color="0.35", linewidth=0.9, linestyle=":", zorder=1)
-        ax.set_ylabel(ylabel)
+            ax.axhline(line_at, color="0.5", linewidth=0.9, linestyle=":", zorder=1)
+        ax.set_ylabel(with_error(ylabel, *arrays.values()))
         ax.set_ylim(bottom=0)
         legend_above(ax)
     return ax
+
+
+def with_error(label: str, *arrays: np.ndarray) -> str:
+    """The label of an axis; if curves are means over several seeds, it says what the bands are."""
+    return f"{label} (mean ± 1 SE)" if any(array[0].size > 1 for array in arrays) else label
 
 
 def over_seeds(array: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, str]:
@@ -257,4 +262,5 @@ def history(
         draw_by_lambda(ax, recorded[axis].values, curves, chosen=chosen)
         ax.set_xlabel("epoch")
         ax.set_ylabel(ylabel or METRICS.get(name, name).replace("_", " "))
+        legend_above(ax)
     return ax

@@ -47,7 +47,7 @@ class ZeroFormatter(_Wrapped, Formatter):
 
 
 class PlainLogFormatter(_Wrapped, Formatter):
-    """0.1 in place of 10⁻¹ near 1; of the minor ticks 2 and 5 are labelled on short axes, all on very short ones."""
+    """0.1 in place of 10⁻¹ near 1; of the minor ticks 2 and 5 are labelled on short axes, more on very short ones."""
 
     def __init__(self, *, minor: bool = False):
         self.minor = minor
@@ -61,7 +61,8 @@ class PlainLogFormatter(_Wrapped, Formatter):
         digit = round(x / 10.0**exponent, 6)
         if self.minor:
             low, high = sorted(self.axis.get_view_interval())  # pyright: ignore
-            if low <= 0 or high / low > 50 or (digit not in (2, 5) and high / low > 3):
+            shown = (2, 5) if low <= 0 or high / low > 12 else (2, 3, 5)
+            if low <= 0 or high / low > 50 or (digit not in shown and high / low > 3):
                 return ""
         if 1e-3 * (1 - 1e-9) <= x <= 1e4 * (1 + 1e-9):
             return f"{x:g}"

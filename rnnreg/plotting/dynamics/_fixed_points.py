@@ -59,7 +59,7 @@ def fixed_points(
     with canvas(ax) as ax:
         if paths is not None:
             for path in paths.reshape(-1, *paths.shape[-2:]):
-                ax.plot(*((path - centre) @ axes.T).T, color="0.75", linewidth=0.5, zorder=0)
+                ax.plot(*((path - centre) @ axes.T).T, color="0.6", linewidth=0.5, zorder=0)
         places = (points - centre) @ axes.T
         slow = np.asarray(table.slow, dtype=bool)
         for (kind, marker), color in zip(_MARKERS.items(), COLORS, strict=False):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import JacobianBounds, JacobianProducts
-from rnnreg.plotting._axes import legend_above, log_or_decades, steps_back
+from rnnreg.plotting._axes import ink, legend_above, limit_y, log_or_decades, steps_back
 from rnnreg.plotting._inputs import by_label, one
-from rnnreg.plotting._style import canvas, nth_color
+from rnnreg.plotting._style import canvas, nth_color, nth_line, nth_marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,9 +61,14 @@ def jacobian_products(
         draw = log_or_decades(ax, logs)
         for place, (label, record) in enumerate(several.items()):
             color = nth_color(place)
-            _draw_products(ax, draw, record, label, color, shown)
+            look = {
+                "color": color,
+                "marker": None if alone else nth_marker(place),
+                "markevery": 0.15,
+            }
+            _draw_products(ax, draw, record, label, shown, look)
             if label in limits:
-                _draw_limits(ax, draw, record, limits[label], "0.25" if alone else color)
+                _draw_limits(ax, draw, record, limits[label], ink(ax) if alone else color)
         _name_limits(ax, limits)
         _leave_room(ax, draw, logs, _ends(several, limits))
         steps_back(ax)
@@ -101,15 +106,15 @@ def _ends(several, limits) -> np.ndarray:
     return np.array([float(rate * lag) for rate, lag in rates if rate is not None])
 
 
-def _draw_products(ax, draw, record, label, color, num_singular) -> None:
+def _draw_products(ax, draw, record, label, num_singular, look) -> None:
     lags, logs = np.asarray(record.lags), _resolved(record)[..., :num_singular]
     mean = logs.mean(axis=0)  # NaN where one of them is not resolved
     for i in range(1, mean.shape[1]):
-        ax.plot(lags, draw(mean[:, i]), color=color, linewidth=0.6, alpha=0.7)
-    ax.plot(lags, draw(mean[:, 0]), color=color, label=label or "largest, mean of trajectories")
+        ax.plot(lags, draw(mean[:, i]), color=look["color"], linewidth=0.6, alpha=0.7)
+    ax.plot(lags, draw(mean[:, 0]), label=label or "largest, mean of trajectories", **look)
     if len(logs) > 1:
-        low, high = logs[..., 0].min(axis=0), logs[..., 0].max(axis=0)
-        ax.fill_between(lags, draw(low), draw(high), color=color, alpha=0.2, linewidth=0)
+        low, high = draw(logs[..., 0].min(axis=0)), draw(logs[..., 0].max(axis=0))
+        ax.fill_between(lags, low, high, color=look["color"], alpha=0.2, linewidth=0)
 
 
 def _draw_limits(ax, draw, record, limit, color) -> None:
@@ -123,14 +128,14 @@ def _draw_limits(ax, draw, record, limit, color) -> None:
 def _name_limits(ax, limits: dict[str, JacobianBounds]) -> None:
     """In the legend, once for all curves; in words where no bound is known."""
     without = [label for label, limit in limits.items() if limit.log_bound is None]
+    look: dict[str, Any] = {"color": ink(ax), "linewidth": 1.1}
     if without:
         of_which = f": {', '.join(without)}" if len(limits) > 1 else ""
         ax.plot([], [], linestyle="none", label=f"no bound follows from the weights{of_which}")
-    if any(limit.log_bound is not None for limit in limits.values()):
-        name = r"bound $(\gamma\,\sigma_\mathrm{max})^ℓ$"
-        ax.plot([], [], color="0.25", linestyle="--", linewidth=1.1, label=name)
+    if len(without) < len(limits):
+        ax.plot([], [], "--", label=r"bound $(\gamma\,\sigma_\mathrm{max})^ℓ$", **look)
     if any(limit.log_rho is not None for limit in limits.values()):
-        ax.plot([], [], color="0.25", linestyle=":", linewidth=1.1, label=r"$\rho^ℓ$ (no bound)")
+        ax.plot([], [], ":", label=r"$\rho^ℓ$ (no bound)", **look)
 
 
 def _leave_room(ax: Axes, draw, logs: np.ndarray, limits: np.ndarray) -> None:
@@ -141,7 +146,7 @@ def _leave_room(ax: Axes, draw, logs: np.ndarray, limits: np.ndarray) -> None:
     room = max(0.5 * np.ptp(logs), np.log(10))
     everything = np.concatenate([logs, np.clip(limits, logs.min() - room, logs.max() + room)])
     margin = max(0.05 * np.ptp(everything), 0.1)
-    ax.set_ylim(*draw(np.array([everything.min() - margin, everything.max() + margin])))
+    limit_y(ax, *draw(np.array([everything.min() - margin, everything.max() + margin])))
 
 
 def singular_value_histogram(
@@ -195,14 +200,15 @@ def singular_value_histogram(
     everything = np.concatenate(shown)
     low, high = (everything.min(), everything.max()) if everything.size else (-1.0, 1.0)
     margin = max(0.02 * (high - low), 0.05)
-    bins = np.linspace(low - margin, high + margin, num_bins + 1).tolist()
+    bins = np.linspace(low - margin, high + margin, num_bins + 1)
     with canvas(ax) as ax:
         for place, (lag, values, left_out) in enumerate(zip(chosen, shown, counts, strict=True)):
             name = f"ℓ = {lag}" + (f" ({left_out} unresolved)" if left_out else "")
             weights = np.full(len(values), 1 / max(len(values), 1))
-            look: dict[str, Any] = {"histtype": "step", "color": nth_color(place), "linewidth": 1.3}
-            ax.hist(values, bins, weights=weights, label=name, **look)
-        ax.axvline(0, color="0.35", linewidth=0.9, linestyle=":")
+            shares, line = np.histogram(values, bins, weights=weights)[0], nth_line(place)
+            ax.stairs(shares, bins, color=nth_color(place), linestyle=line, linewidth=1.3)
+            ax.plot([], [], line, color=nth_color(place), label=name)
+        ax.axvline(0, color="0.5", linewidth=0.9, linestyle=":")
         ax.set_xlabel("log$_{10}$ singular value of ∂h$_T$/∂h$_{T−ℓ}$")
         ax.set_ylabel("share")
         legend_above(ax)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import Lyapunov
-from rnnreg.plotting._axes import legend_above, whole_steps
+from rnnreg.plotting._axes import legend_above, limit_y, whole_steps
 from rnnreg.plotting._inputs import by_label, one
-from rnnreg.plotting._style import canvas, nth_color
+from rnnreg.plotting._style import canvas, nth_color, nth_marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,17 +46,18 @@ def lyapunov_trace(
     spectrum = one(spectrum, Lyapunov)
     trace, steps = np.asarray(spectrum.trace[row], np.float64), np.asarray(spectrum.steps)
     with canvas(ax) as ax:
-        ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
+        ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
         for i in range(min(num_exponents, trace.shape[1])):
             color, flagged = nth_color(i), bool(spectrum.unconverged[row, i])
             line, more = ("--", " (unconverged)") if flagged else ("-", "")
             curve = np.where(np.isfinite(trace[:, i]), trace[:, i], np.nan)
-            ax.plot(steps, curve, line, color=color, linewidth=1.1, label=f"λ$_{{{i + 1}}}${more}")
+            look: dict[str, Any] = {"linewidth": 1.1, "marker": nth_marker(i), "markevery": [-1]}
+            ax.plot(steps, curve, line, color=color, label=f"λ$_{{{i + 1}}}${more}", **look)
             error = float(spectrum.standard_error[row, i])
             if np.isfinite(error):
                 ax.errorbar(steps[-1:], curve[-1:], [error], color=color, capsize=2, elinewidth=0.9)
         ax.set_xscale("log")
-        ax.set_ylim(*_settled_limits(trace[:, :num_exponents]))
+        limit_y(ax, *_settled_limits(trace[:, :num_exponents]))
         ax.set_xlabel("counted steps")
         ax.set_ylabel("running mean (nats per step)")
         legend_above(ax)
@@ -76,10 +77,10 @@ def _settled_limits(trace: np.ndarray) -> tuple[float, float]:
 def lyapunov_spectrum(
     spectra: Lyapunov | Mapping[str, Lyapunov], *, row: int = 0, ax: Axes | None = None
 ) -> Axes:
-    """The exponents from large to small, ± 1 SE, hollow where unconverged; the label gives the Kaplan–Yorke dimension.
+    """The exponents from large to small, ± 1 SE, hollow where unconverged.
 
-    An exponent without a standard error has no bar. Those at −∞ are counted in the label: apart from them those that
-    are not known, because their direction was lost to rounding.
+    The label gives the Kaplan–Yorke dimension, D_KY. An exponent without a standard error has no bar. Those at −∞ are
+    counted in the label: apart from them those that are not known, because their direction was lost to rounding.
 
     Args:
       spectra: one, or several by label, from `rr.diagnostics.lyapunov`.
@@ -102,7 +103,8 @@ def lyapunov_spectrum(
     """
     several, first = by_label(spectra, Lyapunov), []
     with canvas(ax) as ax:
-        ax.axhline(0, color="0.35", linewidth=0.8, linestyle=":")
+        ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
+        kaplan_yorke = "Kaplan–Yorke dimension" if len(several) < 4 else "D$_{KY}$ ="
         for place, (label, spectrum) in enumerate(several.items()):
             values = np.asarray(spectrum.exponents[row], np.float64)
             open_ = np.asarray(spectrum.unconverged[row])
@@ -110,21 +112,25 @@ def lyapunov_spectrum(
             lost = int(((values == -np.inf) & open_).sum())
             values = np.where(np.isfinite(values), values, np.nan)
             dimension, parts = float(spectrum.kaplan_yorke[row]), [label] if label else []
-            parts += [] if np.isnan(dimension) else [f"Kaplan–Yorke dimension {dimension:.3g}"]
+            parts += [] if np.isnan(dimension) else [f"{kaplan_yorke} {dimension:.3g}"]
             parts += [f"{dead} of {len(values)} at −∞"] if dead else []
             parts += [f"{lost} of {len(values)} lost to rounding"] if lost else []
             errors = np.asarray(spectrum.standard_error[row], np.float64)
             at, name = np.arange(1, len(values) + 1), ", ".join(parts) or None
-            look: dict[str, Any] = {"color": nth_color(place), "marker": "o", "markersize": 3}
+            look: dict[str, Any] = {
+                "color": nth_color(place),
+                "marker": nth_marker(place),
+                "markersize": 3,
+            }
             bars = ax.errorbar(at, values, errors, linewidth=0.8, label=name, **look)
             first += [bars] if name else []
             open_ = open_ & np.isfinite(values)
             if open_.any():
                 name = ", ".join([*parts[: bool(label)], "unconverged"])
-                look |= {"linestyle": "none", "markerfacecolor": "white", "zorder": 5}
+                look |= {"linestyle": "none", "markerfacecolor": ax.get_facecolor(), "zorder": 5}
                 ax.plot(at[open_], values[open_], label=name, **look)
         ax.set_xlabel("index i")
-        ax.set_ylabel("Lyapunov exponent λ$_i$ (nats per step)")
+        ax.set_ylabel("exponent λ$_i$ ± 1 SE (nats per step)")
         whole_steps(ax)
         legend_above(ax, first=first)
     return ax

@@ -10,8 +10,8 @@ import numpy as np
 from rnnreg.diagnostics import Spectrum
 from rnnreg.plotting._axes import legend_above, log_y
 from rnnreg.plotting._inputs import by_label, one
-from rnnreg.plotting._style import canvas, nth_color
-from rnnreg.plotting._sweeps import over_seeds, weight_norms
+from rnnreg.plotting._style import canvas, nth_color, nth_line, nth_marker
+from rnnreg.plotting._sweeps import over_seeds, weight_norms, with_error
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,16 +40,22 @@ def eigenvalue_cloud(spectra: Spectrum | Mapping[str, Spectrum], *, ax: Axes | N
     several = by_label(spectra, Spectrum)
     with canvas(ax) as ax:
         angle = np.linspace(0, 2 * np.pi, 200)
-        ax.plot(np.cos(angle), np.sin(angle), color="0.35", linewidth=0.9, zorder=1)
+        ax.plot(np.cos(angle), np.sin(angle), color="0.5", linewidth=0.9, zorder=1)
         for place, (label, spectrum) in enumerate(several.items()):
             values = np.ravel(spectrum.eigenvalues)
             values = values[np.isfinite(values)]
             name = f"ρ = {np.nanmax(spectrum.rho):.4g}" if np.size(spectrum.rho) else "ρ = –"
             name = f"{label}, {name}" if label else name
-            look = {"s": 9 if len(values) < 1000 else 3, "color": nth_color(place), "alpha": 0.75}
+            few = len(values) < 1000
+            look = {
+                "s": 12 if few else 3,
+                "marker": nth_marker(place),
+                "rasterized": len(values) > 5000,
+            }
+            look |= {"color": nth_color(place), "alpha": 0.75}
             ax.scatter(values.real, values.imag, linewidths=0, zorder=2, label=name, **look)
-        ax.axhline(0, color="0.85", linewidth=0.6, zorder=0)
-        ax.axvline(0, color="0.85", linewidth=0.6, zorder=0)
+        ax.axhline(0, color="0.5", alpha=0.4, linewidth=0.6, zorder=0)
+        ax.axvline(0, color="0.5", alpha=0.4, linewidth=0.6, zorder=0)
         ax.set_aspect("equal")
         ax.margins(0.06)
         ax.set_xlabel("real part")
@@ -111,12 +117,13 @@ def spectral_paths(
     with canvas(ax) as ax:
         for place, (name, array) in enumerate(values.items()):
             mean, se, name = over_seeds(array, name)
-            ax.plot(at, mean, color=nth_color(place), label=name)
+            look = nth_line(place) + nth_marker(place)
+            ax.plot(at, mean, look, color=nth_color(place), markersize=2.5, label=name)
             edges = mean - se, mean + se
             ax.fill_between(at, *edges, color=nth_color(place), alpha=0.22, linewidth=0)
-        ax.axhline(1, color="0.35", linewidth=0.9, linestyle=":")
+        ax.axhline(1, color="0.5", linewidth=0.9, linestyle=":")
         log_y(ax) if "condition" in quantities else ax.set_ylim(bottom=0)
         ax.set_xlabel(over)
-        ax.set_ylabel("of the recurrent weights")
+        ax.set_ylabel(with_error("of the recurrent weights", *values.values()))
         legend_above(ax)
     return ax

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import GradientFlow, decay_rate
-from rnnreg.plotting._axes import legend_above, steps_back
+from rnnreg.plotting._axes import legend_above, limit_y, log_y, steps_back
 from rnnreg.plotting._inputs import in_order
 from rnnreg.plotting._lambda_axis import draw_curves
 from rnnreg.plotting._style import canvas
@@ -76,21 +76,24 @@ def gradient_flow(
     curves, labels = _choose(several, layer, lams, labels)
     fits = [] if fit is False else [_fit(curve, fit) for curve in curves]
     with canvas(ax) as ax:
-        ax.set_yscale("log", nonpositive="mask")
+        log_y(ax)
         lines = [(curve.lags, curve.ratio) for curve in curves]
         colors = draw_curves(ax, lines, lams=lams, labels=labels, chosen=chosen)
+        name = "band: ± 1 SE of ln r"
         for color, curve in zip(colors, curves, strict=True):
             if band and np.isfinite(curve.low).any():
                 edges = curve.lags, curve.low, curve.high
-                ax.fill_between(*edges, color=color, alpha=0.2, linewidth=0)
-        for color, (lags, line, name) in zip(colors, fits, strict=False):
+                ax.fill_between(*edges, color=color, alpha=0.2, linewidth=0, label=name)
+                name = None
+        for place, (color, (lags, line, name)) in enumerate(zip(colors, fits, strict=False)):
+            name = f"{labels[place]}: {name}" if labels and len(fits) > 1 else name
             named = name if len(fits) <= 4 else f"_{name}"
             ax.plot(lags, line, ":", color=color, linewidth=1.8, label=named, zorder=3.5)
         _mark_left_out(ax, curves, colors)
-        legend_above(ax)
         _limit(ax, curves, floor)
         steps_back(ax)
         ax.set_ylabel(_WHOLE if whole_loss else _ONE_STEP)
+        legend_above(ax)
     return ax
 
 
@@ -194,7 +197,7 @@ def _limit(ax: Axes, curves: Sequence[_Curve], floor: float) -> None:
     values = np.concatenate([curve.ratio for curve in curves])
     values = values[np.isfinite(values) & (values > 0)]
     if values.size:
-        ax.set_ylim(max(values.min(), floor) / 1.5, max(values.max(), floor) * 1.5)
+        limit_y(ax, max(values.min(), floor) / 1.5, max(values.max(), floor) * 1.5)
     else:
         ax.set_xlim(-0.5, max(curve.lags[-1] for curve in curves) + 0.5)
         ax.text(0.5, 0.5, _why_empty(curves), transform=ax.transAxes, ha="center", va="center")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import Horizon
-from rnnreg.plotting._axes import legend_above
+from rnnreg.plotting._axes import legend_above, limit_y
 from rnnreg.plotting._inputs import one
 from rnnreg.plotting._lambda_axis import lambda_axis, with_gap
 from rnnreg.plotting._style import COLORS, canvas
@@ -73,14 +73,16 @@ def horizons(
     with canvas(ax) as ax:
         x = lambda_axis(ax, lams)
         places = np.broadcast_to(x[:, None], lags.shape)
-        ax.plot(places.ravel(), lags.ravel(), ".", color=color, alpha=0.5, markersize=5)
+        ax.plot(
+            places.ravel(), lags.ravel(), ".", color=color, alpha=0.5, markersize=5, label="one run"
+        )
         gapped, median = with_gap(lams, x, medians)
         ax.plot(gapped, median, color=color, marker="o", label=label)
         if censored.any():
             ends = np.full(int(censored.sum()), last)
             (open_,) = ax.plot(places[censored], ends, "^", color=color)
             open_.set(markerfacecolor="none", label="longer than the sequence")
-        ax.set_ylim(0, 1.08 * last)
+        limit_y(ax, 0, 1.08 * last)
         ax.set_ylabel("horizon (steps back)")
         legend_above(ax)
     return ax

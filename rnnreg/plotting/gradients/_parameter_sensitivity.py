@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnnreg.diagnostics import ParameterSensitivity
-from rnnreg.plotting._axes import legend_above, log_or_decades, steps_back
+from rnnreg.plotting._axes import ink, legend_above, log_or_decades, steps_back
 from rnnreg.plotting._inputs import by_label
-from rnnreg.plotting._style import canvas, nth_color
+from rnnreg.plotting._style import canvas, nth_color, nth_marker
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,16 +49,21 @@ def parameter_sensitivity(
             ]
             for label, record in several.items()
         }
+        names = ("‖∂h$_T$/∂W‖$_F$, W moved in the last ℓ steps", "‖∂h$_T$/∂h$_{T−ℓ}$‖$_F$")
         draw = log_or_decades(
             ax, np.concatenate([curve for pair in curves.values() for curve in pair])
         )
         for place, (label, (parameters, state)) in enumerate(curves.items()):
             color, lags = nth_color(place), np.asarray(several[label].lags)
-            names = ("‖∂h$_T$/∂W‖$_F$, W moved in the last ℓ steps", "‖∂h$_T$/∂h$_{T−ℓ}$‖$_F$")
-            if label:
-                names = (f"{label}: ∂h$_T$/∂W", f"{label}: ∂h$_T$/∂h$_{{T−ℓ}}$")
-            ax.plot(lags, draw(parameters), color=color, label=names[0])
-            ax.plot(lags, draw(state), color=color, linestyle="--", label=names[1])
+            look: dict[str, Any] = {
+                "marker": nth_marker(place) if label else None,
+                "markevery": 0.15,
+            }
+            ax.plot(lags, draw(parameters), color=color, label=label or names[0], **look)
+            ax.plot(lags, draw(state), "--", color=color, label=None if label else names[1], **look)
+        if "" not in several:
+            for name, line in zip(names, ("-", "--"), strict=True):
+                ax.plot([], [], line, color=ink(ax), label=name)
         steps_back(ax)
         ax.set_ylabel("Frobenius norm")
         legend_above(ax)

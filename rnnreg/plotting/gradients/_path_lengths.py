@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.diagnostics import GradientSignal, PathLengths
-from rnnreg.plotting._axes import legend_above, steps_back
+from rnnreg.plotting._axes import legend_above, log_y, steps_back
 from rnnreg.plotting._inputs import in_order, one
 from rnnreg.plotting._lambda_axis import draw_curves
 from rnnreg.plotting._style import COLORS, canvas, panels
@@ -50,18 +50,18 @@ def path_lengths(
     """
     several = in_order(parts, PathLengths, lams=lams, labels=labels)
     with panels(2, axes, width=3.4, share=False) as axes:
-        axes[0].set_yscale("log", nonpositive="mask")
-        axes[1].axhline(0, color="0.6", linewidth=0.8)
+        log_y(axes[0])
+        axes[1].axhline(0, color="0.5", linewidth=0.8)
+        axes[0].set_ylabel("‖G$_ℓ$‖")
+        axes[1].set_ylabel("share ⟨G$_ℓ$, G⟩ / ‖G‖²")
         for ax, kind in zip(axes, ("norm", "share"), strict=True):
             curves = [
                 (np.asarray(part.lags), np.asarray(getattr(part, kind + "s"))) for part in several
             ]
             colors = draw_curves(ax, curves, lams=lams, labels=labels)
             _mark_rests(ax, several, kind, colors)
-            legend_above(ax)
             steps_back(ax)
-        axes[0].set_ylabel("‖G$_ℓ$‖")
-        axes[1].set_ylabel("share ⟨G$_ℓ$, G⟩ / ‖G‖²")
+            legend_above(ax)
     return axes
 
 
@@ -98,7 +98,7 @@ def gradient_signal(signal: GradientSignal, *, ax: Axes | None = None) -> Axes:
     """
     lags, snr, cosine, _ = one(signal, GradientSignal)
     with canvas(ax) as ax:
-        ax.axhline(0, color="0.6", linewidth=0.8)
+        ax.axhline(0, color="0.5", linewidth=0.8)
         ax.plot(lags, cosine, color=COLORS.blue, label="cosine of two batches")
         ax.plot(lags, snr, color=COLORS.vermillion, linestyle="--", label="signal / noise of one")
         steps_back(ax)
