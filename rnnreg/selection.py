@@ -333,8 +333,9 @@ def refit(
 
     If the sweep has the lane "all" (`refit=True`) and nothing has to change, those lanes are taken;
     otherwise they are trained. With the same key, and all rows at once, both are the same. A run with `keep_best` or
-    `patience` has nothing to stop on here: it is trained for the number of epochs that had the least validation loss,
+    `patience` has nothing to stop on here: it is trained for the number of epochs that had the best monitored score,
     mean over the folds and seeds of the chosen runs (`config["chosen"]["num_epochs"]`), the same for all.
+    Without folds the runs are trained as the sweep trained them, and a validation set is still no training data.
 
     Args:
       train: what the sweep was given.

@@ -547,3 +547,15 @@ def test_folds_that_stop_by_themselves_are_refitted_for_the_best_epoch_in_common
         settings = made.settings
         assert settings.num_epochs == num_epochs
         assert (settings.keep_best, settings.patience) == (False, None)
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_best": True}])
+def test_a_sweep_with_a_validation_set_is_refitted(options):
+    split = rr.Split(sine().train, validation=sine().train)
+    train = make(num_epochs=2, **options)
+    result = rr.sweep(
+        train, {"l2": [0.0, 1e-2], "learning_rate": 1e-2}, split, key=KEY, progress=False
+    )
+    final = refit(train, result, choose(result, axis="l2"), split, key=KEY, progress=False)
+    assert final.dims == ("seed",)
+    assert np.isfinite(final.metrics.ensemble_val_loss)

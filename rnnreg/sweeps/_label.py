@@ -125,7 +125,7 @@ def _scores(job: Job, batch: Batch, mean: np.ndarray, alive: np.ndarray) -> dict
         if np.asarray(row_weights(batch)).any():
             # one by one: a score may call what does not batch, and the lanes are trained already
             found = [function(out, batch.ys, batch.mask, batch.weights) for out in outputs]
-            values = np.asarray(found, dtype=np.float64).reshape(*lead, *own)
+            values = np.asarray(found, dtype=np.float64).reshape((*lead, *own))
             # a metric may turn NaN predictions into a number (argmax does)
             values[~alive] = np.nan
         scores[f"ensemble_val_{name}"] = values
