@@ -527,7 +527,7 @@ def test_a_method_is_one_function_to_jit():
 
 
 @pytest.mark.parametrize(
-    ("epochs", "stride"), [(999_999_937, 999_999_937), (10**9, 2 * 10**7), (84, 2)]
+    ("epochs", "stride"), [(999_999_937, 19_999_999), (10**9, 2 * 10**7), (84, 2)]
 )
 def test_the_stride_of_any_number_of_epochs_is_found_at_once(epochs, stride):
     assert make(NET, num_epochs=epochs).settings.record_every == stride

@@ -348,7 +348,7 @@ def test_segments_are_a_positive_number_of_steps(length):
 
 
 REFUSED = {
-    "readout": (rr.network([rr.cells.elman(2)], 1, readout="last"), "readout='last' has a loss"),
+    "readout": (rr.network([rr.cells.elman(2)], 1, readout="last"), "readout='last' has one loss"),
     "bidirectional": (
         rr.network([rr.cells.elman(2), rr.layer(rr.cells.elman(2), bidirectional=True)], 1),
         "layer 1 reads backwards",

@@ -29,9 +29,8 @@ def steady(function: Callable[..., Any], *, floored: bool = False) -> Callable[.
     states a derivative of its own (`jax.custom_jvp`, `jax.custom_vjp`) keeps that one. With `floored` a slope that is
     no number of the dtype is a very small one and not 0, which tells such a unit from a dead one.
 
-    >>> slope = jax.grad(jnp.tanh)(10.0), jax.grad(steady(jnp.tanh))(10.0)
-    >>> [f"{float(value):.4g}" for value in slope]
-    ['0', '8.245e-09']
+    >>> print(f"{float(jax.grad(steady(jnp.tanh))(10.0)):.4g}")  # jax.grad(jnp.tanh)(10.0) is 0, or 4e-7
+    8.245e-09
     """
 
     def evaluated(*args: Any) -> Any:
