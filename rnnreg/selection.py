@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +21,7 @@ from rnnreg.data import (
     row_weights,
     widened,
 )
+from rnnreg.networks import Network, describe
 from rnnreg.sweeps import SweepResult, sweep
 from rnnreg.training import Settings, Train
 
@@ -352,7 +354,8 @@ def refit(
       A `SweepResult` with the dimension `seed` alone.
 
     Raises:
-      ValueError: `params` are missing, or the chosen runs have no finite validation loss.
+      ValueError: `params` are missing, `train` has another network than the sweep had, or the chosen runs have no
+        finite validation loss.
 
     >>> import rnnreg as rr, jax, optax
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
@@ -379,10 +382,11 @@ def refit(
         rows = float(np.sum(row_weights(data.train)))
         for name in _lambda_names(result, choice):
             values[name] = values[name] * share / rows
+    job = [group.static for group in result.groups].index(static)
     if folds:  # as many updates an epoch as the folds made
-        job = [group.static for group in result.groups].index(static)
         data = data.replace(epoch_rows=result.config["epoch_rows"][job])
     made = train if isinstance(train, Train) else train(static)
+    _check_same_network(made.settings.net, result.config["network"][job])
     if params is None and any(result.config["start"]):
         raise ValueError(
             "the sweep started from given parameters, and so must the refit: give refit(..., params=...)."
@@ -405,6 +409,18 @@ def refit(
     )
     epochs = {} if num_epochs is None else {"num_epochs": int(num_epochs)}
     return _noted(final, choice.values | epochs)
+
+
+def _check_same_network(net: Any, swept: Mapping[str, Any]) -> None:
+    """Raises if the network is not made as that of the sweep; one that depends on `hyper` is not looked at."""
+    if not isinstance(net, Network):
+        return
+    for name in ("layers", "output_size", "readout"):
+        own, other = (json.dumps(made.get(name), sort_keys=True) for made in (describe(net), swept))
+        if own != other:
+            raise ValueError(
+                f"train is not what the sweep was given: its network has {name} {own}, and that of the sweep {other}."
+            )
 
 
 def _noted(final: SweepResult, values: dict[str, Any]) -> SweepResult:

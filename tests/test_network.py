@@ -934,3 +934,10 @@ def test_a_flattened_readout_reads_all_steps_together():
 def test_directions_and_readouts_that_do_not_exist_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_dropout_between_the_layers_of_one_layer_is_warned_about():
+    with pytest.warns(
+        RuntimeWarning, match="dropout acts between layers, and this network has one"
+    ):
+        rr.network([rr.cells.elman(2)], 1, dropout=0.5)

@@ -559,3 +559,13 @@ def test_a_sweep_with_a_validation_set_is_refitted(options):
     final = refit(train, result, choose(result, axis="l2"), split, key=KEY, progress=False)
     assert final.dims == ("seed",)
     assert np.isfinite(final.metrics.ensemble_val_loss)
+
+
+def test_a_refit_of_another_network_is_refused(swept):
+    result, choice, _ = swept
+    other = make(rr.network([rr.cells.gru(5)], 1, readout="last"))
+    without = dataclasses.replace(result, config=result.config | {"folds": ["0", "1", "2"]})
+    with pytest.raises(
+        ValueError, match=r"train is not what the sweep was given: its network has layers .*gru"
+    ):
+        refit(other, without, choice, sine(), key=KEY)

@@ -115,9 +115,10 @@ def from_functions(
 
     Args:
       init: draws the parameters: nested dicts of real arrays. Names hold no "." and no "/".
-      apply: outputs `[B, T, O]` or `[B, O]` for `xs [B, T, D]` (or `[B, T]` tokens). If it knows its states, it returns
-        `rr.networks.NetworkOutput(outputs, states, final_state)`; diagnostics of states and gradient flow need them.
-        `key` is None outside training.
+      apply: outputs `[B, T, O]` or `[B, O]` for `xs [B, T, D]` (or `[B, T]` tokens), each row apart from the others:
+        statistics over the batch would count the rows that fill up minibatches and folds. If it knows its states, it
+        returns `rr.networks.NetworkOutput(outputs, states, final_state)`; diagnostics of states and gradient flow need
+        them. `key` is None outside training.
       output_size: O, which `rr.forecast` asks for; None if it is not stated.
       readout: "all" if there is an output at each step, "last" if there is one for each sequence.
       decayed: what penalties cover, as in `from_flax`.

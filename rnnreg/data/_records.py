@@ -104,6 +104,10 @@ class Split(_Replaceable):
     epoch_rows: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.test, Mapping):
+            raise ValueError(
+                f"test must be a dict of named test sets, as {{'test': batch}}; got {type(self.test).__name__}."
+            )
         times = self.target_times
         plain = isinstance(times, (np.ndarray, jax.Array)) and times.dtype != object
         if times is not None and not plain:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_choice, check_count, check_share
+from rnnreg._checks import check_choice, check_count, check_share, warn_caller
 from rnnreg._tree import is_learned_start, leaf_paths, matrices
 from rnnreg.cells import (
     Cell,
@@ -151,6 +151,11 @@ def network(
     hint = "A given state is passed to apply(..., state=...)."
     check_choice(initial_state, "initial_state", ("zero", "learned"), hint=hint)
     _check_rates(rates)
+    if len(layers) == 1 and layers[0].repeat == 1 and not is_zero(dropout):
+        warn_caller(
+            "dropout acts between layers, and this network has one: it does nothing. Use input_dropout, "
+            "output_dropout or recurrent_dropout."
+        )
     learned = initial_state == "learned"
     stack = Stack(layers, output_size, embedding, readout, rates, recurrence, learned, num_steps)
 

@@ -30,7 +30,7 @@ def rebuild(described: Mapping[str, Any]) -> Network:
       ValueError: a network, a cell or an activation that is a function of a user's own, which no description holds.
 
     >>> import rnnreg as rr
-    >>> net = rr.network([rr.cells.gru(8, reset="before")], 1, readout="last", dropout=0.1)
+    >>> net = rr.network([rr.cells.gru(8, reset="before")], 1, readout="last", output_dropout=0.1)
     >>> rebuild(rr.networks.describe(net)).layers[0].cell.name
     'gru_reset_before'
     """

@@ -100,7 +100,13 @@ def optimizer_of(settings: Settings, hyper: Hyper) -> optax.GradientTransformati
     import optax
 
     given = settings.optimizer
-    made = given if is_optimizer(given) else given(hyper)  # type: ignore[operator]
+    try:
+        made = given if is_optimizer(given) else given(hyper)  # type: ignore[operator]
+    except TypeError as error:  # such as optax.adam, which was not called
+        raise ValueError(
+            f"optimizer is called with hyper and failed ({error}): give optax.adam(1e-2), or lambda hyper: "
+            "optax.adam(hyper['learning_rate'])."
+        ) from error
     if not is_optimizer(made):
         raise ValueError(
             "optimizer must return an optax transformation, as lambda hyper: "
