@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -30,7 +31,7 @@ def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
       Shift and scale of each feature, float64.
 
     Raises:
-      ValueError: no step is left to fit on; NaN or infinite values at steps that count, and what else `check_batch` says.
+      ValueError: no step is left to fit on; what `check_batch` refuses, such as NaN at steps that count.
 
     >>> batch = Batch(np.array([[[0.0], [2.0]], [[4.0], [6.0]]]), np.array([[1.0], [3.0]]))
     >>> fit_scaling(batch).y_shift.tolist(), fit_scaling(batch, rows=[0]).x_shift.tolist()
@@ -44,7 +45,7 @@ def _fit(batch: Batch, rows: Any, *, name: str) -> Scaling:
     batch = Batch(*(None if leaf is None else np.asarray(leaf)[rows] for leaf in batch))
     check_batch(batch, name=name)
     counted = np.asarray(row_weights(batch)) > 0
-    xs, ys, mask, weights = (None if leaf is None else leaf[counted] for leaf in batch)
+    xs, ys, mask, weights = jax.tree.map(lambda leaf: leaf[counted], batch)
     steps = None if mask is None else mask > 0
     scored = steps
     if weights is not None and weights.ndim == 2:
@@ -107,7 +108,7 @@ def unscale_outputs(outputs: Any, scaling: Scaling | None) -> Any:
       Outputs of the same shape.
 
     Raises:
-      ValueError: another number of outputs than the scaling has targets (logits of classes, which are not scaled, pass).
+      ValueError: another number of outputs than the scaling has targets; logits of classes are not scaled, and pass.
 
     >>> scaling = Scaling(np.zeros(1), np.ones(1), np.ones(1), 2 * np.ones(1))
     >>> unscale_outputs(np.array([[3.0]]), scaling).tolist()
@@ -137,11 +138,11 @@ def scale_inputs(xs: Any, future: Any, scaling: Scaling | None) -> tuple[Any, An
 
 
 def _leaves_alone(shift: Any, scale: Any) -> bool:
-    """Whether these may be the single 0 and 1 of classes, whose logits are as many as there are; a trace hides values."""
+    """Whether these are the single 0 and 1 of classes, whose logits are several; a trace hides values, so they may."""
     if jnp.shape(shift) != (1,):
         return False
     traced = isinstance(shift, Tracer) or isinstance(scale, Tracer)
-    return traced or (float(shift[0]) == 0 and float(scale[0]) == 1)
+    return traced or (np.asarray(shift).item() == 0 and np.asarray(scale).item() == 1)
 
 
 def _check_features(values: Any, shift: Any, name: str, field: str) -> None:
@@ -182,7 +183,7 @@ def standardize(data: Split | Batch) -> Split:
       The standardised split, its test sets too.
 
     Raises:
-      ValueError: it is standardised already; training rows as in `fit_scaling`, or other rows of another number of features.
+      ValueError: it is standardised already; what `fit_scaling` refuses; rows with another number of features.
 
     >>> from rnnreg.data import windows
     >>> split = standardize(Split(windows(np.arange(6.0), window=2)[0]))
