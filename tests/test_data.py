@@ -230,8 +230,58 @@ def test_steps_without_a_label_do_not_count_in_the_moments_of_the_targets():
     scaling = fit_scaling(Batch(xs, ys, weights=labelled))
     assert scaling.x_shift.tolist() == [3.5]
     np.testing.assert_allclose(scaling.y_shift, [7.0])
-    with pytest.raises(ValueError, match="no step is left to fit a scaling on"):
+    with pytest.raises(ValueError, match=r"batch.weights are all 0; at least one row must count"):
         fit_scaling(Batch(xs, ys, weights=np.zeros((2, 4))))
+    only_padding = np.array([[0, 0, 0, 1.0]] * 2)
+    with pytest.raises(ValueError, match="no step is left to fit a scaling on"):
+        fit_scaling(Batch(xs, ys, mask=1 - only_padding, weights=only_padding))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("field", ["xs", "ys"])
+def test_values_that_are_no_numbers_are_named_before_a_scaling_is_fitted(field, value):
+    rows = {"xs": np.arange(24.0).reshape(4, 3, 2), "ys": np.arange(12.0).reshape(4, 3, 1)}
+    rows[field][3, 2, 0] = value
+    batch = Batch(**rows)
+    wrong = rf"{field} has 1 values that are NaN or infinite, the first at \({{}}, 2, 0\)"
+    with pytest.raises(ValueError, match="data.train." + wrong.format(3)):
+        standardize(batch)
+    with pytest.raises(ValueError, match="batch." + wrong.format(3)):
+        fit_scaling(batch)
+    with pytest.raises(ValueError, match=r"batch\[rows\]." + wrong.format(1)):
+        fit_scaling(batch, rows=[0, 3])
+    expected = fit_scaling(batch, rows=[0, 1, 2])
+    row, step = np.array([1.0, 1, 1, 0]), np.ones((4, 3))
+    step[3, 2] = 0
+    for one, two in zip(fit_scaling(batch._replace(weights=row)), expected, strict=True):
+        np.testing.assert_array_equal(one, two)
+    for places in ({"mask": step}, {"mask": step, "weights": np.outer(row, np.ones(3))}):
+        assert all(np.isfinite(part).all() for part in fit_scaling(batch._replace(**places)))
+    if field == "ys":  # a step without a label
+        assert np.isfinite(fit_scaling(batch._replace(weights=step)).y_shift).all()
+
+
+def test_large_numbers_are_scaled_next_to_padding():
+    batch = Batch(1e50 * np.array([[[1.0], [3.0], [9.0]]]), np.ones((1, 1)), np.array([[1, 1, 0]]))
+    np.testing.assert_allclose(fit_scaling(batch).x_shift, [2e50])
+
+
+def test_a_scaling_meets_as_many_features_as_it_has():
+    scaling = Scaling(np.zeros(2), np.ones(2), np.ones(1), np.ones(1))
+    wanted = "must have as many features as the scaling has"
+    for size in (1, 3):
+        with pytest.raises(ValueError, match=rf"xs of shape \(4, 5, {size}\) {wanted}, 2"):
+            scale_batch(Batch(np.ones((4, 5, size)), np.ones((4, 1))), scaling)
+    for scale in (scale_batch, jax.jit(scale_batch)):
+        with pytest.raises(ValueError, match=rf"ys of shape \(4, 2\) {wanted}, 1"):
+            scale(Batch(np.ones((4, 5, 2)), np.ones((4, 2))), scaling)
+    with pytest.raises(ValueError, match=rf"outputs of shape \(4, 2\) {wanted}, 1"):
+        unscale_outputs(np.ones((4, 2)), scaling)
+    classes = scaling._replace(y_shift=np.zeros(1))
+    np.testing.assert_array_equal(unscale_outputs(np.ones((4, 3)), classes), np.ones((4, 3)))
+    split = Split(_split().train)
+    with pytest.raises(ValueError, match=wanted):
+        standardize(split.replace(test={"other": Batch(np.ones((2, 3, 7)), np.ones((2, 1)))}))
 
 
 # ---- folds ----------------------------------------------------------------------------------------

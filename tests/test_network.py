@@ -641,8 +641,14 @@ def test_a_forecast_reads_known_inputs_and_returns_own_units(window):
         past = jnp.concatenate([past, inputs], axis=1)
         state = out.final_state if window is None else None
         out = net.apply(params, inputs if window is None else past[:, -window:], state=state)
-    found = rr.forecast(net, params, xs, 3, window=window, future=future, scaling=scaling)
+    options = {"window": window, "scaling": scaling}
+    found = rr.forecast(net, params, xs, 3, future=future, **options)
     _assert_close(found, jnp.stack(values, axis=1))
+    raw, ahead = xs * scaling.x_scale + scaling.x_shift, 3 * future + 1
+    options |= {"inputs": "original", "outputs": "scaled"}
+    for past, known in ((raw, ahead), (np.asarray(raw), np.asarray(ahead))):
+        same = rr.forecast(net, params, past, 3, future=known, **options)
+        _assert_close(0.5 * same + 4, found)
 
 
 def test_forecasts_whose_parts_do_not_fit_are_named():
@@ -657,6 +663,8 @@ def test_forecasts_whose_parts_do_not_fit_are_named():
         (lambda: rr.forecast(one, _drawn(one), xs, 2), "known beforehand go last in xs, and into future"),
         (lambda: rr.forecast(net, params, xs, 2, mask=jnp.ones((B, 2))), r"mask must be \[B, T\] = \(3, 6\)"),
         (lambda: rr.forecast(net, params, xs, 0), "num_steps must be at least 1"),
+        (lambda: rr.forecast(net, params, xs, 2, inputs="original"), "needs the scaling .*scaling=split.units"),
+        (lambda: rr.forecast(net, params, xs, 2, outputs="raw"), "outputs must be 'scaled' or 'original'; got 'raw'"),
         (lambda: rr.forecast(net, params, xs, 2, scaling=rr.Scaling(*[wrong] * 4)), "scale of 2 inputs and 2 outputs"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):

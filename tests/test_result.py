@@ -1,8 +1,10 @@
 """A result afterwards: printed, saved whatever its names, and used in a process that trained nothing."""
 
+import gc
 import io
 import os
 import re
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +64,122 @@ def test_original_units_go_in_and_come_out(result):
     np.testing.assert_allclose(own, scaled * units.y_scale + units.y_shift, **tolerance(loosen=10))
     with pytest.raises(ValueError, match="outputs must be 'scaled' or 'original'; got 'own'"):
         result.predict(raw, l2=0, outputs="own")
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("inputs", ["scaled", "original"])
+def test_rows_with_other_features_than_in_training_are_refused(known, inputs, size):
+    xs, future = np.ones((2, 5, size)), np.ones((2, 3, 1))
+    result, labels = known[0], {"l2": 0, "seed": 0, "fold": 0, "inputs": inputs}
+    message = rf"parameters .* inputs of shape \(2, 5, {size}\)"
+    with pytest.raises(ValueError, match=message):
+        result.predict(xs, **labels)
+    with pytest.raises(ValueError, match=message):
+        result.forecast(xs, 3, future=future, **labels)
+    with pytest.raises(ValueError, match=r"future must be .* = \(2, 3, 1\)|as many features"):
+        result.forecast(np.ones((2, 5, 2)), 3, future=np.ones((2, 3, size + 1)), **labels)
+
+
+# ---- forecasts ------------------------------------------------------------------------------------
+
+KNOWN = rr.network([rr.cells.elman(3)], 1, readout="last")
+STEPS = np.arange(48.0)
+SERIES = np.stack([300 + np.sin(STEPS) + STEPS / 8, 5 * (STEPS % 7)], axis=1)
+
+
+@pytest.fixture(scope="module")
+def known():
+    """A trend whose folds have scalings of their own, next to a known weekday."""
+    batch, times = rr.data.windows(SERIES, window=4)
+    split = rr.data.standardize(rr.Split(batch._replace(ys=batch.ys[:, :1]), target_times=times))
+    options = {"folds": KFold(3), "seeds": 2, "key": KEY, "progress": False}
+    return rr.sweep(make(KNOWN, num_epochs=2), GRID, split, **options), split
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_lane_forecasts_as_a_loop_of_predictions_by_hand(known, window):
+    result, split = known
+    past, future = SERIES[None, -8:], np.array([[[30.0], [0.0], [5.0]]])
+    labels = {"l2": 1e-2, "seed": 1, "fold": "2"}
+    options = {"window": window, "inputs": "original", "outputs": "original"}
+    found = result.forecast(past, 3, future=future, **options, **labels)
+    assert found.dims == ("row", "step", "output")
+    fold = result.config["data"][0]["scaling"]["2"]
+    units, fold = split.units, rr.Scaling(**{k: np.array(v) for k, v in fold.items()})
+    whole = rr.Scaling(
+        fold.x_shift * units.x_scale + units.x_shift,
+        fold.x_scale * units.x_scale,
+        fold.y_shift * units.y_scale + units.y_shift,
+        fold.y_scale * units.y_scale,
+    )
+    seen = (past - whole.x_shift) / whole.x_scale
+    ahead = (future - whole.x_shift[1:]) / whole.x_scale[1:]
+    expected = rr.forecast(
+        KNOWN, result.params_at(**labels), seen, 3, window=window, future=ahead, scaling=whole
+    )
+    np.testing.assert_allclose(found, expected, **tolerance(loosen=10))
+    # in the units of the split's arrays
+    scaled = result.forecast(
+        (past - units.x_shift) / units.x_scale,
+        3,
+        window=window,
+        future=(future - units.x_shift[1:]) / units.x_scale[1:],
+        **labels,
+    )
+    np.testing.assert_allclose(
+        scaled * units.y_scale + units.y_shift, found, **tolerance(loosen=10)
+    )
+    if window:  # each step is a prediction of the last rows, its value written behind them
+        for step in range(3):
+            value = result.predict(
+                past[:, -4:], inputs="original", outputs="original", **labels
+            ).values
+            np.testing.assert_allclose(found[:, step], value, **tolerance(loosen=10))
+            new = np.concatenate([value, future[:, step]], axis=1)[:, None]
+            past = np.concatenate([past, new], axis=1)
+
+
+def test_all_lanes_left_out_forecast_and_so_they_do_from_a_file(known, tmp_path):
+    result, split = known
+    batch = rr.data.take_rows(split.train, np.arange(2))
+    batch = batch._replace(mask=np.array([[1, 1, 1, 1], [1, 1, 0, 0.0]]))
+    options = {"future": np.zeros((2, 3, 1)), "window": 3}
+    every = result.forecast(batch, 3, **options, fold=0)
+    assert every.dims == ("l2", "seed", "row", "step", "output")
+    assert every.name == "forecast"
+    one = result.forecast(
+        batch.xs, 3, mask=batch.mask, network=KNOWN, **options, l2=0, seed=1, fold=0
+    )
+    np.testing.assert_array_equal(every.sel(l2=0, seed=1), one)
+    loaded = rr.load_result(result.save(tmp_path / "result.nc"))
+    np.testing.assert_array_equal(loaded.forecast(batch, 3, **options, fold=0), every)
+    part = loaded.select(fold="0", l2=0).forecast(batch, 3, **options)
+    np.testing.assert_array_equal(part, every.sel(l2=0))
+
+
+def test_a_program_of_a_forecast_lives_no_longer_than_its_network(known):
+    result, split = known
+    net = rr.network([rr.cells.elman(3)], 1, readout="last")
+    options = {"future": np.zeros((1, 2, 1)), "l2": 0, "seed": 0, "fold": 0}
+    result.forecast(split.train.xs[:1], 2, network=net, **options)
+    alive = weakref.ref(net.apply)
+    del net
+    gc.collect()
+    assert alive() is None
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"num_steps": 0}, "num_steps must be at least 1"),
+    ({"window": 9}, r"window must lie in 1 … 4"),
+    ({"window": [4]}, r"window must lie in 1 … 4"),
+    ({"future": None}, "known beforehand go last in xs"),
+    ({"inputs": "own"}, "inputs must be 'scaled' or 'original'; got 'own'"),
+    ({"mask": np.ones((1, 2))}, r"mask must be \[B, T\] = \(1, 4\)"),
+])  # fmt: skip
+def test_forecasts_of_a_lane_whose_parts_do_not_fit_are_named(known, options, message):
+    given = {"num_steps": 2, "future": np.zeros((1, 2, 1)), "l2": 0, "seed": 0, "fold": 0}
+    with pytest.raises(ValueError, match=message):
+        known[0].forecast(np.ones((1, 4, 2)), **given | options)
 
 
 def test_a_saved_result_predicts_in_a_new_process(result, tmp_path):

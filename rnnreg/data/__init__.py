@@ -14,6 +14,7 @@ from rnnreg.data._rows import loss_weights as loss_weights
 from rnnreg.data._rows import per_row as per_row
 from rnnreg.data._rows import row_weights, take_rows
 from rnnreg.data._scaling import fit_scaling, scale_batch, standardize, unscale_outputs
+from rnnreg.data._scaling import scale_inputs as scale_inputs
 from rnnreg.data._times import check_span as check_span
 from rnnreg.data._times import check_target_times as check_target_times
 from rnnreg.data._times import widened as widened

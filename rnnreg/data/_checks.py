@@ -87,16 +87,20 @@ def _check_shapes(batch: Batch, name: str) -> None:
 
 def _check_values(batch: Batch, name: str) -> None:
     mask, weights = batch.mask, batch.weights
-    for field, values in cleared(batch)._asdict().items():
-        if values is not None and jnp.issubdtype(values.dtype, jnp.floating):
-            finite = np.isfinite(np.asarray(values, dtype=np.float64))
-            if not finite.all():
-                where = tuple(int(i) for i in np.argwhere(~finite)[0])
-                cure = _CURES.get(field, "remove them.")
-                raise ValueError(
-                    f"{name}.{field} has {int((~finite).sum())} values that are NaN or infinite, the first "
-                    f"at {where}; {cure}"
-                )
+    bad = {
+        field: ~np.isfinite(np.asarray(values, dtype=np.float64))
+        for field, values in batch._asdict().items()
+        if values is not None and jnp.issubdtype(values.dtype, jnp.floating)
+    }
+    counted = cleared(batch._replace(xs=bad.get("xs", batch.xs), ys=bad.get("ys", batch.ys)))
+    for field in bad:
+        found = np.asarray(getattr(counted, field) if field in ("xs", "ys") else bad[field])
+        if found.any():
+            where = tuple(int(i) for i in np.argwhere(found)[0])
+            raise ValueError(
+                f"{name}.{field} has {int((found > 0).sum())} values that are NaN or infinite, the first at {where}; "
+                f"{_CURES.get(field, 'remove them.')}"
+            )
     if mask is not None and not np.isin(np.asarray(mask, dtype=np.float64), (0, 1)).all():
         raise ValueError(f"{name}.mask must hold 0 (padding) and 1 (a true step) only.")
     if weights is not None and (np.asarray(weights) < 0).any():

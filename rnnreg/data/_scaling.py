@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 
 from rnnreg.data._arrays import as_batch, as_split
+from rnnreg.data._checks import check_batch
 from rnnreg.data._records import Batch, Scaling, Split
-from rnnreg.data._rows import per_row
+from rnnreg.data._rows import row_weights
 
 
 def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
@@ -28,22 +31,26 @@ def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
       Shift and scale of each feature, float64.
 
     Raises:
-      ValueError: no step is left to fit on.
+      ValueError: no step is left to fit on; what `check_batch` refuses, such as NaN at steps that count.
 
     >>> batch = Batch(np.array([[[0.0], [2.0]], [[4.0], [6.0]]]), np.array([[1.0], [3.0]]))
     >>> fit_scaling(batch).y_shift.tolist(), fit_scaling(batch, rows=[0]).x_shift.tolist()
     ([2.0], [1.0])
     """
-    batch = Batch(*(None if leaf is None else np.asarray(leaf) for leaf in as_batch(batch)))
-    rows = np.arange(len(batch.ys)) if rows is None else np.asarray(rows)
-    if batch.weights is not None:
-        rows = rows[per_row(batch.weights)[rows] > 0]
-    steps = None if batch.mask is None else batch.mask[rows] > 0
+    at = slice(None) if rows is None else np.asarray(rows)
+    return _fit(as_batch(batch), at, name="batch" if rows is None else "batch[rows]")
+
+
+def _fit(batch: Batch, rows: Any, *, name: str) -> Scaling:
+    batch = Batch(*(None if leaf is None else np.asarray(leaf)[rows] for leaf in batch))
+    check_batch(batch, name=name)
+    counted = np.asarray(row_weights(batch)) > 0
+    xs, ys, mask, weights = jax.tree.map(lambda leaf: leaf[counted], batch)
+    steps = None if mask is None else mask > 0
     scored = steps
-    if batch.weights is not None and batch.weights.ndim == 2:
-        labelled = batch.weights[rows] > 0
-        scored = labelled if steps is None else steps & labelled
-    return Scaling(*_moments(batch.xs[rows], steps), *_moments(batch.ys[rows], scored))
+    if weights is not None and weights.ndim == 2:
+        scored = weights > 0 if steps is None else steps & (weights > 0)
+    return Scaling(*_moments(xs, steps), *_moments(ys, scored))
 
 
 def _moments(values: np.ndarray, steps: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
@@ -73,6 +80,9 @@ def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
     Returns:
       The batch that the network sees.
 
+    Raises:
+      ValueError: another number of features than the scaling has.
+
     >>> batch = Batch(np.array([[[1.0], [3.0]]]), np.array([[5.0]]))
     >>> scale_batch(batch, Scaling(np.ones(1), 2 * np.ones(1), np.ones(1), np.ones(1))).xs.tolist()
     [[[0.0], [1.0]]]
@@ -82,8 +92,8 @@ def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
     steps = None if batch.mask is None else batch.mask > 0
     each = steps if batch.ys.ndim == 3 else None
     return batch._replace(
-        xs=_scaled(batch.xs, scaling.x_shift, scaling.x_scale, steps),
-        ys=_scaled(batch.ys, scaling.y_shift, scaling.y_scale, each),
+        xs=_scaled(batch.xs, scaling.x_shift, scaling.x_scale, steps, "x"),
+        ys=_scaled(batch.ys, scaling.y_shift, scaling.y_scale, each, "y"),
     )
 
 
@@ -97,22 +107,61 @@ def unscale_outputs(outputs: Any, scaling: Scaling | None) -> Any:
     Returns:
       Outputs of the same shape.
 
+    Raises:
+      ValueError: another number of outputs than the scaling has targets; logits of classes are not scaled, and pass.
+
     >>> scaling = Scaling(np.zeros(1), np.ones(1), np.ones(1), 2 * np.ones(1))
     >>> unscale_outputs(np.array([[3.0]]), scaling).tolist()
     [[7.0]]
     """
     if scaling is None:
         return outputs
-    return outputs * _like(scaling.y_scale, outputs) + _like(scaling.y_shift, outputs)
+    shift, scale = scaling.y_shift, scaling.y_scale
+    if not _leaves_alone(shift, scale):
+        _check_features(outputs, shift, "outputs", "y_shift")
+    return outputs * _like(scale, outputs) + _like(shift, outputs)
+
+
+def scale_inputs(xs: Any, future: Any, scaling: Scaling | None) -> tuple[Any, Any]:
+    """Inputs, and the known ones of later steps (the last features of `xs`, or None), in the network's units.
+
+    >>> scaling = Scaling(np.array([1.0, 5.0]), np.array([1.0, 2.0]), np.zeros(1), np.ones(1))
+    >>> [part.tolist() for part in scale_inputs(np.array([[[2.0, 7.0]]]), np.array([[[9.0]]]), scaling)]
+    [[[[1.0, 1.0]]], [[[2.0]]]]
+    """
+    if scaling is None:
+        return xs, future
+    if future is not None:
+        known = slice(max(xs.shape[-1] - future.shape[-1], 0), None)
+        future = _scaled(future, scaling.x_shift[known], scaling.x_scale[known], None, "x")
+    return _scaled(xs, scaling.x_shift, scaling.x_scale, None, "x"), future
+
+
+def _leaves_alone(shift: Any, scale: Any) -> bool:
+    """Whether these are the single 0 and 1 of classes, whose logits are several; a trace hides values, so they may."""
+    if jnp.shape(shift) != (1,):
+        return False
+    traced = isinstance(shift, Tracer) or isinstance(scale, Tracer)
+    return traced or (np.asarray(shift).item() == 0 and np.asarray(scale).item() == 1)
+
+
+def _check_features(values: Any, shift: Any, name: str, field: str) -> None:
+    sizes = jnp.shape(values)[-1:], jnp.shape(shift)[-1:]
+    if sizes[1] and sizes[0] != sizes[1]:
+        raise ValueError(
+            f"{name} of shape {jnp.shape(values)} must have as many features as the scaling has, {sizes[1][0]} (its "
+            f"{field}): give the array with the features that the scaling was fitted on, in their order."
+        )
 
 
 def _like(values, array):
     return values.astype(array.dtype) if isinstance(values, (np.ndarray, Array)) else values
 
 
-def _scaled(values, shift, scale, steps):
+def _scaled(values, shift, scale, steps, letter):
     if not jnp.issubdtype(values.dtype, jnp.floating):
         return values
+    _check_features(values, shift, f"{letter}s", f"{letter}_shift")
     scaled = (values - _like(shift, values)) / _like(scale, values)
     if steps is None:
         return scaled
@@ -134,7 +183,7 @@ def standardize(data: Split | Batch) -> Split:
       The standardised split, its test sets too.
 
     Raises:
-      ValueError: it is standardised already.
+      ValueError: it is standardised already; what `fit_scaling` refuses; rows with another number of features.
 
     >>> from rnnreg.data import windows
     >>> split = standardize(Split(windows(np.arange(6.0), window=2)[0]))
@@ -147,7 +196,7 @@ def standardize(data: Split | Batch) -> Split:
     split = as_split(data)
     if split.units is not None:
         raise ValueError("the split is standardised already (its `units` are set).")
-    scaling = fit_scaling(split.train)
+    scaling = _fit(split.train, slice(None), name="data.train")
 
     def apply(batch):
         return None if batch is None else scale_batch(batch, scaling)

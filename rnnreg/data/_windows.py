@@ -91,6 +91,15 @@ def windows(
     >>> batch, _ = windows([1.0, 2.0, 3.0, 5.0, 6.0], window=2, times=days, gaps="mask")
     >>> batch.xs[:, :, 0].tolist(), batch.mask.tolist(), batch.ys[:, 0].tolist()
     ([[1.0, 2.0], [0.0, 5.0]], [[1.0, 1.0], [0.0, 1.0]], [3.0, 6.0])
+
+    A text is cut in the same way. Its tokens become whole numbers without an axis of features, as an embedding reads
+    them, and each has the next one as its target:
+
+    >>> letters, tokens = np.unique(list("banana"), return_inverse=True)
+    >>> batch, _ = windows(tokens, window=3, targets="all")
+    >>> batch = Batch(*(tokens[..., 0].astype(int) for tokens in batch[:2]))
+    >>> batch.xs.tolist(), batch.ys[0].tolist()
+    ([[1, 0, 2], [0, 2, 0], [2, 0, 2]], [0, 2, 0])
     """
     check_choice(targets, "targets", ("last", "all"))
     check_choice(gaps, "gaps", ("error", "drop", "mask"))

@@ -1,5 +1,6 @@
 """Embedding → recurrent layers → readout; a network is a pair of pure functions."""
 
+from rnnreg.networks._forecast import UNITS as UNITS
 from rnnreg.networks._forecast import forecast
 from rnnreg.networks._network import check_states as check_states
 from rnnreg.networks._network import (

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_count, check_mask
-from rnnreg.data import Scaling, as_array, unscale_outputs
+from rnnreg._checks import check_choice, check_count, check_mask
+from rnnreg.data import Scaling, as_array, scale_inputs, unscale_outputs
 from rnnreg.networks._records import Network, Params
+
+UNITS = ("scaled", "original")
 
 
 def forecast(
@@ -24,6 +26,8 @@ def forecast(
     window: int | None = None,
     state: dict[str, Any] | None = None,
     scaling: Scaling | None = None,
+    inputs: str = "scaled",
+    outputs: str = "original",
 ) -> Array:
     """The network's own outputs fed back as inputs, `num_steps` ahead of the given sequence.
 
@@ -34,24 +38,27 @@ def forecast(
     Args:
       net: a network whose output at the last step is the next value of its first O input features.
       params: its parameters.
-      xs: `[B, T, D]`, the true past, as the network sees it (scaled).
+      xs: `[B, T, D]`, the true past.
       num_steps: how far to go.
       mask: `[B, T]`, 1 where a step counts; the forecast goes on after the last true step of each row.
-      future: `[B, num_steps, D − O]`, the known inputs (a calendar, a price) next to each forecast, scaled like the
-        last D − O features of `xs`; None if all inputs are fed back (O = D).
+      future: `[B, num_steps, D − O]`, the known inputs (a calendar, a price) next to each forecast, in the
+        units of the last D − O features of `xs`; None if all inputs are fed back (O = D).
       window: None carries the state on from step to step; W reads the last W steps afresh before
         each step, as a network that was trained on windows of W steps expects.
       state: the state before `xs`; not with a window, which always starts afresh.
-      scaling: how inputs and targets were scaled, such as `split.units`: the forecast is returned in the data's own
-        units, and each output is brought from the scale of the targets to that of the inputs before it is fed back.
-        None feeds outputs back, and returns them, as they are.
+      scaling: how inputs and targets were scaled, such as `split.units`: each output is brought from the scale of the
+        targets to that of the inputs before it is fed back. None feeds outputs back, and returns them, as they are.
+      inputs: what units `xs` and `future` are in: "scaled", as the network sees them, or "original", the data's own,
+        which are scaled here.
+      outputs: what units the forecast is returned in: "original", the data's own (without a scaling there are no
+        others), or "scaled", the network's.
 
     Returns:
       `[B, num_steps, O]`.
 
     Raises:
-      ValueError: tokens; sizes that do not add up to D; a mask, future or scaling of another shape; a window longer
-        than `xs`, a window and a state, or a bidirectional network without a window.
+      ValueError: tokens; sizes that do not add up to D; a mask, future or scaling of another shape; original inputs
+        without a scaling; a window longer than `xs`, a window and a state, or a bidirectional network without a window.
 
     >>> import rnnreg as rr
     >>> net = rr.network([rr.cells.elman(4)], output_size=1, readout="last")
@@ -65,18 +72,26 @@ def forecast(
     >>> batch, _ = rr.data.windows(series, window=6)
     >>> split = rr.data.standardize(batch._replace(ys=batch.ys[:, :1]))
     >>> params = net.init(jax.random.key(0), input_size=2)
-    >>> weekday = (jnp.arange(20.0, 23.0) % 7 - split.units.x_shift[1]) / split.units.x_scale[1]
-    >>> values = forecast(net, params, split.train.xs[-1:], 3, window=6,
-    ...     future=weekday[None, :, None], scaling=split.units)
+    >>> values = forecast(net, params, series[None], 3, window=6, scaling=split.units, inputs="original",
+    ...     future=jnp.arange(20.0, 23.0)[None, :, None] % 7)
     >>> values.shape, bool((abs(values - 300) < 5).all())
     ((1, 3, 1), True)
     """
-    xs = jnp.asarray(as_array(xs, "xs"))
-    future = None if future is None else jnp.asarray(as_array(future, "future"), xs.dtype)
+    check_choice(inputs, "inputs", UNITS)
+    check_choice(outputs, "outputs", UNITS)
+    if inputs == "original" and scaling is None:
+        raise ValueError(
+            "inputs='original' needs the scaling that brings them to the network's: scaling=split.units."
+        )
+    xs = as_array(xs, "xs")
+    future = None if future is None else as_array(future, "future").astype(xs.dtype)
     mask = None if mask is None else jnp.asarray(as_array(mask, "mask"))
     _check(
         net, xs, num_steps, mask=mask, future=future, window=window, state=state, scaling=scaling
     )
+    if inputs == "original":
+        xs, future = scale_inputs(xs, future, scaling)
+    xs, future = jnp.asarray(xs), None if future is None else jnp.asarray(future)
     known = jnp.zeros((xs.shape[0], num_steps, 0), xs.dtype) if future is None else future
 
     def following(outputs, known):
@@ -88,7 +103,8 @@ def forecast(
         values = _carried(net, params, xs, known, following, mask=mask, state=state)
     else:
         values = _slid(net, params, xs, known, following, mask=mask, window=window)
-    return unscale_outputs(jnp.swapaxes(values, 0, 1), scaling)
+    values = jnp.swapaxes(values, 0, 1)
+    return unscale_outputs(values, scaling) if outputs == "original" else values
 
 
 def _carried(

@@ -48,6 +48,17 @@ def sample(
     >>> params = net.init(jax.random.key(0))
     >>> sample(net, params, [0, 1, 2], 6, key=jax.random.key(1), temperature=0.5).shape
     (6,)
+
+    From a text to a text; the batch is what `rr.make_train` learns from, with `rr.losses.softmax_cross_entropy()`:
+
+    >>> letters, tokens = np.unique(list("banana bandana"), return_inverse=True)
+    >>> batch, _ = rr.data.windows(tokens, window=6, targets="all")
+    >>> batch = rr.Batch(*(tokens[..., 0].astype(int) for tokens in batch[:2]))
+    >>> net = rr.network([rr.cells.gru(8)], output_size=len(letters), embedding=(len(letters), 3))
+    >>> params = net.init(jax.random.key(0))
+    >>> drawn = sample(net, params, batch.xs[0], 4, key=jax.random.key(1))
+    >>> len("".join(letters[drawn]))
+    4
     """
     check_count(num_steps, "num_steps")
     tokens = prompt if isinstance(prompt, Array) else np.asarray(prompt)

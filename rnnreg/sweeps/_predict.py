@@ -1,4 +1,4 @@
-"""Predictions of one lane of a result, in its own scaling, whether its network is at hand or described."""
+"""Predictions and forecasts of one lane of a result, in its own scaling, its network at hand or described."""
 
 from __future__ import annotations
 
@@ -6,20 +6,28 @@ import functools
 import json
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnreg._checks import check_choice
+from rnnreg._checks import check_choice, check_count
 from rnnreg._tree import leaf_paths
-from rnnreg.data import Batch, Scaling, scale_batch, unscale_outputs
-from rnnreg.networks import Network, rebuild
+from rnnreg.data import Batch, Scaling, as_array, scale_inputs, unscale_outputs
+from rnnreg.networks import UNITS, Network, forecast, rebuild
 from rnnreg.runtime import Kept
 
 _FORWARD = Kept()
-UNITS = ("scaled", "original")
+
+
+class Ahead(NamedTuple):
+    """How a forecast goes on after the rows that are given; the fields are those of `rr.forecast`."""
+
+    num_steps: int
+    window: int | None
+    future: Any
+    mask: Any
 
 
 def network_of(described: Mapping[str, Any]) -> Network:
@@ -51,21 +59,47 @@ def predict(
     units: Scaling | None,
     inputs: str,
     outputs: str,
+    ahead: Ahead | None = None,
 ) -> np.ndarray:
-    """`SweepResult.predict`, which says what it does, of one lane's network, parameters and scaling."""
+    """`SweepResult.predict`, or `forecast` with `ahead`, of one lane's network, parameters and scaling."""
     check_choice(inputs, "inputs", UNITS)
     check_choice(outputs, "outputs", UNITS)
     xs, mask = (batch.xs, batch.mask) if isinstance(batch, Batch) else (batch, None)
-    xs = np.asarray(xs)
+    future = None if ahead is None else ahead.future
+    mask = mask if ahead is None or ahead.mask is None else ahead.mask
+    xs = np.asarray(as_array(xs, "xs"))
+    future = None if future is None else np.asarray(as_array(future, "future"))
+    mask = None if mask is None else np.asarray(as_array(mask, "mask"))
     if xs.ndim == 3 and not jnp.issubdtype(xs.dtype, jnp.floating):
         xs = xs.astype(np.float64)  # counts; tokens are [N, T]
-    for each in [units, scaling] if inputs == "original" else [scaling]:
-        xs = scale_batch(Batch(xs, np.zeros(1, int)), each).xs
     _check_params(net, params, xs)
-    found = _forward(net)(params, jnp.asarray(xs), None if mask is None else jnp.asarray(mask))
+    future = None if future is None else future.astype(xs.dtype)
+    for each in [units, scaling] if inputs == "original" else [scaling]:
+        xs, future = scale_inputs(xs, future, each)
+    if ahead is None:
+        found = _forward(net)(params, xs, mask)
+    else:
+        check_count(ahead.num_steps, "num_steps")
+        if ahead.window is not None:
+            check_count(ahead.window, "window", most=xs.shape[1], hint="xs has no more steps.")
+        run = _forecast(net, ahead.num_steps, ahead.window)
+        found = run(params, xs, mask, future, _joined(scaling, units))
+    found = np.asarray(found)
     for each in [scaling, units] if outputs == "original" else [scaling]:
         found = unscale_outputs(found, each)
-    return np.asarray(found)
+    return found
+
+
+def _joined(inner: Scaling | None, outer: Scaling | None) -> Scaling | None:
+    """One scaling that undoes the inner one and then the outer one."""
+    if inner is None or outer is None:
+        return inner if outer is None else outer
+    return Scaling(
+        inner.x_shift * outer.x_scale + outer.x_shift,
+        inner.x_scale * outer.x_scale,
+        inner.y_shift * outer.y_scale + outer.y_shift,
+        inner.y_scale * outer.y_scale,
+    )
 
 
 def _check_params(net: Network, params: Any, xs: Any) -> None:
@@ -87,15 +121,42 @@ def _check_params(net: Network, params: Any, xs: Any) -> None:
 
 def _forward(net: Network) -> Any:
     """The outputs of a network under `jax.jit`, kept while the network lives."""
-    try:
-        apply = weakref.ref(net.apply)
-    except TypeError:
-        apply = lambda: net.apply  # noqa: E731
+    apply = _weakly(net.apply)
 
     def run(params, xs, mask):
-        return apply()(params, xs, mask=mask).outputs  # type: ignore[misc]
+        return apply()(params, xs, mask=mask).outputs
 
     return _FORWARD.get(net.apply, "forward", lambda: jax.jit(run))
+
+
+def _forecast(net: Network, num_steps: int, window: int | None) -> Any:
+    """`rr.forecast`, on the network's own scale, under `jax.jit` and kept in the same way."""
+    apply = _weakly(net.apply)
+    facts = net._replace(init=None, apply=None, made=None)  # what holds no `apply`
+
+    def run(params, xs, mask, future, scaling):
+        whole = facts._replace(apply=apply())
+        return forecast(
+            whole,
+            params,
+            xs,
+            num_steps,
+            mask=mask,
+            future=future,
+            window=window,
+            scaling=scaling,
+            outputs="scaled",
+        )
+
+    return _FORWARD.get(net.apply, ("forecast", num_steps, window), lambda: jax.jit(run))
+
+
+def _weakly(apply: Any) -> Any:
+    """A function that returns `apply`, without holding it if that can be."""
+    try:
+        return weakref.ref(apply)
+    except TypeError:
+        return lambda: apply
 
 
 def scaling_of(stored: Mapping[str, Any] | None) -> Scaling | None:

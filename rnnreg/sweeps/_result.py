@@ -19,7 +19,7 @@ from rnnreg.networks import Network
 from rnnreg.sweeps._files import read_tree, write_tree
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._map import map_groups
-from rnnreg.sweeps._predict import network_of, predict, scaling_of
+from rnnreg.sweeps._predict import Ahead, network_of, predict, scaling_of
 from rnnreg.sweeps._show import lines
 
 if TYPE_CHECKING:
@@ -137,6 +137,71 @@ class SweepResult:
         >>> dict(result.predict(batch, inputs="original", outputs="original").sizes)
         {'l2': 2, 'row': 36, 'output': 1}
         """
+        options = {"network": network, "inputs": inputs, "outputs": outputs, "method": method}
+        return self._predicted(batch, labels, name="prediction", **options)
+
+    def forecast(
+        self,
+        batch: Batch | Any,
+        num_steps: int,
+        *,
+        window: int | None = None,
+        future: Any = None,
+        mask: Any = None,
+        network: Network | None = None,
+        inputs: str = "scaled",
+        outputs: str = "scaled",
+        method: str | None = None,
+        **labels: Any,
+    ) -> xr.DataArray:
+        """`rr.forecast` of the lanes' networks, each with the scaling that its lane was trained in, as in `predict`.
+
+        Args:
+          batch: the past, rows as in training, or their inputs alone, `[N, T, D]`. Targets are not read.
+          num_steps: how far to go.
+          window: the steps that are read afresh before each step, as `rr.forecast` says; a network that was trained on
+            windows of W steps expects W. None carries the state on.
+          future: `[N, num_steps, D − O]`, the known inputs next to each forecast, the last features of the rows.
+          mask: `[N, T]`, 1 where a step counts; None takes that of the batch.
+          network: as in `predict`.
+          inputs: what units the rows and `future` are in, "scaled" or "original", as in `predict`.
+          outputs: the same of what is returned.
+          method: as in `predict`.
+          **labels: as in `predict`.
+
+        Returns:
+          Forecasts, with the dimensions left out first, then "row", "step" and "output".
+
+        Raises:
+          ValueError: as in `predict` and `rr.forecast`.
+
+        >>> import rnnreg as rr, optax
+        >>> series = 300 + np.sin(np.arange(40.0))
+        >>> batch, _ = rr.data.windows(series, window=4)
+        >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
+        ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
+        ...     optimizer=optax.adam(1e-2), num_epochs=20)
+        >>> split = rr.data.standardize(batch)
+        >>> result = rr.sweep(train, {"l2": [0, 1e-3]}, split, key=jax.random.key(0), progress=False)
+        >>> ahead = result.forecast(series[None, -4:, None], 3, window=4, inputs="original", outputs="original")
+        >>> dict(ahead.sizes), bool((abs(ahead - 300) < 5).all())
+        ({'l2': 2, 'row': 1, 'step': 3, 'output': 1}, True)
+        """
+        ahead = Ahead(num_steps, window, future, mask)
+        options = {"network": network, "inputs": inputs, "outputs": outputs, "method": method}
+        return self._predicted(batch, labels, name="forecast", ahead=ahead, **options)
+
+    def _predicted(
+        self,
+        batch: Any,
+        labels: dict[str, Any],
+        *,
+        name: str,
+        network: Network | None,
+        method: str | None,
+        **options: Any,
+    ) -> xr.DataArray:
+        """`predict` of every lane that the labels leave, in one array."""
         import xarray as xr
 
         number = self._group_number(labels)
@@ -153,15 +218,14 @@ class SweepResult:
                 batch,
                 scaling=scaling_of(self._stored_scaling(stored["scaling"], at, method)),
                 units=scaling_of(stored["units"]),
-                inputs=inputs,
-                outputs=outputs,
+                **options,
             )
 
         found = np.stack([one(place) for place in itertools.product(*names)])
         found = found.reshape(*map(len, names), *found.shape[1:])
         rows = ("row", "step", "output") if found.ndim == len(every) + 3 else ("row", "output")
         coordinates = {dim: self.metrics[dim].variable for dim in every}
-        return xr.DataArray(found, coordinates, (*every, *rows), name="prediction")
+        return xr.DataArray(found, coordinates, (*every, *rows), name=name)
 
     def _has_default(self, dim: str) -> bool:
         """Whether a lane is meant without a label of this dimension."""
