@@ -212,7 +212,7 @@ def history(
     result: SweepResult,
     *,
     name: str = "train_loss",
-    axis: str = "l2",
+    axis: str | None = None,
     at: Mapping[str, Any] | None = None,
     chosen: float | None = None,
     ylabel: str | None = None,
@@ -225,7 +225,7 @@ def history(
     Args:
       result: the sweep.
       name: what was recorded: "train_loss", "val_loss", "gradient_norm", ….
-      axis: the dimension of λ.
+      axis: the dimension of λ; None takes the only one that is the λ of a penalty, or else the only one of numbers.
       at: labels of other dimensions, such as `{"fold": "all"}` or `{"learning_rate": 1e-2}`; needed for each
         axis of the sweep with more than one value. Without a fold the mean is over all but "all".
       chosen: the λ to draw thick and to name.
@@ -259,7 +259,7 @@ def history(
         if (values[np.isfinite(values)] > 0).all():
             log_y(ax)
         curves = [(epochs, curve) for curve in values]
-        draw_by_lambda(ax, recorded[axis].values, curves, chosen=chosen)
+        draw_by_lambda(ax, recorded[recorded.dims[0]].values, curves, chosen=chosen)
         ax.set_xlabel("epoch")
         ax.set_ylabel(ylabel or METRICS.get(name, name).replace("_", " "))
         legend_above(ax)

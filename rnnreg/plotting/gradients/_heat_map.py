@@ -18,7 +18,7 @@ def gradient_heat_map(
     *,
     name: str = "flow",
     layer: str = "layer_0",
-    axis: str = "l2",
+    axis: str | None = None,
     lams: Any = None,
     at: Mapping[str, Any] | None = None,
     floor: float = 1e-8,
@@ -32,7 +32,7 @@ def gradient_heat_map(
       result: a sweep that was trained with `track={name: rr.diagnostics.track_gradient_flow(loss)}`.
       name: the name of the track.
       layer: whose gradient.
-      axis: the dimension of λ.
+      axis: the dimension of λ; None takes the only one that is the λ of a penalty, or else the only one of numbers.
       lams: which λ; None takes at most four at equal distances.
       at: labels of other dimensions.
       floor: the r of the darkest blue.
@@ -62,6 +62,7 @@ def gradient_heat_map(
             f"track={{{name!r}: rr.diagnostics.track_gradient_flow(loss)}}."
         )
     tracked = history_by_lambda(result, variable, axis=axis, at=at, along=("lag", "epoch"))
+    axis = str(tracked.dims[0])
     if lams is None:
         count = tracked.sizes[axis]
         places = np.linspace(0, count - 1, min(count, 4)).round().astype(int)
