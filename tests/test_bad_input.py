@@ -54,6 +54,8 @@ CLASSIFY = make(
     rr.network([rr.cells.elman(4)], 3, readout="last"), loss=rr.losses.softmax_cross_entropy()
 )
 
+VECTOR = make(loss=lambda outputs, ys: jnp.abs(outputs - ys))
+
 # what is done wrong: (how, what the message says)
 CASES = {
     # the grid
@@ -147,6 +149,40 @@ CASES = {
     "penalty is a number": (
         lambda: make(penalties={"l2": 0.1}),
         r"penalties\['l2'\] must be a Penalty such as rr.penalties.l2\(\); got 0.1. Its λ comes",
+    ),
+    "penalty is a function": (
+        lambda: make(penalties={"l2": _mean_square}),
+        r"must be a Penalty.*rr.penalties.elementwise\(f\), any other with rr.penalties.Penalty\(",
+    ),
+    **{
+        f"penalty returns {what}": (
+            lambda value=value: _sweep(
+                train=make(penalties={"l2": rr.penalties.Penalty(lambda params: (), value)})
+            ),
+            r"the value function of penalties\['l2'\] must return .*" + got,
+        )
+        for what, value, got in (
+            (
+                "R alone",
+                lambda p, c, s: jnp.float32(1),
+                r"got float32 of shape \(\) alone. Write `return R, state`",
+            ),
+            (
+                "a vector",
+                lambda p, c, s: (p["readout"]["b_y"], s),
+                r"R is float.* of shape \(1,\). Add up",
+            ),
+            ("a whole number", lambda p, c, s: (jnp.int32(1), s), "R is int32"),
+            (
+                "no state",
+                lambda p, c, s: (jnp.float32(1), None),
+                r"it was \(\) and became NoneType",
+            ),
+        )
+    },
+    "penalty called by itself": (
+        lambda: rr.penalties.Penalty(lambda p: (), lambda p, c, s: 1.0)({}),
+        r"of the penalty 'custom' must return a pair.*got float alone",
     ),
     "reduction": (lambda: rr.penalties.l2(reduction="max"), "'sum' or 'mean'.*got 'max'"),
     # data
@@ -299,6 +335,27 @@ CASES = {
     "advance by nothing": (
         lambda: make(record_every=3).advance(None, HYPER, SPLIT, 0),
         "num_epochs must be at least 1, a whole number; got 0",
+    ),
+    "loss of two arguments is a vector": (
+        lambda: _sweep(train=VECTOR),
+        r"the loss must return one real number for a batch; got float.* of shape \(36, 1\). Average",
+    ),
+    "loss is a vector, with folds": (
+        lambda: _sweep(train=VECTOR, folds=rr.selection.blocked_folds(3)),
+        "the loss must return one real number for a batch",
+    ),
+    "loss is a pair, with folds": (
+        lambda: _sweep(
+            train=make(loss=lambda o, y: (_mean_square(o, y), 0)),
+            folds=rr.selection.blocked_folds(3),
+        ),
+        "the loss must return one real number for a batch; got tuple",
+    ),
+    "loss is a sum, with folds": (
+        lambda: _sweep(
+            train=make(loss=lambda o, y: jnp.sum((o - y) ** 2)), folds=rr.selection.blocked_folds(3)
+        ),
+        r"Folds bring weights of their own.*Write it with four arguments",
     ),
     "loss is a name": (lambda: make(loss="mse"), "loss must be a function such as.*got 'mse'"),
     "optimizer is a name": (lambda: make(optimizer="adam"), "optax transformation.*got 'adam'"),

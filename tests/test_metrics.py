@@ -203,7 +203,10 @@ def test_a_score_of_which_more_is_better_is_maximised(swept, tmp_path):
 
 
 def test_a_printed_result_shows_the_scores_that_were_asked_for(swept):
-    for name in ("val_loss", *(f"{rows}_{score}" for rows in ("train", "val") for score in METRICS)):
+    for name in (
+        "val_loss",
+        *(f"{rows}_{score}" for rows in ("train", "val") for score in METRICS),
+    ):
         assert f"  {name} " in repr(swept)
     assert "history" not in repr(swept)
     with pytest.raises(ValueError, match="Did you mean 'val_r2'"):

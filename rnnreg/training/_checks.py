@@ -124,7 +124,8 @@ def _check_penalty(name: Any, penalty: Any) -> None:
     if not isinstance(penalty, Penalty):
         raise ValueError(
             f"penalties[{name!r}] must be a Penalty such as rr.penalties.l2(); got {penalty!r}. Its λ comes "
-            "from hyper."
+            "from hyper. A function f(w) of each weight becomes one with rr.penalties.elementwise(f), any other with "
+            "rr.penalties.Penalty(init, value)."
         )
     if not penalty.needs <= NEEDS:
         raise ValueError(
