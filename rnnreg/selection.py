@@ -476,7 +476,7 @@ def axis_of(result: SweepResult, axis: str | None) -> str:
 def _axes(result: SweepResult) -> list[str]:
     """The swept hyperparameters and static values that are numbers; of a zipped axis its members."""
     found = []
-    for dim in (*result.dims, *result.groups[0].static):
+    for dim in (*result.dims, *(name for group in result.groups[:1] for name in group.static)):
         members = result.config.get("grid", {}).get(dim)
         found += list(members) if isinstance(members, dict) else [dim]
     return [

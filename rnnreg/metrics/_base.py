@@ -91,7 +91,7 @@ class UserFunction:
 
     def _check_number(self, value: Any) -> None:
         """Raises unless the value, or its shape and dtype, is one real number."""
-        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
         if isinstance(value, float) or (shape == () and jnp.issubdtype(dtype, jnp.floating)):
             return
         got = type(value).__name__ if shape is None else f"{dtype} of shape {shape}"

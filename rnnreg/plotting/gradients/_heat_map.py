@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import number, whole_steps
+from rnnreg.plotting._axes import numbers, whole_steps
 from rnnreg.plotting._inputs import history_by_lambda, names_after, one
 from rnnreg.plotting._style import panels
 from rnnreg.sweeps import SweepResult
@@ -72,8 +72,8 @@ def gradient_heat_map(
     values = tracked.values / np.log(10)
     with panels(len(values), axes, width=2.0, share=True) as axes:
         _draw_maps(axes, tracked["epoch"].values, values, np.log10(floor))
-        for ax, lam in zip(axes, tracked[axis].values, strict=True):
-            ax.set_title(f"λ = {number(float(lam))}")
+        for ax, lam in zip(axes, numbers(tracked[axis].values), strict=True):
+            ax.set_title(f"λ = {lam}")
     return axes
 
 
