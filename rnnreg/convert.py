@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnreg._checks import check_choice
+from rnnreg.cells import Cell, describe_cell
 
 Params = dict[str, Any]
 
@@ -101,8 +102,13 @@ def _readout_from_torch(state_dict: Mapping[str, Any], prefix: str) -> Params:
     return {"W_hy": W_hy, "b_y": b_y}
 
 
-def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[str, np.ndarray]:
+def to_torch(
+    params: Mapping[str, Any], cell: str | Cell, *, prefix: str = "", readout: str | None = None
+) -> dict[str, np.ndarray]:
     """The `state_dict`, in NumPy arrays, of the `torch.nn.RNN`, `GRU` or `LSTM` that does the same.
+
+    Parameters do not tell what is computed with them: those of a GRU with `reset="before"` look like any other, and no
+    module of torch computes the same. Give the cell itself, and such a cell is refused.
 
     Where rnnreg has one bias, `bias_ih` holds it and `bias_hh` is zero; torch's optimisers train both, so their sum
     moves twice as fast as the one bias does here. Turn each array into a tensor for `load_state_dict`:
@@ -110,18 +116,22 @@ def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[
 
     Args:
       params: a network's parameters; its `layer_0`, `layer_1`, … are read, the rest is left out.
-      cell: "elman", "gru" (with the reset after the product) or "lstm".
-      prefix: put before every name.
+      cell: the `Cell` of the layers; or "elman", "gru" (with the reset after the product) or "lstm".
+      prefix: put before every name of a recurrent layer.
+      readout: what the names of the `nn.Linear` begin with, such as "head."; None leaves the readout out.
+
+    Returns:
+      Arrays by name, the caller's own to change.
 
     Raises:
-      ValueError: an unknown cell, no layers, or a learned initial state, which those modules do not
-        have.
+      ValueError: an unknown cell, or one that torch does not have (another reset or activation); no layers, no
+        readout where one is named, or a learned initial state, which those modules do not have.
 
     >>> layer = {"W_xh": np.ones((1, 2)), "W_hh": np.eye(2), "b_h": np.ones(2)}
     >>> {name: array.shape for name, array in to_torch({"layer_0": layer}, "elman").items()}
     {'weight_ih_l0': (2, 1), 'weight_hh_l0': (2, 2), 'bias_ih_l0': (2,), 'bias_hh_l0': (2,)}
     """
-    check_choice(cell, "cell", _GATES)
+    kind = _torch_kind(cell)
     if "layer_0" not in params:
         raise ValueError(f"params must hold 'layer_0', 'layer_1', …; got {sorted(params)}.")
     state = {}
@@ -133,11 +143,44 @@ def to_torch(params: Mapping[str, Any], cell: str, *, prefix: str = "") -> dict[
             else {"": layer}
         )
         for suffix, side in sides.items():
-            W_xh, W_hh, b_h, b_hh = _leaves(side, cell)
+            W_xh, W_hh, b_h, b_hh = _leaves(side, kind)
             values = (W_xh.T, W_hh.T, b_h, np.zeros_like(b_h) if b_hh is None else b_hh)
             for name, value in zip(_TORCH_NAMES, values, strict=True):
                 state[f"{prefix}{name}_l{index}{suffix}"] = np.ascontiguousarray(value)
+    if readout is not None:
+        own = params.get("readout", {})
+        if not {"W_hy", "b_y"} <= set(own):
+            raise ValueError(
+                f"readout={readout!r} needs params['readout'] with W_hy and b_y; got {sorted(own) or sorted(params)}."
+            )
+        state[f"{readout}weight"] = np.array(_array(own["W_hy"]).T, order="C")
+        state[f"{readout}bias"] = np.array(_array(own["b_y"]))
     return state
+
+
+def _torch_kind(cell: str | Cell) -> str:
+    """The kind of a cell by its name; of the cell itself after a look at what torch cannot do."""
+    if not isinstance(cell, Cell):
+        check_choice(cell, "cell", _GATES)
+        return cell
+    described = describe_cell(cell)
+    while described["factory"] == "chrono":
+        described = described["arguments"]["cell"]
+    kind, given = described["factory"], described["arguments"]
+    phis = ("tanh", "relu") if kind == "elman" else ("tanh",)
+    own = cell.made is not None and cell.made.parts[2:5] != (cell.weights, cell.gate, cell.step)
+    if (
+        kind not in _GATES
+        or own
+        or given.get("reset", "after") != "after"
+        or given.get("activation") not in phis
+        or given.get("gate_activation", "sigmoid") != "sigmoid"
+    ):
+        raise ValueError(
+            f"torch has no module that computes the cell {cell.name!r} with {given}: it has elman with tanh or relu, "
+            'gru(reset="after") and lstm, with tanh and sigmoid.'
+        )
+    return kind
 
 
 def from_keras(weights: Sequence[Any], cell: str) -> Params:
@@ -340,8 +383,9 @@ def _leaves(params: Mapping[str, Any], cell: str) -> tuple[Any, Any, Any, Any]:
         raise ValueError(
             f"a layer holds W_xh, W_hh and b_h; {missing[0]} is missing from {sorted(params)}."
         )
-    W_xh, W_hh, b_h = (_array(params[name]) for name in ("W_xh", "W_hh", "b_h"))
-    b_hh = _array(params["b_hh"]) if "b_hh" in params else None
+    # copies: an array of JAX is read-only, and what is handed out is the caller's own
+    W_xh, W_hh, b_h = (np.array(_array(params[name])) for name in ("W_xh", "W_hh", "b_h"))
+    b_hh = np.array(_array(params["b_hh"])) if "b_hh" in params else None
     _check_gates(cell, W_xh, W_hh)
     return W_xh, W_hh, b_h, b_hh
 

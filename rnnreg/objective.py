@@ -13,7 +13,7 @@ from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
 from rnnreg.networks import Network, check_states, start_state, weight_paths
-from rnnreg.penalties import Context, Penalty
+from rnnreg.penalties import Context, Penalty, value_of
 from rnnreg.recurrence import cell_step
 
 Params = dict[str, Any]
@@ -143,7 +143,9 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
         )
         total, values, states = value, {}, {}
         for name, penalty in penalties.items():
-            values[name], states[name] = penalty.value(params, context, penalty_state[name])
+            values[name], states[name] = value_of(
+                penalty, params, context, penalty_state[name], f"penalties[{name!r}]"
+            )
             lam = jnp.asarray(hyper[name], values[name].dtype)
             total = total + lam * values[name]
         return total, (Parts(value, values, out.outputs, out.final_state), states)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -222,7 +223,7 @@ def choose(
     *,
     metric: str = "val_loss",
     maximise: bool | None = None,
-    axis: str = "l2",
+    axis: str | None = None,
     combine: str = "mean",
     rule: str = "min",
     num_epochs: str = "fixed",
@@ -237,7 +238,7 @@ def choose(
       metric: a variable of `result.metrics`.
       maximise: whether more of it is better; needed if the metric does not state it. Losses, the scores of `rr.metrics`
         and `rr.metrics.Score` do, and the result remembers it on disk.
-      axis: the dimension of λ.
+      axis: the dimension of λ; None takes the only one that is the λ of a penalty, or else the only one of numbers.
       combine: how seeds are combined, "mean" or "ensemble".
       rule: which λ becomes `choice.lam`: "min", "1se" or "paired_1se".
       num_epochs: "fixed" scores the end of the runs; "common" also chooses the number of epochs, the same
@@ -270,6 +271,7 @@ def choose(
         raise ValueError(
             "num_epochs='common' scores the recorded history, which has no ensemble; use combine='mean'."
         )
+    axis = axis_of(result, axis)
     scores = _scores(result, metric, axis, combine, num_epochs)
     maximise = _direction(result, metric, maximise)
     if "fold" in result.metrics.dims:
@@ -386,7 +388,7 @@ def refit(
     if folds:  # as many updates an epoch as the folds made
         data = data.replace(epoch_rows=result.config["epoch_rows"][job])
     made = train if isinstance(train, Train) else train(static)
-    _check_same_network(made.settings.net, result.config["network"][job])
+    _check_same_network(made.settings.net, result.config.get("network", ())[job : job + 1])
     if params is None and any(result.config["start"]):
         raise ValueError(
             "the sweep started from given parameters, and so must the refit: give refit(..., params=...)."
@@ -411,12 +413,12 @@ def refit(
     return _noted(final, choice.values | epochs)
 
 
-def _check_same_network(net: Any, swept: Mapping[str, Any]) -> None:
+def _check_same_network(net: Any, swept: Sequence[Mapping[str, Any]]) -> None:
     """Raises if the network is not made as that of the sweep; one that depends on `hyper` is not looked at."""
-    if not isinstance(net, Network):
-        return
-    for name in ("layers", "output_size", "readout"):
-        own, other = (json.dumps(made.get(name), sort_keys=True) for made in (describe(net), swept))
+    for name in ("layers", "output_size", "readout") if isinstance(net, Network) and swept else ():
+        own, other = (
+            json.dumps(made.get(name), sort_keys=True) for made in (describe(net), *swept)
+        )
         if own != other:
             raise ValueError(
                 f"train is not what the sweep was given: its network has {name} {own}, and that of the sweep {other}."
@@ -442,6 +444,48 @@ def _common_epochs(result: SweepResult, choice: Choice, settings: Settings) -> i
     return int(mean["epoch"].values[best(mean.values)])
 
 
+def axis_of(result: SweepResult, axis: str | None) -> str:
+    """The axis of λ: as given, or the only one that is the λ of a penalty, or else the only one of numbers.
+
+    Args:
+      result: the sweep.
+      axis: what the user gave; None asks for it.
+
+    Returns:
+      Its name.
+
+    Raises:
+      ValueError: no such axis, or several.
+    """
+    if axis is not None:
+        return axis
+    axes = _axes(result)
+    lambdas = {name for group in result.config.get("penalties", []) for name in group}
+    for known in ([name for name in axes if name in lambdas], axes):
+        swept = [name for name in known if result.metrics[name].size > 1] or known
+        if len(swept) == 1:
+            return swept[0]
+        if swept:
+            raise ValueError(f"several axes may be that of λ: give axis=..., one of {swept}.")
+    raise ValueError(
+        "the sweep has no axis of numbers, so no λ can be chosen: give several values in its grid, "
+        'such as {"l2": [0, 1e-3, 1e-2]}.'
+    )
+
+
+def _axes(result: SweepResult) -> list[str]:
+    """The swept hyperparameters and static values that are numbers; of a zipped axis its members."""
+    found = []
+    for dim in (*result.dims, *(name for group in result.groups[:1] for name in group.static)):
+        members = result.config.get("grid", {}).get(dim)
+        found += list(members) if isinstance(members, dict) else [dim]
+    return [
+        name
+        for name in found
+        if name not in ("seed", "fold") and result.metrics[name].dtype.kind in "iuf"
+    ]
+
+
 def _scores(
     result: SweepResult, metric: str, axis: str, combine: str, num_epochs: str
 ) -> xr.DataArray:
@@ -449,12 +493,19 @@ def _scores(
     name = f"ensemble_{metric}" if combine == "ensemble" else metric
     name = f"history_{metric}" if num_epochs == "common" else name
     if name not in metrics:
-        scores = [
-            n for n in metrics.data_vars if str(n).endswith("val_loss") or str(n).startswith("val_")
+        start = name.removesuffix(metric)  # "", "ensemble_" or "history_"
+        known = [
+            str(n).removeprefix(start)
+            for n in metrics.data_vars
+            if str(n).startswith(f"{start}val_")
         ]
+        near = [n for n in known if n == f"val_{metric}"] or difflib.get_close_matches(
+            metric, known
+        )
         raise ValueError(
-            f"metric {metric!r} needs the variable {name!r}, which the result lacks; it has {scores}. Scores on "
-            "validation rows need folds or a validation set."
+            f"metric {metric!r} needs the variable {name!r}, which the result lacks; it has {known}. "
+            + (f"Did you mean {near[0]!r}? " if near else "")
+            + "Scores on validation rows need folds or a validation set."
         )
     scores = metrics[name]
     if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
@@ -470,7 +521,9 @@ def _scores(
         if dimension in scores.dims:
             scores = scores.swap_dims({dimension: axis})
     if axis not in scores.dims:
-        raise ValueError(f"axis {axis!r} is not a dimension of {name!r}: {metrics[name].dims}.")
+        raise ValueError(
+            f"axis {axis!r} is not a dimension of {name!r}; give axis=..., one of {_axes(result)}."
+        )
     own = set(metrics[name].dims) - {*result.dims, *result.groups[0].static, "epoch"}
     if own:
         raise ValueError(

@@ -54,6 +54,42 @@ CLASSIFY = make(
     rr.network([rr.cells.elman(4)], 3, readout="last"), loss=rr.losses.softmax_cross_entropy()
 )
 
+VECTOR = make(loss=lambda outputs, ys: jnp.abs(outputs - ys))
+
+READ = make(rr.network([rr.cells.elman(2)], 1, embedding=(4, 2), readout="last"))
+
+
+def _tokens(xs, *, rows="train", **fields):
+    """One step of training, or a score, on tokens."""
+    wrong = rr.Batch(np.asarray(xs), np.ones((len(xs), 1)), **fields)
+    right = rr.Batch(np.zeros((2, 3), int), np.ones((2, 1)))
+    return rr.Split(**({"train": right} | {rows: wrong}))
+
+
+def _own_cell(step, *, hidden_size=5, size=5, **options):
+    """The parameters of a network with a cell of one's own."""
+
+    def init(key, input_size, dtype):
+        return {"W_xh": jnp.ones((input_size, size), dtype), "W_hh": jnp.ones((size, size), dtype)}
+
+    cell = rr.cells.from_step(step, init=init, hidden_size=hidden_size, name="own", **options)
+    return rr.network([cell], 1).init(KEY, input_size=2)
+
+
+def _next(params, state, x):
+    return state._replace(h=jnp.tanh(x @ params["W_xh"] + state.h @ params["W_hh"]))
+
+
+def _without(*path, net=READ.settings.net, xs=((0, 1),)):
+    """What a network says without a part of its parameters."""
+    params = net.init(KEY, input_size=1)
+    part = params
+    for name in path[:-1]:
+        part = part[name]
+    part.pop(path[-1])
+    return net.apply(params, jnp.asarray(xs))
+
+
 # what is done wrong: (how, what the message says)
 CASES = {
     # the grid
@@ -147,6 +183,109 @@ CASES = {
     "penalty is a number": (
         lambda: make(penalties={"l2": 0.1}),
         r"penalties\['l2'\] must be a Penalty such as rr.penalties.l2\(\); got 0.1. Its λ comes",
+    ),
+    # tokens
+    **{
+        f"token: {what}": (wrong, rf"{where}.xs must hold tokens in 0 … 3; got {got}.*{cure}")
+        for what, wrong, where, got, cure in (
+            (
+                "run",
+                lambda: READ(HYPER, _tokens([[0, 1, 3], [0, 5, 4]]), key=KEY),
+                "data.train",
+                r"5 at \(1, 1\), and 2 such values in all",
+                r"embedding=\(6, size\)",
+            ),
+            (
+                "sweep",
+                lambda: _sweep(data=_tokens([[-1, 1, 3]], rows="validation"), train=READ),
+                "data.validation",
+                r"-1 at \(0, 0\)",
+                "mark padding in mask",
+            ),
+            (
+                "score",
+                lambda: rr.evaluate(
+                    READ.settings.net,
+                    READ.settings.net.init(KEY),
+                    _tokens([[4, 1, 3]]).train,
+                    loss=rr.losses.squared_error(),
+                ),
+                "data",
+                "4 at",
+                "",
+            ),
+        )
+    },
+    # cells of one's own, and parameters
+    "step returns an array": (
+        lambda: _own_cell(lambda params, state, x: _next(params, state, x).h),
+        r"the step of the cell 'own' \(hidden_size=5\) must return a state like the one that it was given, "
+        r"HiddenState\(h=\(3, 5\)\); got \(3, 5\)",
+    ),
+    "step returns nothing": (lambda: _own_cell(lambda params, state, x: None), "got None"),
+    "step changes the shape": (
+        lambda: _own_cell(lambda params, state, x: state._replace(h=x)),
+        r"got HiddenState\(h=\(3, 2\)\)",
+    ),
+    "step of another size": (
+        lambda: _own_cell(_next, size=6),
+        r"the step of the cell 'own' \(hidden_size=5\) fails .*'W_hh': \(6, 6\)",
+    ),
+    "step reads what is not there": (
+        lambda: _own_cell(lambda params, state, x: params["W"]),
+        "fails on a batch.*'W'",
+    ),
+    "state without h": (
+        lambda: _own_cell(_next, initial_state=lambda size, dtype: jnp.zeros((size, 5), dtype)),
+        r"must be a NamedTuple with a field h \[B, H\] = \(3, 5\); got \(3, 5\)",
+    ),
+    "params without a readout": (
+        lambda: _without("readout"),
+        r"needs params\['readout'\] with \['W_hy', 'b_y'\]; got \['embedding', 'layer_0'\]",
+    ),
+    "params without a bias of the readout": (
+        lambda: _without("readout", "b_y"),
+        r"needs params\['readout'\] with \['W_hy', 'b_y'\]; got \['W_hy'\]",
+    ),
+    "params without a layer": (lambda: _without("layer_0"), r"needs params\['layer_0'\]; got"),
+    "params without an embedding": (lambda: _without("embedding"), r"needs params\['embedding'\]"),
+    "params without a weight": (
+        lambda: _without("layer_0", "W_hh"),
+        r"parameters of the cell 'elman' lack 'W_hh'; got \['W_xh', 'b_h'\]",
+    ),
+    "penalty is a function": (
+        lambda: make(penalties={"l2": _mean_square}),
+        r"must be a Penalty.*rr.penalties.elementwise\(f\), any other with rr.penalties.Penalty\(",
+    ),
+    **{
+        f"penalty returns {what}": (
+            lambda value=value: _sweep(
+                train=make(penalties={"l2": rr.penalties.Penalty(lambda params: (), value)})
+            ),
+            r"the value function of penalties\['l2'\] must return .*" + got,
+        )
+        for what, value, got in (
+            (
+                "R alone",
+                lambda p, c, s: jnp.float32(1),
+                r"got float32 of shape \(\) alone. Write `return R, state`",
+            ),
+            (
+                "a vector",
+                lambda p, c, s: (p["readout"]["b_y"], s),
+                r"R is float.* of shape \(1,\). Add up",
+            ),
+            ("a whole number", lambda p, c, s: (jnp.int32(1), s), "R is int32"),
+            (
+                "no state",
+                lambda p, c, s: (jnp.float32(1), None),
+                r"it was \(\) and became NoneType",
+            ),
+        )
+    },
+    "penalty called by itself": (
+        lambda: rr.penalties.Penalty(lambda p: (), lambda p, c, s: 1.0)({}),
+        r"of the penalty 'custom' must return a pair.*got float alone",
     ),
     "reduction": (lambda: rr.penalties.l2(reduction="max"), "'sum' or 'mean'.*got 'max'"),
     # data
@@ -300,6 +439,27 @@ CASES = {
         lambda: make(record_every=3).advance(None, HYPER, SPLIT, 0),
         "num_epochs must be at least 1, a whole number; got 0",
     ),
+    "loss of two arguments is a vector": (
+        lambda: _sweep(train=VECTOR),
+        r"the loss must return one real number for a batch; got float.* of shape \(36, 1\). Average",
+    ),
+    "loss is a vector, with folds": (
+        lambda: _sweep(train=VECTOR, folds=rr.selection.blocked_folds(3)),
+        "the loss must return one real number for a batch",
+    ),
+    "loss is a pair, with folds": (
+        lambda: _sweep(
+            train=make(loss=lambda o, y: (_mean_square(o, y), 0)),
+            folds=rr.selection.blocked_folds(3),
+        ),
+        "the loss must return one real number for a batch; got tuple",
+    ),
+    "loss is a sum, with folds": (
+        lambda: _sweep(
+            train=make(loss=lambda o, y: jnp.sum((o - y) ** 2)), folds=rr.selection.blocked_folds(3)
+        ),
+        r"Folds bring weights of their own.*Write it with four arguments",
+    ),
     "loss is a name": (lambda: make(loss="mse"), "loss must be a function such as.*got 'mse'"),
     "optimizer is a name": (lambda: make(optimizer="adam"), "optax transformation.*got 'adam'"),
     "net is nothing": (
@@ -349,6 +509,13 @@ def test_bad_input_is_said_aloud_before_anything_compiles(case):
 
 def test_an_optimizer_from_optax_needs_no_function():
     assert make(optimizer=optax.adam(1e-3)).optimizer({}) is not None
+
+
+def test_tokens_that_do_not_count_may_be_any():
+    """No such token is refused; the network looks at none of them."""
+    padded = {"mask": np.array([[1, 1, 0]]), "weights": None}
+    READ.init(HYPER, _tokens([[0, 3, 9]], **padded), key=KEY)
+    READ.init(HYPER, _tokens([[0, 3, 9], [1, 2, 3]], weights=np.array([0.0, 1.0])), key=KEY)
 
 
 def test_good_input_passes_the_same_gate():

@@ -103,6 +103,47 @@ def test_torch_tensors_of_any_dtype_with_their_readout(dtype, bias):
         convert.from_torch(model.state_dict(), "gru", prefix="rnn.", readout="out.")
 
 
+def test_torch_gets_the_readout_and_arrays_of_its_own():
+    params = random_params([CELLS["gru"]])
+    state = convert.to_torch(params, CELLS["gru"], prefix="rnn.", readout="head.")
+    assert all(array.flags.writeable and array.flags.c_contiguous for array in state.values())
+    back = convert.from_torch(state, "gru", prefix="rnn.", readout="head.")
+    jax.tree.map(np.testing.assert_array_equal, back, {k: params[k] for k in back})
+    assert set(back) == {"layer_0", "readout"}
+    for arrays in (
+        convert.to_keras(params["layer_0"], "gru"),
+        jax.tree.leaves(convert.to_flax(params["layer_0"], "gru")),
+    ):
+        assert all(array.flags.writeable for array in arrays)
+    with pytest.raises(
+        ValueError, match=r"readout='head.' needs params\['readout'\].*\['layer_0'\]"
+    ):
+        convert.to_torch({"layer_0": params["layer_0"]}, "gru", readout="head.")
+
+
+@pytest.mark.parametrize(
+    ("cell", "known"),
+    [
+        (rr.cells.elman(3, activation="relu"), True),
+        (rr.cells.irnn(3), True),
+        (rr.cells.lstm(3), True),
+        (rr.cells.chrono(rr.cells.gru(3), longest=9), True),
+        (rr.cells.gru(3, reset="before"), False),
+        (rr.cells.gru(3, activation="relu"), False),
+        (rr.cells.elman(3, activation="sigmoid"), False),
+        (rr.cells.elman(3)._replace(gate=lambda params, state, x, h: state), False),
+        (rr.cells.gru(3)._replace(made=None), False),
+    ],
+)
+def test_a_cell_that_torch_does_not_have_is_refused(cell, known):
+    params = random_params([cell])
+    if known:
+        assert len(convert.to_torch(params, cell)) == 4
+        return
+    with pytest.raises(ValueError, match="torch has no module that computes the cell"):
+        convert.to_torch(params, cell)
+
+
 def test_the_bias_of_torch_moves_twice_as_fast():
     torch = require("torch")
     module = torch.nn.RNN(1, 1, batch_first=True)

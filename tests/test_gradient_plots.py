@@ -91,7 +91,12 @@ def test_the_signal_is_drawn_as_it_is():
 
 def test_the_heat_map_has_one_panel_a_lambda_and_leaves_the_refit_out():
     axes = plotting.gradient_heat_map(tracked())
-    assert [ax.get_title() for ax in axes] == ["λ = 0", "λ = $10^{-4}$", "λ = 0.01", "λ = 0.1"]
+    assert [ax.get_title() for ax in axes] == [
+        "λ = 0",
+        "λ = $10^{-4}$",
+        "λ = $10^{-2}$",
+        "λ = $10^{-1}$",
+    ]
     for ax in axes:
         (mesh,) = ax.collections
         shown = np.asarray(mesh.get_array()).reshape(8, 6)

@@ -202,6 +202,17 @@ def test_a_score_of_which_more_is_better_is_maximised(swept, tmp_path):
         assert not rr.selection.choose(result, metric="val_huber").maximise
 
 
+def test_a_printed_result_shows_the_scores_that_were_asked_for(swept):
+    for name in (
+        "val_loss",
+        *(f"{rows}_{score}" for rows in ("train", "val") for score in METRICS),
+    ):
+        assert f"  {name} " in repr(swept)
+    assert "history" not in repr(swept)
+    with pytest.raises(ValueError, match="Did you mean 'val_r2'"):
+        rr.selection.choose(swept, metric="r2")
+
+
 def test_a_score_that_states_no_direction_must_be_told(swept):
     choose = rr.selection.choose
     message = (

@@ -209,6 +209,16 @@ def test_cv_curve_marks_every_rule_once_also_at_zero():
     assert other == 1e-2
 
 
+def test_cv_curve_names_its_metric_in_words_and_its_lambdas_in_one_format():
+    choice = make_choice([0.0, 6.3e-3, 2.51e-2, 1.0])
+    choice = dataclasses.replace(choice, metric="val_accuracy", lam_min=6.3e-3, lam_1se=2.51e-2)
+    ax = plotting.cv_curve(make_result(LAMS), dataclasses.replace(choice, lam_paired_1se=2.51e-2))
+    assert ax.get_ylabel() == "validation accuracy"
+    labels = [line.get_label() for line in ax.lines if "lambda" in line.get_label()]
+    assert len(labels) == 2
+    assert all("times10" in label for label in labels)
+
+
 def test_cv_curve_of_a_validation_set_has_no_bars():
     ax = plotting.cv_curve(make_result(LAMS), make_choice(LAMS, num_folds=1))
     assert ax.get_legend().get_texts()[0].get_text() == "validation set (3 seeds)"
@@ -378,6 +388,19 @@ def test_history_averages_seeds_and_folds_but_not_the_refit():
         lines["λ = 0"].get_ydata(), values.sel(l2=0.0, fold="all").mean("seed").values
     )
     np.testing.assert_array_equal(lines["λ = 0"].get_xdata(), values.epoch)
+
+
+def test_history_has_ticks_at_whole_epochs_and_one_format_of_lambda():
+    result = make_result([0.0, 2.51e-2, 0.1])
+    recorded = result.metrics.rename(history_train_loss="history_val_accuracy")
+    metrics = recorded.assign_coords(l2=[0.0, 6.3e-3, 2.51e-2])
+    ax = plotting.history(dataclasses.replace(result, metrics=metrics), name="val_accuracy")
+    assert ax.get_ylabel() == "validation accuracy"
+    for last in (3, 20, 50):
+        ax.set_xlim(0, last)
+        assert all(tick == round(tick) for tick in ax.get_xticks())
+    labels = {line.get_label() for line in ax.lines}
+    assert labels == {"λ = 0", r"λ = $6.3\times10^{-3}$", r"λ = $2.5\times10^{-2}$"}
 
 
 def test_history_says_what_is_missing():

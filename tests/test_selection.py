@@ -372,7 +372,12 @@ def test_the_smallest_lambda_is_an_edge_unless_it_is_zero():
     ("options", "message"),
     [
         ({"metric": "val_mae"}, r"'val_mae', which the result lacks; it has \['val_loss'\]"),
-        ({"axis": "l1"}, "axis 'l1' is not a dimension of 'val_loss'"),
+        ({"metric": "loss"}, "Did you mean 'val_loss'"),
+        ({"metric": "val_los"}, "Did you mean 'val_loss'"),
+        (
+            {"axis": "l1"},
+            r"axis 'l1' is not a dimension of 'val_loss'; give axis=..., one of \['l2'\]",
+        ),
         ({"rule": "2se"}, "rule must be one of .*got '2se'"),
         ({"combine": "median"}, "'mean' or 'ensemble' .*; got 'median'"),
         ({"num_epochs": "best"}, "'fixed' or 'common'; got 'best'"),
@@ -382,6 +387,35 @@ def test_the_smallest_lambda_is_an_edge_unless_it_is_zero():
 def test_impossible_choices_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         choose(valley(), **options)
+
+
+def of_axes(*names, penalties):
+    """A result of axes of two values each, whose penalties have those names."""
+    sizes = {key: [0.0, 1.0] for key in names}
+    values = np.arange(2.0 ** len(names)).reshape(*[2] * len(names), 1, 1)
+    result = made_up(scores(values, **sizes, seed=[0], fold=["0"]), grid=sizes, sizes=(1,))
+    result.config["penalties"] = [{name: {} for name in penalties}]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("names", "penalties"),
+    [(["decay"], ["decay"]), (["lr", "decay"], ["decay"]), (["lr"], ["decay"])],
+)
+def test_the_only_axis_that_can_be_that_of_lambda_is_taken(names, penalties):
+    assert choose(of_axes(*names, penalties=penalties)).axis == names[-1]
+
+
+@pytest.mark.parametrize("penalties", [["l1", "l2"], []])
+def test_several_axes_that_can_be_that_of_lambda_are_named(penalties):
+    with pytest.raises(ValueError, match=r"give axis=\.\.\., one of \['l1', 'l2'\]"):
+        choose(of_axes("l1", "l2", penalties=penalties))
+
+
+def test_a_sweep_of_seeds_alone_has_no_lambda():
+    result = made_up(scores([[1.0]], seed=[0], fold=["0"]), grid={"l2": 0.1}, sizes=(1,))
+    with pytest.raises(ValueError, match="no axis of numbers"):
+        choose(result)
 
 
 # ---- refit ----------------------------------------------------------------------------------------

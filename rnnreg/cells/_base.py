@@ -193,7 +193,12 @@ def made_for(cell: Cell, params: Params) -> int | None:
     """D, the number of input features that the parameters of a cell were made for; None if its step does not say."""
     if cell.weights is None:
         return None
-    return Weights(*jax.eval_shape(cell.weights, params)).W_xh.shape[-2]
+    try:
+        return Weights(*jax.eval_shape(cell.weights, params)).W_xh.shape[-2]
+    except KeyError as error:
+        raise ValueError(
+            f"the parameters of the cell {cell.name!r} lack {error}; got {sorted(params)}."
+        ) from error
 
 
 def plain_weights(params: Params) -> Weights:

@@ -42,6 +42,30 @@ def check_batch(batch: Batch, *, name: str = "data.train") -> None:
     _check_values(batch, name)
 
 
+def check_tokens(batch: Batch, num_tokens: int | None, *, name: str) -> None:
+    """Raises if a concrete token that counts has no row in the embedding.
+
+    Args:
+      batch: the rows; masked steps and rows of weight 0 may hold anything.
+      num_tokens: rows of the embedding; None without.
+      name: what messages call the batch.
+
+    Raises:
+      ValueError: such a token.
+    """
+    if num_tokens is None or any(isinstance(leaf, jax.core.Tracer) for leaf in batch):
+        return
+    xs = np.asarray(cleared(batch).xs)
+    wrong = (xs < 0) | (xs >= num_tokens)
+    if wrong.any():
+        where = tuple(int(place) for place in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{name}.xs must hold tokens in 0 … {num_tokens - 1}; got {xs[where]} at {where}, and {int(wrong.sum())} "
+            f"such values in all. Give network(..., embedding=({max(int(xs.max()) + 1, num_tokens)}, size)), or mark "
+            "padding in mask."
+        )
+
+
 def _check_shapes(batch: Batch, name: str) -> None:
     xs, ys, mask, weights = batch
     tokens = jnp.issubdtype(xs.dtype, jnp.integer)

@@ -82,15 +82,23 @@ class UserFunction:
         )  # outputs may be a tree
         if one and other and (one == (*other, 1) or other == (*one, 1)):
             self._refuse_pairs_of_rows(outputs, ys, mask, weights)
+        if self.loss and self.pair:  # whether it is a mean over rows is asked only of one number
+            self._check_number(jax.eval_shape(self.function, outputs, ys))
         value = self._value(outputs, ys, mask, weights)
-        if self.loss and not (
-            jnp.shape(value) == () and jnp.issubdtype(jnp.result_type(value), jnp.floating)
-        ):
-            raise ValueError(
-                f"the loss must return one real number for a batch; got {jnp.result_type(value)} of shape "
-                f"{jnp.shape(value)}. Average over rows, steps and outputs, for example with jnp.mean."
-            )
+        if self.loss:
+            self._check_number(value)
         return value
+
+    def _check_number(self, value: Any) -> None:
+        """Raises unless the value, or its shape and dtype, is one real number."""
+        shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", int)
+        if isinstance(value, float) or (shape == () and jnp.issubdtype(dtype, jnp.floating)):
+            return
+        got = type(value).__name__ if shape is None else f"{dtype} of shape {shape}"
+        raise ValueError(
+            f"the loss must return one real number for a batch; got {got}. Average over rows, steps and outputs, for "
+            "example with jnp.mean."
+        )
 
     def _value(self, outputs: Any, ys: Any, mask: Any, weights: Any) -> Any:
         if not self.pair:
@@ -130,8 +138,9 @@ class UserFunction:
         if not is_mean:
             raise ValueError(
                 f"the data has a mask or weights, which {self.what} does not take: it is a function of (outputs, ys) "
-                f"alone, and no mean over rows{' and steps' if by_step else ''}. Write it with four arguments, "
-                "f(outputs, ys, mask, weights); rows of weight 0 and masked steps must not count."
+                f"alone, and no mean over rows{' and steps' if by_step else ''}. (Folds bring weights of their own: 0 "
+                "for the rows that fill the shorter folds up.) Write it with four arguments, f(outputs, ys, mask, "
+                "weights); rows of weight 0 and masked steps must not count."
             )
 
     def _refuse_pairs_of_rows(self, outputs: Any, ys: Any, mask: Any, weights: Any) -> None:

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_count
-from rnnreg.data import Batch, Scaling, check_batch, scale_batch, unscale_outputs
+from rnnreg.data import Batch, Scaling, check_batch, check_tokens, scale_batch, unscale_outputs
 from rnnreg.losses import Loss, Metric, check_targets
 from rnnreg.metrics._base import as_function
-from rnnreg.networks import Network
+from rnnreg.networks import Network, num_tokens
 
 
 def evaluate(
@@ -73,6 +73,7 @@ def evaluate(
     if not functions:
         raise ValueError("evaluate needs loss=…, metrics={name: …}, or both; neither was given.")
     check_batch(data, name="data")
+    check_tokens(data, num_tokens(net), name="data")
     seen = scale_batch(data, scaling)
     outputs = _outputs(net, params, seen, batch_size)
     for function in functions.values():

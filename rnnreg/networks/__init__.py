@@ -16,6 +16,7 @@ from rnnreg.networks._rebuild import rebuild
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
 from rnnreg.networks._sample import sample
 from rnnreg.networks._stack import Stack
+from rnnreg.networks._stack import num_tokens as num_tokens
 from rnnreg.networks._walk import Pass, Visit
 from rnnreg.networks._walk import by_layer as by_layer
 from rnnreg.networks._walk import passes_of as passes_of

@@ -27,6 +27,7 @@ from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import passes_of
 from rnnreg.recurrence import (
     BackendChoice,
+    cell_step,
     check_backend,
     check_precision,
     check_recurrent_dropout,
@@ -237,6 +238,8 @@ def init_stack(key: Array, stack: Stack, input_size: int | None, dtype: Any) -> 
 def _init_layer(entry: Layer, key: Array, input_size: int, dtype: Any, learned: bool) -> Params:
     def init_cell(key):
         params = entry.cell.init(key, input_size, dtype)
+        if entry.cell.made is None:
+            _check_step(entry.cell, params, input_size, dtype)
         if learned:
             start = entry.cell.initial_state(1, dtype)
             params = params | {"initial": {k: v[0] for k, v in start._asdict().items()}}
@@ -246,6 +249,36 @@ def _init_layer(entry: Layer, key: Array, input_size: int, dtype: Any, learned: 
         return init_cell(key)
     key_forward, key_backward = jax.random.split(key)
     return {"forward": init_cell(key_forward), "backward": init_cell(key_backward)}
+
+
+def _check_step(cell: Cell, params: Params, input_size: int, dtype: Any) -> None:
+    """Raises where one step of a cell of the user's own fails, or returns another state than it was given."""
+    state = cell.initial_state(3, dtype)
+    shape = getattr(getattr(state, "h", None), "shape", None)
+    whose = f"the cell {cell.name!r} (hidden_size={cell.hidden_size})"
+    if shape != (3, cell.hidden_size):
+        raise ValueError(
+            f"the initial state of {whose} must be a NamedTuple with a field h [B, H] = (3, {cell.hidden_size}); got "
+            f"{_shapes(state)}."
+        )
+    x = jax.ShapeDtypeStruct((3, input_size), dtype)
+    try:
+        new = jax.eval_shape(cell_step(cell), params, state, x)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"the step of {whose} fails on a batch of three rows: {str(error).splitlines()[0]} It was given x "
+            f"{x.shape}, the state {_shapes(state)} and the parameters {_shapes(params)} from its init."
+        ) from error
+    if jax.tree.structure(new) != jax.tree.structure(state) or _shapes(new) != _shapes(state):
+        raise ValueError(
+            f"the step of {whose} must return a state like the one that it was given, {_shapes(state)}; got "
+            f"{_shapes(new)}. Return state._replace(h=...), or the state's own type."
+        )
+
+
+def _shapes(tree: Any) -> str:
+    """The shapes of a tree as text, such as HiddenState(h=(3, 5))."""
+    return str(jax.tree.map(lambda leaf: getattr(leaf, "shape", ()), tree))
 
 
 def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:

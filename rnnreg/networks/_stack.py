@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +15,8 @@ from rnnreg._linalg import computing, widen_labels
 from rnnreg.cells import made_for
 from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
-from rnnreg.networks._records import Dropout, Layer, NetworkOutput, Params, Recurrence
-from rnnreg.networks._walk import Visit, by_layer, merged, walk
+from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Params, Recurrence
+from rnnreg.networks._walk import SIDES, Visit, by_layer, merged, walk
 from rnnreg.recurrence import product
 
 
@@ -144,6 +145,9 @@ class Stack:
         self, params: Params, xs: Array, *, mask: Array | None, state: Any, **options: Any
     ) -> tuple[list[Visit], Array, Array]:
         """The same with 0 for inputs that are not finite, and where they reach, `[T, B]`."""
+        table = {} if self.embedding is None else {"embedding": ("W_embed",)}
+        sides = {f"layer_{n}": SIDES[: 2 * one.bidirectional] for n, one in enumerate(self.layers)}
+        check_parts(params, table | sides)
         sequence, params = enter(params, xs, mask, self.embedding)
         check_width(params, sequence, self.layers)
         sequence = jnp.swapaxes(sequence, 0, 1)
@@ -184,10 +188,30 @@ class Stack:
         """
         if self.output_size is None:
             return hidden
+        check_parts(params, {"readout": ("W_hy", "b_y")})
         own = params["readout"]
         W_hy, b_y = (jnp.asarray(own[name], hidden.dtype) for name in ("W_hy", "b_y"))
         outputs = product(hidden, W_hy, precision=self.recurrence.precision)
         return outputs + jnp.broadcast_to(b_y, outputs.shape)
+
+
+def num_tokens(net: Network) -> int | None:
+    """The rows of a network's embedding; None where it has none, or where none is known."""
+    embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
+    return None if embedding is None else embedding[0]
+
+
+def check_parts(params: Any, wanted: Mapping[str, Sequence[str]]) -> None:
+    """Raises if the parameters lack a part of the network, such as the readout, or what belongs in it."""
+    for part, names in wanted.items():
+        own = params.get(part) if isinstance(params, Mapping) else None
+        if own is None or not all(name in own for name in names):
+            got = sorted(params) if isinstance(params, Mapping) else type(params).__name__
+            raise ValueError(
+                f"the network needs params[{part!r}]{f' with {list(names)}' if names else ''}; got "
+                f"{got if own is None else sorted(own)}. net.init(key, input_size) makes all of them; "
+                "rr.convert.from_torch(..., readout='head.') takes a linear layer along."
+            )
 
 
 def poisoned(tree: Any, unknown: Array) -> Any:

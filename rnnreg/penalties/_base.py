@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches
@@ -128,7 +131,46 @@ class Penalty(NamedTuple):
                 "rr.make_objective(net, loss, {name: penalty}), which returns its value in `parts.penalties`."
             )
         paths = None if net is None else weight_paths(net, params)
-        return self.value(params, Context(outputs=None, weight_paths=paths), self.init(params))[0]
+        context = Context(outputs=None, weight_paths=paths)
+        return value_of(self, params, context, self.init(params), f"the penalty {self.name!r}")[0]
+
+
+def value_of(
+    penalty: Penalty, params: Params, context: Context, state: Any, what: str
+) -> tuple[Array, Any]:
+    """R and the next state; raises where a function of the user's own returns anything else."""
+    returned = penalty.value(params, context, state)
+    expected = f"the value function of {what} must return a pair (R, state), R one real number"
+    if not isinstance(returned, tuple) or len(returned) != 2:
+        raise ValueError(f"{expected}; got {_shown(returned)} alone. Write `return R, state`.")
+    value, after = returned
+    leaf = isinstance(value, (float, np.ndarray, np.floating, Array))
+    if not leaf or jnp.shape(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise ValueError(f"{expected}; R is {_shown(value)}. Add up its elements with jnp.sum.")
+    return jnp.asarray(value), after
+
+
+def check_kept(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Raises if the state of a penalty has another structure or other shapes after an update: a loop carries it."""
+    for name, old in before.items():
+        shapes, now = (jax.tree.map(jnp.shape, state) for state in (old, after[name]))
+        if shapes != now:
+            raise ValueError(
+                f"the value function of penalties[{name!r}] must return the state with the shapes that it was given, "
+                f"() if nothing is remembered; it was {_shown(old)} and became {_shown(after[name])}. Make all that "
+                "it remembers in its init function."
+            )
+
+
+def _shown(value: Any) -> str:
+    """Shape and dtype of an array, a tree of them, or the type of anything else."""
+    if isinstance(value, (np.ndarray, Array)):
+        return f"{value.dtype} of shape {value.shape}"
+    return (
+        str(jax.tree.map(_shown, value))
+        if isinstance(value, (dict, tuple, list))
+        else type(value).__name__
+    )
 
 
 def covered(penalty: Penalty, params: Params, *, net: Network | None = None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
-METRICS = {"val_loss": "validation loss", "train_loss": "training loss"}  # in words, for a label
+ROWS = {"val": "validation", "train": "training"}
 
 
 def log_y(ax: Axes) -> None:
@@ -318,14 +318,39 @@ def printed_length(text: str) -> int:
     return sum(character not in "${}_^" for character in text)
 
 
-def number(value: float) -> str:
-    r"""A number for a label: 0, 0.03, 1.2 × 10⁻⁴.
+def in_words(name: str) -> str:
+    """A recorded name as a label.
+
+    >>> in_words("val_accuracy"), in_words("train_loss"), in_words("gradient_norm")
+    ('validation accuracy', 'training loss', 'gradient norm')
+    """
+    rows, _, rest = name.partition("_")
+    return (f"{ROWS[rows]} {rest}" if rest and rows in ROWS else name).replace("_", " ")
+
+
+def numbers(values: Iterable[float]) -> list[str]:
+    r"""Numbers of one figure, in one format: powers of ten for all but 0 where one of them needs it.
+
+    >>> numbers([0.0, 0.03, 0.2]), numbers([0, 0.001, 0.03])
+    (['0', '0.03', '0.2'], ['0', '$10^{-3}$', '$3.0\\times10^{-2}$'])
+    """
+    values = [float(value) for value in values]
+    power = not all(_is_plain(value) for value in values)
+    return [number(value, power=power) for value in values]
+
+
+def _is_plain(value: float) -> bool:
+    return value == 0 or 1e-2 <= abs(value) < 1e4
+
+
+def number(value: float, *, power: bool = False) -> str:
+    r"""A number for a label: 0, 0.03, 1.2 × 10⁻⁴; a power of ten too if it is asked for.
 
     >>> number(0.0), number(0.03), number(1.234e-4)
     ('0', '0.03', '$1.2\\times10^{-4}$')
     """
-    if value == 0 or 1e-2 <= abs(value) < 1e4:
+    if value == 0 or (not power and _is_plain(value)):
         return f"{value:.3g}"
     mantissa, exponent = f"{value:.1e}".split("e")
-    power = f"10^{{{int(exponent)}}}"
-    return f"${power}$" if mantissa == "1.0" else f"${mantissa}\\times{power}$"
+    scale = f"10^{{{int(exponent)}}}"
+    return f"${scale}$" if mantissa == "1.0" else f"${mantissa}\\times{scale}$"

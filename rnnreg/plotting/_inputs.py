@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from rnnreg import diagnostics
-from rnnreg.selection import Choice
+from rnnreg.selection import Choice, axis_of
 from rnnreg.sweeps import SweepResult
 
 R = TypeVar("R")
@@ -67,9 +67,15 @@ def in_order(given: Any, record: type[R], **each: Any) -> list[R]:
 
 
 def history_by_lambda(
-    result: SweepResult, variable: str, *, axis: str, at: Mapping[str, Any] | None, along: tuple
+    result: SweepResult,
+    variable: str,
+    *,
+    axis: str | None,
+    at: Mapping[str, Any] | None,
+    along: tuple,
 ) -> Any:
     """A variable `[λ, *along]` of the history, the mean over seeds and over folds other than "all"."""
+    axis = axis_of(result, axis)
     found = result.metrics[variable].sel(dict(at or {}))
     if "fold" in found.dims:
         found = found.sel(fold=[fold for fold in found.fold.values if fold != "all"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import bar_beside, ink, number, size_inches
+from rnnreg.plotting._axes import bar_beside, ink, number, numbers, size_inches
 from rnnreg.plotting._style import nth_color, nth_line
 
 if TYPE_CHECKING:
@@ -151,11 +151,14 @@ def draw_by_lambda(
     """
     lams = np.asarray(lams, dtype=np.float64)
     colors, bar = _lambda_colors(lams, zero=ink(ax))
+    is_drawn = [bar is None or lam == 0 or _is_chosen(lam, chosen) for lam in lams]
+    named = lams[is_drawn].tolist()
+    said = dict(zip(named, numbers(named), strict=True))
     for place in np.argsort(-lams, kind="stable"):
         lam = float(lams[place])
-        is_chosen = chosen is not None and np.isclose(lam, chosen, rtol=1e-6, atol=0)
-        name = f"λ = {number(lam)}" + (" (chosen)" if is_chosen else "")
-        name = name if bar is None or is_chosen or lam == 0 else f"_{name}"
+        is_chosen = _is_chosen(lam, chosen)
+        name = f"λ = {said.get(lam, number(lam))}" + (" (chosen)" if is_chosen else "")
+        name = name if is_drawn[place] else f"_{name}"
         look: Any = (
             {"linewidth": 2.6, "zorder": 3.1} if is_chosen else {"linewidth": 1.3, "zorder": 3}
         )
@@ -164,6 +167,10 @@ def draw_by_lambda(
     if bar is not None:
         bar_beside(ax, bar).ax.set_xlabel("λ", labelpad=11)
     return colors
+
+
+def _is_chosen(lam: float, chosen: float | None) -> bool:
+    return chosen is not None and bool(np.isclose(lam, chosen, rtol=1e-6, atol=0))
 
 
 def draw_curves(

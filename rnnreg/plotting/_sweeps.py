@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import METRICS, legend_above, limit_y, log_y, number
+from rnnreg.plotting._axes import (
+    in_words,
+    legend_above,
+    limit_y,
+    log_y,
+    numbers,
+    whole_steps,
+)
 from rnnreg.plotting._inputs import history_by_lambda, names_after, one
 from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_axis, with_gap
 from rnnreg.plotting._style import COLORS, canvas, nth_color, nth_marker
@@ -86,9 +93,10 @@ def cv_curve(
         look = {"color": COLORS.blue, "marker": "o", "elinewidth": 0.9, "capsize": 1.8, "zorder": 3}
         bars = ax.errorbar(x, mean, yerr=se_bars, label=name, **look)  # pyright: ignore
         place = dict(zip(curve.lam.tolist(), positions.tolist(), strict=True))
-        for lam, (names, look) in _rules(choice).items():
-            ax.axvline(place[lam], **look, label=" =\u00a0".join([*names, number(lam)]))
-        ax.set_ylabel(ylabel or METRICS.get(choice.metric, choice.metric))
+        rules = _rules(choice)
+        for said, (lam, (names, look)) in zip(numbers(rules), rules.items(), strict=True):
+            ax.axvline(place[lam], **look, label=" =\u00a0".join([*names, said]))
+        ax.set_ylabel(ylabel or in_words(choice.metric))
         _limit(ax, mean, np.nan_to_num(se), folds if show_folds else None)
         legend_above(ax, first=[bars])
     return ax
@@ -212,7 +220,7 @@ def history(
     result: SweepResult,
     *,
     name: str = "train_loss",
-    axis: str = "l2",
+    axis: str | None = None,
     at: Mapping[str, Any] | None = None,
     chosen: float | None = None,
     ylabel: str | None = None,
@@ -225,7 +233,7 @@ def history(
     Args:
       result: the sweep.
       name: what was recorded: "train_loss", "val_loss", "gradient_norm", ….
-      axis: the dimension of λ.
+      axis: the dimension of λ; None takes the only one that is the λ of a penalty, or else the only one of numbers.
       at: labels of other dimensions, such as `{"fold": "all"}` or `{"learning_rate": 1e-2}`; needed for each
         axis of the sweep with more than one value. Without a fold the mean is over all but "all".
       chosen: the λ to draw thick and to name.
@@ -259,8 +267,9 @@ def history(
         if (values[np.isfinite(values)] > 0).all():
             log_y(ax)
         curves = [(epochs, curve) for curve in values]
-        draw_by_lambda(ax, recorded[axis].values, curves, chosen=chosen)
+        draw_by_lambda(ax, recorded[recorded.dims[0]].values, curves, chosen=chosen)
+        whole_steps(ax)
         ax.set_xlabel("epoch")
-        ax.set_ylabel(ylabel or METRICS.get(name, name).replace("_", " "))
+        ax.set_ylabel(ylabel or in_words(name))
         legend_above(ax)
     return ax

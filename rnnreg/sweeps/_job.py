@@ -133,7 +133,8 @@ def make_job(
     seen = _look(train, lanes, shared)
     _check_reads(seen, [*constants, *(name for axis in axes for name in axis.values)])
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
-    check_values(settings, data, seen.num_outputs)
+    num_tokens, _ = seen.description["network"].get("embedding") or (None, None)
+    check_values(settings, data, seen.num_outputs, num_tokens)
     rates = load_calibration()
     rows = None if folds is None else folds.rows
     cost = estimate(settings, seen.size, data, rows, seen.output, rates)

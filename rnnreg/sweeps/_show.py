@@ -25,8 +25,8 @@ def lines(result: SweepResult) -> str:
         ("data", f"{data['train_rows']} rows, sha256 {data['sha256'][:12]}")
         for data in config.get("data", [])[:1]
     ]
-    for name in ("train_loss", "val_loss"):
-        values = metrics[name].values if name in metrics else np.zeros(0)
+    for name in _scores(metrics, dims):
+        values = metrics[name].values
         if np.isfinite(values).any():
             rows.append((name, f"{np.nanmin(values):.4g} to {np.nanmax(values):.4g}"))
     rows += [(name, _pairs(config.get(name, {}))) for name in ("selected", "chosen")]
@@ -42,6 +42,17 @@ def lines(result: SweepResult) -> str:
     text = [f"SweepResult: {count} lane{'s' * (count != 1)}, {shape}"]
     text += [f"  {name:<12}  {words}" for name, words in rows if words]
     return printable("\n".join(text))
+
+
+def _scores(metrics: Any, dims: list[Any]) -> list[str]:
+    """The loss and every score that is one number for each lane, on training and validation rows."""
+    return [
+        str(name)
+        for name, values in metrics.data_vars.items()
+        if str(name).startswith(("train_", "val_"))
+        and set(values.dims) <= set(dims)
+        and values.dtype.kind in "iuf"
+    ]
 
 
 def _network(described: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from rnnreg._checks import is_count
-from rnnreg.data import Batch, Split, check_batch
+from rnnreg.data import Batch, Split, check_batch, check_tokens
 from rnnreg.losses import check_targets as check_targets_of
 from rnnreg.metrics import as_function
 from rnnreg.networks import Network
@@ -124,7 +124,8 @@ def _check_penalty(name: Any, penalty: Any) -> None:
     if not isinstance(penalty, Penalty):
         raise ValueError(
             f"penalties[{name!r}] must be a Penalty such as rr.penalties.l2(); got {penalty!r}. Its λ comes "
-            "from hyper."
+            "from hyper. A function f(w) of each weight becomes one with rr.penalties.elementwise(f), any other with "
+            "rr.penalties.Penalty(init, value)."
         )
     if not penalty.needs <= NEEDS:
         raise ValueError(
@@ -173,11 +174,22 @@ def num_outputs(net: Network, params: Any, batch: Batch) -> int:
     return found.shape[-1]
 
 
-def check_values(settings: Settings, data: Split, num_outputs: int) -> None:
-    """Raises if a concrete target is one that the loss cannot take, such as a class that the network does not have."""
+def check_values(settings: Settings, data: Split, num_outputs: int, num_tokens: int | None) -> None:
+    """Raises if a concrete token or target is one that the network or the loss cannot take, such as a class too many.
+
+    Args:
+      settings: the static choices of a run.
+      data: the rows.
+      num_outputs: O, of the network.
+      num_tokens: of its embedding; None without.
+
+    Raises:
+      ValueError: such a value.
+    """
     for name in ("train", "validation"):
         batch = getattr(data, name)
         if batch is not None:
+            check_tokens(batch, num_tokens, name=f"data.{name}")
             check_targets_of(settings.loss, batch, num_outputs, name=f"data.{name}")
 
 

@@ -11,7 +11,7 @@ from jax import Array
 from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Split
-from rnnreg.networks import weight_paths
+from rnnreg.networks import num_tokens, weight_paths
 from rnnreg.runtime import counter_based
 from rnnreg.training._checks import check_data, check_hyper, check_values, num_outputs
 from rnnreg.training._records import Best, Params, TrainState
@@ -38,7 +38,7 @@ def start(
         draw(key_params) if params is None else _given(params, jax.eval_shape(draw, key_params))
     )
     net = network_of(settings, hyper)
-    check_values(settings, data, num_outputs(net, params, data.train))
+    check_values(settings, data, num_outputs(net, params, data.train), num_tokens(net))
     weights = weight_paths(net, params)
     for penalty in settings.penalties.values():  # a pattern that covers nothing is an error
         penalty.covers(params, weights)

@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg.data import Batch
 from rnnreg.objective import make_objective
+from rnnreg.penalties import check_kept
 from rnnreg.training._gradients import Gradients, gradients_of, split_gradients_of
 from rnnreg.training._records import Params, TrainInfo, TrainState, select
 from rnnreg.training._segments import update_segments
@@ -41,6 +42,7 @@ def update(
         return objective(params, *arguments, train=True, **options)[0]
 
     params, opt_state = _moved(settings, state, hyper, found, total_of)
+    check_kept(state.penalty_state, found.penalty_state)
     gradient_norm, finite = _check(found, params)
     new = state._replace(
         params=params,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnreg.plotting._axes import number, whole_steps
+from rnnreg.plotting._axes import numbers, whole_steps
 from rnnreg.plotting._inputs import history_by_lambda, names_after, one
 from rnnreg.plotting._style import panels
 from rnnreg.sweeps import SweepResult
@@ -18,7 +18,7 @@ def gradient_heat_map(
     *,
     name: str = "flow",
     layer: str = "layer_0",
-    axis: str = "l2",
+    axis: str | None = None,
     lams: Any = None,
     at: Mapping[str, Any] | None = None,
     floor: float = 1e-8,
@@ -32,7 +32,7 @@ def gradient_heat_map(
       result: a sweep that was trained with `track={name: rr.diagnostics.track_gradient_flow(loss)}`.
       name: the name of the track.
       layer: whose gradient.
-      axis: the dimension of λ.
+      axis: the dimension of λ; None takes the only one that is the λ of a penalty, or else the only one of numbers.
       lams: which λ; None takes at most four at equal distances.
       at: labels of other dimensions.
       floor: the r of the darkest blue.
@@ -62,6 +62,7 @@ def gradient_heat_map(
             f"track={{{name!r}: rr.diagnostics.track_gradient_flow(loss)}}."
         )
     tracked = history_by_lambda(result, variable, axis=axis, at=at, along=("lag", "epoch"))
+    axis = str(tracked.dims[0])
     if lams is None:
         count = tracked.sizes[axis]
         places = np.linspace(0, count - 1, min(count, 4)).round().astype(int)
@@ -71,8 +72,8 @@ def gradient_heat_map(
     values = tracked.values / np.log(10)
     with panels(len(values), axes, width=2.0, share=True) as axes:
         _draw_maps(axes, tracked["epoch"].values, values, np.log10(floor))
-        for ax, lam in zip(axes, tracked[axis].values, strict=True):
-            ax.set_title(f"λ = {number(float(lam))}")
+        for ax, lam in zip(axes, numbers(tracked[axis].values), strict=True):
+            ax.set_title(f"λ = {lam}")
     return axes
 
 
