@@ -403,6 +403,7 @@ def test_gradients_that_overflow_are_infinite_where_plain_autodiff_is_used():
 
 def test_strict_dtypes_and_ranks_are_kept():
     net, params = _made("lstm")
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)  # they decide the dtype
     xs = jnp.asarray(_batch().xs, jnp.float32)
     batch = _batch()._replace(xs=xs, ys=jnp.asarray(_batch().ys, jnp.float32))
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

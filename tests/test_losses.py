@@ -391,7 +391,8 @@ def test_unroll_and_a_run_leave_out_what_counts_for_nothing():
     mask = jnp.ones((3, 2)).at[1:, 0].set(0)
 
     def total(params):
-        return rr.recurrence.unroll(cell, params, xs, cell.initial_state(2), mask=mask)[1].h.sum()
+        start = cell.initial_state(2, xs.dtype)
+        return rr.recurrence.unroll(cell, params, xs, start, mask=mask)[1].h.sum()
 
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.grad(total)(params)))
 
