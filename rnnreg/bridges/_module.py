@@ -35,7 +35,7 @@ class Source(NamedTuple):
     """A module that was given, or that its factory made once, and how its library calls it."""
 
     module: Any  # of an RNN its cell
-    library: str
+    framework: str
     init: Callable[[Array, Any, Any], Params]  # of key, input size and dtype
     bind: Callable[..., Any]  # `bind(params, *, train, key)`, called like the module
     start: Callable[[int], Any] | None = None  # the first carry, of a recurrent cell
@@ -51,7 +51,7 @@ class Source(NamedTuple):
     def origin(self) -> dict[str, str]:
         """Where the class of the module is defined, such as "flax.linen.recurrent.GRUCell", and its library."""
         kind = type(self.module)
-        return {"module": f"{kind.__module__}.{kind.__qualname__}", "library": self.library}
+        return {"module": f"{kind.__module__}.{kind.__qualname__}", "library": self.framework}
 
     @property
     def takes(self) -> frozenset[str]:
