@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._linalg import wide, widen_labels
-from rnnreg.data import Batch, loss_weights, row_weights
+from rnnreg.data import Batch, loss_weights, row_weights, where_counted
 
 __all__ = [
     "DataLoss",
@@ -174,16 +174,10 @@ def cleared(values: Any, outputs: Any, mask: Any, weights: Any) -> Any:
       mask: `[B, T]`, or None.
       weights: `[B]` of rows, `[B, T]` of steps, or None.
     """
-
-    def at(counts):
-        return jnp.where(
-            counts.reshape(*counts.shape, *[1] * (values.ndim - counts.ndim)), values, 0
-        )
-
     if mask is not None:
         true_steps = mask.astype(bool)
-        values = at(true_steps if outputs.ndim == 3 else true_steps.any(axis=1))
-    return values if weights is None else at(weights > 0)
+        values = where_counted(true_steps if outputs.ndim == 3 else true_steps.any(axis=1), values)
+    return values if weights is None else where_counted(weights > 0, values)
 
 
 def row_mean(errors: Array, mask: Any, weights: Any, *, reduction: str, num_outputs: int) -> Array:

@@ -408,3 +408,16 @@ def test_unroll_and_a_run_leave_out_what_counts_for_nothing():
     run = train({}, rr.Split(rows, validation=rows), key=jax.random.key(0))
     assert int(run.diverged_at) == -1
     assert np.isfinite(run.metrics["val_loss"])
+
+
+def test_targets_of_as_many_outputs_as_steps_are_no_targets_of_steps():
+    ys = jnp.arange(8.0).reshape(2, 4)
+    batch = rr.Batch(jnp.ones((2, 4, 1)), ys, mask=jnp.array([[1, 1, 0, 0], [1, 1, 1, 1]]))
+    net = rr.network([rr.cells.elman(2)], 4, readout="last")
+    loss = rr.losses.squared_error()
+    params = net.init(jax.random.key(0), 1)
+    seen = rr.make_objective(net, loss, {})(params, {}, batch, {}, key=None, train=False)[1][
+        0
+    ].data_loss
+    alone = loss(net.apply(params, batch.xs, mask=batch.mask).outputs, ys, batch.mask)
+    np.testing.assert_allclose(seen, alone, **tolerance())

@@ -14,6 +14,7 @@ from rnnreg.data._rows import cleared as cleared
 from rnnreg.data._rows import loss_weights as loss_weights
 from rnnreg.data._rows import per_row as per_row
 from rnnreg.data._rows import row_weights, take_rows
+from rnnreg.data._rows import where_counted as where_counted
 from rnnreg.data._scaling import fit_scaling, scale_batch, standardize, unscale_outputs
 from rnnreg.data._scaling import scale_inputs as scale_inputs
 from rnnreg.data._times import check_span as check_span

@@ -85,14 +85,17 @@ def cleared(batch: Batch) -> Batch:
     rows = row_weights(batch) > 0
     read = rows[:, None] if mask is None else rows[:, None] & mask.astype(bool)
     labelled = read & (weights > 0) if weights is not None and weights.ndim == 2 else read
+    # [N, T] are whole numbers, which are no NaN, or [N, O] with as many outputs as steps
+    by_step = batch.ys.ndim == 3 and batch.ys.shape[:2] == batch.xs.shape[:2]
+    ys = where_counted(labelled if by_step else rows, batch.ys)
+    return batch._replace(xs=where_counted(read, batch.xs), ys=ys)
 
-    def clear(values, counted):
-        places = counted.reshape(*counted.shape, *[1] * (values.ndim - counted.ndim))
-        return jnp.where(places, values, 0)
 
-    by_step = batch.ys.ndim > 1 and batch.ys.shape[:2] == batch.xs.shape[:2]
-    ys = clear(batch.ys, labelled if by_step else rows)
-    return batch._replace(xs=clear(batch.xs, read), ys=ys)
+def where_counted(counted: Any, values: Any) -> Any:
+    """The values `[N, T, …]`, with 0 where `counted`, `[N]` or `[N, T]`, is false."""
+    return jnp.where(
+        counted.reshape(*counted.shape, *[1] * (values.ndim - counted.ndim)), values, 0
+    )
 
 
 def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
