@@ -137,6 +137,8 @@ CASES = {
 }
 # the three kinds of gate, where a property does not depend on more
 KINDS = {name: CASES[name] for name in ("elman_tanh", "gru", "lstm")}
+# Arithmetic is tried on every case in float64, where an error shows; in float32 on one of each kind of derivative.
+TRIED = CASES if jax.config.jax_enable_x64 else KINDS | {"layer_norm": CASES["layer_norm"]}
 
 
 def loop(
@@ -233,7 +235,7 @@ def forget_programs():
     jax.clear_caches()
 
 
-every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+every_case = pytest.mark.parametrize("case", TRIED.values(), ids=TRIED.keys())
 every_kind = pytest.mark.parametrize("case", KINDS.values(), ids=KINDS.keys())
 either = pytest.mark.parametrize("backend", ["scan", "fused"])
 with_a_tangent = pytest.mark.parametrize(
