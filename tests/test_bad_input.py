@@ -93,7 +93,7 @@ def _without(*path, net=READ.settings.net, xs=((0, 1),)):
 # what is done wrong: (how, what the message says)
 CASES = {
     # the grid
-    "empty grid": (lambda: _sweep({}), "grid is empty; expected at least one axis, such as"),
+    "empty grid": (lambda: _sweep({}), "reads the hyperparameter .*, which was not given"),
     "empty axis": (
         lambda: _sweep(GRID | {"l2": []}),
         r"axis 'l2' needs a non-empty list of numbers; got shape \(0,\)",

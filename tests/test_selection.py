@@ -259,7 +259,7 @@ def test_a_lambda_with_a_diverged_lane_never_wins():
     lanes = scores(values, l2=LAM, seed=[0, 1], fold=FOLDS)
     choice = choose(made_up(lanes, grid=GRID, diverged=np.isnan(lanes)))
     assert choice.lam == 1e-2
-    assert any("1 lanes diverged" in text for text in choice.warnings)
+    assert any("1 lane diverged; a λ with a diverged lane" in text for text in choice.warnings)
 
 
 def test_other_axes_are_taken_at_their_best():
@@ -281,7 +281,7 @@ def test_each_rule_chooses_its_own_lambda():
     folds = np.array([[0.0, 10.0, 20.0], [0.4, 10.5, 20.6], [0.2, 9.95, 20.1]])
     lanes = scores(folds[:, None], l2=[0.1, 1.0, 0.5], seed=[0], fold=["0", "1", "2"])
     result = made_up(lanes, grid={"l2": [0.1, 1.0, 0.5]}, sizes=(1, 2, 1))
-    chosen = {rule: choose(result, rule=rule) for rule in rr.selection.RULES}
+    chosen = {rule: choose(result, rule=rule) for rule in ("min", "1se", "paired_1se")}
     assert {rule: choice.lam for rule, choice in chosen.items()} == {
         "min": 0.1,
         "1se": 1.0,
@@ -349,8 +349,8 @@ def test_one_validation_set_has_no_standard_error():
 @pytest.mark.parametrize(
     ("means", "message"),
     [
-        ([3.0, 2.0, 1.5, 1.0], "λ_min = 0.1 is the largest of the grid; extend the grid upwards"),
-        ([3.0, 1.0, 1.1, 1.05], "λ_1se is the largest of the grid"),
+        ([3.0, 2.0, 1.5, 1.0], "λ_min = 0.1 is the largest value that was tried; try larger ones"),
+        ([3.0, 1.0, 1.1, 1.05], "λ_1se is the largest value"),
         ([3.0, 1.0, 2.0, 1.1], "not contiguous"),
     ],
 )
@@ -365,7 +365,7 @@ def test_the_smallest_lambda_is_an_edge_unless_it_is_zero():
     for first, edges in ((0.0, 0), (1e-4, 1)):
         lam = [first, *LAM[1:]]
         choice = choose(made_up(scores(values, l2=lam, seed=[0], fold=FOLDS), grid={"l2": lam}))
-        assert sum("smallest of the grid" in text for text in choice.warnings) == edges
+        assert sum("smallest value that" in text for text in choice.warnings) == edges
 
 
 @pytest.mark.parametrize(
@@ -378,8 +378,8 @@ def test_the_smallest_lambda_is_an_edge_unless_it_is_zero():
             {"axis": "l1"},
             r"axis 'l1' is not a dimension of 'val_loss'; give axis=..., one of \['l2'\]",
         ),
-        ({"rule": "2se"}, "rule must be one of .*got '2se'"),
-        ({"combine": "median"}, "'mean' or 'ensemble' .*; got 'median'"),
+        ({"rule": "2se"}, "rule must be 'min', '1se' or 'paired_1se'; got '2se'"),
+        ({"combine": "median"}, "'mean' or 'ensemble'; got 'median'. It says how seeds"),
         ({"num_epochs": "best"}, "'fixed' or 'common'; got 'best'"),
         ({"num_epochs": "common", "combine": "ensemble"}, "history, which has no ensemble"),
     ],
@@ -414,7 +414,7 @@ def test_several_axes_that_can_be_that_of_lambda_are_named(penalties):
 
 def test_a_sweep_of_seeds_alone_has_no_lambda():
     result = made_up(scores([[1.0]], seed=[0], fold=["0"]), grid={"l2": 0.1}, sizes=(1,))
-    with pytest.raises(ValueError, match="no axis of numbers"):
+    with pytest.raises(ValueError, match="no axis of numbers to choose over"):
         choose(result)
 
 
@@ -473,7 +473,7 @@ def asked(monkeypatch):
         calls.append((args, options))
         return SweepResult(xr.Dataset(), (), {}, "")
 
-    monkeypatch.setattr(rr.selection, "sweep", sweep)
+    monkeypatch.setattr("rnnreg.selection._refit.sweep", sweep)
     return calls
 
 
@@ -603,3 +603,8 @@ def test_a_refit_of_another_network_is_refused(swept):
         ValueError, match=r"train is not what the sweep was given: its network has layers .*gru"
     ):
         refit(other, without, choice, sine(), key=KEY)
+
+
+def test_the_room_shows_what_users_take_of_it():
+    shown = {name for name in dir(rr.selection) if not name.startswith("_")}
+    assert shown - set(rr.selection.__all__) == {"axis_of"}  # for plotting

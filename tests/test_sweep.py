@@ -1,6 +1,7 @@
 """A sweep: every combination once, in one program, labelled, and nothing changed by its neighbours."""
 
 import json
+import signal
 import sys
 import threading
 import warnings
@@ -16,6 +17,7 @@ from sklearn.model_selection import KFold, TimeSeriesSplit
 from small import Counted, assert_same, fold_of, held_out, make, sine
 
 import rnnreg as rr
+from rnnreg.lanes import _program
 from rnnreg.sweeps import _job
 
 KEY = jax.random.key(SEED)
@@ -478,16 +480,95 @@ def test_ctrl_c_returns_what_is_finished(fake):
     with pytest.warns(RuntimeWarning, match="interrupted: 4 of 18 lanes are finished") as caught:
         result, _ = _sweep(grid, 2, folds=KFold(3), refit=False, width=2)
     assert "test_sweep" in caught[0].filename
-    finished = result.metrics.finished.values.reshape(-1)
-    assert finished.tolist() == [True] * 4 + [False] * 14
-    losses = result.metrics.train_loss.values.reshape(-1)
+    # a whole path of λ of the first seed and fold, and a part of the next
+    losses = result.metrics.train_loss.transpose("seed", "fold", "l2").values.reshape(-1)
     np.testing.assert_array_equal(losses[:4], [0, 1, 2, 3])
     assert np.isnan(losses[4:]).all()
+    finished = result.metrics.finished
+    np.testing.assert_array_equal(finished, np.isfinite(result.metrics.train_loss))
     assert result.config["interrupted"]
-    result.params_at(l2=0, seed=0, fold="2")
+    result.params_at(l2=1e-2, seed=0, fold="0")
     with pytest.raises(ValueError, match="did not finish"):
-        result.params_at(l2=1e-2, seed=0, fold="0")
-    assert np.isnan(result.metrics.ensemble_val_loss.sel(l2=1e-2)).all()
+        result.params_at(l2=1e-2, seed=0, fold="1")
+    assert np.isnan(result.metrics.ensemble_val_loss).all()  # one seed of two
+    assert "SweepResult: 18 lanes, 4 finished, l2 (3)" in repr(result)
+    predicted = result.predict(sine().train, network=NET, seed=0)
+    np.testing.assert_array_equal(np.isnan(predicted).all(["row", "output"]), ~finished.sel(seed=0))
+    assert np.isfinite(predicted.sel(l2=1e-2, fold="0")).all()
+    assert result.forecast(sine().train, 2, network=NET, l2=0, seed=1, fold=0).isnull().all()
+
+
+@pytest.mark.parametrize(
+    ("calls", "seeds", "folds"), [(3, [0], ["0", "1", "2"]), (2, [0], ["0", "1"])]
+)
+def test_a_sweep_that_was_interrupted_serves_a_choice(fake, calls, seeds, folds):
+    fake.calls = calls
+    grid = {"l2": [1e-3, 0, 1e-2], "learning_rate": 1e-2}
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        result, _ = _sweep(grid, 2, refit=False, width=4)
+    said = rf"{len(seeds)} of 2 seeds and {len(folds)} of 3 folds are compared"
+    with pytest.warns(RuntimeWarning, match=said) as caught:
+        choice = rr.selection.choose(result)
+    assert "test_sweep" in caught[0].filename
+    # the loss of a lane is its number, counted along λ first
+    np.testing.assert_array_equal(choice.curve.folds, np.arange(3 * len(folds)).reshape(-1, 3).T)
+    assert (choice.lam, choice.curve.fold_sizes.size) == (1e-3, len(folds))
+    assert said in choice.warnings[0]
+    if calls == 3:  # both seeds have the first fold
+        with pytest.warns(RuntimeWarning, match="2 of 2 seeds and 1 of 3 folds"):
+            assert rr.selection.choose(result, combine="ensemble").curve.fold_sizes.size == 1
+    else:
+        with pytest.raises(ValueError, match=r"and every seed, so .* combine='mean', which"):
+            rr.selection.choose(result, combine="ensemble")
+
+
+def test_a_sweep_that_was_interrupted_too_early_compares_nothing(fake):
+    fake.calls = 2
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        result, _ = _sweep({"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}, 2, refit=False)
+    with pytest.raises(ValueError, match="after 2 of 18 lanes, and no fold of a seed is finished"):
+        rr.selection.choose(result)
+
+
+def test_lanes_all_that_did_not_finish_are_trained_by_the_refit(fake):
+    fake.calls = 9
+    grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        result, _ = _sweep(grid, 1)
+    choice = rr.selection.choose(result)  # all folds are finished, and "all" is none of them
+    fake.calls = None
+    final = rr.selection.refit(TRAIN, result, choice, sine(), key=KEY, progress=False)
+    assert final.metrics.finished.all()
+
+
+def test_a_grid_may_be_empty(fake):
+    result = rr.sweep(
+        make(penalties={}, optimizer=optax.sgd(0.1)),
+        {},
+        sine(),
+        seeds=2,
+        folds=FOLDS,
+        key=KEY,
+        progress=False,
+    )
+    assert result.dims == ("seed", "fold")
+    assert result.metrics.finished.all()
+    with pytest.raises(ValueError, match="no axis of numbers to choose over"):
+        rr.selection.choose(result)
+
+
+def test_ctrl_c_does_not_wait_for_a_compilation():
+    release = threading.Event()
+    interrupt = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+    interrupt.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            _program._interruptible(lambda: release.wait(60))
+    finally:
+        release.set()
+    assert _program._interruptible(lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        _program._interruptible(lambda: 1 / 0)
 
 
 def test_ctrl_c_also_ends_the_other_static_combinations(fake):
@@ -509,7 +590,8 @@ def test_lanes_are_labelled_in_order(fake):
     result, _ = _sweep(
         {"l2": [0, 1e-3], "learning_rate": [1e-2, 2e-2, 3e-2]}, [4, 2], width=5, refit=False
     )
-    expected = np.arange(2 * 3 * 2 * 3).reshape(2, 3, 2, 3)
+    in_turn = np.arange(2 * 3 * 2 * 3).reshape(2, 3, 2, 3)  # seed, fold, l2, learning_rate
+    expected = in_turn.transpose(2, 3, 0, 1)
     np.testing.assert_array_equal(result.metrics.train_loss, expected)
     assert result.metrics.seed.values.tolist() == [4, 2]
     W_hh = result.params_at(l2=1e-3, learning_rate=2e-2, seed=2, fold="1")["layer_0"]["W_hh"]
@@ -610,9 +692,12 @@ def test_an_ensemble_with_a_diverged_seed_scores_nothing(fake, monkeypatch):
             key=KEY,
             progress=False,
         )
-    for name in ("ensemble_val_loss", "ensemble_val_hits"):  # lane 4: second λ, first seed and fold
+    for name in (
+        "ensemble_val_loss",
+        "ensemble_val_hits",
+    ):  # lane 4: second λ, first seed, second fold
         alive = np.isfinite(result.metrics[name].values).tolist()
-        assert alive == [[True, True], [False, True], [True, True]], name
+        assert alive == [[True, True], [True, False], [True, True]], name
 
 
 @pytest.mark.parametrize("fields", [{"mask": (36, 4)}, {"weights": (36,)}])

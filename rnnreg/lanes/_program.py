@@ -8,6 +8,7 @@ import time
 import types
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -67,7 +68,7 @@ class Program:
 
                 def compile_now():
                     self.compiled_now = True
-                    return lowered.compile()
+                    return _interruptible(lowered.compile)
 
                 # another owner may have the same program: a network that was made again, of another sweep
                 alike = (fingerprint, lowered.in_tree, lowered.out_tree, *_settings(), plan.devices)
@@ -228,6 +229,20 @@ def _meant(owner: Any) -> list[Any]:
     found = [*names.nonlocals.values(), *names.globals.values(), *(owner.__defaults__ or ())]
     found += (owner.__kwdefaults__ or {}).values()
     return [value for value in found if value is not owner]
+
+
+def _interruptible(function: Callable[[], Any]) -> Any:
+    """What a function returns that runs in a thread of its own, so that Ctrl-C need not wait for it.
+
+    Python acts on Ctrl-C between two instructions of the main thread, and a compilation is one instruction. After
+    Ctrl-C the thread works on, and nobody takes what it returns; only the end of the process waits for it.
+    """
+    pool = futures.ThreadPoolExecutor(1)
+    future = pool.submit(function)
+    pool.shutdown(wait=False)
+    while not futures.wait([future], timeout=0.2).done:  # Windows wakes up between waits only
+        pass
+    return future.result()
 
 
 def _call(function: Callable[[Any, Any], Any], lane: Any, shared: Any) -> Any:

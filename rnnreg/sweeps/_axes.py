@@ -85,16 +85,12 @@ def read_grid(
       static: the static axes, whose names are taken.
 
     Raises:
-      ValueError: an empty grid or axis, a reserved or repeated name, a value that is no number.
+      ValueError: an empty axis, a reserved or repeated name, a value that is no number.
     """
     lambdas = set(lambdas)
     if not isinstance(grid, Mapping):
         raise ValueError(
             f'grid must be a dict of axes, such as {{"l2": [0, 1e-4, 1e-3]}}; got {type(grid).__name__}.'
-        )
-    if not grid:
-        raise ValueError(
-            'grid is empty; expected at least one axis, such as {"l2": [0, 1e-4, 1e-3]}.'
         )
     axes: list[Axis] = []
     constants: dict[str, float] = {}
@@ -236,11 +232,14 @@ def read_seeds(seeds: int | Iterable[int]) -> np.ndarray:
 def lane_values(
     axes: Sequence[Axis], constants: Mapping[str, float], seeds: np.ndarray, num_folds: int
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """One entry for each lane, in the order axes × seed × fold, and the shape of that product."""
-    shape = (*(len(axis.labels) for axis in axes), len(seeds), num_folds)
-    index = [numbers.reshape(-1) for numbers in np.indices(shape)]
-    hyper = {name: np.full(index[0].size, value) for name, value in constants.items()}
-    for axis, numbers in zip(axes, index, strict=False):
+    """One entry for each lane, in the order in which they run, and the shape of that order, seed × fold × axes.
+
+    The axes vary fastest: whenever a sweep is interrupted, whole paths of λ are finished.
+    """
+    shape = (len(seeds), num_folds, *(len(axis.labels) for axis in axes))
+    seed, fold, *places = (numbers.reshape(-1) for numbers in np.indices(shape))
+    hyper = {name: np.full(seed.size, value) for name, value in constants.items()}
+    for axis, numbers in zip(axes, places, strict=True):
         for name, values in axis.values.items():
             hyper[name] = values[numbers]
-    return {"hyper": hyper, "seed": seeds[index[-2]], "fold": index[-1]}, shape
+    return {"hyper": hyper, "seed": seeds[seed], "fold": fold}, shape

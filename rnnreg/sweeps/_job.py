@@ -74,8 +74,8 @@ class Job:
       static: its static values by name.
       train: the run.
       axes: the traced axes.
-      lanes: hyperparameters, seed and fold number of every lane, `[L]` each.
-      shape: axes × seeds × folds, whose product is L.
+      lanes: hyperparameters, seed and fold number of every lane, `[L]` each, in the order in which they run.
+      shape: seeds × folds × axes, which is that order; its product is L.
       shared: what all lanes share: data, folds, root key, parameters to start from.
       folds: rows, labels and sizes of the folds; None without.
       plan: how the lanes run.
@@ -111,6 +111,13 @@ class Job:
     def dims(self) -> list[str]:
         """The traced dimensions, in order."""
         return [axis.name for axis in self.axes] + ["seed"] + (["fold"] if self.folds else [])
+
+    def by_label(self, lanes: np.ndarray) -> np.ndarray:
+        """What there is of each lane, `[L, …]`, along the dimensions, `[*dims, …]`."""
+        lanes = lanes.reshape(*self.shape, *lanes.shape[1:])
+        last = len(self.axes)
+        lanes = np.moveaxis(lanes, (0, 1), (last, last + 1))
+        return lanes if self.folds else lanes.squeeze(last + 1)
 
 
 def make_job(
@@ -221,7 +228,7 @@ def _check_reads(seen: _Seen, names: list[str]) -> None:
 def _lanes(
     axes: list[Axis], constants: dict[str, float], seeds: np.ndarray, folds: Folds | None
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """The values of every lane in the types of the run, and the shape of axes × seeds × folds."""
+    """The values of every lane in the types of the run, and the shape of seeds × folds × axes."""
     lanes, shape = lane_values(axes, constants, seeds, 1 if folds is None else len(folds.labels))
     dtype = jnp.result_type(float)
     return {

@@ -30,9 +30,7 @@ def label(job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray) -> tupl
     """The stored lanes of a job as a Dataset of metrics, and a group of parameters and predictions."""
     import xarray as xr
 
-    shape = job.shape if job.folds else job.shape[:-1]
-    store = jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), store)
-    finished = finished.reshape(shape)
+    store, finished = jax.tree.map(job.by_label, (store, finished))
     variables = _variables(job, store) | {"finished": (job.dims, finished)}
     group = Group(job.static, store.params)
     if store.predictions is not None:

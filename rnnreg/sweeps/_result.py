@@ -6,18 +6,18 @@ import dataclasses
 import html
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from rnnreg.data import Batch
+from rnnreg.data import Batch, Scaling
 from rnnreg.lanes import Plan
 from rnnreg.networks import Network
 from rnnreg.sweeps._files import read_tree, write_tree
 from rnnreg.sweeps._group import Group
+from rnnreg.sweeps._lookup import default_position, group_number, position
 from rnnreg.sweeps._map import map_groups
 from rnnreg.sweeps._predict import Ahead, network_of, predict, scaling_of
 from rnnreg.sweeps._show import lines
@@ -74,12 +74,10 @@ class SweepResult:
         Raises:
           ValueError: an unknown dimension, a label that is missing or not there, or a lane that did not finish.
         """
-        group = self.groups[self._group_number(labels)]
-        index = tuple(self._position(dim, labels, method) for dim in self.dims)
-        where = dict(zip(self.dims, index, strict=True))
-        if not bool(self.metrics["finished"].sel(group.static).isel(where)):
+        group, place = self.groups[self._group_number(labels)], self._place(labels, method)
+        if not self._is_finished(group, place):
             raise ValueError(f"the lane {labels} did not finish: the sweep was interrupted before.")
-        return jax.tree.map(lambda leaf: leaf[index], group.params)
+        return jax.tree.map(lambda leaf: leaf[tuple(place.values())], group.params)
 
     def network(self, **static: Any) -> Network:
         """The network of the lanes, made again from the configuration; for its forward pass, without dropout.
@@ -122,7 +120,8 @@ class SweepResult:
 
         Returns:
           Predictions, with the dimensions left out first, then "row", ("step") and "output"; logits, if the loss takes
-          logits. The mean forecast of an ensemble is `result.predict(batch, l2=1e-3).mean("seed")`.
+          logits; NaN for a lane that did not finish. The mean forecast of an ensemble is
+          `result.predict(batch, l2=1e-3).mean("seed")`.
 
         Raises:
           ValueError: labels as in `params_at`, a network that cannot be made again, or rows that do not fit it.
@@ -170,7 +169,8 @@ class SweepResult:
           **labels: as in `predict`.
 
         Returns:
-          Forecasts, with the dimensions left out first, then "row", "step" and "output".
+          Forecasts, with the dimensions left out first, then "row", "step" and "output"; NaN for a lane that did not
+          finish.
 
         Raises:
           ValueError: as in `predict` and `rr.forecast`.
@@ -205,40 +205,38 @@ class SweepResult:
         import xarray as xr
 
         number = self._group_number(labels)
-        stored = self.config["data"][number]
+        group, stored = self.groups[number], self.config["data"][number]
         net = network_of(self.config["network"][number]) if network is None else network
-        every = [dim for dim in self.dims if dim not in labels and not self._has_default(dim)]
-        names = [self.metrics[dim].values.tolist() for dim in every]
+        coordinates = {dim: self.metrics[dim] for dim in self.dims if dim not in labels}
+        every = [
+            dim for dim, each in coordinates.items() if default_position(dim, each.values) is None
+        ]
 
-        def one(place: tuple[Any, ...]) -> np.ndarray:
-            at = labels | dict(zip(every, place, strict=True))
-            return predict(
-                net,
-                self.params_at(method=method, **at),
-                batch,
-                scaling=scaling_of(self._stored_scaling(stored["scaling"], at, method)),
-                units=scaling_of(stored["units"]),
-                **options,
-            )
+        def one(own: tuple[Any, ...]) -> np.ndarray:
+            place = self._place(labels | dict(zip(every, own, strict=True)), method)
+            params = jax.tree.map(lambda leaf: leaf[tuple(place.values())], group.params)
+            finished = self._is_finished(group, place)
+            if not finished:  # NaN until now
+                params = jax.tree.map(np.zeros_like, params)
+            scaling = self._stored_scaling(stored["scaling"], place)
+            units = scaling_of(stored["units"])
+            found = predict(net, params, batch, scaling=scaling, units=units, **options)
+            return found if finished else np.full_like(found, np.nan)
 
-        found = np.stack([one(place) for place in itertools.product(*names)])
+        names = [coordinates[dim].values.tolist() for dim in every]
+        found = np.stack([one(own) for own in itertools.product(*names)])
         found = found.reshape(*map(len, names), *found.shape[1:])
         rows = ("row", "step", "output") if found.ndim == len(every) + 3 else ("row", "output")
-        coordinates = {dim: self.metrics[dim].variable for dim in every}
-        return xr.DataArray(found, coordinates, (*every, *rows), name=name)
+        labelled = {dim: coordinates[dim].variable for dim in every}
+        return xr.DataArray(found, labelled, (*every, *rows), name=name)
 
-    def _has_default(self, dim: str) -> bool:
-        """Whether a lane is meant without a label of this dimension."""
-        labels = self.metrics[dim].values
-        return len(labels) == 1 or (dim == "fold" and "all" in labels)
-
-    def _stored_scaling(self, stored: Any, labels: dict[str, Any], method: str | None) -> Any:
+    def _stored_scaling(self, stored: Any, place: Mapping[str, int]) -> Scaling | None:
         """The scaling of one lane's fold, of what the configuration holds."""
-        if not self.config["folds"]:
-            return stored
-        if "fold" not in self.dims:
-            return stored[str(self.config["selected"]["fold"])]
-        return stored[str(self.metrics["fold"].values[self._position("fold", labels, method)])]
+        if self.config["folds"]:
+            fold = self.config.get("selected", {}).get("fold")
+            fold = fold if "fold" not in place else self.metrics["fold"].values[place["fold"]]
+            stored = stored[str(fold)]
+        return scaling_of(stored)
 
     def select(self, *, method: str | None = None, **labels: Any) -> SweepResult:
         """The part of the sweep at one label of each given dimension; those dimensions are gone.
@@ -330,58 +328,19 @@ class SweepResult:
             plan=plan,
         )
 
-    def _group_number(self, labels: dict[str, Any]) -> int:
-        """The number of the one group at the given static values; raises if a dimension is unknown."""
-        static_names = list(self.groups[0].static)
-        unknown = set(labels) - set(self.dims) - set(static_names)
-        if unknown:
-            name = sorted(unknown)[0]
-            constant = np.ndim(self.config["grid"].get(name, [0])) == 0
-            raise ValueError(
-                f"unknown dimension {name!r}; the sweep has {[*static_names, *self.dims]}."
-                + (f" {name!r} is constant in this sweep." if constant else "")
-            )
-        numbers = [
-            number
-            for number, group in enumerate(self.groups)
-            if all(labels.get(n, group.static[n]) == group.static[n] for n in static_names)
-        ]
-        if len(numbers) != 1:
-            choices = [group.static for group in self.groups]
-            raise ValueError(
-                f"give one value of each static axis; the sweep has {choices}, got {labels}."
-            )
-        return numbers[0]
+    def _group_number(self, labels: Mapping[str, Any]) -> int:
+        """The number of the one group at the given static values."""
+        return group_number(self.groups, labels, self.dims, self.config["grid"])
 
-    def _position(self, dim: str, labels: dict[str, Any], method: str | None) -> int:
-        if method not in (None, "nearest"):
-            raise ValueError(f"method must be None or 'nearest'; got {method!r}.")
-        coordinate = self.metrics[dim].values
-        if dim not in labels:
-            if len(coordinate) == 1:
-                return 0
-            if dim == "fold" and "all" in coordinate:
-                return int(np.flatnonzero(coordinate == "all")[0])
-            raise ValueError(f"give a label for {dim!r}; it has {coordinate.tolist()}.")
-        label = labels[dim]
-        if coordinate.dtype.kind in "OUST":
-            found = np.flatnonzero(coordinate.astype(str) == str(label))
-        elif method == "nearest":
-            found = [int(np.argmin(np.abs(coordinate - label)))]
-        elif not isinstance(label, (Real, np.generic, jax.Array, np.ndarray)):
-            raise ValueError(f"{dim} has numbers, {coordinate.tolist()}; got {label!r}.")
-        else:
-            found = np.flatnonzero(np.isclose(coordinate, float(label), rtol=1e-6, atol=0))
-        if len(found) == 0:
-            advice = "method='nearest' takes the nearest number."
-            if dim in ("seed", "fold"):
-                advice = (
-                    "the fold 'all' is there after sweep(..., refit=True)." if dim == "fold" else ""
-                )
-            raise ValueError(
-                f"{dim}={label!r} is not on the axis, which has {coordinate.tolist()}. {advice}".strip()
-            )
-        return int(found[0])
+    def _place(self, labels: Mapping[str, Any], method: str | None) -> dict[str, int]:
+        """The position of one lane on every dimension."""
+        return {dim: self._position(dim, labels, method) for dim in self.dims}
+
+    def _position(self, dim: str, labels: Mapping[str, Any], method: str | None) -> int:
+        return position(dim, self.metrics[dim].values, labels, method)
+
+    def _is_finished(self, group: Group, place: Mapping[str, int]) -> bool:
+        return bool(self.metrics["finished"].sel(group.static).isel(place))
 
     def save(self, path: str | Path) -> Path:
         """Writes everything to one netCDF file, readable by any netCDF tool; `rr.load_result` reads it back.

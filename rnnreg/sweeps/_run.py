@@ -70,7 +70,8 @@ def sweep(
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
-      A `SweepResult`; after Ctrl-C, one whose `finished` marks what was done.
+      A `SweepResult`; after Ctrl-C, one whose `finished` marks what was done. Lanes run seed by seed and fold by fold,
+      so that whole paths of λ are finished, from which `rr.selection.choose` can choose.
 
     Raises:
       ValueError: bad arguments, before anything compiles.
@@ -120,21 +121,18 @@ def dry_run(
     """What `rr.sweep` would do with the same arguments, and roughly how long it would take; nothing is compiled.
 
     Args:
-      train: from `make_train`, or a function of the static values that returns one.
-      grid: by name, a list of values (an axis), a number (no axis), or `rr.zipped(...)`; λ = 0 is welcome.
-      data: the rows, or a function of the static values.
-      key: root of all randomness.
-      seeds: how many, or which.
-      folds: a scikit-learn splitter, `rr.selection.blocked_folds(5)`, any function of the split, or a list of
-        (training rows, validation rows).
-      refit: add the fold "all", every run on all the training rows, in the same program.
-      static: axes that set shapes, `{"hidden_size": [16, 32]}`, each combination compiled by itself.
-      params: the parameters that every lane starts from, or a function of the static values; None draws them from each
-        lane's key.
-      plan: how lanes run: "auto", "one_by_one", "chunks", "vmap", "split_rows", or a ready `rr.lanes.Plan` (see
-        `rr.lanes.make_plan`).
-      width: lanes a call; None chooses.
-      chunk: lanes together, for "chunks"; None chooses.
+      train: as in `rr.sweep`.
+      grid: as in `rr.sweep`.
+      data: as in `rr.sweep`.
+      key: as in `rr.sweep`.
+      seeds: as in `rr.sweep`.
+      folds: as in `rr.sweep`.
+      refit: as in `rr.sweep`.
+      static: as in `rr.sweep`.
+      params: as in `rr.sweep`.
+      plan: as in `rr.sweep`.
+      width: as in `rr.sweep`.
+      chunk: as in `rr.sweep`.
 
     Returns:
       Lanes, updates, compilations, bytes, seconds and plans; `print` shows them in words.

@@ -39,7 +39,9 @@ def lines(result: SweepResult) -> str:
         seconds = config["seconds_compile"], config["seconds_compute"]
         rows.append(("took", "{:.1f} s of compiling, {:.1f} s of computing".format(*seconds)))
     count = metrics["finished"].size if dims else 1
-    text = [f"SweepResult: {count} lane{'s' * (count != 1)}, {shape}"]
+    finished = int(metrics["finished"].sum()) if "finished" in metrics else count
+    part = f", {finished} finished" if finished < count else ""
+    text = [f"SweepResult: {count} lane{'s' * (count != 1)}{part}, {shape}"]
     text += [f"  {name:<12}  {words}" for name, words in rows if words]
     return printable("\n".join(text))
 

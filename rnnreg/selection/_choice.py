@@ -1,0 +1,343 @@
+"""The choice of λ from the scores of a sweep, and what a careful reader should know of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnnreg._checks import check_choice, printable, warn_caller
+from rnnreg.selection._curve import Curve, one_standard_error
+from rnnreg.selection._finished import finished_part
+from rnnreg.sweeps import SweepResult
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+RULES = ("min", "1se", "paired_1se")
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Choice:
+    """What was chosen, and from what.
+
+    Attributes:
+      axis: the axis of λ.
+      metric: the score.
+      maximise: whether more of it is better.
+      rule: "min", "1se" or "paired_1se".
+      lam: λ by that rule.
+      lam_min: λ_min, the largest minimiser (maximiser, if more is better).
+      lam_1se: the largest λ whose mean is within one standard error of the best.
+      lam_paired_1se: the largest λ whose mean difference to the best is within one standard error of
+        that difference.
+      values: every hyperparameter (and static value) of the choice; `num_epochs` where it was chosen.
+      labels: its label on every dimension but seed and fold, static ones included.
+      curve: along the axis, at the chosen values of all others.
+      warnings: what a careful reader should know.
+    """
+
+    axis: str
+    metric: str
+    maximise: bool
+    rule: str
+    lam: float
+    lam_min: float
+    lam_1se: float
+    lam_paired_1se: float
+    values: dict[str, Any]
+    labels: dict[str, Any]
+    curve: Curve
+    warnings: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        return printable(
+            f"Choice({self.axis} = {self.lam:.4g} by {self.rule!r} of {self.metric}; lam_min={self.lam_min:.4g}, "
+            f"lam_1se={self.lam_1se:.4g}, lam_paired_1se={self.lam_paired_1se:.4g}, values={self.values}, "
+            f"warnings={self.warnings})"
+        )
+
+
+def choose(
+    result: SweepResult,
+    *,
+    metric: str = "val_loss",
+    maximise: bool | None = None,
+    axis: str | None = None,
+    combine: str = "mean",
+    rule: str = "min",
+    num_epochs: str = "fixed",
+) -> Choice:
+    """λ by cross-validation over one axis of a sweep, at the best values of all its other axes.
+
+    Seeds are combined inside a fold first, as what will be used: "mean" scores one network of a random
+    seed, "ensemble" the mean prediction of all seeds. A value with a diverged lane never wins. Of an interrupted sweep
+    the seeds and folds count that are finished for every value of every axis.
+
+    Args:
+      result: a sweep with folds (or a validation set: then there is no standard error).
+      metric: a variable of `result.metrics`.
+      maximise: whether more of it is better; needed if the metric does not state it. Losses, the scores of `rr.metrics`
+        and `rr.metrics.Score` do, and the result remembers it on disk.
+      axis: the dimension of λ; None takes the only one that is the λ of a penalty, or else the only one of numbers.
+      combine: how seeds are combined, "mean" or "ensemble".
+      rule: which λ becomes `choice.lam`: "min", "1se" or "paired_1se".
+      num_epochs: "fixed" scores the end of the runs; "common" also chooses the number of epochs, the same
+        for all folds, from the recorded history (never each fold at its own best).
+
+    Returns:
+      λ by every rule, the values of all axes, and the curve.
+
+    Raises:
+      ValueError: an unknown metric, axis, rule or way to combine seeds; a metric whose direction nobody stated, or
+        another direction than it states; an interrupted sweep without a fold that is finished for every value.
+
+    Warns:
+      RuntimeWarning: the sweep was interrupted, and how many of its seeds and folds are compared.
+
+    >>> import rnnreg as rr, jax, optax
+    >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
+    >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
+    ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
+    ...     optimizer=optax.adam(1e-2), num_epochs=20)
+    >>> result = rr.sweep(train, {"l2": [1e-3, 1e-1]}, rr.Split(batch, target_times=times),
+    ...     folds=rr.selection.blocked_folds(3), key=jax.random.key(0), progress=False)
+    >>> choose(result).lam_min
+    0.001
+    """
+    check_choice(rule, "rule", RULES)
+    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_choice(num_epochs, "num_epochs", ("fixed", "common"))
+    if num_epochs == "common" and combine == "ensemble":
+        raise ValueError(
+            "num_epochs='common' scores the recorded history, which has no ensemble; use combine='mean'."
+        )
+    axis = axis_of(result, axis)
+    scores = _scores(result, metric, axis, combine, num_epochs)
+    maximise = _direction(result, metric, maximise)
+    used, interrupted = finished_part(result, every_seed=combine == "ensemble")
+    if interrupted:
+        warn_caller(interrupted)
+    scores = scores.sel({dim: labels for dim, labels in used.items() if dim in scores.dims})
+    if "fold" in scores.dims:
+        fold_sizes = result.metrics["fold_size"].sel(fold=scores.fold)
+    else:
+        scores = scores.expand_dims("fold")
+        fold_sizes = scores.isel({dim: 0 for dim in scores.dims if dim != "fold"}).copy(data=[1.0])
+
+    at = _best_others(scores, fold_sizes, axis, maximise)
+    lanes = scores.isel(at)
+    sizes = fold_sizes.isel({dim: at[dim] for dim in at if dim in fold_sizes.dims}).values
+    combined = lanes.mean("seed", skipna=False) if "seed" in lanes.dims else lanes
+    curve, best, one_se, paired = one_standard_error(
+        combined.transpose(axis, "fold").values, sizes, lanes[axis].values, maximise=maximise
+    )
+    if lanes.sizes.get("seed", 1) > 1:
+        per_seed = lanes.transpose(axis, "seed", "fold").values @ (sizes / sizes.sum())
+        curve = curve._replace(seed_sd=per_seed.std(axis=1, ddof=1))
+
+    chosen = {"min": best, "1se": one_se, "paired_1se": paired}[rule]
+    place, lam = lanes.isel({axis: chosen}), curve.lam
+    return Choice(
+        axis=axis,
+        metric=metric,
+        maximise=maximise,
+        rule=rule,
+        lam=float(lam[chosen]),
+        lam_min=float(lam[best]),
+        lam_1se=float(lam[one_se]),
+        lam_paired_1se=float(lam[paired]),
+        values=_values_at(result, place),
+        labels={
+            dim: place.coords[dim].item()
+            for dim in (*result.dims, *result.groups[0].static)
+            if dim not in ("seed", "fold")
+        },
+        curve=curve,
+        warnings=(
+            *([interrupted] if interrupted else []),
+            *_warnings(result, curve, best, one_se, maximise),
+        ),
+    )
+
+
+def _best_others(
+    scores: xr.DataArray, fold_sizes: xr.DataArray, axis: str, maximise: bool
+) -> dict[Any, int]:
+    """The place on every other axis of the lane with the best mean over seeds and (weighted) folds."""
+    others = [dim for dim in scores.dims if dim not in (axis, "seed", "fold")]
+    combined = scores.mean("seed", skipna=False) if "seed" in scores.dims else scores
+    # a static axis may change the rows, and so the folds
+    shares = fold_sizes / fold_sizes.sum("fold")
+    weighted = (combined * shares).sum("fold", skipna=False).transpose(axis, *others).values
+    ranked = np.where(np.isfinite(weighted), -weighted if maximise else weighted, np.inf)
+    place = np.unravel_index(np.argmin(ranked), weighted.shape)
+    return {dim: int(number) for dim, number in zip(others, place[1:], strict=True)}
+
+
+def axis_of(result: SweepResult, axis: str | None) -> str:
+    """The axis of λ: as given, or the only one that is the λ of a penalty, or else the only one of numbers.
+
+    Args:
+      result: the sweep.
+      axis: what the user gave; None asks for it.
+
+    Returns:
+      Its name.
+
+    Raises:
+      ValueError: no such axis, or several.
+    """
+    if axis is not None:
+        return axis
+    axes = _axes(result)
+    lambdas = {name for group in result.config.get("penalties", []) for name in group}
+    for known in ([name for name in axes if name in lambdas], axes):
+        swept = [name for name in known if result.metrics[name].size > 1] or known
+        if len(swept) == 1:
+            return swept[0]
+        if swept:
+            raise ValueError(f"several axes may be that of λ: give axis=..., one of {swept}.")
+    raise ValueError(
+        "the sweep has no axis of numbers to choose over: give several values in its grid, such as "
+        '{"l2": [0, 1e-3, 1e-2]}.'
+    )
+
+
+def _axes(result: SweepResult) -> list[str]:
+    """The swept hyperparameters and static values that are numbers; of a zipped axis its members."""
+    found = []
+    for dim in (*result.dims, *(name for group in result.groups[:1] for name in group.static)):
+        members = result.config.get("grid", {}).get(dim)
+        found += list(members) if isinstance(members, dict) else [dim]
+    return [
+        name
+        for name in found
+        if name not in ("seed", "fold") and result.metrics[name].dtype.kind in "iuf"
+    ]
+
+
+def _scores(
+    result: SweepResult, metric: str, axis: str, combine: str, num_epochs: str
+) -> xr.DataArray:
+    metrics = result.metrics
+    name = f"ensemble_{metric}" if combine == "ensemble" else metric
+    name = f"history_{metric}" if num_epochs == "common" else name
+    if name not in metrics:
+        start = name.removesuffix(metric)  # "", "ensemble_" or "history_"
+        known = [
+            str(n).removeprefix(start)
+            for n in metrics.data_vars
+            if str(n).startswith(f"{start}val_")
+        ]
+        near = [n for n in known if n == f"val_{metric}"] or difflib.get_close_matches(
+            metric, known
+        )
+        raise ValueError(
+            f"metric {metric!r} needs the variable {name!r}, which the result lacks; it has {known}. "
+            + (f"Did you mean {near[0]!r}? " if near else "")
+            + "Scores on validation rows need folds or a validation set."
+        )
+    scores = metrics[name]
+    if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
+        scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
+    zipped = result.config["grid"].get(axis)
+    if isinstance(zipped, dict):
+        raise ValueError(
+            f"{axis!r} is a zipped dimension, whose labels are only numbers; give one of its hyperparameters, "
+            f"{sorted(zipped)}, as the axis."
+        )
+    if axis in scores.coords and axis not in scores.dims:  # a hyperparameter of a zipped dimension
+        (dimension,) = scores.coords[axis].dims or ("",)
+        if dimension in scores.dims:
+            scores = scores.swap_dims({dimension: axis})
+    if axis not in scores.dims:
+        raise ValueError(
+            f"axis {axis!r} is not a dimension of {name!r}; give axis=..., one of {_axes(result)}."
+        )
+    own = set(metrics[name].dims) - {*result.dims, *result.groups[0].static, "epoch"}
+    if own:
+        raise ValueError(
+            f"metric {metric!r} is an array for each lane, with the axes {sorted(map(str, own))}, and a choice needs "
+            "one number: add a metric that is their mean, or one of them."
+        )
+    return scores
+
+
+def _direction(result: SweepResult, metric: str, given: bool | None) -> bool:
+    """Whether more of a metric is better, as it states itself or as it was given."""
+    name = re.sub("^(history_|ensemble_)?(train|val)_", "", metric)
+    stated = False if name == "loss" else None
+    for metrics in result.config.get("metrics", []):
+        stated = metrics.get(name, {}).get("maximise", stated)
+    if stated is None and given is None:
+        raise ValueError(
+            f"nobody stated whether more of {metric!r} is better: give choose(..., maximise=True), or maximise=False "
+            f"if less is better; or make_train(metrics={{{name!r}: rr.metrics.Score(function, maximise=...)}})."
+        )
+    if None not in (stated, given) and stated is not given:
+        raise ValueError(
+            f"of {metric!r} {'more' if stated else 'less'} is better, as it states itself; got maximise={given!r}."
+        )
+    return bool(given if stated is None else stated)
+
+
+def _values_at(result: SweepResult, lane: xr.DataArray) -> dict[str, Any]:
+    """The hyperparameters and static values of a place on the axes, constants of the grid included."""
+    values: dict[str, Any] = {}
+    for name, given in result.config["grid"].items():
+        if isinstance(given, dict):  # zipped: coordinates along the dimension
+            values.update({hyper: float(lane.coords[hyper]) for hyper in given})
+        elif isinstance(given, list):
+            values[name] = float(lane.coords[name])
+        else:
+            values[name] = float(given)
+    for name in result.groups[0].static:
+        values[name] = lane.coords[name].item()
+    if "epoch" in lane.coords:
+        values["num_epochs"] = int(lane.coords["epoch"])
+    return values
+
+
+def _warnings(
+    result: SweepResult, curve: Curve, best: int, one_se: int, maximise: bool
+) -> list[str]:
+    found = []
+    order = np.argsort(curve.lam)
+    rank = int(np.flatnonzero(order == best)[0])
+    if len(order) > 1 and rank == len(order) - 1:
+        found.append(
+            f"λ_min = {curve.lam[best]:.3g} is the largest value that was tried; try larger ones."
+        )
+    if len(order) > 1 and rank == 0 and curve.lam[best] > 0:
+        found.append(
+            f"λ_min = {curve.lam[best]:.3g} is the smallest value that was tried; try smaller ones, or 0."
+        )
+    if np.isfinite(curve.se[best]):
+        sign = -1 if maximise else 1
+        within = (sign * curve.mean <= sign * curve.mean[best] + curve.se[best])[order]
+        reach = int(np.flatnonzero(order == one_se)[0])
+        if not within[min(rank, reach) : max(rank, reach) + 1].all():
+            found.append(
+                "the values of λ within one standard error are not contiguous; look at the curve before trusting λ_1se."
+            )
+        if one_se == order[-1]:
+            found.append("λ_1se is the largest value that was tried; try larger ones.")
+    else:
+        found.append("one validation set gives no standard error: λ_1se is λ_min; use folds.")
+    if result.config["folds"] and any(
+        result.config.get("keep_best", []) + result.config.get("early_stopping", [])
+    ):
+        found.append(
+            "each fold stopped at its own best epoch (keep_best or patience), so the curve is too good; sweep without "
+            "them, with num_epochs fixed or chosen by choose(num_epochs='common')."
+        )
+    diverged = int((result.metrics["diverged_at"].values >= 0).sum())
+    if diverged:
+        found.append(
+            f"{diverged} lane{'s' * (diverged > 1)} diverged; a λ with a diverged lane never wins."
+        )
+    return found
