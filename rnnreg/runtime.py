@@ -112,6 +112,30 @@ class Kept:
         return own[key]
 
 
+def weakly(value: Any) -> Callable[[], Any]:
+    """A function that returns a value, without holding it if that can be."""
+    try:
+        return weakref.ref(value)
+    except TypeError:
+        return lambda: value
+
+
+def may_compile(arguments: Any) -> bool:
+    """Whether a call may run a compiled program: no argument is traced, and no tool for debugging looks at each step.
+
+    >>> may_compile({"x": 1.0}), bool(jax.jit(lambda x: x + may_compile([x]))(0))
+    (True, False)
+    """
+    config = jax.config
+    stepped = config.jax_disable_jit or config.jax_debug_nans or config.jax_debug_infs
+    return not stepped and not is_traced(arguments)
+
+
+def is_traced(tree: Any) -> bool:
+    """Whether a tree holds a tracer of JAX, whose value is not there to be looked at."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
 def counter_based(key: jax.Array) -> jax.Array:
     """The threefry key that a key stands for: lanes that run together must draw what each would draw alone.
 

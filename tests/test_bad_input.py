@@ -101,12 +101,12 @@ CASES = {
     "matrix as axis": (lambda: _sweep(GRID | {"l2": [[0, 1]]}), r"'l2' needs.*got shape \(1, 2\)"),
     "negative lambda": (
         lambda: _sweep(GRID | {"l2": [0, -3]}),
-        r"λ must not be negative; the axis 'l2' has -3.0. Did you mean 10\*\*x",
+        r"λ must be finite and not negative; 'l2' has -3.0. Did you mean 10\*\*x",
     ),
     "negative constant lambda": (lambda: _sweep({"l2": -1.0, "learning_rate": [1]}), "has -1.0"),
     "negative zipped lambda": (
         lambda: _sweep({"pair": rr.zipped(l2=[0, -1], learning_rate=[1, 1])}),
-        "λ must not be negative; the axis 'l2'",
+        "λ must be finite and not negative; 'l2' has",
     ),
     "NaN lambda": (
         lambda: _sweep(GRID | {"l2": [0, np.nan]}),

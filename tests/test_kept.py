@@ -1,12 +1,14 @@
 """Compiled programs are kept for as long as what they were made for lives, and no longer."""
 
 import contextlib
+import functools
 import gc
 import weakref
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conftest import SEED
 from sklearn.model_selection import KFold
@@ -162,3 +164,52 @@ def test_programs_that_only_look_the_same_are_not_mixed_up():
     assert [total.tolist() for total in sums] == [[0, 1, 2], [1, 2, 3]]
     dicts = [rr.lanes.map_lanes(lambda lane, shared, k=k: {k: lane["a"]}, lanes) for k in "xy"]
     assert [list(each) for each in dicts] == [["x"], ["y"]]
+
+
+def test_a_run_called_with_arrays_compiles_once():
+    train, data = make(num_epochs=2), sine()
+    hyper = {"l2": 0.1, "learning_rate": 1e-2}
+    first = train(hyper, data, key=KEY)
+    with compilations() as events:
+        again, other = (train(hyper | {"l2": lam}, data, key=KEY) for lam in (0.1, 0.2))
+    assert not any("backend_compile" in event for event in events)
+    np.testing.assert_array_equal(first.params["layer_0"]["W_hh"], again.params["layer_0"]["W_hh"])
+    assert other.metrics["train_loss"] != again.metrics["train_loss"]
+    gone = weakref.ref(train)
+    del train
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_a_run_refuses_names_that_nothing_reads(jitted):
+    train = make(num_epochs=1)
+    call = jax.jit(train) if jitted else train
+    hyper = {"l2": 0.1, "learning_rate": 1e-2}
+    with pytest.raises(ValueError, match="hyperparameter 'l1': nothing"):
+        call(hyper | {"l1": 0.1}, sine().replace(target_times=None), key=KEY)
+    if not jitted:
+        with pytest.raises(ValueError, match="λ must be finite and not negative; 'l2' has"):
+            call(hyper | {"l2": -0.1}, sine(), key=KEY)
+
+
+def test_numbers_that_are_read_all_at_once_count_as_read():
+    train = make(num_epochs=1, optimizer=lambda hyper: optax.sgd(dict(**hyper)["learning_rate"]))
+    train({"l2": 0.1, "learning_rate": 1e-2}, sine(), key=KEY)
+
+
+def test_gradient_flow_called_with_arrays_compiles_once():
+    net = rr.network([rr.cells.elman(3)], 1, readout="last")
+    params, batch = net.init(KEY, 1), sine().train
+    flow = rr.diagnostics.gradient_flow
+    first = flow(net, rr.losses.squared_error(), params, batch)
+    with compilations() as events:
+        again = flow(net, rr.losses.squared_error(), params, batch)
+    assert not any("backend_compile" in event for event in events)
+    np.testing.assert_array_equal(first.log_norms["layer_0"], again.log_norms["layer_0"])
+    traced = jax.jit(functools.partial(flow, net, rr.losses.squared_error()))(params, batch)
+    np.testing.assert_allclose(traced.log_ratio["layer_0"], first.log_ratio["layer_0"], rtol=1e-4)
+    gone = weakref.ref(net.apply)
+    del net, flow, traced
+    gc.collect()
+    assert gone() is None

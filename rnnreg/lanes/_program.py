@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import time
 import types
-import weakref
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg._checks import warn_caller
 from rnnreg.lanes._plan import Plan, make_plan
-from rnnreg.runtime import Kept
+from rnnreg.runtime import Kept, weakly
 
 _JITTED, _COMPILED, _BY_TEXT = Kept(), Kept(), Kept()
 # The text of a program does not say which function of Python it calls.
@@ -205,10 +204,7 @@ def _jitted(function: Callable[..., Any], plan: Plan, owner: Any = None) -> Any:
         return jax.jit(_together(function, plan), keep_unused=True)
 
     def make():
-        try:
-            of = weakref.ref(owner)
-        except TypeError:  # then nothing is kept either
-            of = lambda: owner  # noqa: E731
+        of = weakly(owner)
         of_lane = lambda lane, shared: function(of(), lane, shared)  # noqa: E731
         # an argument that is not used stays, so that equal texts take equal arguments
         return jax.jit(_together(of_lane, plan), keep_unused=True), meant

@@ -14,6 +14,9 @@ from rnnreg.networks._network import (
 from rnnreg.networks._network import start_state as start_state
 from rnnreg.networks._rebuild import rebuild
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
+from rnnreg.networks._rows import cell_mixes_rows as cell_mixes_rows
+from rnnreg.networks._rows import mixes_rows as mixes_rows
+from rnnreg.networks._rows import mixing_part as mixing_part
 from rnnreg.networks._sample import sample
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._stack import num_tokens as num_tokens

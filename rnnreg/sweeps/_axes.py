@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnreg.training import check_lambda
+
 RESERVED = frozenset(
     {
         "seed",
@@ -156,10 +158,8 @@ def _check_values(name: str, values: np.ndarray, is_lambda: bool, repeats: bool)
         )
     if not np.isfinite(values).all():
         raise ValueError(f"the axis {name!r} has a value that is not finite: {values.tolist()}.")
-    if is_lambda and (values < 0).any():
-        raise ValueError(
-            f"λ must not be negative; the axis {name!r} has {values.min()}. Did you mean 10**x?"
-        )
+    if is_lambda:
+        check_lambda(name, values)
     if not repeats and len(np.unique(values)) != len(values):
         raise ValueError(f"the axis {name!r} has a repeated value: {values.tolist()}.")
 

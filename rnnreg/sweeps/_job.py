@@ -138,7 +138,6 @@ def make_job(
         "params": params,
     }
     seen = _look(train, lanes, shared)
-    _check_reads(seen, [*constants, *(name for axis in axes for name in axis.values)])
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
     num_tokens, _ = seen.description["network"].get("embedding") or (None, None)
     check_values(settings, data, seen.num_outputs, num_tokens)
@@ -162,17 +161,13 @@ def make_job(
     )
 
 
-def run_lane(train: Train, hyper: Hyper, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
-    """One lane: its fold of the data, its key, its run."""
+def one_lane(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
+    """One lane, as a program runs it: its fold of the data, its key, its run."""
     folds: Fold | None = shared["folds"]
     fold = None if folds is None else jax.tree.map(lambda leaf: leaf[lane["fold"]], folds)
     key = jax.random.fold_in(shared["key"], lane["seed"])
-    return train(hyper, take_fold(shared["data"], fold), key=key, params=shared["params"])
-
-
-def one_lane(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
-    """One lane, as a program runs it."""
-    return run_lane(train, Hyper(lane["hyper"]), lane, shared)
+    data = take_fold(shared["data"], fold)
+    return train(lane["hyper"], data, key=key, params=shared["params"])
 
 
 # ---- checks -----------------------------------------------------------------------------------------
@@ -209,17 +204,6 @@ def _check_rows(settings: Settings, data: Split, request: Request) -> None:
     if request.folds is not None:  # the folds will be the validation set
         settings = settings._replace(keep_best=False, patience=None)
     check_data(settings, data)
-
-
-def _check_reads(seen: _Seen, names: list[str]) -> None:
-    """Raises if a hyperparameter is given that nothing reads."""
-    unread = [name for name in names if name not in seen.reads]
-    if unread:
-        raise ValueError(
-            f"unknown hyperparameter {unread[0]!r}: nothing in the run reads it; the run reads "
-            f"{sorted(seen.reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
-            "functions of hyper ask for."
-        )
 
 
 # ---- parts of a job ---------------------------------------------------------------------------------
@@ -259,7 +243,6 @@ class _Seen(NamedTuple):
     Attributes:
       output: the shapes of its run.
       num_outputs: O, of the network.
-      reads: the hyperparameters that it reads.
       size: what its network costs, by which lanes are planned.
       random: whether its network draws random numbers in training.
       description: network, recurrence, optimiser and penalties, ready for JSON.
@@ -267,7 +250,6 @@ class _Seen(NamedTuple):
 
     output: Run
     num_outputs: int
-    reads: set[str]
     size: Size
     random: bool
     description: dict[str, Any]
@@ -289,8 +271,8 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
     input_size = shared["data"].train.xs.shape[-1]
 
     def run(lane, shared):
-        whole, of_network, of_optimizer = (Hyper(lane["hyper"]) for _ in range(3))
-        output = run_lane(train, whole, lane, shared)
+        of_network, of_optimizer = (Hyper(lane["hyper"]) for _ in range(2))
+        output = one_lane(train, lane, shared)
         net, params = train.network(of_network), output.params
         tree_of(params)  # a tree that no file could hold is refused before it is trained
         # all that is wanted of the network is said here: it may hold tracers, which must not leave the trace
@@ -302,7 +284,7 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
         seen["state"] = jax.eval_shape(train.optimizer(of_optimizer).init, params)
         seen["num_outputs"] = num_outputs(net, params, shared["data"].train)
         seen["optimizer_reads"] = sorted(of_optimizer.reads)
-        seen["reads"], seen["random"] = whole.reads, net.random
+        seen["random"] = net.random
         seen["size"] = size_of(net, params)
         return output
 
@@ -317,7 +299,7 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
     described = {name: seen[name] for name in ("network", "recurrence", "penalties")}
     described["optimizer"] = describe_optimizer(seen["state"], reads=reads, start=start)
     size = seen["size"]._replace(equations=count_equations(jaxpr.jaxpr))
-    return _Seen(output, seen["num_outputs"], seen["reads"], size, seen["random"], described)
+    return _Seen(output, seen["num_outputs"], size, seen["random"], described)
 
 
 def _adds_up(settings: Settings, seen: _Seen) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import weakref
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from rnnreg._checks import check_choice, check_count
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Batch, Scaling, as_array, scale_inputs, unscale_outputs
 from rnnreg.networks import UNITS, Network, forecast, rebuild
-from rnnreg.runtime import Kept
+from rnnreg.runtime import Kept, weakly
 
 _FORWARD = Kept()
 
@@ -121,7 +120,7 @@ def _check_params(net: Network, params: Any, xs: Any) -> None:
 
 def _forward(net: Network) -> Any:
     """The outputs of a network under `jax.jit`, kept while the network lives."""
-    apply = _weakly(net.apply)
+    apply = weakly(net.apply)
 
     def run(params, xs, mask):
         return apply()(params, xs, mask=mask).outputs
@@ -131,7 +130,7 @@ def _forward(net: Network) -> Any:
 
 def _forecast(net: Network, num_steps: int, window: int | None) -> Any:
     """`rr.forecast`, on the network's own scale, under `jax.jit` and kept in the same way."""
-    apply = _weakly(net.apply)
+    apply = weakly(net.apply)
     facts = net._replace(init=None, apply=None, made=None)  # what holds no `apply`
 
     def run(params, xs, mask, future, scaling):
@@ -149,14 +148,6 @@ def _forecast(net: Network, num_steps: int, window: int | None) -> Any:
         )
 
     return _FORWARD.get(net.apply, ("forecast", num_steps, window), lambda: jax.jit(run))
-
-
-def _weakly(apply: Any) -> Any:
-    """A function that returns `apply`, without holding it if that can be."""
-    try:
-        return weakref.ref(apply)
-    except TypeError:
-        return lambda: apply
 
 
 def scaling_of(stored: Mapping[str, Any] | None) -> Scaling | None:

@@ -1,6 +1,7 @@
 """A training run as pure functions: init, update, advance, finish, and the whole run as one call."""
 
 from rnnreg.training._checks import check_data
+from rnnreg.training._checks import check_lambda as check_lambda
 from rnnreg.training._checks import check_values as check_values
 from rnnreg.training._checks import num_outputs as num_outputs
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction

@@ -15,7 +15,7 @@ from rnnreg.metrics import as_function
 from rnnreg.networks import Network
 from rnnreg.penalties import NEEDS, Penalty
 from rnnreg.training._segments import as_segment_steps, check_segments, check_targets
-from rnnreg.training._settings import Settings, as_hyper, is_optimizer
+from rnnreg.training._settings import Hyper, Settings, as_hyper, is_optimizer
 from rnnreg.training._track import Track
 
 
@@ -149,11 +149,37 @@ def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
     """Raises where a penalty has no λ, or where a concrete λ is negative or not finite."""
     for name in settings.penalties:
         lam = as_hyper(hyper)[name]
-        if isinstance(lam, jax.core.Tracer):
-            continue
-        values = np.asarray(lam, dtype=np.float64)  # NumPy: jnp would trace a constant inside jit
-        if not np.isfinite(values).all() or (values < 0).any():
-            raise ValueError(f"λ must be finite and not negative; got {name}={lam}.")
+        if not isinstance(lam, jax.core.Tracer):
+            check_lambda(name, lam)
+
+
+def check_lambda(name: str, values: Any) -> None:
+    """Raises if one of the values of a λ is negative or not finite.
+
+    Args:
+      name: of the λ.
+      values: one, or an array of them.
+
+    Raises:
+      ValueError: such a value.
+    """
+    values = np.asarray(values, dtype=np.float64)  # NumPy: jnp would trace a constant inside jit
+    wrong = values[~np.isfinite(values) | (values < 0)]
+    if wrong.size:
+        raise ValueError(
+            f"λ must be finite and not negative; {name!r} has {wrong[0]}. Did you mean 10**x?"
+        )
+
+
+def check_reads(hyper: Hyper) -> None:
+    """Raises if a hyperparameter was given that a run, traced to its end, did not read."""
+    unread = [name for name in hyper if name not in hyper.reads]
+    if unread:
+        raise ValueError(
+            f"unknown hyperparameter {unread[0]!r}: nothing in the run reads it; the run reads "
+            f"{sorted(hyper.reads)}. A penalty reads the λ of its own name; optimizer and net read what their "
+            "functions of hyper ask for."
+        )
 
 
 def check_update(hyper: Any, batch: Any) -> None:

@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
 from jax import Array
 
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.losses import Loss, Metric
 from rnnreg.networks import Network
 from rnnreg.penalties import Penalty
-from rnnreg.runtime import Kept
+from rnnreg.runtime import Kept, may_compile, weakly
 from rnnreg.training import _epoch, _measure, _start, _update
-from rnnreg.training._checks import check_update, checked
+from rnnreg.training._checks import check_reads, check_update, checked
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction
 from rnnreg.training._records import Run, TrainInfo, TrainState
 from rnnreg.training._settings import Settings, as_hyper, network_of, optimizer_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import optax
 
 Params = dict[str, Any]
+_PROGRAMS = Kept()
 _DERIVED = Kept()  # a run that is derived again is the same, and is not compiled again
 
 
@@ -31,8 +33,11 @@ _DERIVED = Kept()  # a run that is derived again is the same, and is not compile
 class Train:
     """A training run as pure functions of its settings; calling the record runs them all.
 
-    Every function is pure and none is jitted: `jax.jit(train)` is the whole run as one program, `jax.jit(train.update)`
-    one step. Arguments come in one order: state, hyper, data.
+    Every function is pure. Called with arrays, the record runs one compiled program, which is kept while the record
+    lives: other numbers of the same shapes compile nothing, and as under `jax.jit` what its functions read is read
+    once. Inside `jax.jit`, `jax.vmap` and other traces it is traced as it stands; under `jax_debug_nans` it runs step
+    by step. The methods are not compiled: `jax.jit(train.update)` is one step. Arguments come in one order: state,
+    hyper, data.
 
     Attributes:
       settings: the static choices.
@@ -63,10 +68,19 @@ class Train:
 
         Returns:
           Parameters, history, scores and predictions.
+
+        Raises:
+          ValueError: as `init`; or a name in `hyper` that nothing reads.
         """
-        state = self.init(hyper, data, key=key, params=params)
-        state, history = self.advance(state, hyper, data, self.settings.num_epochs)
-        return self.finish(state, hyper, data)._replace(history=history)
+        hyper, data = as_hyper(hyper), as_split(data)
+        arrays = (dict(hyper), data.replace(test={}, target_times=None), key, params)
+        if not may_compile(arrays):
+            return _whole(self, *arrays)
+        # what a trace cannot see, the values of λ, tokens and targets, is checked first
+        _start.check_start(self.settings, hyper, data, params=params)
+        of = weakly(self)
+        program = _PROGRAMS.get(self, "run", lambda: jax.jit(lambda *given: _whole(of(), *given)))
+        return program(*arrays)
 
     def init(
         self,
@@ -227,6 +241,16 @@ class Train:
         return _DERIVED.get(self, changed.devices, lambda: Train(changed))
 
 
+def _whole(train: Any, hyper: Mapping[str, Any], data: Split, key: Array, params: Any) -> Run:
+    """The whole run, as it is traced."""
+    hyper = as_hyper(hyper)
+    state = train.init(hyper, data, key=key, params=params)
+    state, history = train.advance(state, hyper, data, train.settings.num_epochs)
+    run = train.finish(state, hyper, data)
+    check_reads(hyper)
+    return run._replace(history=history)
+
+
 def make_train(
     net: Network | NetworkFunction,
     *,
@@ -247,7 +271,7 @@ def make_train(
 
     What sets a shape is static and given here; what is a number is read from `hyper` inside the trace: each
     penalty's λ under its own name, and whatever `optimizer` and `net` read when they are functions of
-    `hyper`. One compilation serves every value. Nothing is jitted here: jit `update`, or the record itself.
+    `hyper`. One compilation serves every value; calling the record compiles, and keeps what it compiled.
 
     An update whose loss, gradient or result is not finite is not applied: the run keeps its last finite
     state, and `diverged_at` holds the step.

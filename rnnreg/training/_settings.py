@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rnnreg.losses import Loss, Metric
@@ -31,6 +31,10 @@ class Hyper(dict):
                 "penalty reads the λ of its own name, for example hyper={'l2': 1e-3, 'learning_rate': 1e-2}."
             )
         return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        """As of a dict; being there, it lets dict(hyper) and f(**hyper) read name by name."""
+        return super().__iter__()
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a name, which counts as read even if it is not there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,33 +23,20 @@ def start(
     settings: Settings, hyper: Hyper, data: Split, *, key: Array, params: Any = None
 ) -> TrainState:
     """The state before the first update: parameters drawn from the key, or those given."""
-    check_data(settings, data)
-    check_hyper(settings, hyper)
-    optimizer = optimizer_of(settings, hyper)
+    check_start(settings, hyper, data, params=params)
     key_params, key_run = jax.random.split(counter_based(key))
-    xs = data.train.xs
-    real = jnp.issubdtype(xs.dtype, jnp.floating)
-    dtype = wide(xs.dtype) if real else jnp.result_type(float)
-    dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy's float64 where x64 is off
-
-    def draw(key):
-        return network_of(settings, hyper).init(key, xs.shape[-1] if real else None, dtype=dtype)
-
-    params = (
-        draw(key_params) if params is None else _given(params, jax.eval_shape(draw, key_params))
-    )
-    net = network_of(settings, hyper)
-    check_values(settings, data, num_outputs(net, params, data.train), num_tokens(net))
-    weights = weight_paths(net, params)
-    for penalty in settings.penalties.values():  # a pattern that covers nothing is an error
-        penalty.covers(params, weights)
+    draw, dtype = _drawing(settings, hyper, data)
+    if params is None:
+        params = draw(key_params)
+    else:
+        params = _given(params, jax.eval_shape(draw, key_params))
     best = ()
     if settings.keep_best or settings.patience is not None:
         worst = -jnp.inf if settings.maximise else jnp.inf
         best = Best(params, jnp.asarray(worst, dtype), jnp.int32(0), jnp.int32(0))
     return TrainState(
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer_of(settings, hyper).init(params),
         penalty_state={name: penalty.init(params) for name, penalty in settings.penalties.items()},
         key=key_run,
         step=jnp.int32(0),
@@ -57,6 +45,36 @@ def start(
         best=best,
         stalled=jnp.int32(0),
     )
+
+
+def check_start(settings: Settings, hyper: Hyper, data: Split, *, params: Any = None) -> None:
+    """Raises if data, hyperparameters or given parameters do not fit the run; traced values are not looked at."""
+    check_data(settings, data)
+    check_hyper(settings, hyper)
+    optimizer_of(settings, hyper)
+    wanted = jax.eval_shape(_drawing(settings, hyper, data)[0], jax.random.key(0))
+    if params is not None:
+        _given(params, wanted)
+    net = network_of(settings, hyper)
+    check_values(settings, data, num_outputs(net, wanted, data.train), num_tokens(net))
+    weights = weight_paths(net, wanted)
+    for penalty in settings.penalties.values():  # a pattern that covers nothing is an error
+        penalty.covers(wanted, weights)
+
+
+def _drawing(
+    settings: Settings, hyper: Hyper, data: Split
+) -> tuple[Callable[[Array], Params], Any]:
+    """What draws the parameters from a key, and the dtype that it draws in."""
+    xs = data.train.xs
+    real = jnp.issubdtype(xs.dtype, jnp.floating)
+    dtype = wide(xs.dtype) if real else jnp.result_type(float)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # NumPy's float64 where x64 is off
+
+    def draw(key):
+        return network_of(settings, hyper).init(key, xs.shape[-1] if real else None, dtype=dtype)
+
+    return draw, dtype
 
 
 def _given(params: Any, wanted: Any) -> Params:

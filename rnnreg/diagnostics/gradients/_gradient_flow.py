@@ -23,11 +23,13 @@ from rnnreg.diagnostics.gradients._backward import (
     seeds_of,
     why_not_by_layer,
 )
-from rnnreg.losses import Loss
+from rnnreg.losses import DataLoss, Loss
 from rnnreg.networks import Network, network
 from rnnreg.objective import zero_perturbations
+from rnnreg.runtime import Kept, may_compile, weakly
 
 Params = dict[str, Any]
+_PROGRAMS = Kept()
 
 
 class GradientFlow(NamedTuple):
@@ -90,6 +92,9 @@ def gradient_flow(
     gradient reaches). For an LSTM this is the gradient with respect to h, which enters the gates alone; its memory
     is in c, so take `wrt="state"` to see how long that keeps a gradient.
 
+    Called with arrays, it runs one compiled program, which is kept while the network lives (for a loss of `rr.losses`).
+    Inside `jax.jit` and other traces it is traced as it stands.
+
     Args:
       system: a network; or a cell or a function `step(params, state, x) -> state` on rows, whose h the loss then reads
         at each step. They have the one layer "layer_0".
@@ -126,6 +131,30 @@ def gradient_flow(
     _check(net, step, wrt, num_steps)
     if isinstance(system, (Network, Cell)):
         check_network_apart(net, params, batch.xs)
+    if not may_compile((params, batch, state)):
+        return _flow(net, loss, params, batch, step, wrt)
+    arrays = Batch(*(None if leaf is None else jnp.asarray(leaf) for leaf in batch))
+    return _program(net, loss, step, wrt)(params, arrays)
+
+
+def _program(net: Network, loss: Loss, step: int | None, wrt: str) -> Callable[..., GradientFlow]:
+    """The flow under `jax.jit`; kept while the network lives, for a loss that states all that it is."""
+    apply = weakly(net.apply)
+    facts = net._replace(init=None, apply=None, made=None)  # what holds no `apply`
+
+    def run(params, batch):
+        return _flow(facts._replace(apply=apply()), loss, params, batch, step, wrt)
+
+    if not isinstance(loss, DataLoss):  # what a user's function reads may change
+        return jax.jit(run)
+    return _PROGRAMS.get(net.apply, (loss, step, wrt), lambda: jax.jit(run))
+
+
+def _flow(
+    net: Network, loss: Loss, params: Params, batch: Batch, step: int | None, wrt: str
+) -> GradientFlow:
+    """The flow of a network, of arguments that were checked."""
+    num_steps = batch.xs.shape[1]
     true = jnp.ones(batch.xs.shape[:2], bool) if batch.mask is None else (batch.mask > 0)
     weights = batch.weights if batch.weights is not None and batch.weights.ndim == 2 else None
     scored = true if weights is None else true & (weights > 0)
