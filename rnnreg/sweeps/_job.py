@@ -29,7 +29,9 @@ from rnnreg.sweeps._describe import (
 from rnnreg.sweeps._dry_run import Estimate, Size, count_equations, estimate, size_of
 from rnnreg.sweeps._files import tree_of
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
+from rnnreg.sweeps._mixing import check_rows_apart
 from rnnreg.sweeps._names import axes_of, plain_name
+from rnnreg.sweeps._starts import alike_for_every_key
 from rnnreg.training import (
     Hyper,
     Run,
@@ -82,6 +84,7 @@ class Job:
       output: the shapes of one lane's run.
       cost: what a lane costs, roughly.
       own_axes: by the name of what is tracked or scored, its axes next to those of the sweep and the epoch.
+      alike: the parts of the network that start alike for every seed, if there are several.
       description: network, optimiser, penalties, scores and data, ready for JSON.
     """
 
@@ -96,6 +99,7 @@ class Job:
     output: Run
     cost: Estimate
     own_axes: dict[str, list[str]]
+    alike: list[str]
     description: dict[str, Any]
 
     def __str__(self) -> str:
@@ -141,6 +145,8 @@ def make_job(
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
     num_tokens, _ = seen.description["network"].get("embedding") or (None, None)
     check_values(settings, data, seen.num_outputs, num_tokens)
+    first = {name: each[0] for name, each in lanes["hyper"].items()}
+    check_rows_apart(train, first, shared, folds)
     rates = load_calibration()
     rows = None if folds is None else folds.rows
     cost = estimate(settings, seen.size, data, rows, seen.output, rates)
@@ -157,6 +163,7 @@ def make_job(
         output=seen.output,
         cost=cost,
         own_axes=_own_axes(settings, seen.output, taken),
+        alike=seen.alike if params is None and len(request.seeds) > 1 else [],
         description=_describe(settings, seen, data, folds, params),
     )
 
@@ -245,6 +252,7 @@ class _Seen(NamedTuple):
       num_outputs: O, of the network.
       size: what its network costs, by which lanes are planned.
       random: whether its network draws random numbers in training.
+      alike: the parts of its network that start alike for every key.
       description: network, recurrence, optimiser and penalties, ready for JSON.
     """
 
@@ -252,6 +260,7 @@ class _Seen(NamedTuple):
     num_outputs: int
     size: Size
     random: bool
+    alike: list[str]
     description: dict[str, Any]
 
 
@@ -268,7 +277,8 @@ def _look(train: Train, lanes: dict[str, Any], shared: dict[str, Any]) -> _Seen:
 
 def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
     settings, seen = train.settings, {}
-    input_size = shared["data"].train.xs.shape[-1]
+    xs = shared["data"].train.xs
+    input_size = xs.shape[-1]
 
     def run(lane, shared):
         of_network, of_optimizer = (Hyper(lane["hyper"]) for _ in range(2))
@@ -285,6 +295,7 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
         seen["num_outputs"] = num_outputs(net, params, shared["data"].train)
         seen["optimizer_reads"] = sorted(of_optimizer.reads)
         seen["random"] = net.random
+        seen["alike"] = alike_for_every_key(net, input_size if xs.ndim == 3 else None)
         seen["size"] = size_of(net, params)
         return output
 
@@ -299,7 +310,7 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
     described = {name: seen[name] for name in ("network", "recurrence", "penalties")}
     described["optimizer"] = describe_optimizer(seen["state"], reads=reads, start=start)
     size = seen["size"]._replace(equations=count_equations(jaxpr.jaxpr))
-    return _Seen(output, seen["num_outputs"], size, seen["random"], described)
+    return _Seen(output, seen["num_outputs"], size, seen["random"], seen["alike"], described)
 
 
 def _adds_up(settings: Settings, seen: _Seen) -> bool:

@@ -77,7 +77,7 @@ def sweep(
       ValueError: bad arguments, before anything compiles.
 
     Warns:
-      RuntimeWarning: lanes diverged, or the sweep was interrupted.
+      RuntimeWarning: lanes diverged, the sweep was interrupted, or every seed starts from the same parameters.
 
     >>> import optax, rnnreg as rr
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
@@ -92,6 +92,7 @@ def sweep(
     static, seeds = read_static(static), read_seeds(seeds)
     request = Request(grid, key, seeds, folds, refit, plan, width, chunk)
     jobs = list(_jobs(train, data, request, static=static, params=params))
+    _warn_of_equal_starts(jobs)
     done = _run_jobs(jobs, progress=progress)
     labelled = [
         label(job, one.store, one.finished, seeds) for job, one in zip(jobs, done, strict=True)
@@ -315,6 +316,16 @@ def _listed(value: Any) -> Any:
     if isinstance(values, dict):
         return {name: array.tolist() for name, array in values.items()}
     return np.asarray(value, dtype=np.float64).tolist()
+
+
+def _warn_of_equal_starts(jobs: list[Job]) -> None:
+    alike = next((job.alike for job in jobs if job.alike), [])
+    if alike:
+        warn_caller(
+            f"every seed starts from the same parameters of {', '.join(alike)}, which do not depend on the key: a module "
+            "that was made before keeps its own. Give a function that makes it, rr.from_equinox(lambda key: …) or "
+            "rr.from_flax(lambda rngs: …), or take one seed."
+        )
 
 
 def _warn(metrics: Any, interrupted: bool) -> None:
