@@ -75,7 +75,9 @@ class Metric(Protocol):
           weights: `[B]`, how much a row counts, or `[B, T]`, how much a step does; None if all count 1.
 
         Returns:
-          A real scalar.
+          A real number; or an array of them, such as one for each output, whose shape does not depend on the number of
+          rows. In a sweep an array has axes of its own, with folds and without; `rr.selection.choose`, `keep_best` and
+          `patience` need one number.
         """
         ...
 

@@ -607,3 +607,21 @@ def test_check_batch_passes_what_is_right_and_looks_at_shapes_inside_a_trace():
     jax.jit(traced)(NAN, np.zeros((3, 4)))  # values are unknown inside a trace: no error
     with pytest.raises(ValueError, match="mask must be"):
         jax.jit(traced)(XS, np.ones((3, 3)))
+
+
+def test_rows_print_their_shapes_and_no_numbers():
+    batch = Batch(np.ones((5, 4, 1), np.float32), np.ones((5, 1), np.float32), np.ones((5, 4)))
+    text = "Batch(xs=float32[5, 4, 1], ys=float32[5, 1], mask=float64[5, 4])"
+    assert repr(batch) == text
+    seen = []
+    jax.jit(lambda xs: seen.append(repr(Batch(xs, None))))(batch.xs)
+    assert seen == ["Batch(xs=float32[5, 4, 1])"]
+    split = Split(batch, test={"later": batch}, target_times=np.zeros((5, 2), "datetime64[D]"))
+    lines = [
+        "Split(",
+        f"  train={text},",
+        "  target_times=datetime64[D][5, 2],",
+        f"  test['later']={text},",
+        ")",
+    ]
+    assert repr(split).splitlines() == lines

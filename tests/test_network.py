@@ -949,3 +949,13 @@ def test_dropout_between_the_layers_of_one_layer_is_warned_about():
         RuntimeWarning, match="dropout acts between layers, and this network has one"
     ):
         rr.network([rr.cells.elman(2)], 1, dropout=0.5)
+
+
+def test_a_network_prints_its_layers():
+    layers = [rr.layer(rr.cells.gru(5), bidirectional=True, repeat=2), rr.cells.lstm(3)]
+    net = rr.network(layers, 2, readout="last", dropout=0.1)
+    assert repr(net) == (
+        "Network(2 x bidirectional gru(5), lstm(3) -> 2, readout 'last', random in training)"
+    )
+    given = rr.from_functions(lambda key: {}, lambda params, xs: xs)
+    assert repr(given) == "Network(from_functions, readout 'all')"

@@ -537,3 +537,22 @@ def test_a_method_is_one_function_to_jit():
 )
 def test_the_stride_of_any_number_of_epochs_is_found_at_once(epochs, stride):
     assert make(NET, num_epochs=epochs).settings.record_every == stride
+
+
+def test_a_run_prints_what_it_is():
+    train = make(NET, batch_size=8, metrics={"r2": rr.metrics.r2()}, monitor="r2", patience=2)
+    assert repr(train).splitlines() == [
+        "Train(",
+        "  net: Network(elman(4) -> 1, readout 'last')",
+        "  loss: squared_error",
+        "  penalties: l2 (l2)",
+        "  optimizer: a function of hyper",
+        "  metrics: r2",
+        "  num_epochs: 6",
+        "  batch_size: 8",
+        "  record_every: 1",
+        "  patience: 2",
+        "  monitor: r2",
+        ")",
+    ]
+    assert repr(make(lambda hyper: NET)).splitlines()[1] == "  net: a function of hyper"

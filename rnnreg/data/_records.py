@@ -34,14 +34,17 @@ class Batch(NamedTuple):
     The first half of each sequence is read, and the second half is scored:
 
     >>> batch = Batch(np.zeros((2, 4, 1)), np.zeros((2, 4, 1)), weights=np.array([[0, 0, 1, 1]] * 2))
-    >>> batch.weights.shape
-    (2, 4)
+    >>> batch
+    Batch(xs=float64[2, 4, 1], ys=float64[2, 4, 1], weights=int64[2, 4])
     """
 
     xs: Any
     ys: Any
     mask: Any = None
     weights: Any = None
+
+    def __repr__(self) -> str:
+        return f"Batch({', '.join(_shown(self._asdict()))})"
 
 
 class Scaling(NamedTuple):
@@ -78,7 +81,7 @@ class _Replaceable:
         return dataclasses.replace(self, **fields)  # type: ignore[type-var]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Split(_Replaceable):
     """Training rows with optional validation rows and named test sets.
 
@@ -112,6 +115,24 @@ class Split(_Replaceable):
         plain = isinstance(times, (np.ndarray, jax.Array)) and times.dtype != object
         if times is not None and not plain:
             object.__setattr__(self, "target_times", as_times(times, "target_times"))
+
+    def __repr__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        tests = {f"test[{name!r}]": batch for name, batch in values.pop("test").items()}
+        return "Split(\n" + "".join(f"  {one},\n" for one in _shown(values | tests)) + ")"
+
+
+def _shown(fields: Mapping[str, Any]) -> list[str]:
+    """`name=value` of every field that is there; arrays by type and shape, such as "float32[36, 4, 1]"."""
+    found = []
+    for name, value in fields.items():
+        if isinstance(value, Scaling):
+            found.append(f"{name}=Scaling({', '.join(_shown(value._asdict()))})")
+        elif hasattr(value, "shape") and hasattr(value, "dtype"):
+            found.append(f"{name}={value.dtype}[{', '.join(map(str, value.shape))}]")
+        elif value is not None:
+            found.append(f"{name}={value!r}")
+    return found
 
 
 class _Dates:

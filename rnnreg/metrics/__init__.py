@@ -3,6 +3,7 @@
 from rnnreg.metrics._base import Score
 from rnnreg.metrics._base import UserFunction as UserFunction
 from rnnreg.metrics._base import as_function as as_function
+from rnnreg.metrics._base import function_name as function_name
 from rnnreg.metrics._evaluate import evaluate
 from rnnreg.metrics._scores import accuracy, perplexity, r2
 

@@ -40,7 +40,7 @@ def evaluate(
       batch_size: rows that run through the network at a time; None takes all.
 
     Returns:
-      Scalars by name, which `jax.jit` may wrap; of several batches, one such dict for each by name.
+      Scores by name, which `jax.jit` may wrap; of several batches, one such dict for each by name.
 
     Raises:
       ValueError: nothing to score, no batch, or targets that do not fit.

@@ -127,6 +127,13 @@ class Network(_NetworkFields):
 
     __slots__ = ()
 
+    def __repr__(self) -> str:
+        layers = ", ".join(map(_named, self.layers)) or (
+            self.made.factory if self.made is not None else "a function"
+        )
+        size = "" if self.output_size is None else f" -> {self.output_size}"
+        return f"Network({layers}{size}, readout {self.readout!r}{', random in training' * self.random})"
+
     def _replace(self, **changes: Any) -> Network:
         said = [name for name in _SAID_OF_APPLY if name in changes]
         if said and "apply" not in changes:
@@ -137,6 +144,13 @@ class Network(_NetworkFields):
         return Network(**(self._asdict() | changes))
 
     __replace__ = _replace
+
+
+def _named(layer: Layer) -> str:
+    """A layer in a word or two, such as "2 x bidirectional gru(16)"."""
+    times = f"{layer.repeat} x " if layer.repeat > 1 else ""
+    way = "bidirectional " if layer.bidirectional else "reverse " if layer.reverse else ""
+    return f"{times}{way}{layer.cell.name}({layer.cell.hidden_size})"
 
 
 _SAID_OF_APPLY = ("layers", "readout", "output_size", "recurrence", "random")

@@ -15,7 +15,9 @@ from rnnreg.lanes import Calibration, Plan
 from rnnreg.networks import Network, Stack, recurrent_paths
 from rnnreg.training import Run, Settings
 
-_COMPILE_SECONDS = 5e-3  # of one equation of a lane, on a core of 2023
+# Of a program, and of each equation of a lane in it: ten programs of 1,200 to 5,900 equations took .66 to 1.64 times
+# the sum, on two cores of a shared machine.
+_COMPILE_SECONDS, _EQUATION_SECONDS = 2.5, 2.4e-3
 _ACCELERATOR_STEP_SECONDS = 3e-5  # a step of a scan over many lanes is bound by launches
 
 
@@ -159,7 +161,7 @@ def estimate(
     return Estimate(
         updates=minibatches * segments,
         lane_seconds=seconds,
-        compile_seconds=_COMPILE_SECONDS * size.equations,
+        compile_seconds=_COMPILE_SECONDS + _EQUATION_SECONDS * size.equations,
         lane_bytes=tree_bytes(output) + 4 * tree_bytes(output.params) + activations,
         hidden_size=hidden,
         step_operations=2.0 * batch * sum(leaf.size for leaf in recurrent),

@@ -322,9 +322,9 @@ def _warn_of_equal_starts(jobs: list[Job]) -> None:
     alike = next((job.alike for job in jobs if job.alike), [])
     if alike:
         warn_caller(
-            f"every seed starts from the same parameters of {', '.join(alike)}, which do not depend on the key: a module "
-            "that was made before keeps its own. Give a function that makes it, rr.from_equinox(lambda key: …) or "
-            "rr.from_flax(lambda rngs: …), or take one seed."
+            f"every seed starts from the same parameters of {', '.join(alike)}, which do not depend on the key: a "
+            "module that was made before keeps its own. Give a function that makes it, "
+            "rr.from_equinox(lambda key: …) or rr.from_flax(lambda rngs: …), or take one seed."
         )
 
 

@@ -29,7 +29,7 @@ _PROGRAMS = Kept()
 _DERIVED = Kept()  # a run that is derived again is the same, and is not compiled again
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Train:
     """A training run as pure functions of its settings; calling the record runs them all.
 
@@ -49,6 +49,9 @@ class Train:
         # A method is made anew each time it is looked up, and jax.jit would compile each of them: keep the first.
         for name in ("init", "update", "advance", "finish"):
             object.__setattr__(self, name, getattr(self, name))
+
+    def __repr__(self) -> str:
+        return f"Train(\n{self.settings.lines()})"
 
     def __call__(
         self,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from rnnreg._checks import printable
 from rnnreg.losses import Loss, Metric
+from rnnreg.metrics import function_name
 from rnnreg.networks import Network
 from rnnreg.penalties import Penalty
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction
@@ -76,6 +78,30 @@ class Settings(NamedTuple):
     devices: tuple[Any, ...] | None = None
     segment_steps: int | None = None
     monitor: str = "loss"
+
+    def lines(self) -> str:
+        """The settings that were made, one a line; functions by their names."""
+        shown = {
+            "net": self.net if isinstance(self.net, Network) else "a function of hyper",
+            "loss": function_name(self.loss),
+            "penalties": ", ".join(f"{name} ({one.name})" for name, one in self.penalties.items()),
+            "optimizer": type(self.optimizer).__name__
+            if is_optimizer(self.optimizer)
+            else "a function of hyper",
+            "metrics": ", ".join(self.metrics),
+            "track": ", ".join(self.track),
+        }
+        plain = (
+            "num_epochs",
+            "batch_size",
+            "segment_steps",
+            "record_every",
+            "keep_best",
+            "patience",
+        )
+        shown |= {name: getattr(self, name) for name in plain}
+        shown["monitor"] = self.monitor if self.monitor != "loss" else None
+        return printable("".join(f"  {name}: {value}\n" for name, value in shown.items() if value))
 
     @property
     def maximise(self) -> bool:
