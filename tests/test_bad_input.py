@@ -471,11 +471,11 @@ CASES = {
     # a run called by itself
     "run: negative lambda": (
         lambda: make()(HYPER | {"l2": -1.0}, SPLIT, key=KEY),
-        "λ must be finite and not negative; got l2=-1.0",
+        "λ must be finite and not negative; 'l2' has -1.0",
     ),
     "run: NaN lambda": (
         lambda: make()(HYPER | {"l2": jnp.nan}, SPLIT, key=KEY),
-        "λ must be finite and not negative; got l2=nan",
+        "λ must be finite and not negative; 'l2' has nan",
     ),
     "run: missing hyperparameter": (
         lambda: make()({"l2": 0.0}, SPLIT, key=KEY),
@@ -495,7 +495,7 @@ CASES = {
     ),
     "jitted run: fixed lambda": (
         lambda: jax.jit(lambda: make()(HYPER | {"l2": -1.0}, SPLIT.train, key=KEY))(),
-        "λ must be finite and not negative; got l2=-1.0",
+        "λ must be finite and not negative; 'l2' has -1.0",
     ),
 }
 

@@ -556,3 +556,11 @@ def test_a_run_prints_what_it_is():
         ")",
     ]
     assert repr(make(lambda hyper: NET)).splitlines()[1] == "  net: a function of hyper"
+
+
+def test_masked_rows_may_be_constants_of_a_trace():
+    batch = sine().train._replace(mask=jnp.ones((36, 4)).at[0, 2:].set(0))
+    train = make(NET, num_epochs=1)
+    loss = jax.jit(lambda lam: train(HYPER | {"l2": lam}, batch, key=KEY).metrics["train_loss"])
+    alone = train(HYPER | {"l2": 0.1}, batch, key=KEY).metrics["train_loss"]
+    np.testing.assert_allclose(loss(0.1), alone, **tolerance())

@@ -116,7 +116,8 @@ def _check_values(batch: Batch, name: str) -> None:
         for field, values in batch._asdict().items()
         if values is not None and jnp.issubdtype(values.dtype, jnp.floating)
     }
-    counted = cleared(batch._replace(xs=bad.get("xs", batch.xs), ys=bad.get("ys", batch.ys)))
+    with jax.ensure_compile_time_eval():  # arrays that a trace holds as constants are looked at too
+        counted = cleared(batch._replace(xs=bad.get("xs", batch.xs), ys=bad.get("ys", batch.ys)))
     for field in bad:
         found = np.asarray(getattr(counted, field) if field in ("xs", "ys") else bad[field])
         if found.any():

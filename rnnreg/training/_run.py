@@ -18,7 +18,7 @@ from rnnreg.training import _epoch, _measure, _start, _update
 from rnnreg.training._checks import check_reads, check_update, checked
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction
 from rnnreg.training._records import Run, TrainInfo, TrainState
-from rnnreg.training._settings import Settings, as_hyper, network_of, optimizer_of
+from rnnreg.training._settings import Settings, as_hyper, lines_of, network_of, optimizer_of
 from rnnreg.training._track import Track
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Train:
             object.__setattr__(self, name, getattr(self, name))
 
     def __repr__(self) -> str:
-        return f"Train(\n{self.settings.lines()})"
+        return f"Train(\n{lines_of(self.settings)})"
 
     def __call__(
         self,

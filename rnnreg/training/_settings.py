@@ -79,34 +79,35 @@ class Settings(NamedTuple):
     segment_steps: int | None = None
     monitor: str = "loss"
 
-    def lines(self) -> str:
-        """The settings that were made, one a line; functions by their names."""
-        shown = {
-            "net": self.net if isinstance(self.net, Network) else "a function of hyper",
-            "loss": function_name(self.loss),
-            "penalties": ", ".join(f"{name} ({one.name})" for name, one in self.penalties.items()),
-            "optimizer": type(self.optimizer).__name__
-            if is_optimizer(self.optimizer)
-            else "a function of hyper",
-            "metrics": ", ".join(self.metrics),
-            "track": ", ".join(self.track),
-        }
-        plain = (
-            "num_epochs",
-            "batch_size",
-            "segment_steps",
-            "record_every",
-            "keep_best",
-            "patience",
-        )
-        shown |= {name: getattr(self, name) for name in plain}
-        shown["monitor"] = self.monitor if self.monitor != "loss" else None
-        return printable("".join(f"  {name}: {value}\n" for name, value in shown.items() if value))
-
     @property
     def maximise(self) -> bool:
         """Whether more of the monitored score is better."""
         return self.monitor != "loss" and bool(self.metrics[self.monitor].maximise)  # type: ignore[attr-defined]
+
+
+def lines_of(settings: Settings) -> str:
+    """The settings that were made, one a line; functions by their names."""
+    shown = {
+        "net": settings.net if isinstance(settings.net, Network) else "a function of hyper",
+        "loss": function_name(settings.loss),
+        "penalties": ", ".join(f"{name} ({one.name})" for name, one in settings.penalties.items()),
+        "optimizer": type(settings.optimizer).__name__
+        if is_optimizer(settings.optimizer)
+        else "a function of hyper",
+        "metrics": ", ".join(settings.metrics),
+        "track": ", ".join(settings.track),
+    }
+    plain = (
+        "num_epochs",
+        "batch_size",
+        "segment_steps",
+        "record_every",
+        "keep_best",
+        "patience",
+    )
+    shown |= {name: getattr(settings, name) for name in plain}
+    shown["monitor"] = settings.monitor if settings.monitor != "loss" else None
+    return printable("".join(f"  {name}: {value}\n" for name, value in shown.items() if value))
 
 
 def as_hyper(hyper: Mapping[str, Any]) -> Hyper:
