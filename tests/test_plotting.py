@@ -4,14 +4,25 @@ import dataclasses
 import types
 import warnings
 
+import figure_cases
 import figure_contract
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import xarray as xr
 from diagnostic_records import flow_of
-from figure_cases import DRAW, PANELS, make_choice, make_flow, make_result
+from figure_cases import (
+    DRAW,
+    PANELS,
+    make_choice,
+    make_flow,
+    make_parts,
+    make_result,
+    make_spectrum,
+)
 
 from rnnreg import diagnostics, plotting
+from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import horizon
 
 pytestmark = pytest.mark.usefixtures("no_figures_left")
@@ -252,7 +263,7 @@ def test_gradient_flow_of_one_flow_and_of_its_layers():
 
 def test_gradient_flow_colours_by_lambda_with_zero_in_black():
     flows = [make_flow(0.9 - lam) for lam in LAMS]
-    ax = plotting.gradient_flow(flows, lams=LAMS, chosen=1e-2)
+    ax = plotting.gradient_flow(flows, lams=LAMS, chosen=1e-2, legend=False)
     lines = {line.get_label().removeprefix("_"): line for line in ax.lines}
     assert lines["λ = 0"].get_color() == "black"
     np.testing.assert_allclose(lines["λ = 0"].get_ydata(), flows[1].ratio["layer_0"])
@@ -260,9 +271,111 @@ def test_gradient_flow_colours_by_lambda_with_zero_in_black():
     assert len(ax.figure.axes) == 1
     assert len(ax.child_axes) == 2  # the colour bar, and what lifts titles over the legend
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [
-        "λ = 0.01 (chosen)",
         "λ = 0",
+        "λ = 0.01 (chosen)",
     ]
+
+
+def legend_texts(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("count", [3, 6, 7])
+def test_up_to_six_lambdas_are_named_in_the_legend_and_more_have_a_colour_bar(count):
+    lams = np.array([0.0, *10.0 ** np.arange(1 - count, 0)])
+    flows = [make_flow(0.9 - lam) for lam in lams]
+    parts = [make_parts() for _ in lams]
+    draws = {
+        "gradient_flow": lambda **o: plotting.gradient_flow(flows, lams=lams, **o),
+        "history": lambda **o: plotting.history(make_result(lams), **o),
+        "path_lengths": lambda **o: plotting.path_lengths(parts, lams=lams, **o)[1],
+    }
+    for draw in draws.values():
+        assert len(legend_texts(draw())) == (count if count <= 6 else 1)
+        assert len(legend_texts(draw(legend=True))) == count
+        assert legend_texts(draw(legend=False)) == ["λ = 0"]
+        plt.close("all")
+    few = plotting.gradient_flow(flows[:2], lams=lams[:2], legend=False)
+    assert len(legend_texts(few)) == 2  # one colour is no bar
+
+
+def test_titles_of_a_row_are_level_whatever_the_legends():
+    for layout in ("constrained", None):
+        figure, (top, bottom) = plt.subplots(2, 2, layout=layout, figsize=(8, 7))
+        DRAW["history"](top[0], 6)
+        top[1].plot([1, 2])
+        DRAW["history"](bottom[0], 2)
+        DRAW["history"](bottom[1], 6)
+        for ax in (*top, *bottom):
+            ax.set_title("title")
+        figure.canvas.draw()
+        heights = [[ax.title.get_window_extent().y0 for ax in row] for row in (top, bottom)]
+        np.testing.assert_allclose(*np.transpose(heights), atol=1)
+        assert heights[0][0] > heights[1][0] + 10
+        plt.close(figure)
+
+
+def test_what_is_given_as_axes_and_is_none_is_named():
+    _, axes = plt.subplots(1, 2)
+    for name, draw in DRAW.items():
+        with pytest.raises(ValueError, match=r"array of 2; take one of them, such as ax=axes\[0\]"):
+            draw(axes, 3)
+        assert not any(ax.has_data() for ax in axes), name
+    with pytest.raises(ValueError, match=r"ax must be one matplotlib Axes.* got Figure"):
+        DRAW["history"](axes[0].figure, 3)
+    with pytest.raises(ValueError, match=r"axes must be one matplotlib Axes"):
+        plotting.path_lengths([make_parts()], axes=["a", "b"])
+
+
+def test_arguments_that_no_figure_can_use_are_named():
+    points, result = figure_cases.make_points(), make_result(LAMS)
+    lyapunov = figure_cases.make_lyapunov([0.1, -0.2], unconverged=False)
+    for call, message in (
+        (lambda: plotting.loss_curves(None), "curves must be a dict.*got NoneType"),
+        (lambda: plotting.weight_norms([0.1], lyapunov), "values must be a dict.*got Lyapunov"),
+        (lambda: plotting.predicted_series(TIMES, SERIES, [SERIES]), "predictions must be a dict"),
+        (lambda: plotting.lambda_axis(None, [0.1]), "ax must be one matplotlib Axes.*NoneType"),
+        (lambda: plotting.lyapunov_trace(lyapunov, row=9), "row must lie in 0 … 0"),
+        (lambda: plotting.bifurcation([0.1], [points], component=9), "component must lie in 0 … 2"),
+        (lambda: plotting.history(result, chosen=7.0), "chosen must be one of the λ.*got 7.0"),
+        (lambda: plotting.save(plt.figure(), ""), "needs the name of a file"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+        plt.close("all")
+
+
+def mapped(record, lams, *, seeds=3):
+    """What `SweepResult.map` gives for a function that returns the record, the same for all lanes but for λ."""
+    leaves = {path.replace("/", "."): leaf for path, leaf in leaf_paths(record).items()}
+    dims = ["l2", "seed", "fold"]
+    shape = (len(lams), seeds, 2)
+    arrays = {
+        name: (
+            [*dims, *(f"{name}.{axis}" for axis in range(np.ndim(leaf)))],
+            np.broadcast_to(leaf, (*shape, *np.shape(leaf))),
+        )
+        for name, leaf in leaves.items()
+    }
+    coords = {"l2": lams, "seed": np.arange(seeds), "fold": ["0", "all"]}
+    return xr.Dataset({**arrays, "finished": (dims, np.ones(shape, bool))}, coords)
+
+
+def test_what_map_returns_is_drawn_with_a_curve_for_each_lambda():
+    lams = np.array([0.0, 0.1])
+    found = mapped(make_flow(0.5, layers=("layer_0", "layer_1")), lams)
+    ax = plotting.gradient_flow(found, layer="layer_1")
+    assert legend_texts(ax)[:2] == ["λ = 0", "λ = 0.1"]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 0.5 ** np.arange(8))
+    cloud = mapped(make_spectrum(), lams).sel(seed=0, fold="0")
+    texts = legend_texts(plotting.eigenvalue_cloud(cloud))
+    assert [text.split(",")[0] for text in texts] == ["λ = 0", "λ = 0.1"]
+    parts = mapped(make_parts(), lams)
+    with pytest.raises(ValueError, match=r"one PathLengths per λ.*found\.sel\(seed=0\)"):
+        plotting.path_lengths(parts)
+    assert len(plotting.path_lengths(parts.sel(seed=0))[0].lines) == 2
+    with pytest.raises(ValueError, match=r"no 'shares'.*rr\.diagnostics\.path_lengths returns"):
+        plotting.path_lengths(found.sel(seed=0))
 
 
 INF = np.inf

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg.plotting._style import GROWS
+from rnnreg.plotting._style import GROWS, check_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
 
+_CAP = "rnnreg-cap"  # the gid of what lifts titles over a legend
 ROWS = {"val": "validation", "train": "training"}
 
 
@@ -33,7 +34,7 @@ def log_y(ax: Axes) -> None:
     ['0.1', '1', '$\\mathdefault{10^{5}}$']
     >>> plt.close(figure)
     """
-    ax.set_yscale("log", nonpositive="mask")
+    check_axes(ax).set_yscale("log", nonpositive="mask")
     plain_numbers(ax.yaxis)
 
 
@@ -62,7 +63,7 @@ def whole_steps(ax: Axes) -> None:
     """
     from matplotlib.ticker import MaxNLocator
 
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    check_axes(ax).xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
 def dated(ax: Axes) -> bool:
@@ -140,7 +141,7 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
     ['validation', 'training']
     >>> plt.close(figure)
     """
-    _say_once(ax)
+    _say_once(check_axes(ax))
     width, height = _break_labels(ax)
     if _shrink(ax, 0):
         width, height = _break_labels(ax)
@@ -148,10 +149,8 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
     handles = [*first, *(handle for handle in named if all(handle is not one for one in first))]
     if handles:
         taken = _fitted_legend(ax, handles, width, height)
-        if not any(isinstance(child.get_axes_locator(), _OverLegend) for child in ax.child_axes):
-            cap = ax.inset_axes((0, 1, 1, 0.1))
-            cap.set_axis_off()
-            cap.set_axes_locator(_OverLegend(ax))
+        if not any(child.get_gid() == _CAP for child in ax.child_axes):
+            _cap(ax)
         if (
             taken > 0.3 * height * ax.figure.dpi or width < 2
         ):  # low or narrow axes change with their legend
@@ -162,18 +161,32 @@ def legend_above(ax: Axes, *, first: Any = ()) -> None:
     _shrink(ax, 1)
 
 
-class _OverLegend:
-    """The place of an empty axes over the legend: matplotlib lifts titles over such children, but not over legends."""
+def _cap(ax: Axes) -> None:
+    """An empty axes in the place of the legend: matplotlib lifts titles over such children, but not over legends.
+
+    The titles of all axes in the same row of a grid stand over it too, so that they are level.
+    """
+    cap = ax.inset_axes((0, 1, 1, 0.1), gid=_CAP)
+    cap.set_axis_off()
+    cap.get_window_extent = _BoxOfLegend(ax)  # pyright: ignore
+    figure, place = ax.get_figure(root=False), ax.get_subplotspec()
+    if figure is None or place is None:
+        return
+    cap.set_subplotspec(place)
+    places = [(other, other.get_subplotspec()) for other in figure.axes]
+    grid = place.get_gridspec()
+    row = [other for other, spec in places if spec is not None and spec.get_gridspec() is grid]
+    figure.align_titles([*row, cap])
+
+
+class _BoxOfLegend:
+    """Where the legend of axes is now, or the axes if the legend is gone; a class, so that figures can be pickled."""
 
     def __init__(self, ax: Axes):
         self.ax = ax
 
-    def __call__(self, _: Any, renderer: Any) -> Any:
-        """The box of the legend in the figure, or that of the axes if the legend is gone."""
-        legend, figure = self.ax.get_legend(), self.ax.get_figure(root=False)
-        if legend is None or figure is None:
-            return self.ax.get_position()
-        return legend.get_window_extent(renderer).transformed(figure.transSubfigure.inverted())
+    def __call__(self, renderer: Any = None, **_: Any) -> Any:
+        return (self.ax.get_legend() or self.ax).get_window_extent(renderer)
 
 
 def _fitted_legend(ax: Axes, handles: list[Any], width: float, height: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from rnnreg import diagnostics
+from rnnreg.plotting._axes import numbers
 from rnnreg.selection import Choice, axis_of
 from rnnreg.sweeps import SweepResult
 
@@ -44,12 +45,82 @@ def one(given: Any, record: type[R]) -> R:
     )
 
 
+def curves_by_name(given: Any, name: str) -> Mapping[str, Any]:
+    """A dict of curves, or an error that says what was given in its place."""
+    if not isinstance(given, Mapping):
+        raise ValueError(
+            f'{name} must be a dict of arrays by name, such as {{"training": values}}; got {type(given).__name__}.'
+        )
+    return given
+
+
 def by_label(given: Any, record: type[R]) -> dict[str, R]:
-    """Several records by label, or a single one under the label ""."""
+    """Several records by label, or one under the label ""; a Dataset of `SweepResult.map` has one for each λ."""
+    if _is_mapped(given):
+        records, lams = by_lambda(given, record)
+        given = {f"λ = {lam}": one for lam, one in zip(numbers(lams), records, strict=True)}
     found = dict(given) if isinstance(given, Mapping) else {"": given}
     if not found:
         raise ValueError(f"give at least one {record.__name__}; {_MAKERS[record]} returns it.")
     return {label: one(entry, record) for label, entry in found.items()}
+
+
+def by_lambda(
+    given: Any, record: type[R], lams: Any = None, *, runs: bool = False
+) -> tuple[Any, Any]:
+    """The record of each λ and these λ, if a Dataset of `SweepResult.map` is given, or else what was given.
+
+    With `runs`, a record keeps the axes of seeds and folds (but the fold "all") in front.
+    """
+    if not _is_mapped(given):
+        return given, lams
+    if "finished" not in given:
+        raise ValueError(
+            "a Dataset is drawn if result.map returned it; this one has no 'finished'."
+        )
+    if "fold" in given.dims and given.sizes["fold"] > 1:
+        given = given.sel(fold=[fold for fold in given.fold.values if fold != "all"])
+    sizes = {str(dim): given.sizes[dim] for dim in given["finished"].dims}
+    known = [dim for dim in sizes if dim not in ("seed", "fold")]
+    numeric = [dim for dim in known if given[dim].dtype.kind in "iuf"]
+    swept = [dim for dim in numeric if sizes[dim] > 1] or numeric[:1]
+    others = [dim for dim in sizes if dim not in swept and sizes[dim] > 1]
+    others = [dim for dim in others if dim in known or not runs]
+    if len(swept) != 1 or others:
+        raise ValueError(
+            f"the figure has one {record.__name__} per λ, and the Dataset has the axes {sizes}. Take one label of "
+            f"each other axis, such as found.sel(seed=0)."
+        )
+    axis = given.squeeze([dim for dim in sizes if dim not in swept and sizes[dim] == 1])
+    lanes = [axis.isel({swept[0]: place}) for place in range(sizes[swept[0]])]
+    return [_rebuilt(lane, record) for lane in lanes], given[swept[0]].values
+
+
+def _is_mapped(given: Any) -> bool:
+    import xarray as xr
+
+    return isinstance(given, xr.Dataset)
+
+
+def _rebuilt(lane: Any, record: type[R]) -> R:
+    """A record from its arrays by name, "log_ratio.layer_0" among them; runs in front."""
+    runs, fields = lane["finished"].dims, {}
+    arrays = {str(name): array.transpose(*runs, ...).values for name, array in lane.items()}
+    for field in record._fields:  # pyright: ignore
+        parts = {name: array for name, array in arrays.items() if name.startswith(f"{field}.")}
+        if field not in arrays and not parts:
+            raise ValueError(
+                f"the Dataset has no {field!r}, which a {record.__name__} has: give result.map a function that returns "
+                f"what {_MAKERS[record]} returns."
+            )
+        fields[field] = arrays.get(field, {})
+        for name, array in parts.items():
+            *groups, leaf = name.split(".")[1:]
+            branch = fields[field]
+            for group in groups:
+                branch = branch.setdefault(group, {})
+            branch[leaf] = array
+    return record(**fields)
 
 
 def in_order(given: Any, record: type[R], **each: Any) -> list[R]:

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg.plotting._axes import bar_beside, ink, number, numbers, size_inches
-from rnnreg.plotting._style import nth_color, nth_line
+from rnnreg.plotting._style import check_axes, nth_color, nth_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _BREAK = "rnnreg-axis-break"
+MOST_NAMED = 6  # so many λ the legend names; more have a colour bar
 _MIN_DECADES = 0.9  # with fewer, powers of ten are too few ticks
 
 
@@ -46,6 +47,7 @@ def lambda_axis(ax: Axes, lams: Any, *, label: str = "λ") -> np.ndarray:
 
     from rnnreg.plotting._ticks import ZeroFormatter, ZeroLocator
 
+    check_axes(ax)
     lams = np.asarray(lams, dtype=np.float64).ravel()
     if lams.size == 0 or not np.isfinite(lams).all() or (lams < 0).any():
         raise ValueError(
@@ -121,8 +123,8 @@ def with_gap(lams: np.ndarray, x: np.ndarray, *values: np.ndarray) -> tuple[np.n
     )
 
 
-def _lambda_colors(lams: np.ndarray, *, zero: str) -> tuple[list[Any], Any]:
-    """A colour for every λ, one of its own for 0, and what a colour bar needs; None where λ > 0 are too few for one."""
+def _lambda_colors(lams: np.ndarray, *, zero: str, legend: bool | None) -> tuple[list[Any], Any]:
+    """A colour for every λ, one of its own for 0, and what a colour bar needs, or None if the legend names every λ."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm
@@ -130,12 +132,14 @@ def _lambda_colors(lams: np.ndarray, *, zero: str) -> tuple[list[Any], Any]:
     if not np.isfinite(lams).all() or (lams < 0).any():
         raise ValueError(f"lams must be finite and ≥ 0; got {lams.tolist()}.")
     positive = np.unique(lams[lams > 0])
-    # without the ends: near-black is for λ = 0, and bright yellow is too pale on white
-    map_ = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(0.14, 0.9, 256)))
+    # black or white is for λ = 0; bright yellow is too pale on white, and violet too dark on black
+    ends = (0.14, 0.9) if zero == "black" else (0.35, 1.0)
+    map_ = ListedColormap(matplotlib.colormaps["viridis"](np.linspace(*ends, 256)))
     low, high = (positive[0], positive[-1]) if positive.size else (1.0, 1.0)
     norm = LogNorm(low, high if high > low else 10 * low)
     colors = [zero if lam == 0 else map_(norm(lam)) for lam in lams]
-    return colors, ScalarMappable(norm, map_) if positive.size > 2 else None
+    legend = len(np.unique(lams)) <= MOST_NAMED if legend is None else legend
+    return colors, None if legend or positive.size < 2 else ScalarMappable(norm, map_)
 
 
 def draw_by_lambda(
@@ -144,23 +148,26 @@ def draw_by_lambda(
     curves: Sequence[tuple],
     *,
     chosen: float | None = None,
+    legend: bool | None = None,
 ) -> list[Any]:
-    """One curve `(x, y)` per λ in its colour, which is returned, from large λ to small, so that the small lie on top.
+    """One curve `(x, y)` per λ in its colour, which is returned; small λ are named first and lie on top.
 
     With a colour bar, only λ = 0 and the chosen λ stand in the legend.
     """
     lams = np.asarray(lams, dtype=np.float64)
-    colors, bar = _lambda_colors(lams, zero=ink(ax))
+    colors, bar = _lambda_colors(lams, zero=ink(ax), legend=legend)
     is_drawn = [bar is None or lam == 0 or _is_chosen(lam, chosen) for lam in lams]
     named = lams[is_drawn].tolist()
     said = dict(zip(named, numbers(named), strict=True))
-    for place in np.argsort(-lams, kind="stable"):
+    for rank, place in enumerate(np.argsort(lams, kind="stable")):
         lam = float(lams[place])
         is_chosen = _is_chosen(lam, chosen)
         name = f"λ = {said.get(lam, number(lam))}" + (" (chosen)" if is_chosen else "")
         name = name if is_drawn[place] else f"_{name}"
         look: Any = (
-            {"linewidth": 2.6, "zorder": 3.1} if is_chosen else {"linewidth": 1.3, "zorder": 3}
+            {"linewidth": 2.6, "zorder": 3.1}
+            if is_chosen
+            else {"linewidth": 1.3, "zorder": 3 - 1e-3 * rank}
         )
         line = ("--" if lam == 0 else "-") + ("o" if len(curves[place][0]) == 1 else "")
         ax.plot(*curves[place], line, color=colors[place], label=name, **look)
@@ -180,10 +187,11 @@ def draw_curves(
     lams: Any = None,
     labels: Sequence[str] | None = None,
     chosen: float | None = None,
+    legend: bool | None = None,
 ) -> list[Any]:
     """Curves `(x, y)` by λ, or else in the order of the palette with their labels; returns their colours."""
     if lams is not None:
-        return draw_by_lambda(ax, lams, curves, chosen=chosen)
+        return draw_by_lambda(ax, lams, curves, chosen=chosen, legend=legend)
     colors = [nth_color(place) for place in range(len(curves))]
     for place, (curve, label) in enumerate(
         zip(curves, labels or [None] * len(curves), strict=True)

@@ -17,6 +17,7 @@ from rnnreg.plotting._axes import (
     text_inches,
     whole_steps,
 )
+from rnnreg.plotting._inputs import curves_by_name
 from rnnreg.plotting._style import canvas, nth_color, nth_line, nth_marker
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def predicted_series(
     ['data', 'free-running']
     >>> matplotlib.pyplot.close(ax.figure)
     """
-    bands = bands or {}
+    bands, predictions = bands or {}, curves_by_name(predictions, "predictions")
     unknown = set(bands) - set(predictions)
     if unknown:
         raise ValueError(
@@ -136,7 +137,8 @@ def loss_curves(
     [1, 2, 3]
     >>> matplotlib.pyplot.close(ax.figure)
     """
-    read = {name: _as_curve(values) for name, values in curves.items()}
+    named = curves_by_name(curves, "curves")
+    read = {name: _as_curve(values) for name, values in named.items()}
     with canvas(ax) as ax:
         for place, (name, curve) in enumerate(read.items()):
             look = nth_line(place) + nth_marker(place)

@@ -111,6 +111,7 @@ def save(figure: Figure | Axes, path: str | Path, *, close: bool = False) -> tup
 
     Raises:
       TypeError: neither a figure nor axes.
+      ValueError: no name of a file.
 
     >>> import tempfile
     >>> from rnnreg.plotting import loss_curves
@@ -127,6 +128,10 @@ def save(figure: Figure | Axes, path: str | Path, *, close: bool = False) -> tup
         raise TypeError(f"save writes a figure or axes; got {type(given).__name__}.")
     whole: Any = given.get_figure(root=True)
     path = Path(path).expanduser()
+    if not path.name:
+        raise ValueError(
+            f"save needs the name of a file, such as 'figures/loss'; got {str(path)!r}."
+        )
     stem = path.with_suffix("") if path.suffix in (".pdf", ".png") else path
     stem.parent.mkdir(parents=True, exist_ok=True)
     pdf, png = (stem.with_name(stem.name + suffix) for suffix in (".pdf", ".png"))
@@ -156,11 +161,26 @@ def nth_marker(place: int) -> str:
     return "osD^v<>P"[place % 8]
 
 
+def check_axes(ax: Any, name: str = "ax") -> Axes:
+    """The axes that were given, or an error that says what they are."""
+    from matplotlib.axes import Axes
+
+    if isinstance(ax, Axes):
+        return ax
+    several = np.size(np.asarray(ax, dtype=object))
+    if isinstance(ax, np.ndarray | list | tuple) and several > 0:
+        got = f"an array of {several}; take one of them, such as {name}=axes[{(0,) * np.ndim(ax)}]"
+        got = got.replace("[(0,)]", "[0]").replace("[(0, 0)]", "[0, 0]")
+    else:
+        got = f"{type(ax).__name__}; make it with figure, ax = plt.subplots()"
+    raise ValueError(f"{name} must be one matplotlib Axes to draw in; got {got}.")
+
+
 @contextlib.contextmanager
 def canvas(ax: Axes | None) -> Iterator[Axes]:
     """The given axes with their own look, or new ones in `style()`; a failure leaves no figure behind."""
     if ax is not None:
-        yield ax
+        yield check_axes(ax)
         return
     with _new() as made:
         yield made
@@ -174,7 +194,7 @@ def panels(count: int, axes: Any, *, width: float, share: bool) -> Iterator[Any]
         axes = np.atleast_1d(np.asarray(axes, dtype=object)).ravel()
         if len(axes) != count:
             raise ValueError(f"axes must be {count}; got {len(axes)}.")
-        yield axes
+        yield np.array([check_axes(ax, "axes") for ax in axes], dtype=object)
         return
     size = (width * count + 0.8, 2.7)
     with _new(ncols=count, figsize=size, sharey=share, squeeze=False) as made:

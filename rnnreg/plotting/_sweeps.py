@@ -15,7 +15,7 @@ from rnnreg.plotting._axes import (
     numbers,
     whole_steps,
 )
-from rnnreg.plotting._inputs import history_by_lambda, names_after, one
+from rnnreg.plotting._inputs import curves_by_name, history_by_lambda, names_after, one
 from rnnreg.plotting._lambda_axis import draw_by_lambda, lambda_axis, with_gap
 from rnnreg.plotting._style import COLORS, canvas, nth_color, nth_marker
 from rnnreg.selection import Choice
@@ -172,7 +172,8 @@ def weight_norms(
     >>> matplotlib.pyplot.close(ax.figure)
     """
     lam = np.asarray(lam, dtype=np.float64)
-    arrays = {name: np.asarray(array, dtype=np.float64) for name, array in values.items()}
+    named = curves_by_name(values, "values")
+    arrays = {name: np.asarray(array, dtype=np.float64) for name, array in named.items()}
     for name, array in arrays.items():
         if array.ndim not in (1, 2) or len(array) != len(lam):
             raise ValueError(
@@ -224,6 +225,7 @@ def history(
     at: Mapping[str, Any] | None = None,
     chosen: float | None = None,
     ylabel: str | None = None,
+    legend: bool | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Learning curves, one per λ: a recorded number against epochs, averaged over seeds and folds.
@@ -238,6 +240,8 @@ def history(
         axis of the sweep with more than one value. Without a fold the mean is over all but "all".
       chosen: the λ to draw thick and to name.
       ylabel: of the axis; by default the name.
+      legend: whether the legend names every λ (True) or a colour bar shows them (False; it needs two λ > 0). None
+        names up to six.
       ax: where to draw.
 
     Returns:
@@ -263,11 +267,14 @@ def history(
         raise ValueError(f"nothing was recorded as {name!r}; the result has {recorded}.")
     recorded = history_by_lambda(result, variable, axis=axis, at=at, along=("epoch",))
     values, epochs = recorded.values, recorded["epoch"].values
+    if chosen is not None and not np.isclose(recorded[recorded.dims[0]], chosen, rtol=1e-6).any():
+        known = recorded[recorded.dims[0]].values.tolist()
+        raise ValueError(f"chosen must be one of the λ {known}; got {chosen!r}.")
     with canvas(ax) as ax:
         if (values[np.isfinite(values)] > 0).all():
             log_y(ax)
         curves = [(epochs, curve) for curve in values]
-        draw_by_lambda(ax, recorded[recorded.dims[0]].values, curves, chosen=chosen)
+        draw_by_lambda(ax, recorded[recorded.dims[0]].values, curves, chosen=chosen, legend=legend)
         whole_steps(ax)
         ax.set_xlabel("epoch")
         ax.set_ylabel(ylabel or in_words(name))

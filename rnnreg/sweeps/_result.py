@@ -316,6 +316,8 @@ class SweepResult:
         ...     dims={"log_ratio": ["lag"]})
         >>> flow["log_ratio.layer_0"].dims
         ('l2', 'seed', 'lag')
+
+        The figure of a record takes it as it is, `rr.plotting.gradient_flow(flow)`, with a curve for each λ.
         """
         return map_groups(
             function,

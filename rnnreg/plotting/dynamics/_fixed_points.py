@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._checks import check_count
 from rnnreg.diagnostics import DistinctPoints
 from rnnreg.plotting._axes import legend_above
 from rnnreg.plotting._inputs import in_order, one
@@ -116,6 +117,8 @@ def bifurcation(
     """
     values = np.asarray(values, dtype=np.float64)
     tables = in_order(tables, DistinctPoints, values=values)
+    most = min(np.shape(table.points)[1] for table in tables) - 1
+    check_count(component, "component", least=0, most=most)
     groups = {"stable": [], "not stable": []}
     for value, table in zip(values, tables, strict=True):
         for point, kind in zip(np.asarray(table.points), table.kind, strict=True):

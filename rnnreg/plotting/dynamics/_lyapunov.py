@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._checks import check_count
 from rnnreg.diagnostics import Lyapunov
 from rnnreg.plotting._axes import legend_above, limit_y, whole_steps
 from rnnreg.plotting._inputs import by_label, one
@@ -33,7 +34,7 @@ def lyapunov_trace(
       The axes.
 
     Raises:
-      ValueError: another record.
+      ValueError: another record, or a row that it does not have.
 
     >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
     >>> step = lambda W, state, x: state @ W
@@ -44,6 +45,7 @@ def lyapunov_trace(
     >>> matplotlib.pyplot.close(ax.figure)
     """
     spectrum = one(spectrum, Lyapunov)
+    check_count(row, "row", least=0, most=len(spectrum.trace) - 1)
     trace, steps = np.asarray(spectrum.trace[row], np.float64), np.asarray(spectrum.steps)
     with canvas(ax) as ax:
         ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
@@ -91,7 +93,7 @@ def lyapunov_spectrum(
       The axes.
 
     Raises:
-      ValueError: another record.
+      ValueError: another record, or a row that it does not have.
 
     >>> import matplotlib, jax.numpy as jnp, rnnreg as rr
     >>> step = lambda W, state, x: state @ W
@@ -102,6 +104,7 @@ def lyapunov_spectrum(
     >>> matplotlib.pyplot.close(ax.figure)
     """
     several, first = by_label(spectra, Lyapunov), []
+    check_count(row, "row", least=0, most=min(len(one.trace) for one in several.values()) - 1)
     with canvas(ax) as ax:
         ax.axhline(0, color="0.5", linewidth=0.8, linestyle=":")
         kaplan_yorke = "Kaplan–Yorke dimension" if len(several) < 4 else "D$_{KY}$ ="

@@ -10,11 +10,12 @@ import numpy as np
 from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import GradientFlow, decay_rate
 from rnnreg.plotting._axes import legend_above, limit_y, log_y, steps_back
-from rnnreg.plotting._inputs import in_order
+from rnnreg.plotting._inputs import by_lambda, in_order
 from rnnreg.plotting._lambda_axis import draw_curves
 from rnnreg.plotting._style import canvas
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.axes import Axes
 
 _ONE_STEP = "‖∂L$_τ$/∂h$_{τ−ℓ}$‖ / ‖∂L$_τ$/∂h$_τ$‖"
@@ -22,7 +23,7 @@ _WHOLE = "‖∂L/∂h$_{T−ℓ}$‖ / ‖∂L/∂h$_T$‖, whole loss"
 
 
 def gradient_flow(
-    flows: GradientFlow | Sequence[GradientFlow],
+    flows: GradientFlow | Sequence[GradientFlow] | xr.Dataset,
     *,
     lams: Any = None,
     labels: Sequence[str] | None = None,
@@ -31,6 +32,7 @@ def gradient_flow(
     floor: float = 1e-8,
     band: bool = True,
     fit: bool | tuple[int, int] = False,
+    legend: bool | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ on a logarithmic axis against steps back ℓ.
@@ -44,7 +46,7 @@ def gradient_flow(
     leaves it stands a × (exactly 0) or a + (not finite), and the legend says what share they come to.
 
     Args:
-      flows: one, or several, from `rr.diagnostics.gradient_flow`.
+      flows: one, or several, from `rr.diagnostics.gradient_flow`; or what `result.map` made of it, with its λ.
       lams: `[n]`, the λ of each.
       labels: `[n]` names, in place of `lams`.
       layer: such as "layer_0" or "layer_0/forward"; needed only if several flows, or flows by λ, have several
@@ -53,6 +55,8 @@ def gradient_flow(
       floor: where the axis ends; a smaller r is not shown.
       band: draw the standard error.
       fit: draw the rate of `rr.diagnostics.decay_rate` as a dotted line: between two lags `(first, last)`, or over all.
+      legend: whether the legend names every λ (True) or a colour bar shows them (False; it needs two λ > 0). None
+        names up to six.
       ax: where to draw.
 
     Returns:
@@ -71,6 +75,7 @@ def gradient_flow(
     ('log', [1.0, 0.5, 0.25, 0.125])
     >>> matplotlib.pyplot.close(ax.figure)
     """
+    flows, lams = by_lambda(flows, GradientFlow, lams, runs=True)
     several = in_order(flows, GradientFlow, lams=lams, labels=labels)
     whole_loss = _whole_loss(several)
     curves, labels = _choose(several, layer, lams, labels)
@@ -78,7 +83,7 @@ def gradient_flow(
     with canvas(ax) as ax:
         log_y(ax)
         lines = [(curve.lags, curve.ratio) for curve in curves]
-        colors = draw_curves(ax, lines, lams=lams, labels=labels, chosen=chosen)
+        colors = draw_curves(ax, lines, lams=lams, labels=labels, chosen=chosen, legend=legend)
         name = "band: ± 1 SE of ln r"
         for color, curve in zip(colors, curves, strict=True):
             if band and np.isfinite(curve.low).any():

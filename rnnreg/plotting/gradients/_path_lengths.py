@@ -9,19 +9,21 @@ import numpy as np
 
 from rnnreg.diagnostics import GradientSignal, PathLengths
 from rnnreg.plotting._axes import legend_above, log_y, steps_back
-from rnnreg.plotting._inputs import in_order, one
+from rnnreg.plotting._inputs import by_lambda, in_order, one
 from rnnreg.plotting._lambda_axis import draw_curves
 from rnnreg.plotting._style import COLORS, canvas, panels
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.axes import Axes
 
 
 def path_lengths(
-    parts: PathLengths | Sequence[PathLengths],
+    parts: PathLengths | Sequence[PathLengths] | xr.Dataset,
     *,
     lams: Any = None,
     labels: Sequence[str] | None = None,
+    legend: bool | None = None,
     axes: Any = None,
 ) -> Any:
     """‖G_ℓ‖ on a logarithmic axis, and beside it the shares ⟨G_ℓ, G⟩/‖G‖², against steps back ℓ.
@@ -29,9 +31,11 @@ def path_lengths(
     What comes from all longer lags together, where there are any, is a square behind the last lag.
 
     Args:
-      parts: one, or several, from `rr.diagnostics.path_lengths`.
+      parts: one, or several, from `rr.diagnostics.path_lengths`; or what `result.map` made of it, with its λ.
       lams: `[n]`, the λ of each, for the colour.
       labels: `[n]` names, in place of `lams`.
+      legend: whether the legend names every λ (True) or a colour bar shows them (False; it needs two λ > 0). None
+        names up to six.
       axes: two axes to draw in.
 
     Returns:
@@ -48,6 +52,7 @@ def path_lengths(
     ['log', 'linear']
     >>> matplotlib.pyplot.close(axes[0].figure)
     """
+    parts, lams = by_lambda(parts, PathLengths, lams)
     several = in_order(parts, PathLengths, lams=lams, labels=labels)
     with panels(2, axes, width=3.4, share=False) as axes:
         log_y(axes[0])
@@ -58,7 +63,7 @@ def path_lengths(
             curves = [
                 (np.asarray(part.lags), np.asarray(getattr(part, kind + "s"))) for part in several
             ]
-            colors = draw_curves(ax, curves, lams=lams, labels=labels)
+            colors = draw_curves(ax, curves, lams=lams, labels=labels, legend=legend)
             _mark_rests(ax, several, kind, colors)
             steps_back(ax)
             legend_above(ax)
