@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -34,7 +34,80 @@ def check_count(
     """
     if not is_count(value, least=least) or (most is not None and value > most):
         limits = f"be at least {least}" if most is None else f"lie in {least} … {most}"
-        raise ValueError(f"{name} must {limits}, a whole number; got {value!r}.{_then(hint)}")
+        raise ValueError(
+            f"{name} must {limits}, a whole number; got {described(value)}.{_then(hint)}"
+        )
+
+
+def described(value: Any) -> str:
+    """A value in a few words for a message: of arrays the shape, of what is large the type.
+
+    >>> described(np.zeros((2, 3))), described({"layer_0": 1}), described("a")
+    ("an array of shape (2, 3)", "a dict with ['layer_0']", "'a'")
+    """
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return f"an array of shape {value.shape}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {list(value)[:6]}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def check_flag(value: Any, name: str) -> None:
+    """Raises if a value is neither True nor False: a text such as "no" would count as true.
+
+    >>> check_flag("no", "bidirectional")
+    Traceback (most recent call last):
+    ValueError: bidirectional must be True or False; got 'no'.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False; got {described(value)}.")
+
+
+def check_function(value: Any, name: str, signature: str) -> None:
+    """Raises if a value cannot be called.
+
+    >>> check_function(3, "loss_of", "loss_of(params) -> scalar")
+    Traceback (most recent call last):
+    ValueError: loss_of must be a function, loss_of(params) -> scalar; got 3.
+    """
+    if not callable(value):
+        raise ValueError(f"{name} must be a function, {signature}; got {described(value)}.")
+
+
+def check_number(value: Any, name: str, *, least: float = -math.inf, hint: str = "") -> None:
+    """Raises unless a value is a finite real number of at least `least`; a traced one is not looked at.
+
+    >>> check_number("x", "ridge", least=0)
+    Traceback (most recent call last):
+    ValueError: ridge must be a number of at least 0; got 'x'.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    number = (
+        value.item() if isinstance(value, (jax.Array, np.ndarray)) and value.size == 1 else value
+    )
+    real = isinstance(number, Real) and not isinstance(number, bool)
+    if not real or not math.isfinite(number) or number < least:
+        expected = "a finite number" if least == -math.inf else f"a number of at least {least:g}"
+        raise ValueError(f"{name} must be {expected}; got {described(value)}.{_then(hint)}")
+
+
+def check_key(key: Any, name: str = "key") -> None:
+    """Raises if a value is not one random key, of `jax.random.key` or of `jax.random.PRNGKey`.
+
+    >>> check_key(0)
+    Traceback (most recent call last):
+    ValueError: key must be one random key, such as jax.random.key(0); got 0.
+    """
+    dtype = getattr(key, "dtype", None)
+    if isinstance(key, (jax.Array, np.ndarray)):
+        typed = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+        if key.shape == () if typed else key.ndim == 1 and dtype == np.uint32:
+            return
+    raise ValueError(
+        f"{name} must be one random key, such as jax.random.key(0); got {described(key)}."
+    )
 
 
 def check_share(
@@ -70,14 +143,14 @@ def check_choice(value: Any, name: str, choices: Iterable[Any], *, hint: str = "
     if value not in known:
         *others, last = map(repr, known)
         raise ValueError(
-            f"{name} must be {', '.join(others)} or {last}; got {value!r}.{_then(hint)}"
+            f"{name} must be {', '.join(others)} or {last}; got {described(value)}.{_then(hint)}"
         )
 
 
 def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
     """Raises if a mask has not the shape `[B, T]` of what it masks."""
-    if mask.shape != shape:
-        raise ValueError(f"mask must be [B, T] = {shape}; got {mask.shape}.")
+    if np.shape(mask) != shape:
+        raise ValueError(f"mask must be [B, T] = {shape}; got {np.shape(mask)}.")
 
 
 def _then(hint: str) -> str:

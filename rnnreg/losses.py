@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._linalg import wide, widen_labels
-from rnnreg.data import Batch, loss_weights, row_weights, where_counted
+from rnnreg.data import Batch, counted, loss_weights, where_counted
 
 __all__ = [
     "DataLoss",
@@ -119,20 +119,34 @@ class DataLoss:
                 f"reduction must be 'sum' or 'mean' over true steps; got {self.reduction!r}."
             )
 
-    def __call__(
-        self, outputs: Array, ys: Array, mask: Array | None = None, weights: Array | None = None
-    ) -> Array:
+    def __call__(self, outputs: Any, ys: Any, mask: Any = None, weights: Any = None) -> Array:
         """The loss of a batch, a scalar of at least float32; arguments are those of `Loss`."""
+        outputs, ys, mask, weights = (
+            None if leaf is None else jnp.asarray(leaf) for leaf in (outputs, ys, mask, weights)
+        )
         self.check(outputs, ys)
+        _check_counts(outputs, mask, weights)
         if weights is not None and weights.ndim == 2 and outputs.ndim == 2:
             raise ValueError(
                 f"weights {weights.shape} are one per step, and outputs {outputs.shape} are one per row: give one "
                 "weight per row, [B], or a network with readout='all'."
             )
-        ys = cleared(ys, outputs, mask, weights)
-        outputs = cleared(outputs, outputs, mask, weights)
+        outputs, ys = counted_pair(outputs, ys, mask, weights)
         errors, num_outputs = self.errors(outputs, ys, **dict(self.arguments))
         return row_mean(errors, mask, weights, reduction=self.reduction, num_outputs=num_outputs)
+
+
+def _check_counts(outputs: Any, mask: Any, weights: Any) -> None:
+    """Raises unless a mask is `[B, T]`, and weights `[B]` or `[B, T]`, of the outputs' rows and steps."""
+    lead = outputs.shape[: outputs.ndim - 1]
+    steps = len(lead) == 2
+    expected = f"[B, T] = {lead}" if steps else f"[B, T] with B = {lead[0]}"
+    for name, given, ranks in (("mask", mask, (2,)), ("weights", weights, (1, 2))):
+        if given is None:
+            continue
+        if given.ndim not in ranks or given.shape[: len(lead)] != lead[: given.ndim]:
+            rows = f"[B] = {lead[:1]} or " if name == "weights" else ""
+            raise ValueError(f"{name} must be {rows}{expected}; got {given.shape}.")
 
 
 def check_targets(loss: Any, batch: Batch, num_outputs: int, *, name: str) -> None:
@@ -150,15 +164,10 @@ def check_targets(loss: Any, batch: Batch, num_outputs: int, *, name: str) -> No
     refused = getattr(loss, "refused", None)
     if refused is None or any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(batch)):
         return
-    by_step = batch.weights is not None and batch.weights.ndim == 2
-    ys, counted = (
-        np.asarray(batch.ys),
-        np.asarray(batch.weights if by_step else row_weights(batch)) > 0,
-    )
+    ys = np.asarray(batch.ys)
     wrong, expected = refused(ys, num_outputs)
-    wrong = wrong & counted.reshape(*counted.shape, *[1] * (ys.ndim - counted.ndim))
-    if batch.mask is not None and ys.shape[:2] == batch.mask.shape:
-        wrong = wrong & np.asarray(batch.mask, bool).reshape(*ys.shape[:2], *[1] * (ys.ndim - 2))
+    places = counted(batch.mask, batch.weights, by_step=ys.shape[:2] == batch.xs.shape[:2])
+    wrong = np.asarray(where_counted(places, wrong), bool)
     if wrong.any():
         where = tuple(int(place) for place in np.argwhere(wrong)[0])
         raise ValueError(
@@ -167,19 +176,17 @@ def check_targets(loss: Any, batch: Batch, num_outputs: int, *, name: str) -> No
         )
 
 
-def cleared(values: Any, outputs: Any, mask: Any, weights: Any) -> Any:
-    """Outputs or targets with 0 where they do not count: NaN there, times a zero gradient, would be NaN.
+def counted_pair(outputs: Any, ys: Any, mask: Any, weights: Any) -> tuple[Any, Any]:
+    """Outputs and targets with 0 where they do not count: NaN there, times a zero gradient, would be NaN.
 
     Args:
-      values: the outputs or the targets.
-      outputs: the outputs, `[B, T, O]` or `[B, O]`.
+      outputs: `[B, T, O]` or `[B, O]`.
+      ys: the targets.
       mask: `[B, T]`, or None.
       weights: `[B]` of rows, `[B, T]` of steps, or None.
     """
-    if mask is not None:
-        true_steps = mask.astype(bool)
-        values = where_counted(true_steps if outputs.ndim == 3 else true_steps.any(axis=1), values)
-    return values if weights is None else where_counted(weights > 0, values)
+    places = counted(mask, weights, by_step=outputs.ndim == 3)
+    return where_counted(places, outputs), where_counted(places, ys)
 
 
 def row_mean(errors: Array, mask: Any, weights: Any, *, reduction: str, num_outputs: int) -> Array:

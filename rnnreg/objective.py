@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import described
 from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
@@ -107,6 +108,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
         network_state: dict[str, Any] | None = None,
         fresh: Array | None = None,
     ):
+        _check_arguments(hyper, batch, penalty_state, penalties)
         batch = cleared(batch)
         start = network_state
         if fresh is not None:  # a learned start has its gradient through here
@@ -151,6 +153,24 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
         return total, (Parts(value, values, out.outputs, out.final_state), states)
 
     return objective
+
+
+def _check_arguments(
+    hyper: Any, batch: Any, penalty_state: Any, penalties: Mapping[str, Penalty]
+) -> None:
+    """Raises if arguments stand in another order, or a λ or a state of a penalty is missing."""
+    if not isinstance(batch, Batch) or isinstance(hyper, Batch):
+        raise ValueError(
+            "an objective is called as objective(params, hyper, batch, penalty_state, key=…, train=…); got hyper of "
+            f"type {type(hyper).__name__} and batch of type {type(batch).__name__}."
+        )
+    for name, given in (("hyper", hyper), ("penalty_state", penalty_state)):
+        missing = [one for one in penalties if not isinstance(given, Mapping) or one not in given]
+        if missing:
+            made = "penalty.init(params)" if name == "penalty_state" else "λ"
+            raise ValueError(
+                f"{name} must hold the {made} of every penalty by name; {missing} not in {described(given)}."
+            )
 
 
 def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, Any]:

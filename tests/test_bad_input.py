@@ -406,7 +406,10 @@ CASES = {
         "fold 0 leaves nothing to train on.*use fewer folds, a shorter window or a smaller embargo",
     ),
     "no folds": (lambda: _sweep(folds=[]), "folds is empty; expected at least one"),
-    "one fold": (lambda: rr.selection.blocked_folds(1), "an int of at least 2; got 1"),
+    "one fold": (
+        lambda: rr.selection.blocked_folds(1),
+        "num_folds must be at least 2, a whole number; got 1",
+    ),
     "more folds than rows": (
         lambda: _sweep(folds=rr.selection.blocked_folds(50)),
         "50 folds need at least as many rows; got 36",

@@ -385,7 +385,7 @@ def test_no_fold_is_the_split_itself_and_a_batch_is_a_split():
         ([], "folds is empty"),
         ([([], [1])], "nothing to train on"),
         ([([0], [1]), ([1], [])], "fold 1 leaves nothing to validate on"),
-        ([([0, 8], [1])], "names row 8; the training data has rows 0 to 7"),
+        ([([0, 8], [1])], "names row 8; the data has rows 0 to 7"),
         ([([0, -1], [1])], "names row -1"),
         ([([0, 1, 2], [2, 3])], r"rows \[2\] on both sides"),
     ],

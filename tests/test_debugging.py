@@ -52,20 +52,55 @@ def flow():
     return rr.diagnostics.gradient_flow(NET, LOSS, params, batch).norms["layer_0"]
 
 
+def shares():
+    """Of a batch without a gradient: there is nothing to share."""
+    zeros = jax.tree.map(jnp.zeros_like, NET.init(jax.random.key(0), 1))
+    return rr.diagnostics.path_lengths(NET, LOSS, zeros, rr.Batch(XS, 0 * YS)).shares
+
+
+def marked_norms():
+    """ln norms with NaN where a sequence has no such step, and with a sequence that vanishes."""
+    logs = -0.5 * np.arange(6.0) * np.ones((3, 1))
+    logs[0, 4:], logs[1, 1:], logs[2, 0] = np.nan, -np.inf, np.nan
+    return logs
+
+
+def reach():
+    return rr.diagnostics.horizon(marked_norms()).lags
+
+
+def rates():
+    return rr.diagnostics.decay_rate(marked_norms(), first=2).rates
+
+
+def signal():
+    batch = rr.Batch(XS[:1].repeat(4, 0), YS[:1].repeat(4, 0))
+    params = NET.init(jax.random.key(0), 1)
+    return rr.diagnostics.gradient_signal(NET, LOSS, params, batch, num_batches=2).cosine
+
+
+def participation():
+    zeros = jax.tree.map(jnp.zeros_like, NET.init(jax.random.key(0), 1))
+    return rr.diagnostics.saturation(NET, zeros, XS)["layer_0"].participation
+
+
 def segments():
     return run(segment_steps=2)({"l2": 0.0}, rr.Batch(XS, YS, MASK), key=jax.random.key(0)).metrics[
         "train_loss"
     ]
 
 
-@pytest.mark.parametrize("healthy", [refitted, stopped, flow, segments])
+MARKED = [refitted, stopped, flow, shares, reach, rates, signal, participation]
+
+
+@pytest.mark.parametrize("healthy", [*MARKED, segments])
 def test_healthy_calls_pass_under_debug_nans_and_the_leak_checker(healthy):
     expected = np.asarray(healthy())
     with jax.debug_nans(True):
         np.testing.assert_array_equal(np.isnan(healthy()), np.isnan(expected))
     with jax.checking_leaks():
         np.testing.assert_array_equal(np.isnan(healthy()), np.isnan(expected))
-    if healthy in (refitted, stopped, flow):
+    if healthy in MARKED:
         assert np.isnan(expected).any()  # the mark is there
 
 

@@ -281,7 +281,7 @@ def test_no_surrogate_of_a_short_sequence_is_the_sequence_itself():
         ({"num_lags": 2.5}, "num_lags must be at least 1, a whole number; got 2.5"),
         ({"num_surrogates": True}, "num_surrogates must be at least 1, a whole number; got True"),
         ({"washout": 1.5}, "washout must be at least 0, a whole number; got 1.5"),
-        ({"ridge": float("nan")}, "ridge must be at least 0; got nan"),
+        ({"ridge": float("nan")}, "ridge must be a number of at least 0; got nan"),
         ({"washout": 199}, "6 pairs of state and input are too few to fit 5 state variables"),
         (
             {"xs": INPUTS[:1, :20]},
@@ -371,7 +371,7 @@ def test_a_window_that_fits_by_chance_is_not_taken():
     ("options", "message"),
     [
         ({"tolerance": 0.0}, "tolerance must be positive; got 0.0"),
-        ({"tolerance": float("nan")}, "tolerance must be positive; got nan"),
+        ({"tolerance": float("nan")}, "tolerance must be a number of at least 0; got nan"),
         ({"windows": [0, 2]}, "windows must be whole numbers in 1 … 9"),
         ({"windows": [10]}, "windows must be whole numbers in 1 … 9"),
         (

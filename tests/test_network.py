@@ -657,7 +657,7 @@ def test_forecasts_whose_parts_do_not_fit_are_named():
     tokens = rr.network(STACKS["one"], 5, embedding=(5, 2))
     wrong = jnp.ones(1)
     for call, message in (
-        (lambda: rr.forecast(tokens, _drawn(tokens, None), jnp.ones((B, T), int), 2), "draw the next token"),
+        (lambda: rr.forecast(tokens, _drawn(tokens, None), jnp.ones((B, T), int), 2), "goes on with rr.sample"),
         (lambda: rr.forecast(net, params, xs[0], 2), r"must be \[B, T, D\] real numbers.*xs\[None\]"),
         (lambda: rr.forecast(one, _drawn(one), xs, 2, future=xs[:, :3, 1:]), r"future must be .* = \(3, 2, 1\)"),
         (lambda: rr.forecast(one, _drawn(one), xs, 2), "known beforehand go last in xs, and into future"),

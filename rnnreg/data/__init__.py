@@ -11,6 +11,7 @@ from rnnreg.data._checks import check_tokens as check_tokens
 from rnnreg.data._folds import stack_folds, take_fold
 from rnnreg.data._records import Batch, Fold, Scaling, Split
 from rnnreg.data._rows import cleared as cleared
+from rnnreg.data._rows import counted as counted
 from rnnreg.data._rows import loss_weights as loss_weights
 from rnnreg.data._rows import per_row as per_row
 from rnnreg.data._rows import row_weights, take_rows

@@ -50,6 +50,10 @@ def as_array(values: Any, name: str) -> Any:
             f"{name} must hold numbers; got {array.dtype}. Dates become features as numbers, such as "
             "(dates - dates[0]) / np.timedelta64(1, 'D')."
         )
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"{name} holds complex numbers: give real and imaginary parts as two features."
+        )
     if array.dtype == np.longdouble:
         return array.astype(np.float64)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))

@@ -36,6 +36,11 @@ def check_batch(batch: Batch, *, name: str = "data.train") -> None:
                 f"{name}.{field} must be a NumPy or JAX array; got {kind.removeprefix('builtins.')}. Wrap it in "
                 "np.asarray."
             )
+        if not (values.dtype == bool or any(jnp.issubdtype(values.dtype, kind) for kind in _REAL)):
+            raise ValueError(
+                f"{name}.{field} must hold real numbers; got {values.dtype}. Objects become numbers with "
+                "values.astype(np.float32); a complex number is two features."
+            )
     _check_shapes(batch, name)
     if any(isinstance(leaf, (jax.core.Tracer, jax.ShapeDtypeStruct)) for leaf in batch):
         return
@@ -136,6 +141,7 @@ def _check_values(batch: Batch, name: str) -> None:
         raise ValueError(f"{name}.weights are all 0; at least one row must count.")
 
 
+_REAL = (jnp.integer, jnp.floating)
 _CURES = {
     "xs": "remove them, or say in `mask` or `weights` that these steps or rows do not count.",
     "ys": "steps without a label are read and not scored with weights=~np.isnan(ys).any(axis=-1) ([N, T]); "

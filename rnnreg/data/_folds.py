@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnreg._checks import warn_caller
 from rnnreg.data._records import Fold, Scaling, Split
-from rnnreg.data._rows import take_rows
+from rnnreg.data._rows import row_numbers, take_rows
 from rnnreg.data._scaling import fit_scaling
 from rnnreg.data._times import check_target_times
 
@@ -45,7 +45,7 @@ def stack_folds(
     """
     num_rows = len(split.train.ys)
     pairs = _as_pairs(pairs, num_rows)
-    _check_pairs(pairs, num_rows)
+    _check_pairs(pairs)
     _warn_of_leaks(pairs, split)
     labels = [str(index) for index in range(len(pairs))]
     epoch_rows = max(len(train) for train, _ in pairs)
@@ -77,7 +77,7 @@ def _as_pairs(given: Any, num_rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
     if len(pairs) == 2 and all(np.ndim(side[0]) == 0 for side in map(_listed, pairs) if len(side)):
         pairs = [tuple(pairs)]
     return [
-        tuple(_row_numbers(side, num_rows, index) for side in _two(pair, index))  # type: ignore[misc]
+        tuple(row_numbers(side, num_rows, f"fold {index}") for side in _two(pair, index))  # type: ignore[misc]
         for index, pair in enumerate(pairs)
     ]
 
@@ -95,33 +95,14 @@ def _two(pair: Any, index: int) -> Any:
     )
 
 
-def _row_numbers(side: Any, num_rows: int, index: int) -> np.ndarray:
-    """Row numbers from row numbers, or from a mask of booleans."""
-    rows = np.asarray(side)
-    if rows.dtype == bool and rows.shape == (num_rows,):
-        return np.flatnonzero(rows)
-    if rows.ndim != 1 or not (rows.dtype.kind in "iu" or rows.size == 0):
-        raise ValueError(
-            f"fold {index} must name rows by whole numbers, or by a mask of booleans with one entry per row, "
-            f"{(num_rows,)}; got {rows.dtype} of shape {rows.shape}."
-        )
-    return rows.astype(int)
-
-
-def _check_pairs(pairs: list[tuple[np.ndarray, np.ndarray]], num_rows: int) -> None:
-    """Raises if a side is empty, names a row that there is not, or shares one with the other side."""
+def _check_pairs(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Raises if a side is empty, or shares a row with the other side."""
     for index, (train, val) in enumerate(pairs):
         if train.size == 0 or val.size == 0:
             side = "train" if train.size == 0 else "validate"
             raise ValueError(
                 f"fold {index} leaves nothing to {side} on (got {train.size} training and {val.size} "
                 "validation rows); use fewer folds, a shorter window or a smaller embargo."
-            )
-        rows = np.concatenate([train, val])
-        if rows.min() < 0 or rows.max() >= num_rows:
-            raise ValueError(
-                f"fold {index} names row {rows.max() if rows.max() >= num_rows else rows.min()}; the "
-                f"training data has rows 0 to {num_rows - 1}."
             )
         if np.intersect1d(train, val).size:
             raise ValueError(

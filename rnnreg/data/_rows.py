@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rnnreg.data._arrays import as_batch
 from rnnreg.data._records import Batch
@@ -82,17 +84,32 @@ def cleared(batch: Batch) -> Batch:
     mask, weights = batch.mask, batch.weights
     if mask is None and weights is None:
         return batch
-    rows = row_weights(batch) > 0
-    read = rows[:, None] if mask is None else rows[:, None] & mask.astype(bool)
-    labelled = read & (weights > 0) if weights is not None and weights.ndim == 2 else read
     # [N, T] are whole numbers, which are no NaN, or [N, O] with as many outputs as steps
     by_step = batch.ys.ndim == 3 and batch.ys.shape[:2] == batch.xs.shape[:2]
-    ys = where_counted(labelled if by_step else rows, batch.ys)
-    return batch._replace(xs=where_counted(read, batch.xs), ys=ys)
+    read = counted(mask, row_weights(batch), by_step=True)
+    labelled = counted(mask, weights, by_step=by_step)
+    return batch._replace(xs=where_counted(read, batch.xs), ys=where_counted(labelled, batch.ys))
+
+
+def counted(mask: Any, weights: Any, *, by_step: bool) -> Any:
+    """Where a target counts, `[B]` or by step `[B, T]` (or `[B, 1]`, if all steps of a row do); None if all do.
+
+    >>> counted(jnp.array([[1, 1, 0]]), jnp.array([[0.0, 2.0, 3.0]]), by_step=True).tolist()
+    [[False, True, False]]
+    """
+    dtype = jnp.float32 if weights is None else weights.dtype
+    rows, steps = loss_weights(mask, weights, dtype=dtype)
+    if rows is None:
+        return None
+    if not by_step:
+        return rows > 0
+    return rows[:, None] > 0 if steps is None else (rows[:, None] > 0) & (steps > 0)
 
 
 def where_counted(counted: Any, values: Any) -> Any:
-    """The values `[N, T, …]`, with 0 where `counted`, `[N]` or `[N, T]`, is false."""
+    """The values `[N, T, …]`, with 0 where `counted`, `[N]` or `[N, T]`, is false; None leaves all."""
+    if counted is None:
+        return values
     return jnp.where(
         counted.reshape(*counted.shape, *[1] * (values.ndim - counted.ndim)), values, 0
     )
@@ -103,16 +120,21 @@ def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
 
     Args:
       batch: the rows to choose from.
-      rows: `[n]` row numbers.
+      rows: `[n]` row numbers, or `[N]` booleans.
       weights: `[n]` how much each counts (every step of it, if the batch weighs steps); None leaves the batch's own.
 
     Returns:
       A batch of n rows.
 
+    Raises:
+      ValueError: rows that are no whole numbers, or that the batch does not have.
+
     >>> import numpy as np
     >>> take_rows(Batch(np.zeros((3, 1, 1)), np.array([5, 6, 7])), np.array([2, 0])).ys.tolist()
     [7, 5]
     """
+    if not isinstance(rows, jax.core.Tracer):
+        rows = row_numbers(rows, len(batch.ys), "rows")
 
     def take(leaf):
         return None if leaf is None else jnp.take(leaf, rows, axis=0)
@@ -125,3 +147,27 @@ def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
         weights = weights.astype(own.dtype)
         weights = (weights if own.ndim == 1 else weights[:, None]) * own
     return taken._replace(weights=weights)
+
+
+def row_numbers(given: Any, num_rows: int, name: str) -> np.ndarray:
+    """Row numbers from row numbers, or from a mask of booleans.
+
+    Raises:
+      ValueError: something else, or a row that there is not.
+
+    >>> row_numbers([True, False, True], 3, "rows").tolist()
+    [0, 2]
+    """
+    rows = np.asarray(given)
+    if rows.dtype == bool and rows.shape == (num_rows,):
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or not (rows.dtype.kind in "iu" or rows.size == 0):
+        raise ValueError(
+            f"{name} must name rows by whole numbers, or by a mask of booleans with one entry per row, "
+            f"{(num_rows,)}; got {rows.dtype} of shape {rows.shape}."
+        )
+    rows = rows.astype(int)
+    if rows.size and (rows.min() < 0 or rows.max() >= num_rows):
+        worst = rows.max() if rows.max() >= num_rows else rows.min()
+        raise ValueError(f"{name} names row {worst}; the data has rows 0 to {num_rows - 1}.")
+    return rows

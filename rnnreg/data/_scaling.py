@@ -13,7 +13,7 @@ from jax.core import Tracer
 from rnnreg.data._arrays import as_batch, as_split
 from rnnreg.data._checks import check_batch
 from rnnreg.data._records import Batch, Scaling, Split
-from rnnreg.data._rows import row_weights
+from rnnreg.data._rows import row_numbers, row_weights
 
 
 def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
@@ -37,8 +37,9 @@ def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
     >>> fit_scaling(batch).y_shift.tolist(), fit_scaling(batch, rows=[0]).x_shift.tolist()
     ([2.0], [1.0])
     """
-    at = slice(None) if rows is None else np.asarray(rows)
-    return _fit(as_batch(batch), at, name="batch" if rows is None else "batch[rows]")
+    batch = as_batch(batch)
+    at = slice(None) if rows is None else row_numbers(rows, len(batch.ys), "rows")
+    return _fit(batch, at, name="batch" if rows is None else "batch[rows]")
 
 
 def _fit(batch: Batch, rows: Any, *, name: str) -> Scaling:

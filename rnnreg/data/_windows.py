@@ -33,6 +33,8 @@ def lengths_to_mask(lengths: Any, num_steps: int) -> np.ndarray:
         raise ValueError(
             f"lengths must be one number a sequence, shape [N]; got shape {lengths.shape}."
         )
+    if lengths.size and lengths.dtype.kind not in "iu" and (lengths != np.floor(lengths)).any():
+        raise ValueError(f"every length must be a whole number; got {lengths.tolist()[:6]}.")
     if lengths.size and (lengths.min() < 0 or lengths.max() > num_steps):
         worst = lengths.max() if lengths.max() > num_steps else lengths.min()
         raise ValueError(

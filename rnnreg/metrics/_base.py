@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnnreg._checks import described
 from rnnreg._linalg import wide
-from rnnreg.losses import DataLoss, cleared, row_mean
+from rnnreg.losses import DataLoss, counted_pair, row_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +109,7 @@ class UserFunction:
         steps_count = mask is not None or weights.ndim == 2
         by_step = steps_count and outputs.ndim == 3 and ys.shape[:2] == outputs.shape[:2]
         self._check_mean(outputs, ys, by_step)
-        errors = self._alone(
-            cleared(outputs, outputs, mask, weights), cleared(ys, outputs, mask, weights), by_step
-        )
+        errors = self._alone(*counted_pair(outputs, ys, mask, weights), by_step)
         errors = errors.astype(wide(errors.dtype))
         return row_mean(errors, mask, weights, reduction="mean", num_outputs=1)
 
@@ -180,7 +179,7 @@ def as_function(given: Any, what: str, *, loss: bool = False) -> Any:
     """
     if not callable(given):
         raise ValueError(
-            f"{what} must be a function of (outputs, ys, mask, weights); got {given!r}."
+            f"{what} must be a function of (outputs, ys, mask, weights); got {described(given)}."
         )
     if isinstance(given, (DataLoss, Score, UserFunction)):
         return given

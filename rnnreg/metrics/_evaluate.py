@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnreg._checks import check_count
+from rnnreg._checks import check_count, described
 from rnnreg.data import Batch, Scaling, check_batch, check_tokens, scale_batch, unscale_outputs
 from rnnreg.losses import Loss, Metric, check_targets
 from rnnreg.metrics._base import as_function
@@ -54,6 +54,8 @@ def evaluate(
     >>> sorted(scores), round(float(scores["accuracy"]), 3) in (0.333, 0.667)
     (['accuracy', 'loss'], True)
     """
+    if not isinstance(net, Network):
+        raise ValueError(f"evaluate(net, params, data) takes a network; got {described(net)}.")
     if isinstance(data, Mapping):
         return {
             name: evaluate(

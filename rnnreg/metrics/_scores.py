@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import wide
-from rnnreg.losses import cleared, softmax_cross_entropy
+from rnnreg.losses import counted_pair, softmax_cross_entropy
 from rnnreg.metrics._base import Score
 
 
@@ -84,8 +84,9 @@ def _r2(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
             f"r2 needs outputs and targets of one shape; got outputs {outputs.shape} and ys {ys.shape}."
         )
     counted = _step_weights(outputs, mask, weights)
-    predicted = cleared(outputs, outputs, mask, weights).astype(wide(outputs.dtype))
-    ys = cleared(ys, outputs, mask, weights).astype(predicted.dtype)
+    outputs, ys = counted_pair(outputs, ys, mask, weights)
+    predicted = outputs.astype(wide(outputs.dtype))
+    ys = ys.astype(predicted.dtype)
     mean = _step_mean(ys, counted)
     left = _step_mean(jnp.square(ys - predicted), counted)
     spread = _step_mean(jnp.square(ys - mean.reshape(*[1] * (ys.ndim - 1), -1)), counted)
@@ -96,8 +97,7 @@ def _r2(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
 def _perplexity(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
     loss = softmax_cross_entropy()
     loss.check(outputs, ys)
-    ys = cleared(ys, outputs, mask, weights)
-    errors, _ = loss.errors(cleared(outputs, outputs, mask, weights), ys)
+    errors, _ = loss.errors(*counted_pair(outputs, ys, mask, weights))
     return jnp.exp(_step_mean(errors, _step_weights(outputs, mask, weights)))
 
 

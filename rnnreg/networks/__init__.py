@@ -2,7 +2,7 @@
 
 from rnnreg.networks._forecast import UNITS as UNITS
 from rnnreg.networks._forecast import forecast
-from rnnreg.networks._network import check_states as check_states
+from rnnreg.networks._init import check_fits as check_fits
 from rnnreg.networks._network import (
     describe,
     explain,
@@ -11,7 +11,6 @@ from rnnreg.networks._network import (
     recurrent_paths,
     weight_paths,
 )
-from rnnreg.networks._network import start_state as start_state
 from rnnreg.networks._rebuild import rebuild
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
 from rnnreg.networks._rows import cell_mixes_rows as cell_mixes_rows
@@ -20,6 +19,8 @@ from rnnreg.networks._rows import mixing_part as mixing_part
 from rnnreg.networks._sample import sample
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._stack import num_tokens as num_tokens
+from rnnreg.networks._states import check_states as check_states
+from rnnreg.networks._states import start_state as start_state
 from rnnreg.networks._walk import Pass, Visit
 from rnnreg.networks._walk import by_layer as by_layer
 from rnnreg.networks._walk import passes_of as passes_of

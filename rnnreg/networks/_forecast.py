@@ -11,6 +11,7 @@ from jax import Array
 from rnnreg._checks import check_choice, check_count, check_mask
 from rnnreg.data import Scaling, as_array, scale_inputs, unscale_outputs
 from rnnreg.networks._records import Network, Params
+from rnnreg.networks._stack import num_tokens
 
 UNITS = ("scaled", "original")
 
@@ -169,11 +170,18 @@ def _check(
     scaling: Scaling | None,
 ) -> None:
     """Raises if the parts of a forecast do not fit together."""
-    if jnp.issubdtype(xs.dtype, jnp.integer) or xs.ndim != 3:
+    whole = jnp.issubdtype(xs.dtype, jnp.integer)
+    if num_tokens(net) is not None or whole or xs.ndim != 3:
+        cure = "One sequence: xs[None]."
+        cure = (
+            "Counts that are features: xs.astype(np.float32)." if whole and xs.ndim == 3 else cure
+        )
+        cure = (
+            "A network of tokens goes on with rr.sample." if num_tokens(net) is not None else cure
+        )
         raise ValueError(
             f"a forecast feeds real numbers back, so xs must be [B, T, D] real numbers; got shape {xs.shape} of "
-            f"{xs.dtype}. A network on tokens scores classes: draw the next token (jax.random.categorical) and go on "
-            "with net.apply(..., state=out.final_state). One sequence: xs[None]."
+            f"{xs.dtype}. {cure}"
         )
     check_count(num_steps, "num_steps")
     num_rows, past_steps, num_features = xs.shape

@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_choice, check_count, check_share, warn_caller
+from rnnreg._checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_share,
+    described,
+    warn_caller,
+)
 from rnnreg._tree import is_learned_start, leaf_paths, matrices
 from rnnreg.cells import (
     Cell,
     decayed_leaves,
     describe_cell,
     describe_made,
-    glorot_uniform,
     named,
     plain,
     recurrent_leaves,
 )
 from rnnreg.networks._dropout import is_zero
+from rnnreg.networks._init import init_stack
 from rnnreg.networks._records import Dropout, Layer, Network, Params, Recurrence
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import passes_of
 from rnnreg.recurrence import (
     BackendChoice,
-    cell_step,
     check_backend,
     check_precision,
     check_recurrent_dropout,
@@ -68,6 +72,8 @@ def layer(
     ['forward', 'backward']
     """
     check_count(repeat, "repeat")
+    check_flag(bidirectional, "bidirectional")
+    check_flag(reverse, "reverse")
     check_choice(merge, "merge", ("concat", "sum", "mean", "product"))
     if merge != "concat" and not bidirectional:
         raise ValueError(f"merge={merge!r} puts two directions together; give bidirectional=True.")
@@ -138,10 +144,19 @@ def network(
     >>> net.apply(params, jnp.ones((3, 5, 2))).outputs.shape
     (3, 5, 1)
     """
+    if isinstance(cells, (Cell, Layer)):
+        raise ValueError(
+            f"cells must be a list, from input to output; got one {type(cells).__name__}: put it into a list, [cell]."
+        )
     layers = tuple(Layer(c) if isinstance(c, Cell) else c for c in cells)
     recurrence = Recurrence(backend, remat, truncate, precision, projection)
     rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
     _check_layers(layers, cells, recurrence, rates)
+    check_flag(variational, "variational")
+    if output_size is not None:
+        check_count(output_size, "output_size", hint="None returns the hidden states.")
+    if embedding is not None:
+        _check_embedding(embedding)
     check_segments(remat, truncate)
     check_precision(precision)
     check_choice(readout, "readout", ("all", "last", "flatten"))
@@ -182,7 +197,8 @@ def network(
 def _check_layers(layers: Any, cells: Any, recurrence: Recurrence, rates: Dropout) -> None:
     if not layers or not all(isinstance(entry, Layer) for entry in layers):
         raise ValueError(
-            f"cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got {cells!r}."
+            "cells must be a non-empty sequence of cells or layers, such as [rr.cells.elman(16)]; got "
+            f"{described(cells)}."
         )
     for entry in layers:
         check_backend(entry.cell, recurrence.backend, recurrence.projection)
@@ -195,6 +211,15 @@ def _check_layers(layers: Any, cells: Any, recurrence: Recurrence, rates: Dropou
             check_recurrent_dropout(entry.cell)
 
 
+def _check_embedding(embedding: Any) -> None:
+    if not isinstance(embedding, (tuple, list)) or len(embedding) != 2:
+        raise ValueError(
+            f"embedding must be a pair (number of tokens, size); got {described(embedding)}."
+        )
+    for count, name in zip(embedding, ("the number of tokens", "the size"), strict=True):
+        check_count(count, f"embedding: {name}")
+
+
 def _check_rates(rates: Dropout) -> None:
     for name, rate in (
         ("input_dropout", rates.inputs),
@@ -203,82 +228,6 @@ def _check_rates(rates: Dropout) -> None:
         ("recurrent_dropout", rates.recurrent),
     ):
         check_share(rate, name, ends="[)")
-
-
-def init_stack(key: Array, stack: Stack, input_size: int | None, dtype: Any) -> Params:
-    """The parameters of a stack: embedding, layers, readout; if starts are learned, one beside each cell's weights."""
-    dtype = jnp.result_type(float) if dtype is None else dtype
-    key_embedding, key_readout, key_layers = jax.random.split(key, 3)
-    params: Params = {}
-    if stack.embedding is not None:
-        input_size = stack.embedding[1]
-        table = jax.random.uniform(key_embedding, stack.embedding, dtype, -0.05, 0.05)
-        params["embedding"] = {"W_embed": table}
-    if input_size is None:
-        raise ValueError(
-            "a network without an embedding needs input_size, the number of input features D; for integer "
-            "tokens give network(..., embedding=(num_tokens, size))."
-        )
-    for index, entry in enumerate(stack.layers):
-        key_layer = jax.random.fold_in(key_layers, index)
-        params[f"layer_{index}"] = _init_layer(entry, key_layer, input_size, dtype, stack.learned)
-        if entry.repeat > 1 and entry.width != input_size:
-            raise ValueError(
-                f"layer {index} is applied {entry.repeat} times, so its input and output sizes must "
-                f"agree; got input {input_size} and output {entry.width}."
-            )
-        input_size = entry.width
-    if stack.output_size is not None:
-        read = input_size * (stack.num_steps or 1)
-        W_hy = glorot_uniform()(key_readout, (read, stack.output_size), dtype)
-        params["readout"] = {"W_hy": W_hy, "b_y": jnp.zeros(stack.output_size, dtype)}
-    return params
-
-
-def _init_layer(entry: Layer, key: Array, input_size: int, dtype: Any, learned: bool) -> Params:
-    def init_cell(key):
-        params = entry.cell.init(key, input_size, dtype)
-        if entry.cell.made is None:
-            _check_step(entry.cell, params, input_size, dtype)
-        if learned:
-            start = entry.cell.initial_state(1, dtype)
-            params = params | {"initial": {k: v[0] for k, v in start._asdict().items()}}
-        return params
-
-    if not entry.bidirectional:
-        return init_cell(key)
-    key_forward, key_backward = jax.random.split(key)
-    return {"forward": init_cell(key_forward), "backward": init_cell(key_backward)}
-
-
-def _check_step(cell: Cell, params: Params, input_size: int, dtype: Any) -> None:
-    """Raises where one step of a cell of the user's own fails, or returns another state than it was given."""
-    state = cell.initial_state(3, dtype)
-    shape = getattr(getattr(state, "h", None), "shape", None)
-    whose = f"the cell {cell.name!r} (hidden_size={cell.hidden_size})"
-    if shape != (3, cell.hidden_size):
-        raise ValueError(
-            f"the initial state of {whose} must be a NamedTuple with a field h [B, H] = (3, {cell.hidden_size}); got "
-            f"{_shapes(state)}."
-        )
-    x = jax.ShapeDtypeStruct((3, input_size), dtype)
-    try:
-        new = jax.eval_shape(cell_step(cell), params, state, x)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"the step of {whose} fails on a batch of three rows: {str(error).splitlines()[0]} It was given x "
-            f"{x.shape}, the state {_shapes(state)} and the parameters {_shapes(params)} from its init."
-        ) from error
-    if jax.tree.structure(new) != jax.tree.structure(state) or _shapes(new) != _shapes(state):
-        raise ValueError(
-            f"the step of {whose} must return a state like the one that it was given, {_shapes(state)}; got "
-            f"{_shapes(new)}. Return state._replace(h=...), or the state's own type."
-        )
-
-
-def _shapes(tree: Any) -> str:
-    """The shapes of a tree as text, such as HiddenState(h=(3, 5))."""
-    return str(jax.tree.map(lambda leaf: getattr(leaf, "shape", ()), tree))
 
 
 def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
@@ -292,7 +241,7 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
       A `BackendChoice` for each layer; print it.
 
     Raises:
-      ValueError: something that is not a network.
+      ValueError: something that is not a network, or a size that is no count.
 
     >>> import rnnreg as rr
     >>> net = network([rr.cells.elman(8), rr.cells.gru(8, reset="before")], 1)
@@ -304,6 +253,7 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
             f"explain takes a network; got {type(net).__name__}. If your network depends on hyper, pass "
             "explain(make_net(hyper), …)."
         )
+    check_count(input_size, "input_size")
     choices = {}
     for index, entry in enumerate(net.layers):
         choices[f"layer_{index}"] = choose_backend(
@@ -417,25 +367,3 @@ def describe(net: Network) -> dict[str, Any]:
         found["initial_state"] = "learned" if net.apply.learned else "zero"
         found["dropout"] = {name: plain(rate) for name, rate in net.apply.rates._asdict().items()}
     return found
-
-
-def start_state(net: Network, params: Params, xs: Array) -> dict[str, Any]:
-    """What the network starts from, by layer, fields `[B, H]`: a masked step holds the state, and hands it back.
-
-    Raises:
-      ValueError: a network that hands back no state.
-    """
-    first = jnp.asarray(xs)[:, :1]
-    if not net.layers:
-        check_states(jax.eval_shape(lambda: net.apply(params, first)).final_state)
-    return net.apply(params, first, mask=jnp.zeros(first.shape[:2])).final_state
-
-
-def check_states(states: Any) -> None:
-    """Raises if a network handed back no states, which is all that is known of a module that is not recurrent."""
-    if not jax.tree.leaves(states):
-        raise ValueError(
-            "this network hands back no states, and they are needed here. Of a recurrent cell of another library make "
-            "a network with rr.from_flax(cell) or rr.from_equinox(cell); a function of your own can return "
-            "rr.networks.NetworkOutput(outputs, states, final_state), and take state, mask and perturbations."
-        )

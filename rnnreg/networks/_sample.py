@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_count
-from rnnreg.networks._network import check_states
+from rnnreg._checks import check_count, check_key
 from rnnreg.networks._records import Network, Params
-from rnnreg.networks._stack import Stack
+from rnnreg.networks._stack import Stack, num_tokens
+from rnnreg.networks._states import check_states
 
 
 def sample(
@@ -61,6 +61,12 @@ def sample(
     4
     """
     check_count(num_steps, "num_steps")
+    check_key(key)
+    if isinstance(net.apply, Stack) and net.apply.embedding is None:
+        raise ValueError(
+            "sample draws tokens, and this network reads real numbers: it goes on with rr.forecast, or give "
+            "rr.network(..., embedding=(V, size))."
+        )
     tokens = prompt if isinstance(prompt, Array) else np.asarray(prompt)
     _check_tokens(tokens, temperature)
     rows = jnp.asarray(tokens).astype(jnp.int32).reshape(-1, tokens.shape[-1])
@@ -98,11 +104,11 @@ def _check_tokens(tokens: Any, temperature: Any) -> None:
 
 
 def _check_network(net: Network, tokens: Any, num_outputs: int) -> None:
-    embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
-    if embedding is not None and embedding[0] != num_outputs:
+    own = num_tokens(net)
+    if own is not None and own != num_outputs:
         raise ValueError(
-            "sample feeds tokens back as inputs, so the network needs embedding=(V, size) and output_size=V; got "
-            f"embedding={embedding} and {num_outputs} outputs."
+            "sample feeds tokens back as inputs, so the network needs embedding=(V, size) and output_size=V; got an "
+            f"embedding of {own} tokens and {num_outputs} outputs."
         )
     if any(entry.bidirectional for entry in net.layers):
         raise ValueError("a bidirectional network cannot carry its state on, so it cannot sample.")

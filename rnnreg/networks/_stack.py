@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_mask
+from rnnreg._checks import check_key, check_mask
 from rnnreg._linalg import computing, widen_labels
 from rnnreg.cells import made_for
 from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
+from rnnreg.networks._init import check_fits, check_parts, check_state
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Params, Recurrence
 from rnnreg.networks._walk import SIDES, Visit, by_layer, merged, walk
 from rnnreg.recurrence import product
@@ -79,10 +79,13 @@ class Stack:
         Raises:
           ValueError: inputs, a mask or a state that do not fit, or dropout without a key.
         """
-        if train and key is None and self.random:
-            raise ValueError(
-                "dropout in training draws masks: pass apply(..., train=True, key=key)."
-            )
+        if train and self.random:
+            if key is None:
+                raise ValueError(
+                    "dropout in training draws masks: pass apply(..., train=True, key=key)."
+                )
+            check_key(key)
+        mask = None if mask is None else jnp.asarray(mask)
         drops = Drops(key if train else None, self.rates.variational)
         visits, hidden, unknown = self._visited(
             params, xs, mask=mask, state=state, drops=drops, perturbations=perturbations
@@ -152,16 +155,22 @@ class Stack:
         check_width(params, sequence, self.layers)
         sequence = jnp.swapaxes(sequence, 0, 1)
         unknown = ~jnp.isfinite(sequence).all(axis=-1)
-        visits, hidden = walk(
-            self.layers,
-            params,
-            jnp.where(unknown[..., None], 0, sequence),
-            mask=None if mask is None else jnp.swapaxes(mask, 0, 1),
-            state=state,
-            rates=self.rates,
-            recurrence=self.recurrence,
-            **options,
-        )
+        try:
+            visits, hidden = walk(
+                self.layers,
+                params,
+                jnp.where(unknown[..., None], 0, sequence),
+                mask=None if mask is None else jnp.swapaxes(mask, 0, 1),
+                state=state,
+                rates=self.rates,
+                recurrence=self.recurrence,
+                **options,
+            )
+        except (TypeError, ValueError, KeyError):  # shapes that do not fit, in words
+            check_fits(self, params, None if self.embedding else sequence.shape[-1])
+            if state is not None:
+                check_state(self, state, sequence.shape[1])
+            raise
         forwards = all(entry.forwards for entry in self.layers)
         reached = jnp.cumsum(unknown, axis=0) if forwards else unknown.sum(axis=0, keepdims=True)
         return visits, hidden, jnp.broadcast_to(reached > 0, unknown.shape)
@@ -191,6 +200,12 @@ class Stack:
         check_parts(params, {"readout": ("W_hy", "b_y")})
         own = params["readout"]
         W_hy, b_y = (jnp.asarray(own[name], hidden.dtype) for name in ("W_hy", "b_y"))
+        wanted = (hidden.shape[-1], self.output_size), (self.output_size,)
+        if (W_hy.shape, b_y.shape) != wanted:
+            raise ValueError(
+                f"the readout needs W_hy and b_y of shapes {wanted[0]} and {wanted[1]}; the parameters have "
+                f"{W_hy.shape} and {b_y.shape}. Are they those of another network?"
+            )
         outputs = product(hidden, W_hy, precision=self.recurrence.precision)
         return outputs + jnp.broadcast_to(b_y, outputs.shape)
 
@@ -199,19 +214,6 @@ def num_tokens(net: Network) -> int | None:
     """The rows of a network's embedding; None where it has none, or where none is known."""
     embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
     return None if embedding is None else embedding[0]
-
-
-def check_parts(params: Any, wanted: Mapping[str, Sequence[str]]) -> None:
-    """Raises if the parameters lack a part of the network, such as the readout, or what belongs in it."""
-    for part, names in wanted.items():
-        own = params.get(part) if isinstance(params, Mapping) else None
-        if own is None or not all(name in own for name in names):
-            got = sorted(params) if isinstance(params, Mapping) else type(params).__name__
-            raise ValueError(
-                f"the network needs params[{part!r}]{f' with {list(names)}' if names else ''}; got "
-                f"{got if own is None else sorted(own)}. net.init(key, input_size) makes all of them; "
-                "rr.convert.from_torch(..., readout='head.') takes a linear layer along."
-            )
 
 
 def poisoned(tree: Any, unknown: Array) -> Any:

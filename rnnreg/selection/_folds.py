@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnreg._checks import is_count
+from rnnreg._checks import check_count
 from rnnreg.data import Split, check_span, check_target_times, widened
 
 
@@ -46,8 +46,7 @@ def blocked_folds(
     >>> [len(train) for train, _ in blocked_folds(3, embargo=np.timedelta64(1, "D"))(dated)]
     [3, 2, 3]
     """
-    if not is_count(num_folds, least=2):
-        raise ValueError(f"num_folds must be an int of at least 2; got {num_folds!r}.")
+    check_count(num_folds, "num_folds", least=2, hint="A sweep takes folds=blocked_folds(5).")
     check_span(embargo, "embargo")
 
     def split_rows(split: Split) -> list[tuple[np.ndarray, np.ndarray]]:

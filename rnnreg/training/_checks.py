@@ -184,7 +184,7 @@ def check_reads(hyper: Hyper) -> None:
 
 def check_update(hyper: Any, batch: Any) -> None:
     """Raises if an update is called with its arguments in another order, or without a batch."""
-    if isinstance(batch, Batch) and not isinstance(hyper, (Batch, Split)):
+    if isinstance(batch, Batch) and isinstance(hyper, Mapping):
         return
     raise ValueError(
         "an update is called as update(state, hyper, batch), with a dict of hyperparameters and then a Batch; got "

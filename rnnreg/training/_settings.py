@@ -38,6 +38,9 @@ class Hyper(dict):
         """As of a dict; being there, it lets dict(hyper) and f(**hyper) read name by name."""
         return super().__iter__()
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"hyper is a dict: read hyper[{name!r}], and not hyper.{name}.")
+
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a name, which counts as read even if it is not there."""
         self.reads.add(name)

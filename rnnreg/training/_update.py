@@ -81,6 +81,11 @@ def _moved(
     """The parameters after a step of the optimiser, and the optimiser's state."""
     import optax
 
+    if _has_two_sets(state.opt_state):
+        raise ValueError(
+            "optax.lookahead moves two sets of parameters, fast and slow, and a run has one. An average of the "
+            "parameters is what optax.contrib.schedule_free(optimizer, learning_rate) keeps."
+        )
     updates, opt_state = optimizer_of(settings, hyper).update(
         found.gradients,
         state.opt_state,
@@ -91,6 +96,16 @@ def _moved(
     )
     params: Any = optax.apply_updates(state.params, updates)
     return params, opt_state
+
+
+def _has_two_sets(opt_state: Any) -> bool:
+    """Whether an optimiser moves a pair of parameter trees."""
+    import optax
+
+    def is_pair(part):
+        return isinstance(part, optax.LookaheadState)
+
+    return any(map(is_pair, jax.tree.leaves(opt_state, is_leaf=is_pair)))
 
 
 def _check(found: Gradients, params: Params) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_count
+from rnnreg._checks import check_count, check_number, described
 from rnnreg._linalg import safe_divide
 from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of
@@ -88,6 +88,7 @@ def fixed_points(
     """
     check_count(num_descent, "num_descent", least=0)
     check_count(num_newton, "num_newton", least=0)
+    check_number(learning_rate, "learning_rate", least=0)
     x = jnp.asarray(x)
     if x.ndim != 1:
         raise ValueError(
@@ -266,6 +267,10 @@ def distinct_points(
     if not (isinstance(radius, Real) and radius >= 0):
         raise ValueError(
             f"radius must be a number of at least 0, within which ends count as one point; got {radius!r}."
+        )
+    if not isinstance(found, FixedPoints):
+        raise ValueError(
+            f"distinct_points takes what rr.diagnostics.fixed_points returns; got {described(found)}."
         )
     if any(isinstance(leaf, jax.core.Tracer) for leaf in found[:5]):
         raise ValueError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_count
+from rnnreg._checks import check_count, check_key
 from rnnreg._linalg import safe_divide, safe_norm
 
 
@@ -22,6 +22,7 @@ def starting_frame(size: int, columns: int, dtype: Any, *, key: Array | None = N
     if key is None:
         drawn = jnp.asarray(np.random.default_rng(0).normal(size=(size, columns)), dtype)
     else:
+        check_key(key)
         drawn = jax.random.normal(key, (size, columns), dtype)
     return jnp.linalg.qr(drawn)[0]
 

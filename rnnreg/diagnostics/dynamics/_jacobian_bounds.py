@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnreg._checks import described
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, WeightsFunction
 from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
@@ -64,6 +66,8 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     >>> bounds.slope, round(bounds.sigma_max, 4), round(bounds.log_bound / float(np.log(0.5)), 4)
     (0.25, 2.0, 1.0)
     """
+    if isinstance(system, (Cell, Network)) and not isinstance(params, Mapping):
+        raise ValueError(f"params must be those of the network or cell; got {described(params)}.")
     cell, weights = _only_cell(system, params)
     if cell is None or cell.weights is None:
         return JacobianBounds(None, None, None, None, None)

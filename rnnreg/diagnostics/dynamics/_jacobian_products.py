@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_number
 from rnnreg._linalg import safe_divide
 from rnnreg.diagnostics.dynamics import _graded as graded
 from rnnreg.diagnostics.dynamics._frames import (
@@ -100,6 +101,7 @@ def jacobian_products(
     [0, -300]
     """
     check_arrays(xs)
+    check_number(tolerance, "tolerance", least=0)
     check_every(every, check_inputs(xs))
     dynamics = dynamics_of(system, params, xs, state=state)
     place = place_of(dynamics, field)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
-from rnnreg._linalg import safe_divide
+from rnnreg._linalg import marked, safe_divide
 from rnnreg.diagnostics.dynamics._frames import (
     apart,
     check_every,
@@ -174,12 +174,13 @@ def _batch_error(logs: Array, num_batches: int) -> Array:
     """Standard error of the mean over `[B, R, k]`, from the means of consecutive batches."""
     batches = min(num_batches, logs.shape[1])
     if batches < 2:
-        return jnp.full((logs.shape[0], logs.shape[2]), jnp.nan, logs.dtype)
+        none = jnp.ones((logs.shape[0], logs.shape[2]), bool)
+        return marked(none, jnp.zeros(none.shape, logs.dtype))
     length = logs.shape[1] // batches
     means = logs[:, -batches * length :].reshape(len(logs), batches, length, -1).mean(axis=2)
     finite = jnp.isfinite(means).all(axis=1)
     spread = jnp.std(jnp.where(finite[:, None], means, 0), axis=1, ddof=1)
-    return jnp.where(finite, spread / jnp.sqrt(jnp.asarray(batches, spread.dtype)), jnp.nan)
+    return marked(~finite, spread / jnp.sqrt(jnp.asarray(batches, spread.dtype)))
 
 
 def _unconverged(logs: Array, exponents: Array, error: Array, tolerance: float) -> Array:

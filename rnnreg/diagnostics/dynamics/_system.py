@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import described
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, made_for
 from rnnreg.diagnostics._rows import check_apart, check_cell_apart, check_network_apart
@@ -53,6 +54,7 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
       ValueError: a network that reads backwards, inputs, parameters or a state that do not fit the system, a function
         without a state, a step that changes the shapes, the dtypes or the structure of its state, or that mixes rows.
     """
+    check_order(system, xs)
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf)[:, 0], xs)
     advance, given = _stepped(system, params, first, state)
     _check_rows(given, first)
@@ -98,6 +100,14 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
         places,
         unflatten,
     )
+
+
+def check_order(system: Any, xs: Any) -> None:
+    """Raises if parameters stand in the place of the inputs of a network or a cell."""
+    if isinstance(system, (Network, Cell)) and isinstance(xs, Mapping):
+        raise ValueError(
+            f"xs must be an array [B, T, …]; got {described(xs)}. The order is (system, params, xs)."
+        )
 
 
 def _stepped(

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnnreg._linalg import safe_norm, unit, wide
 from rnnreg.data import Batch, check_batch
 from rnnreg.diagnostics._slopes import steady, unfused
+from rnnreg.losses import Loss
+from rnnreg.metrics import as_function
 from rnnreg.networks import Network, Stack, Visit, by_layer, start_state
 from rnnreg.recurrence import cell_step, settle, states_before
 
@@ -45,9 +48,21 @@ def check_network(net: Any, name: str) -> None:
         )
 
 
-def check_rows(batch: Any) -> None:
-    """Raises where a batch is none, or its parts do not fit together; values are not looked at."""
-    jax.eval_shape(functools.partial(check_batch, name="batch"), batch)
+def as_loss(loss: Any, batch: Any, name: str) -> Loss:
+    """The loss of `name(net, loss, params, batch)`, of two or four arguments, called with four.
+
+    Raises where it is no loss, the batch is none, or its parts do not fit together; values are not looked at.
+    """
+    loss = as_function(loss, f"the loss of {name}(net, loss, params, batch)", loss=True)
+    if isinstance(batch, Batch) and all(map(_is_array, jax.tree.leaves(batch))):
+        jax.eval_shape(functools.partial(check_batch, name="batch"), batch)
+    else:
+        check_batch(batch, name="batch")
+    return loss
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
 
 
 def why_not_forwards(net: Network) -> str | None:

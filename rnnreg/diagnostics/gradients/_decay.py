@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_share, is_count
-from rnnreg._linalg import masked_mean, mean_and_error, safe_divide, wide
+from rnnreg._linalg import marked, masked_mean, mean_and_error, safe_divide, wide
+from rnnreg.data import as_array
 
 
 class DecayRate(NamedTuple):
@@ -92,15 +94,23 @@ def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> De
     lags = jnp.broadcast_to(lags, log_norms.shape)
     used = jnp.isfinite(log_norms) & (lags >= first) & (lags <= end)
 
+    count = jnp.sum(used, axis=-1, keepdims=True)
+
     def centred(values):
-        return jnp.where(used, values - masked_mean(values, used, -1, keepdims=True), 0)
+        values = jnp.where(used, values, 0)
+        mean = jnp.sum(values, axis=-1, keepdims=True) / jnp.maximum(count, 1)
+        return jnp.where(used, values - mean, 0)
 
     steps = centred(lags)
     below = jnp.sum(jnp.square(steps), axis=-1)
     slope = safe_divide(jnp.sum(steps * centred(log_norms), axis=-1), below)
-    rates = jnp.where(jnp.sum(used, axis=-1) > 1, slope, jnp.nan)
+    rates = marked(count[..., 0] < 2, slope)
     by_run, se_by_run = mean_and_error(rates)
-    rate, se = mean_and_error(by_run.reshape(-1)) if by_run.ndim else (by_run, se_by_run)
+    if by_run.ndim:
+        runs = jnp.where(jnp.isfinite(by_run), by_run, jnp.inf)  # a run without a rate is left out
+        rate, se = mean_and_error(runs.reshape(-1))
+    else:
+        rate, se = by_run, se_by_run
     return DecayRate(rate, se, by_run, se_by_run, rates)
 
 
@@ -129,29 +139,30 @@ def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
     """
     log_norms = _checked(log_norms)
     check_share(threshold, "threshold", ends="()")
-    start = log_norms[..., :1]
-    log_ratios = log_norms - jnp.where(jnp.isfinite(start), start, jnp.nan)
+    there = ~jnp.isnan(log_norms)
+    logs = jnp.where(there, log_norms, 0)
+    begun = there[..., :1] & jnp.isfinite(logs[..., :1])
+    log_ratios, known = logs - jnp.where(begun, logs[..., :1], 0), there & begun
     level = math.log(threshold)
-    lags, censored_each, longest = _last_crossing(log_ratios, level)
-    lag, censored, _ = _last_crossing(_mean_curve(log_ratios), level)
+    lags, censored_each, longest = _last_crossing(log_ratios, known, level)
+    lag, censored, _ = _last_crossing(*_mean_curve(log_ratios, known), level)
     last = jnp.take_along_axis(log_ratios, jnp.maximum(longest, 0)[..., None], axis=-1)[..., 0]
-    dead = jnp.where(longest < 0, jnp.nan, jnp.isneginf(last).astype(log_ratios.dtype))
-    return Horizon(lag, censored, lags, censored_each, longest, jnp.nanmean(dead, axis=-1))
+    vanished = masked_mean(jnp.isneginf(last).astype(logs.dtype), longest >= 0, -1)
+    return Horizon(lag, censored, lags, censored_each, longest, vanished)
 
 
-def _mean_curve(log_ratios: Array) -> Array:
-    """The mean over sequences of what is not −∞ `[…, B, T] → […, T]`; −∞ where a lag has nothing else."""
-    dead = jnp.isneginf(log_ratios)
-    mean = jnp.nanmean(jnp.where(dead, jnp.nan, log_ratios), axis=-2)
-    none = jnp.all(dead | jnp.isnan(log_ratios), axis=-2) & jnp.any(dead, axis=-2)
-    return jnp.where(none, -jnp.inf, mean)
+def _mean_curve(log_ratios: Array, known: Array) -> tuple[Array, Array]:
+    """The mean over sequences of what is known and not −∞, `[…, B, T] → […, T]`, else −∞; and where it is known."""
+    alive = known & ~jnp.isneginf(log_ratios)
+    count = jnp.sum(alive, axis=-2)
+    mean = jnp.sum(jnp.where(alive, log_ratios, 0), axis=-2) / jnp.maximum(count, 1)
+    return jnp.where(count > 0, mean, -jnp.inf), jnp.any(known, axis=-2)
 
 
-def _last_crossing(curves: Array, level: float) -> tuple[Array, Array, Array]:
+def _last_crossing(curves: Array, known: Array, level: float) -> tuple[Array, Array, Array]:
     """Where each curve `[…, T]` falls below the level for the last time, whether it never does, and its last lag."""
     num_steps = curves.shape[-1]
     lags = jnp.arange(num_steps)
-    known = ~jnp.isnan(curves)
     longest = jnp.max(jnp.where(known, lags, -1), axis=-1)
     above = jnp.max(jnp.where(known & (curves >= level), lags, -1), axis=-1)
     below = jnp.min(jnp.where(known & (lags > above[..., None]), lags, num_steps), axis=-1)
@@ -162,10 +173,10 @@ def _last_crossing(curves: Array, level: float) -> tuple[Array, Array, Array]:
         return jnp.take_along_axis(curves, places, axis=-1)[..., 0]
 
     high, low = at(above), at(below)
-    share = (high - level) / (high - low)  # 0 where r is exactly 0 from here on
-    share = jnp.where(jnp.isposinf(high), 1, share)
-    crossing = above + share * (below - above)
-    return jnp.where(censored | (above < 0), jnp.nan, crossing), censored, longest
+    high = jnp.where(jnp.isfinite(high), high, level)  # from ∞ it falls at the next lag
+    share = jnp.where(jnp.isposinf(at(above)), 1, safe_divide(high - level, high - low))
+    crossing = above + share * (below - above)  # at `above` itself if r is exactly 0 from here on
+    return marked(censored | (above < 0), crossing), censored, longest
 
 
 def _checked(log_norms: Any) -> Array:
@@ -176,7 +187,9 @@ def _checked(log_norms: Any) -> Array:
         raise ValueError(
             f"log_norms must be those of one layer; got all of {list(log_norms)}. Take flow.log_norms['layer_0']."
         )
-    log_norms = jnp.asarray(log_norms)
+    log_norms = as_array(log_norms, "log_norms")
+    if not isinstance(log_norms, Array):
+        log_norms = jax.device_put(log_norms)  # its NaN are marks, which `jax_debug_nans` lets pass
     if log_norms.ndim < 2 or log_norms.shape[-1] == 0:
         raise ValueError(
             f"log_norms must be [..., B, T], such as flow.log_norms['layer_0']; got shape {log_norms.shape}."

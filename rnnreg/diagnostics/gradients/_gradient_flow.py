@@ -17,14 +17,14 @@ from rnnreg.diagnostics._rows import check_network_apart
 from rnnreg.diagnostics._slopes import steady, unfused
 from rnnreg.diagnostics.dynamics._system import System, dynamics_of
 from rnnreg.diagnostics.gradients._backward import (
+    as_loss,
     check_network,
-    check_rows,
     log_state_gradients,
     seeds_of,
     why_not_by_layer,
 )
 from rnnreg.losses import DataLoss, Loss
-from rnnreg.networks import Network, network
+from rnnreg.networks import Network, Stack, check_fits, network
 from rnnreg.objective import zero_perturbations
 from rnnreg.runtime import Kept, may_compile, weakly
 
@@ -125,10 +125,12 @@ def gradient_flow(
     >>> gradient_flow(net, rr.losses.squared_error(), params, batch).ratio["layer_0"].round(4).tolist()
     [1.0, 0.5, 0.25, 0.125]
     """
-    check_rows(batch)
+    loss = as_loss(loss, batch, "gradient_flow")
     net, params = _as_network(system, params, batch, state)
     num_steps = batch.xs.shape[1]
     _check(net, step, wrt, num_steps)
+    if isinstance(net.apply, Stack):
+        check_fits(net.apply, params, batch.xs.shape[-1] if net.apply.embedding is None else None)
     if isinstance(system, (Network, Cell)):
         check_network_apart(net, params, batch.xs)
     if not may_compile((params, batch, state)):

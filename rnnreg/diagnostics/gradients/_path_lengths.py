@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, is_count
-from rnnreg._linalg import safe_divide, safe_norm
+from rnnreg._linalg import marked, safe_divide, safe_norm
 from rnnreg._tree import is_learned_start, leaf_paths, with_leaves
 from rnnreg.data import Batch
 from rnnreg.diagnostics.gradients._backward import (
     Steps,
+    as_loss,
     check_network,
-    check_rows,
     one_step,
     seeds_of,
     steps_of,
@@ -114,7 +114,7 @@ def path_lengths(
     ((4, 2, 2), 1.0)
     """
     check_network(net, "path_lengths")
-    check_rows(batch)
+    loss = as_loss(loss, batch, "path_lengths")
     num_steps = batch.xs.shape[1]
     _check(net, params, path, max_lag, num_steps)
     most = num_steps if net.readout == "last" else min(num_steps, _MOST_LAGS)
@@ -137,14 +137,14 @@ def path_lengths(
     parts = split(pullback_of, steps, seeds_of(net, seeds, num_steps), num_lags)
     gradients, rest = parts[:num_lags], parts[num_lags]
     total = parts.sum(axis=0)
-    shares = _shares(parts, total)
+    shares, none = _shares(parts, total), ~(jnp.max(jnp.abs(total)) > 0)
     norms = safe_norm(parts.reshape(num_lags + 1, -1))
     return PathLengths(
         jnp.arange(num_lags),
         norms[:num_lags],
-        shares[:num_lags],
+        marked(none, shares[:num_lags]),
         norms[num_lags],
-        shares[num_lags],
+        marked(none, shares[num_lags]),
         gradients,
         rest,
     )
@@ -189,7 +189,7 @@ def gradient_signal(
     [1.0, 1.0, nan]
     """
     check_network(net, "gradient_signal")
-    check_rows(batch)
+    loss = as_loss(loss, batch, "gradient_signal")
     num_rows = batch.xs.shape[0]
     if not is_count(num_batches, least=2) or num_rows % num_batches:
         raise ValueError(
@@ -216,10 +216,13 @@ def gradient_signal(
     noise = jnp.sum(jnp.square(vectors - vectors.mean(axis=0, keepdims=True)), axis=(0, 2))
     noise = noise / (num_batches - 1)
     snr = jnp.sqrt(signal) / jnp.sqrt(jnp.where(noise > 0, noise, 1))
-    alone = jnp.where(signal > 0, jnp.inf, jnp.nan)  # batches that are all equal
-    unit = vectors / jnp.where(norms > 0, norms, jnp.nan)[..., None]
+    snr = jnp.where(noise > 0, snr, jnp.inf)  # batches that are all equal
+    cosine = between(safe_divide(vectors, norms[..., None]))
     return GradientSignal(
-        parts.lags[0], jnp.where(noise > 0, snr, alone), between(unit), parts.norms
+        parts.lags[0],
+        marked((noise == 0) & ~(signal > 0), snr),
+        marked((norms == 0).any(axis=0), cosine),
+        parts.norms,
     )
 
 
@@ -304,8 +307,8 @@ def _end_together(batch: Batch) -> Batch:
 
 
 def _shares(parts: Array, total: Array) -> Array:
-    """⟨G_ℓ, G⟩/‖G‖², scaled so that squares do not underflow; NaN where G = 0."""
+    """⟨G_ℓ, G⟩/‖G‖², scaled so that squares do not underflow."""
     largest = jnp.max(jnp.abs(total))
     unit = safe_divide(total, largest).reshape(-1)
     along = safe_divide(parts, largest).reshape(len(parts), -1) @ unit
-    return jnp.where(largest > 0, along / jnp.sum(jnp.square(unit)), jnp.nan)
+    return safe_divide(along, jnp.sum(jnp.square(unit)))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_count, is_count
+from rnnreg._checks import check_count, check_function, check_key, check_number, is_count
 from rnnreg._linalg import safe_divide
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences, states_along
@@ -105,8 +105,8 @@ def memory_curve(
     check_count(num_lags, "num_lags")
     check_count(num_surrogates, "num_surrogates")
     check_count(washout, "washout", least=0)
-    if not ridge >= 0:
-        raise ValueError(f"ridge must be at least 0; got {ridge!r}.")
+    check_number(ridge, "ridge", least=0)
+    check_key(key)
     dynamics = dynamics_of(system, params, xs, state=state)
     first, apart = max(washout, num_lags - 1), dynamics.size + num_lags
     num_rows = _check_rows(xs, first, dynamics.size, num_lags)
@@ -264,8 +264,11 @@ def sufficient_window(
     """
     xs = jnp.asarray(xs)
     xs = xs if _are_tokens(system, xs) else check_sequences(xs)
+    check_number(tolerance, "tolerance", least=0)
     if not tolerance > 0:
         raise ValueError(f"tolerance must be positive; got {tolerance}.")
+    if read is not None:
+        check_function(read, "read", "read(state) -> [B, …]")
     lengths = _lengths(windows, xs.shape[1])
     dynamics = dynamics_of(system, params, xs, state=state)
     read = read or _readout(system, params)

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_count, check_mask, check_share
-from rnnreg._linalg import masked_mean, safe_divide, wide
+from rnnreg._checks import check_count, check_function, check_mask, check_share
+from rnnreg._linalg import marked, masked_mean, safe_divide, wide
 from rnnreg.cells import Cell
-from rnnreg.diagnostics.dynamics._system import System
+from rnnreg.diagnostics.dynamics._system import System, check_order
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences
 from rnnreg.diagnostics.states._layer_states import cell_runs, network_runs, step_runs
 from rnnreg.networks import Network
@@ -140,6 +140,9 @@ def saturation(
     check_count(num_bins, "num_bins")
     check_share(margin, "margin", most=0.5)
     check_share(middle, "middle")
+    if gates is not None:
+        check_function(gates, "gates", "gates(params, state, x) -> {name: [B, H]}")
+    check_order(system, xs)
     if not isinstance(system, Network):
         xs = check_sequences(xs)
     first = jnp.shape(xs)[:2]
@@ -178,7 +181,7 @@ def _bounds(name: str, cell: Cell | None, given: Bounds | Mapping[str, Bounds] |
                 f"{{{name!r}: (low, high)}}."
             )
         return found
-    if len(bounds) != 2:
+    if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
         raise ValueError(f"bounds must be (low, high); got {bounds!r}.")
     low = -math.inf if bounds[0] is None else float(bounds[0])
     high = math.inf if bounds[1] is None else float(bounds[1])
@@ -264,7 +267,7 @@ def _participation(states: Array, true: Array) -> Array:
     covariance = safe_divide(covariance, largest)  # squares do not underflow
     squares = jnp.sum(jnp.square(covariance))
     ratio = safe_divide(jnp.square(jnp.trace(covariance)), squares)
-    return jnp.where(squares > 0, ratio, jnp.nan)
+    return marked(~(squares > 0), ratio)
 
 
 def _opening(values: Array, true: Array) -> GateOpening:

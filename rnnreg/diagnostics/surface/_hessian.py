@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_choice, check_count
+from rnnreg._checks import check_choice, check_count, check_key
 from rnnreg._linalg import safe_divide, safe_norm, scale_of
-from rnnreg.diagnostics.surface._loss_surface import flat_params
+from rnnreg.diagnostics.surface._loss_surface import check_loss_of, flat_params
 
 Params = Any
 
@@ -79,7 +79,9 @@ def hessian_directions(
     >>> found.eigenvalues.round(3).tolist(), jnp.abs(found.directions[0]).round(3).tolist()
     ([5.0, 1.0], [0.0, 1.0, 0.0])
     """
+    check_key(key)
     centre, unravel = flat_params(params)
+    check_loss_of(loss_of, params)
     size = centre.size
     if num_iterations is None:
         num_iterations = min(40, size)

@@ -11,11 +11,20 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from rnnreg._checks import check_choice, check_count, is_count
+from rnnreg._checks import (
+    check_choice,
+    check_count,
+    check_flag,
+    check_function,
+    check_key,
+    described,
+    is_count,
+)
 from rnnreg._linalg import safe_divide, safe_norm
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.data import Batch, check_batch
 from rnnreg.losses import Loss
+from rnnreg.metrics import as_function
 from rnnreg.networks import Network
 
 Params = Any
@@ -113,6 +122,7 @@ def loss_surface(
     for direction in pair:
         _check_like(direction, params)
     centre, unravel = flat_params(params)
+    check_loss_of(loss_of, params)
     axes = jnp.stack([ravel_pytree(direction)[0].astype(centre.dtype) for direction in pair])
     given = {"alphas": alphas} if betas is None else {"alphas": alphas, "betas": betas}
     grids = [_grid(name, values, centre.dtype) for name, values in given.items()]
@@ -155,6 +165,9 @@ def data_loss_of(net: Network, loss: Loss, batch: Batch) -> LossOf:
     >>> float(data_loss_of(net, rr.losses.squared_error("sum"), batch)(net.init(jax.random.key(0), 1)))
     3.0
     """
+    if not isinstance(net, Network):
+        raise ValueError(f"data_loss_of(net, loss, batch) takes a network; got {described(net)}.")
+    loss = as_function(loss, "the loss of data_loss_of(net, loss, batch)", loss=True)
     check_batch(batch, name="batch")
 
     def data_loss(params):
@@ -225,6 +238,8 @@ def random_direction(
     >>> jnp.linalg.norm(direction["W_hh"], axis=0).round(3).tolist(), direction["b_h"].tolist()
     ([1.0, 2.0], [0.0, 0.0])
     """
+    check_key(key)
+    check_flag(include_biases, "include_biases")
     check_choice(scale, "scale", ("filter", "layer", "none"))
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
     keys = jax.random.split(key, len(leaves))
@@ -240,6 +255,15 @@ def random_direction(
         return noise * safe_divide(wanted, drawn).astype(leaf.dtype)
 
     return jax.tree.unflatten(structure, list(map(draw, keys, leaves)))
+
+
+def check_loss_of(loss_of: Any, params: Params) -> None:
+    """Raises unless `loss_of(params)` is one real number."""
+    check_function(loss_of, "loss_of", "loss_of(params) -> scalar")
+    found = jax.eval_shape(loss_of, params)
+    if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
+        shapes = jax.tree.map(lambda leaf: f"{leaf.dtype} of shape {leaf.shape}", found)
+        raise ValueError(f"loss_of(params) must return one real number; got {shapes}.")
 
 
 def flat_params(params: Params) -> tuple[Array, Callable[[Array], Params]]:
