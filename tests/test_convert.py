@@ -1,5 +1,6 @@
 """There and back: conversion to each peer's form and from it gives the same weights."""
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -191,3 +192,36 @@ def test_wrong_arguments_say_what_to_do():
         convert.to_flax(random_params([CELLS["gru"]])["layer_0"], "gru", style="nnx")
     with pytest.raises(ValueError, match="W_hh is missing"):
         convert.to_keras({"W_xh": np.ones((1, 1))}, "elman")
+
+
+def test_every_direction_takes_the_cell_itself_and_refuses_what_the_library_has_not():
+    before = rr.cells.gru(3, reset="before", recurrent_bias=False)
+    after, lstm = rr.cells.gru(3), rr.cells.lstm(3)
+    key = jax.random.key(0)
+    for cell, name in ((after, "gru"), (lstm, "lstm"), (rr.cells.elman(3), "elman")):
+        layer = cell.init(key, 2)
+        for write, read in (
+            (rr.convert.to_keras, rr.convert.from_keras),
+            (rr.convert.to_flax, rr.convert.from_flax),
+        ):
+            by_cell, by_name = write(layer, cell), write(layer, name)
+            chex.assert_trees_all_equal(by_cell, by_name)
+            chex.assert_trees_all_equal(read(by_cell, cell), read(by_name, name))
+        state = rr.convert.to_torch({"layer_0": layer}, cell)
+        chex.assert_trees_all_equal(
+            rr.convert.from_torch(state, cell), rr.convert.from_torch(state, name)
+        )
+    layer = before.init(key, 2)
+    assert rr.convert.to_keras(layer, before)[2].shape == (9,)  # the cell says its convention
+    with pytest.raises(ValueError, match="has reset='before', and reset='after' was given"):
+        rr.convert.to_keras(layer, before, reset="after")
+    with pytest.raises(ValueError, match=r"flax has no module .* gru\(reset='after'\)"):
+        rr.convert.to_flax(layer, before)
+    with pytest.raises(ValueError, match="torch has no module"):
+        rr.convert.from_torch({}, before)
+    with pytest.raises(
+        ValueError, match=r"must be that of a module, module.state_dict\(\); got list"
+    ):
+        rr.convert.from_torch([], "gru")
+    with pytest.raises(ValueError, match=r"params must hold 'layer_0'.*got None"):
+        rr.convert.to_torch(None, "gru")
