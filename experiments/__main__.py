@@ -61,6 +61,7 @@ def run(name: str, preset: str) -> tuple[int, list[str]]:
     summary = Path("results") / name / "summary.json"
     if status == 0 and summary.exists() and summary.stat().st_mtime >= began - 1:
         holds = [claim["holds"] for claim in json.loads(summary.read_text("utf-8"))["claims"]]
+        holds = holds if preset == "full" else [found or None for found in holds]
         counts = [str(sum(h is verdict for h in holds)) for verdict in (True, False, None)]
     else:
         counts = ["–"] * 3

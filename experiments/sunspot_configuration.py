@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 import rnnreg as rr
-from experiments._harness import Claim, Options, Report, run, text_table
-from experiments._sunspots.network import log_grid, make_train, sunspots
+from experiments._harness import Claim, Report, run, text_table
+from experiments._sunspots.network import NetworkOptions, make_train, sunspots
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options):
+class Config(NetworkOptions):
     """Options of the configuration run."""
 
     transforms: tuple[str, ...] = ("identity", "sqrt")
@@ -28,20 +28,8 @@ class Config(Options):
     """Candidate windows, in years."""
     learning_rates: tuple[float, ...] = (3e-3, 1e-2)
     """Candidate learning rates of Adam."""
-    hidden_size: int = 16
-    """Hidden units, fixed beforehand."""
-    num_updates: int = 500
-    """Full-batch updates, fixed beforehand."""
     num_lambdas: int = 9
     """λ = 0 and a log grid."""
-    lambda_low: float = 1e-4
-    """Smallest positive λ."""
-    lambda_high: float = 1e-1
-    """Largest λ."""
-    seeds: int = 8
-    """Seeds of each combination, as many as the main job's mean forecast."""
-    folds: int = 5
-    """Blocks of consecutive target years."""
 
 
 PRESETS = {
@@ -58,10 +46,9 @@ def main(config: Config) -> Report:
     def data(static):
         return sunspots(static["window"], static["transform"], first_target=1724)
 
-    lams = log_grid(config.lambda_low, config.lambda_high, config.num_lambdas)
     result = rr.sweep(
         lambda static: make_train(data(static), {**fixed, **static}),
-        {"l2": lams, "learning_rate": list(config.learning_rates)},
+        {"l2": config.lams, "learning_rate": list(config.learning_rates)},
         data,
         seeds=config.seeds,
         folds=rr.selection.blocked_folds(config.folds),

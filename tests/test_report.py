@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as listing
+from experiments import mnist1d
 from experiments._harness import (
     Claim,
     Options,
@@ -156,11 +157,11 @@ def test_an_experiment_is_carried_out(tmp_path, capsys):
     carry_out(small, config, x64=True)
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "a line"
-    assert [line.split()[0] for line in rest[3:8]] == list("abcde")
-    assert rest[-2:] == [
-        "The claims are about --preset full; this run is too short for them.",
-        f"wrote {config.out}/",
-    ]
+    assert rest[1] == "The claims are about --preset full; this run is too short for them."
+    assert [line.split()[0] for line in rest[5:10]] == list("abcde")
+    assert not any("FAILS" in line for line in rest)
+    assert sum(line.endswith("too short to tell") for line in rest) == 2
+    assert rest[-1] == f"wrote {config.out}/"
     written = json.loads((config.out / "summary.json").read_text("utf-8"))
     assert list(written) == ["config", "rows", "dtype", "claims", "environment"]
     assert written["config"]["num_rows"] == len(written["rows"]) == 4
@@ -328,8 +329,22 @@ def test_all_runs_each_and_reports_failures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("experiments._harness.summary.commit", lambda: None)
     assert listing.main(listing.Arguments("all", "quick")) == 1
     one, two = capsys.readouterr().out.splitlines()[-2:]
-    assert one.split() == ["one", "ok", one.split()[2], "2", "2", "1"]
+    assert one.split() == [
+        "one",
+        "ok",
+        one.split()[2],
+        "2",
+        "0",
+        "3",
+    ]  # nothing fails in a quick run
     assert two.split()[1:3] == ["exit", "3"]
+
+
+def test_an_experiment_without_its_package_measures_nothing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mnist1d", None)
+    report = mnist1d.main(mnist1d.Config(**mnist1d.PRESETS["quick"]))
+    assert {claim.verdict for claim in report.claims} == {"not measured"}
+    assert "pip install" in report.text
 
 
 # ---- the pages ------------------------------------------------------------------------------------

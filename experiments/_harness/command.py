@@ -73,14 +73,15 @@ def carry_out(main: Callable[[Any], Report], config: Any, *, x64: bool = False) 
     """Measure with these options, print, and write figures, summary.json and report.txt into `config.out`."""
     with rr.plotting.style(), jax.enable_x64() if x64 else contextlib.nullcontext():
         report = main(config)
-        claims = claims_table(report.claims)
-        note = "" if config.preset == "full" else "The claims are about --preset full; this run is too short for them."
-        printed = (report.text, *([note] if report.found else [f"{claims}\n{note}".rstrip()]))
+        full = config.preset == "full"
+        claims = claims_table(report.claims, full=full)
+        note = "" if full else "The claims are about --preset full; this run is too short for them."
+        printed = (report.text, note, "" if report.found else claims)
         print("\n\n".join(filter(None, printed)))
         for name, figure in report.figures.items():
             rr.plotting.save(figure, config.out / name, close=True)
         write_summary(config.out, {"config": config, **report.summary}, report.claims)
-        kept = (report.text, report.details, claims, note, *report.found)
+        kept = (report.text, report.details, note, claims, *report.found)
         (config.out / "report.txt").write_text("\n\n".join(filter(None, kept)) + "\n", encoding="utf-8")
     print(_ending(report, config.out))
     return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,8 +11,34 @@ import numpy as np
 import optax
 
 import rnnreg as rr
+from experiments._harness import Options
 
 LOSS = rr.losses.squared_error("mean")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkOptions(Options):
+    """Options of every experiment that trains this network along λ."""
+
+    hidden_size: int = 16
+    """Hidden units."""
+    num_updates: int = 500
+    """Full-batch updates, the same in every fold."""
+    num_lambdas: int = 16
+    """λ = 0 and a log grid."""
+    lambda_low: float = 1e-4
+    """Smallest positive λ."""
+    lambda_high: float = 1e-1
+    """Largest λ."""
+    seeds: int = 8
+    """Seeds of each combination; their mean forecast is scored."""
+    folds: int = 5
+    """Blocks of consecutive target years."""
+
+    @property
+    def lams(self) -> list[float]:
+        """The λ of the sweep."""
+        return log_grid(self.lambda_low, self.lambda_high, self.num_lambdas)
 
 
 def sunspots(window: int, transform: str, *, first_target: int | None = None) -> rr.Split:

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 import rnnreg as rr
-from experiments._harness import Options, Report, run
+from experiments._harness import Report, run
 from experiments._sunspots.autoregression import PUBLISHED
-from experiments._sunspots.network import log_grid, make_train, sunspots
+from experiments._sunspots.network import NetworkOptions, make_train, sunspots
 from experiments.lambda_sweep import report
 from experiments.lambda_sweep.comparison import Comparison
 from experiments.lambda_sweep.figures import figures
@@ -19,29 +19,15 @@ from experiments.lambda_sweep.path import LambdaPath
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Options):
+class Config(NetworkOptions):
     """Options of the λ sweep."""
 
     transform: Literal["identity", "sqrt"] = "identity"
     """Scale on which the series is learned; "sqrt" is 2(√(1 + x) − 1)."""
     window: int = 9
     """Years that the network sees before each forecast."""
-    hidden_size: int = 16
-    """Hidden units."""
     learning_rate: float = 1e-2
     """Learning rate of Adam."""
-    num_updates: int = 500
-    """Full-batch updates, the same in every fold."""
-    num_lambdas: int = 16
-    """λ = 0 and a log grid."""
-    lambda_low: float = 1e-4
-    """Smallest positive λ."""
-    lambda_high: float = 1e-1
-    """Largest λ."""
-    seeds: int = 8
-    """Seeds of each λ and fold; their mean forecast is scored."""
-    folds: int = 5
-    """Blocks of consecutive target years."""
     rule: Literal["min", "1se", "paired_1se"] = "min"
     """Which λ is the chosen one: λ_min, since a forecast is wanted and not the simplest network."""
 
@@ -61,10 +47,7 @@ def main(config: Config) -> Report:
     data = sunspots(config.window, config.transform)
     train = make_train(data, dataclasses.asdict(config))
     key = jax.random.key(0)
-    grid = {
-        "l2": log_grid(config.lambda_low, config.lambda_high, config.num_lambdas),
-        "learning_rate": config.learning_rate,
-    }
+    grid = {"l2": config.lams, "learning_rate": config.learning_rate}
     folds = rr.selection.blocked_folds(config.folds)
     result = rr.sweep(train, grid, data, seeds=config.seeds, folds=folds, refit=True, key=key)
     result.save(config.out / "sweep.nc")

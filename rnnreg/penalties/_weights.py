@@ -92,7 +92,11 @@ def l2(
 def l1(
     paths: str | Sequence[str] = "*", *, reduction: str = "sum", include_biases: bool = False
 ) -> Penalty:
-    """Σ_i |w_i|, with the subgradient 0 at 0 (gradient steps do not reach exact zeros).
+    """Σ_i |w_i|, with the subgradient 0 at 0.
+
+    Gradient steps do not reach exact zeros: they make weights small, which then change sign from step to step. For
+    exact zeros leave the penalty out and shrink the weights after each update of step α (proximal gradient descent):
+    w ← sign(w) max(|w| − αλ, 0), as in the second example, by `state._replace(params=…)` around `train.update`.
 
     Args:
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
@@ -105,6 +109,9 @@ def l1(
     >>> penalty, params = l1(reduction="mean"), {"W_hy": jnp.array([[-3.0, 1.0]])}
     >>> float(penalty.value(params, None, penalty.init(params))[0])
     2.0
+    >>> shrunk = lambda w, by: jnp.sign(w) * jnp.maximum(jnp.abs(w) - by, 0)
+    >>> shrunk(params["W_hy"], 1.5).tolist()
+    [[-1.5, 0.0]]
     """
     return elementwise(
         _absolute, paths=paths, reduction=reduction, include_biases=include_biases
