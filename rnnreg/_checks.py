@@ -43,7 +43,7 @@ def described(value: Any) -> str:
     """A value in a few words for a message: of arrays the shape, of what is large the type.
 
     >>> described(np.zeros((2, 3))), described({"layer_0": 1}), described("a")
-    ("an array of shape (2, 3)", "a dict with ['layer_0']", "'a'")
+    ('an array of shape (2, 3)', "a dict with ['layer_0']", "'a'")
     """
     if isinstance(value, (jax.Array, np.ndarray)):
         return f"an array of shape {value.shape}"

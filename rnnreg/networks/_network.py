@@ -66,7 +66,7 @@ def layer(
       ValueError: a number of repeats that is not a positive whole number, another merge, one without two directions, or
         `reverse` of both directions.
 
-    >>> import rnnreg as rr
+    >>> import jax, rnnreg as rr
     >>> net = network([layer(rr.cells.elman(2), bidirectional=True)], output_size=1)
     >>> list(net.init(jax.random.key(0), input_size=3)["layer_0"])
     ['forward', 'backward']
@@ -138,7 +138,7 @@ def network(
     Raises:
       ValueError: an argument out of range, or one that a cell cannot serve.
 
-    >>> import rnnreg as rr
+    >>> import jax, jax.numpy as jnp, rnnreg as rr
     >>> net = network([rr.cells.elman(hidden_size=4)], output_size=1)
     >>> params = net.init(jax.random.key(0), input_size=2)
     >>> net.apply(params, jnp.ones((3, 5, 2))).outputs.shape
@@ -282,7 +282,7 @@ def weight_paths(net: Network, params: Params) -> list[str]:
     Raises:
       ValueError: a pattern of `net.decayed` that matches no leaf.
 
-    >>> import rnnreg as rr
+    >>> import jax, rnnreg as rr
     >>> net = network([rr.cells.elman(2)], 1)
     >>> weight_paths(net, net.init(jax.random.key(0), 1))
     ['layer_0/W_hh', 'layer_0/W_xh', 'readout/W_hy']
@@ -307,7 +307,7 @@ def recurrent_paths(net: Network, params: Params) -> list[str]:
     Returns:
       Paths such as "layer_0/W_hh"; [] for a network that is known as a function.
 
-    >>> import rnnreg as rr
+    >>> import jax, rnnreg as rr
     >>> net = network([rr.cells.elman(2)], 1)
     >>> recurrent_paths(net, net.init(jax.random.key(0), 1))
     ['layer_0/W_hh']
