@@ -24,6 +24,7 @@ class Facts(NamedTuple):
       blocks: names of the gate blocks on the last axis of W_xh, W_hh and b_h, in order.
       keeps: the block of the gate that keeps the state from step to step.
       enters: the block of the gate that lets new values in.
+      native: the name of the compiled kernel that does what the gate and its tangent do.
     """
 
     opens: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
     blocks: tuple[str, ...] = ()
     keeps: str | None = None
     enters: str | None = None
+    native: str | None = None
 
 
 class _GateFields(NamedTuple):
@@ -66,6 +68,8 @@ class Gate(_GateFields):
     def _replace(self, **changes: Any) -> Gate:
         if "forward" in changes:
             changes = {"tangent": None, "additive": False, "facts": Facts()} | changes
+        elif "tangent" in changes:
+            changes = {"facts": self.facts._replace(native=None)} | changes
         return Gate(**(self._asdict() | changes))
 
     __replace__ = _replace

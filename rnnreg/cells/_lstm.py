@@ -136,4 +136,5 @@ def _facts(phi: Activation, sigma: Activation) -> Facts:
         blocks=("input", "forget", "candidate", "output"),
         keeps="forget",
         enters="input",
+        native="lstm" if (phi.native, sigma.native) == ("tanh", "sigmoid") else None,
     )

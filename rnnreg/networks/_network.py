@@ -311,6 +311,7 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
             input_size=input_size,
             backend=net.recurrence.backend,
             projection=net.recurrence.projection,
+            precision=net.recurrence.precision,
         )
         input_size = entry.width
     return choices

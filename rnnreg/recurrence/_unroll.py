@@ -75,7 +75,15 @@ def unroll(
     """
     check_segments(remat, truncate)
     check_precision(precision)
-    choice = choose_backend(cell, input_size=xs.shape[-1], backend=backend, projection=projection)
+    leaves = jax.tree.leaves((params, xs, state, perturbations))
+    choice = choose_backend(
+        cell,
+        input_size=xs.shape[-1],
+        backend=backend,
+        projection=projection,
+        precision=precision,
+        dtype=xs.dtype if all(leaf.dtype == xs.dtype for leaf in leaves) else None,
+    )
 
     def whole(state: Any, streams: Streams) -> tuple[Any, Any]:
         return BACKENDS[choice.backend].run(
