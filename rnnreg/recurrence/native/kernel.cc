@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #if defined(__SSE__)
@@ -21,6 +22,12 @@
 #endif
 
 #include "xla/ffi/api/ffi.h"
+
+#if defined(__clang__)
+#define NOCLONE __attribute__((noinline))
+#else
+#define NOCLONE __attribute__((noinline, noclone))
+#endif
 
 namespace {
 
@@ -71,19 +78,26 @@ inline void store(T* to, Vec<T> v) {
   std::memcpy(to, &v, sizeof v);
 }
 
+template <class T>
+NOCLONE void copy_part(T* to, const T* from, int64_t count) {
+  std::memcpy(to, from, count * sizeof(T));
+}
+
 // The first `count` numbers of a vector; 0 beyond them.
 template <class T>
 inline Vec<T> load(const T* from, int64_t count) {
-  if (count >= kWidth<T>) return load(from);
-  Vec<T> v = {};
-  for (int64_t i = 0; i < count; ++i) v[i] = from[i];
-  return v;
+  if (__builtin_expect(count >= kWidth<T>, 1)) return load(from);
+  T part[kWidth<T>] = {};
+  copy_part(part, from, count);
+  return load(part);
 }
 
 template <class T>
 inline void store(T* to, Vec<T> v, int64_t count) {
-  if (count >= kWidth<T>) return store(to, v);
-  for (int64_t i = 0; i < count; ++i) to[i] = v[i];
+  if (__builtin_expect(count >= kWidth<T>, 1)) return store(to, v);
+  T part[kWidth<T>];
+  store(part, v);
+  copy_part(to, part, count);
 }
 
 template <class T>
@@ -159,48 +173,53 @@ struct Operand {
   int64_t stride, count;
 };
 
+template <class Body, int... numbers>
+inline __attribute__((always_inline)) void each(Body body, std::integer_sequence<int, numbers...>) {
+  (body(std::integral_constant<int, numbers>()), ...);
+}
+
+// body(0), body(1), … with numbers that the compiler knows: what they index then stays in registers.
+template <int count, class Body>
+inline __attribute__((always_inline)) void each(Body body) {
+  each(body, std::make_integer_sequence<int, count>());
+}
+
 template <class T, int R, int N>
 inline void tile(const T* from, int64_t from_row, T* to, int64_t to_row, const Operand<T>* operands,
                  int64_t num_operands, int64_t row, int64_t column) {
   Vec<T> sum[R][N];
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) sum[r][n] = load(from + (row + r) * from_row + column + n * kWidth<T>);
+  each<R>([&](auto r) { each<N>([&](auto n) { sum[r][n] = load(from + (row + r) * from_row + column + n * kWidth<T>); }); });
   for (int64_t o = 0; o < num_operands; ++o) {
     const Operand<T>& one = operands[o];
     const T* a = one.a + row * one.row;
     const T* panel = one.panel + column;
-    for (int64_t k = 0; k < one.count; ++k, a += one.step, panel += one.stride) {
+    for (int64_t k = one.count; k > 0; --k, a += one.step, panel += one.stride) {
       Vec<T> w[N];
-      for (int n = 0; n < N; ++n) w[n] = load(panel + n * kWidth<T>);
-      for (int r = 0; r < R; ++r) {
+      each<N>([&](auto n) { w[n] = load(panel + n * kWidth<T>); });
+      each<R>([&](auto r) {
         const Vec<T> factor = fill<T>(a[r * one.row]);
-        for (int n = 0; n < N; ++n) sum[r][n] += factor * w[n];
-      }
+        each<N>([&](auto n) { sum[r][n] += factor * w[n]; });
+      });
     }
   }
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) store(to + (row + r) * to_row + column + n * kWidth<T>, sum[r][n]);
+  each<R>([&](auto r) { each<N>([&](auto n) { store(to + (row + r) * to_row + column + n * kWidth<T>, sum[r][n]); }); });
 }
 
+// Tiles of R rows as long as there are so many, then of fewer.
 template <class T, int R, int N, class... Given>
-inline void last_rows(int64_t rows, int64_t row, int64_t column, Given... given) {
-  if constexpr (R > 0) {
-    if (rows == R) return tile<T, R, N>(given..., row, column);
-    last_rows<T, R - 1, N>(rows, row, column, given...);
-  }
+inline __attribute__((always_inline)) void tiles(int64_t rows, int64_t row, int64_t column, Given... given) {
+  for (; row + R <= rows; row += R) tile<T, R, N>(given..., row, column);
+  if constexpr (R > 1) tiles<T, (R > 4 ? 4 : R / 2), N>(rows, row, column, given...);
 }
 
 template <class T, int N, class... Given>
-__attribute__((noinline)) void columns(int64_t rows, int64_t column, Given... given) {
-  constexpr int R = std::min(8, kAccumulators / N);
-  int64_t row = 0;
-  for (; row + R <= rows; row += R) tile<T, R, N>(given..., row, column);
-  last_rows<T, R - 1, N>(rows - row, row, column, given...);
+NOCLONE void columns(int64_t rows, int64_t column, Given... given) {
+  tiles<T, std::min(8, kAccumulators / N), N>(rows, 0, column, given...);
 }
 
 // to = from + Σ a · panel, for some rows and vectors; `from_row` 0 gives every row the same start.
 template <class T>
-__attribute__((noinline)) void product(int64_t rows, int64_t vectors, const T* from, int64_t from_row, T* to, int64_t to_row,
+NOCLONE void product(int64_t rows, int64_t vectors, const T* from, int64_t from_row, T* to, int64_t to_row,
              const Operand<T>* operands, int64_t num_operands) {
   const int64_t blocks = (vectors + kMostVectors - 1) / kMostVectors;
   for (int64_t block = 0; block < blocks; ++block) {
@@ -390,13 +409,14 @@ class Pass {
     T* deltas = scratch_.take(chunk * kMostRows * row_);
     T* masked = l_.mask ? scratch_.take(chunk * kMostRows * H) : nullptr;
     const T* zeros = scratch_.take(std::max(row_H, row_D));
-    std::vector<Operand<T>> of_h, of_x;
+    Operand<T> of_h[kFewestRows], of_x[kFewestRows];
+    int64_t place = 0;  // in the chunk
     if (l_.d_mask) std::fill_n(l_.d_mask, s_.B * H, T(0));
     for_blocks([&](int64_t first, int64_t rows) {
       std::fill_n(d_h_, rows * row_H, T(0));
       std::fill_n(d_c_, rows * row_H, T(0));
       for (int64_t turn = s_.T - 1; turn >= 0; --turn) {
-        const int64_t t = time(turn), place = of_h.size();
+        const int64_t t = time(turn);
         T* delta = deltas + place * kMostRows * row_;
         const T* h = before(turn, l_.h, l_.h_0) + first * H;
         const T* x = l_.x + (t * s_.B + first) * s_.D;
@@ -419,13 +439,13 @@ class Pass {
           cut(d_x, row_D, l_.d_x + (t * s_.B + first) * s_.D, rows, s_.D);
         }
         const T* entering = dropped(h, first, rows, masked ? masked + place * kMostRows * H : nullptr);
-        of_h.push_back({entering, 1, H, delta, row_, rows});
-        of_x.push_back({x, 1, s_.D, delta, row_, rows});
-        if (int64_t(of_h.size()) == chunk || turn == 0) {
-          if (l_.d_W_hh) accumulate(H, 0, kGates, d_W_h, of_h);
-          if (l_.d_W_xh) accumulate(s_.D, 0, Cell::both, d_W_x, of_x);
-          if (l_.d_W_xh) accumulate(s_.D, kGates, Cell::of_x, d_W_x, of_x);
-          of_h.clear(), of_x.clear();
+        of_h[place] = {entering, 1, H, delta, row_, rows};
+        of_x[place] = {x, 1, s_.D, delta, row_, rows};
+        if (++place == chunk || turn == 0) {
+          if (l_.d_W_hh) accumulate(H, 0, kGates, d_W_h, of_h, place);
+          if (l_.d_W_xh) accumulate(s_.D, 0, Cell::both, d_W_x, of_x, place);
+          if (l_.d_W_xh) accumulate(s_.D, kGates, Cell::of_x, d_W_x, of_x, place);
+          place = 0;
         }
       }
       if (l_.d_h_0) cut(d_h_, row_H, l_.d_h_0 + first * H, rows, H);
@@ -497,12 +517,12 @@ class Pass {
     product<T>(rows, count * units_, bias + column, 0, sums_ + column, row_, shifted, num);
   }
 
-  void accumulate(int64_t rows, int first, int count, T* sum, std::vector<Operand<T>>& operands) {
+  void accumulate(int64_t rows, int first, int count, T* sum, const Operand<T>* operands, int64_t num) {
     if (count == 0) return;
     const int64_t column = first * units_ * kWidth<T>;
-    std::vector<Operand<T>> shifted(operands);
-    for (Operand<T>& one : shifted) one.panel += column;
-    product<T>(rows, count * units_, sum + column, row_, sum + column, row_, shifted.data(), shifted.size());
+    Operand<T> shifted[kFewestRows];
+    for (int64_t i = 0; i < num; ++i) shifted[i] = operands[i], shifted[i].panel += column;
+    product<T>(rows, count * units_, sum + column, row_, sum + column, row_, shifted, num);
   }
 
   // The h that enters the recurrent product.
