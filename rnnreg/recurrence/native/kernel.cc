@@ -106,7 +106,7 @@ inline Vec<T> fill(T a) {
 }
 
 template <class Body, int... numbers>
-inline __attribute__((always_inline)) void each(Body body, std::integer_sequence<int, numbers...>) {
+inline __attribute__((always_inline)) void each([[maybe_unused]] Body body, std::integer_sequence<int, numbers...>) {
   (body(std::integral_constant<int, numbers>()), ...);
 }
 
@@ -135,57 +135,97 @@ struct Exponent<double> {
   static constexpr double ln2_high = 0.693147180369123816490, ln2_low = 1.90821492927058770002e-10;
 };
 
-// p / q for q > 0, in a third of the time of the processor's division of wide vectors: 1 / q from the bits of q to
-// 12 %, three or four times the digits by each step of Halley, and what then remains of p.
-template <class T>
-inline Vec<T> quotient(Vec<T> p, Vec<T> q) {
-  Vec<T> inverse = (Vec<T>)(Exponent<T>::inverse - (Ints<T>)q);
-  for (int i = 0; i < Exponent<T>::halley_steps; ++i) {
-    const Vec<T> error = T(1) - q * inverse;
-    inverse += inverse * (error + error * error);
+// Some vectors on which the same is done at the same time: one alone would wait for each result.
+template <class T, int M>
+struct Group {
+  Vec<T> v[M];
+};
+
+template <class T, int M, class Function>
+inline __attribute__((always_inline)) Group<T, M> map(Function function) {
+  Group<T, M> result;
+  each<M>([&](auto m) { result.v[m] = function(m); });
+  return result;
+}
+
+#define OPERATOR(symbol)                                                          \
+  template <class T, int M>                                                       \
+  inline Group<T, M> operator symbol(const Group<T, M>& a, const Group<T, M>& b) { \
+    return map<T, M>([&](auto m) { return a.v[m] symbol b.v[m]; });               \
+  }                                                                               \
+  template <class T, int M>                                                       \
+  inline Group<T, M> operator symbol(T a, const Group<T, M>& b) {                 \
+    return map<T, M>([&](auto m) { return a symbol b.v[m]; });                    \
+  }                                                                               \
+  template <class T, int M>                                                       \
+  inline Group<T, M> operator symbol(const Group<T, M>& a, T b) {                 \
+    return map<T, M>([&](auto m) { return a.v[m] symbol b; });                    \
   }
-  const Vec<T> result = p * inverse;
+OPERATOR(+)
+OPERATOR(-)
+OPERATOR(*)
+#undef OPERATOR
+
+// Where `above` is greater than `than`, one, else other; NaN is not greater.
+template <class T, int M>
+inline Group<T, M> where_above(const Group<T, M>& above, T than, T one, const Group<T, M>& other) {
+  return map<T, M>([&](auto m) { return above.v[m] > than ? fill<T>(one) : other.v[m]; });
+}
+
+template <class T, int M>
+inline Group<T, M> at_most(const Group<T, M>& x, T most) {
+  return where_above(x, most, most, x);
+}
+
+// p / q for q > 0, in a third of the time of the processor's division of wide vectors: 1 / q from the bits of q to
+// 12 %, three times the digits by each step of Halley, and what then remains of p.
+template <class T, int M>
+inline Group<T, M> quotient(const Group<T, M>& p, const Group<T, M>& q) {
+  auto inverse = map<T, M>([&](auto m) { return (Vec<T>)(Exponent<T>::inverse - (Ints<T>)q.v[m]); });
+  each<Exponent<T>::halley_steps>([&](auto) {
+    const auto error = T(1) - q * inverse;
+    inverse = inverse + inverse * (error + error * error);
+  });
+  const auto result = p * inverse;
   return result + (p - q * result) * inverse;
 }
 
 // e^x = scale (1 + rest) with scale = 2^k and |rest| < 0.42: k = round(x / ln 2), rest = e^(x - k ln 2) - 1 by Taylor.
-template <class T>
-inline void exponential(Vec<T> x, Vec<T>& scale, Vec<T>& rest) {
+template <class T, int M>
+inline void exponential(const Group<T, M>& x, Group<T, M>& scale, Group<T, M>& rest) {
   using E = Exponent<T>;
-  const Vec<T> shifted = x * E::log2e + E::round;  // its last bits are k
-  scale = (Vec<T>)(((Ints<T>)shifted << E::mantissa) + (Ints<T>)fill<T>(1));
-  const Vec<T> k = shifted - E::round;
-  const Vec<T> r = (x - k * E::ln2_high) - k * E::ln2_low;
-  T factorial = 1;
-  T inverse[E::terms];
+  const auto shifted = x * E::log2e + E::round;  // its last bits are k
+  scale = map<T, M>([&](auto m) {
+    return (Vec<T>)(((Ints<T>)shifted.v[m] << E::mantissa) + (Ints<T>)fill<T>(1));
+  });
+  const auto k = shifted - E::round;
+  const auto r = (x - k * E::ln2_high) - k * E::ln2_low;
+  T inverse[E::terms], factorial = 1;
   for (int i = 0; i < E::terms; ++i) inverse[i] = 1 / (factorial *= i + 1);
-  Vec<T> p = fill<T>(inverse[E::terms - 1]);
-  for (int i = E::terms - 2; i >= 0; --i) p = p * r + inverse[i];
+  auto p = r * inverse[E::terms - 1] + inverse[E::terms - 2];
+  each<E::terms - 2>([&](auto i) { p = p * r + inverse[E::terms - 3 - i]; });
   rest = p * r;
 }
 
 // tanh x = (e^2x - 1) / (e^2x + 1), by |x|, so that small arguments lose nothing. NaN passes.
-template <class T>
-inline Vec<T> hyperbolic_tangent(Vec<T> x) {
-  const Ints<T> sign = (Ints<T>)x & (Ints<T>)fill<T>(-T(0));
-  Vec<T> twice = (Vec<T>)((Ints<T>)x ^ sign) * T(2);
-  const Vec<T> most = fill<T>(Exponent<T>::tanh_most);
-  twice = twice > most ? most : twice;
-  Vec<T> scale, rest;
-  exponential<T>(twice, scale, rest);
-  const Vec<T> minus_one = scale * rest + (scale - T(1));
-  return (Vec<T>)((Ints<T>)quotient<T>(minus_one, minus_one + T(2)) | sign);
+template <class T, int M>
+inline Group<T, M> hyperbolic_tangent(const Group<T, M>& x) {
+  const Ints<T> sign = (Ints<T>)fill<T>(-T(0));
+  const auto size = map<T, M>([&](auto m) { return (Vec<T>)((Ints<T>)x.v[m] & ~sign); });
+  Group<T, M> scale, rest;
+  exponential(at_most(size * T(2), Exponent<T>::tanh_most), scale, rest);
+  const auto minus_one = scale * rest + (scale - T(1));
+  const auto result = quotient(minus_one, minus_one + T(2));
+  return map<T, M>([&](auto m) { return (Vec<T>)((Ints<T>)result.v[m] | ((Ints<T>)x.v[m] & sign)); });
 }
 
-template <class T>
-inline Vec<T> logistic(Vec<T> x) {
-  const Vec<T> most = fill<T>(Exponent<T>::most);
-  Vec<T> minus = -x;
-  minus = minus > most ? most : minus;
-  minus = minus < -most ? -most : minus;
-  Vec<T> scale, rest;
-  exponential<T>(minus, scale, rest);
-  return quotient<T>(fill<T>(1), scale * rest + (scale + T(1)));
+template <class T, int M>
+inline Group<T, M> logistic(const Group<T, M>& x) {
+  constexpr T most = Exponent<T>::most;
+  Group<T, M> scale, rest;
+  exponential(T(0) - at_most(T(0) - at_most(T(0) - x, most), most), scale, rest);
+  const auto one = map<T, M>([](auto) { return fill<T>(1); });
+  return quotient(one, scale * rest + (scale + T(1)));
 }
 
 // ---- products -----------------------------------------------------------------------------------------------
@@ -257,79 +297,100 @@ NOCLONE void product(int64_t rows, int64_t vectors, const T* from, int64_t from_
 
 // ---- cells --------------------------------------------------------------------------------------------------
 
-// The elementwise part of each cell, a vector of units at a time. A step's sums stand in blocks of H: first those
-// of both projections (`both`), then those of h alone (`of_h`) and of x alone (`of_x`). `saved` is what the
-// derivative reads beside the states; `delta` is the derivative with respect to the sums; `through` is the part of
-// the derivative with respect to the state before that goes through no product.
+// The elementwise part of each cell. A step's sums stand in blocks of H: first those of both projections (`both`),
+// then those of h alone (`of_h`) and of x alone (`of_x`). `saved` is what the derivative reads beside the states;
+// `delta` is the derivative with respect to the sums; `through` is the part of the derivative with respect to the
+// state before that goes through no product.
 
-template <class T>
+template <class X>
 struct State {
-  explicit State(Vec<T> h = Vec<T>{}, Vec<T> c = Vec<T>{}) : h(h), c(c) {}
-  Vec<T> h, c;
+  X h = {}, c = {};
 };
 
 enum Activation { kTanh, kRelu, kIdentity };
 
-template <class T, Activation activation>
+template <Activation activation>
 struct Elman {
   static constexpr int both = 1, of_h = 0, of_x = 0, saved = 0;
   static constexpr bool memory = false;
-  static State<T> forward(const Vec<T>* z, State<T>, Vec<T>*) {
-    if constexpr (activation == kTanh) return State<T>(hyperbolic_tangent<T>(z[0]));
-    if constexpr (activation == kRelu) return State<T>(z[0] < T(0) ? Vec<T>{} : z[0]);  // NaN stays
-    return State<T>(z[0]);
+
+  template <class T, int M>
+  static State<Group<T, M>> forward(const Group<T, M>* z, const State<Group<T, M>>&, Group<T, M>*) {
+    State<Group<T, M>> after;
+    after.h = z[0];
+    if constexpr (activation == kTanh) after.h = hyperbolic_tangent(z[0]);
+    if constexpr (activation == kRelu) after.h = T(0) - where_above(T(0) - z[0], T(0), T(0), T(0) - z[0]);
+    return after;
   }
-  static void backward(const Vec<T>*, State<T>, State<T> after, State<T> d, Vec<T>* delta, State<T>& through) {
-    const Vec<T> y = after.h;
+
+  template <class T, int M>
+  static State<Group<T, M>> backward(const Group<T, M>*, const State<Group<T, M>>&, const State<Group<T, M>>& after,
+                                     const State<Group<T, M>>& d, Group<T, M>* delta) {
+    const auto& y = after.h;
     delta[0] = d.h;
     if constexpr (activation == kTanh) delta[0] = d.h * (T(1) - y * y);
-    if constexpr (activation == kRelu) delta[0] = d.h * (y > T(0) ? fill<T>(1) : Vec<T>{});
-    through = State<T>();
+    if constexpr (activation == kRelu) delta[0] = d.h * where_above(y, T(0), T(1), Group<T, M>{});
+    return {};
   }
 };
 
-template <class T>
 struct Gru {  // blocks reset, update, candidate of h, candidate of x
   static constexpr int both = 2, of_h = 1, of_x = 1, saved = 4;
   static constexpr bool memory = false;
-  static State<T> forward(const Vec<T>* z, State<T> before, Vec<T>* saved) {
-    const Vec<T> reset = logistic<T>(z[0]), update = logistic<T>(z[1]);
-    const Vec<T> candidate = hyperbolic_tangent<T>(z[3] + reset * z[2]);
+
+  template <class T, int M>
+  static State<Group<T, M>> forward(const Group<T, M>* z, const State<Group<T, M>>& before, Group<T, M>* saved) {
+    const auto reset = logistic(z[0]), update = logistic(z[1]);
+    const auto candidate = hyperbolic_tangent(z[3] + reset * z[2]);
     saved[0] = reset, saved[1] = update, saved[2] = candidate, saved[3] = z[2];
-    return State<T>(candidate + update * (before.h - candidate));
+    State<Group<T, M>> after;
+    after.h = candidate + update * (before.h - candidate);
+    return after;
   }
-  static void backward(const Vec<T>* saved, State<T> before, State<T>, State<T> d, Vec<T>* delta,
-                       State<T>& through) {
-    const Vec<T> reset = saved[0], update = saved[1], candidate = saved[2];
+
+  template <class T, int M>
+  static State<Group<T, M>> backward(const Group<T, M>* saved, const State<Group<T, M>>& before,
+                                     const State<Group<T, M>>&, const State<Group<T, M>>& d, Group<T, M>* delta) {
+    const auto &reset = saved[0], &update = saved[1], &candidate = saved[2];
     delta[3] = d.h * (T(1) - update) * (T(1) - candidate * candidate);
     delta[2] = delta[3] * reset;
     delta[1] = d.h * (before.h - candidate) * update * (T(1) - update);
     delta[0] = delta[3] * saved[3] * reset * (T(1) - reset);
-    through = State<T>(d.h * update);
+    State<Group<T, M>> through;
+    through.h = d.h * update;
+    return through;
   }
 };
 
-template <class T>
 struct Lstm {  // blocks input, forget, candidate, output
   static constexpr int both = 4, of_h = 0, of_x = 0, saved = 4;
   static constexpr bool memory = true;
-  static State<T> forward(const Vec<T>* z, State<T> before, Vec<T>* saved) {
-    const Vec<T> input = logistic<T>(z[0]), forget = logistic<T>(z[1]), output = logistic<T>(z[3]);
-    const Vec<T> candidate = hyperbolic_tangent<T>(z[2]);
+
+  template <class T, int M>
+  static State<Group<T, M>> forward(const Group<T, M>* z, const State<Group<T, M>>& before, Group<T, M>* saved) {
+    const auto input = logistic(z[0]), forget = logistic(z[1]), output = logistic(z[3]);
+    const auto candidate = hyperbolic_tangent(z[2]);
     saved[0] = input, saved[1] = forget, saved[2] = candidate, saved[3] = output;
-    const Vec<T> c = forget * before.c + input * candidate;
-    return State<T>(output * hyperbolic_tangent<T>(c), c);
+    State<Group<T, M>> after;
+    after.c = forget * before.c + input * candidate;
+    after.h = output * hyperbolic_tangent(after.c);
+    return after;
   }
-  static void backward(const Vec<T>* saved, State<T> before, State<T> after, State<T> d, Vec<T>* delta,
-                       State<T>& through) {
-    const Vec<T> input = saved[0], forget = saved[1], candidate = saved[2], output = saved[3];
-    const Vec<T> y = hyperbolic_tangent<T>(after.c);
-    const Vec<T> d_c = d.c + d.h * output * (T(1) - y * y);
+
+  template <class T, int M>
+  static State<Group<T, M>> backward(const Group<T, M>* saved, const State<Group<T, M>>& before,
+                                     const State<Group<T, M>>& after, const State<Group<T, M>>& d,
+                                     Group<T, M>* delta) {
+    const auto &input = saved[0], &forget = saved[1], &candidate = saved[2], &output = saved[3];
+    const auto y = hyperbolic_tangent(after.c);
+    const auto d_c = d.c + d.h * output * (T(1) - y * y);
     delta[0] = d_c * candidate * input * (T(1) - input);
     delta[1] = d_c * before.c * forget * (T(1) - forget);
     delta[2] = d_c * input * (T(1) - candidate * candidate);
     delta[3] = d.h * y * output * (T(1) - output);
-    through = State<T>(Vec<T>{}, d_c * forget);
+    State<Group<T, M>> through;
+    through.c = d_c * forget;
+    return through;
   }
 };
 
@@ -354,16 +415,17 @@ template <class T>
 class Scratch {
  public:
   void start() { used_ = 0; }
-  // `count` numbers, all 0.
+  // `count` numbers, all 0, which begin where a line of the cache does.
   T* take(int64_t count) {
-    sizes_.resize(std::max(sizes_.size(), used_ + 1));
-    std::vector<T>& one = sizes_[used_++];
-    one.assign(count + kWidth<T>, T(0));
-    return one.data();
+    constexpr uintptr_t line = 64;
+    arrays_.resize(std::max(arrays_.size(), used_ + 1));
+    std::vector<T>& one = arrays_[used_++];
+    one.assign(count + kWidth<T> + line / sizeof(T), T(0));
+    return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(one.data()) + line - 1) / line * line);
   }
 
  private:
-  std::vector<std::vector<T>> sizes_;
+  std::vector<std::vector<T>> arrays_;
   size_t used_ = 0;
 };
 
@@ -382,6 +444,7 @@ template <class T, class Cell>
 class Pass {
  public:
   static constexpr int kGates = Cell::both + Cell::of_h, kBlocks = kGates + Cell::of_x;
+  static constexpr int kTogether = Cell::saved == 0 ? 4 : 2;  // rows of the elementwise part
 
   Pass(const Sizes& sizes, const Lane<T>& lane, Scratch<T>& scratch)
       : s_(sizes), l_(lane), scratch_(scratch), units_(vectors_of<T>(s_.H)), row_(row_of<T>(kBlocks * units_)) {}
@@ -404,7 +467,7 @@ class Pass {
         blocks(rows, 0, Cell::both, bias, both, 2);
         blocks(rows, Cell::both, Cell::of_h, bias, both + 1, 1);
         blocks(rows, kGates, Cell::of_x, bias, both, 1);
-        plain() ? settle<true>(turn, first, rows) : settle<false>(turn, first, rows);
+        settle(turn, first, rows);
       }
     });
   }
@@ -435,7 +498,7 @@ class Pass {
         T* delta = deltas + place * kMostRows * row_;
         const T* h = before(turn, l_.h, l_.h_0) + first * H;
         const T* x = l_.x + (t * s_.B + first) * s_.D;
-        plain() ? unsettle<true>(turn, first, rows, delta) : unsettle<false>(turn, first, rows, delta);
+        unsettle(turn, first, rows, delta);
         Operand<T> through[kGates];
         for (int g = 0; g < kGates; ++g)
           through[g] = {delta + g * units_ * kWidth<T>, row_, 1, W_hT + g * H * row_H, row_H, H};
@@ -575,81 +638,105 @@ class Pass {
     return s_.H % kWidth<T> == 0 && !l_.keep && !l_.perturbations && !l_.d_perturbations;
   }
 
+  // The vectors of some rows after each other.
+  template <int M>
+  static Group<T, M> load_rows(const T* from, int64_t row, int64_t count) {
+    return map<T, M>([&](auto m) { return load(from + m * row, count); });
+  }
+
+  template <int M>
+  static void store_rows(T* to, int64_t row, const Group<T, M>& x, int64_t count) {
+    each<M>([&](auto m) { store(to + m * row, x.v[m], count); });
+  }
+
+  template <int M>
+  static Group<T, M> chosen(const Group<T, M>& kept, const Group<T, M>& one, const Group<T, M>& other) {
+    return map<T, M>([&](auto m) { return (Ints<T>)kept.v[m] != 0 ? one.v[m] : other.v[m]; });
+  }
+
   // From the sums of a step to its state.
-  template <bool plain>
   void settle(int64_t turn, int64_t first, int64_t rows) {
-    const int64_t H = s_.H, row = row_, block = units_ * kWidth<T>, place = time(turn) * s_.B + first;
-    const T* h = before(turn, l_.h, l_.h_0) + first * H;
-    const T* c = Cell::memory ? before(turn, l_.c, l_.c_0) + first * H : nullptr;
-    T *to_h = l_.h + place * H, *to_c = Cell::memory ? l_.c + place * H : nullptr;
-    T* to_saved = l_.saved ? l_.saved + place * std::max(Cell::saved, 1) * H : nullptr;
-    for (int64_t unit = 0; unit < H; unit += kWidth<T>) {
-      const int64_t count = plain ? kWidth<T> : H - unit;
-      for (int64_t b = 0; b < rows; ++b) {
-        const int64_t at = b * H + unit;
-        Vec<T> z[kBlocks], saved[Cell::saved + 1];
-        each<kBlocks>([&](auto q) { z[q] = load(sums_ + b * row + q * block + unit); });
-        State<T> old(load(h + at, count));
-        if (Cell::memory) old.c = load(c + at, count);
-        State<T> made = Cell::forward(z, old, saved);
-        if (Cell::saved == 0) saved[0] = made.h;
-        if (to_saved) {
-          constexpr int S = std::max(Cell::saved, 1);
-          each<S>([&](auto q) { store(to_saved + (b * S + q) * H + unit, saved[q], count); });
-        }
-        if (!plain && l_.perturbations) made.h += load(l_.perturbations + place * H + at, count);
-        if (!plain && l_.keep) {
-          const auto kept = counts(place + b, unit, count) != 0;
-          made.h = kept ? made.h : old.h;
-          if (Cell::memory) made.c = kept ? made.c : old.c;
-        }
-        store(to_h + at, made.h, count);
-        if (Cell::memory) store(to_c + at, made.c, count);
-      }
+    for (int64_t unit = 0; unit < s_.H; unit += kWidth<T>) {
+      int64_t b = 0;
+      if (plain())
+        for (; b + kTogether <= rows; b += kTogether) settle<kTogether, true>(turn, first, b, unit);
+      for (; b < rows; ++b) settle<1, false>(turn, first, b, unit);
     }
   }
 
-  // From the derivative with respect to a step's state to those with respect to its sums and to the state before.
-  template <bool plain>
-  void unsettle(int64_t turn, int64_t first, int64_t rows, T* delta) {
-    const int64_t H = s_.H, row = row_, row_H = row_of<T>(units_), block = units_ * kWidth<T>;
-    const int64_t place = time(turn) * s_.B + first;
-    const T* h = before(turn, l_.h, l_.h_0) + first * H;
-    const T* c = Cell::memory ? before(turn, l_.c, l_.c_0) + first * H : nullptr;
-    const T *y = (Cell::saved == 0 && l_.saved ? l_.saved : l_.h) + place * H, *y_c = l_.c + place * H;
-    const T* from_saved = l_.saved + place * Cell::saved * H;
-    const T *g_h = l_.g_h ? l_.g_h + place * H : nullptr, *g_c = l_.g_c ? l_.g_c + place * H : nullptr;
-    for (int64_t unit = 0; unit < H; unit += kWidth<T>) {
-      const int64_t count = plain ? kWidth<T> : H - unit;
-      Vec<T> d_bias[kBlocks];
-      each<kBlocks>([&](auto q) { d_bias[q] = load(d_bias_ + q * block + unit); });
-      for (int64_t b = 0; b < rows; ++b) {
-        const int64_t at = b * H + unit, carry = b * row_H + unit;
-        Vec<T> saved[Cell::saved + 1], out[kBlocks];
-        each<Cell::saved>([&](auto q) { saved[q] = load(from_saved + (b * Cell::saved + q) * H + unit, count); });
-        State<T> old, after(load(y + at, count)), d(load(d_h_ + carry)), through, held;
-        if (Cell::saved > 0) old.h = load(h + at, count);
-        if (g_h) d.h += load(g_h + at, count);
-        if (Cell::memory) {
-          old.c = load(c + at, count), after.c = load(y_c + at, count), d.c = load(d_c_ + carry);
-          if (g_c) d.c += load(g_c + at, count);
-        }
-        if (!plain && l_.keep) {
-          const auto kept = counts(place + b, unit, count) != 0;
-          held = State<T>(kept ? Vec<T>{} : d.h, kept ? Vec<T>{} : d.c);
-          d = State<T>(kept ? d.h : Vec<T>{}, kept ? d.c : Vec<T>{});
-        }
-        if (!plain && l_.d_perturbations) store(l_.d_perturbations + place * H + at, d.h, count);
-        Cell::backward(saved, old, after, d, out, through);
-        each<kBlocks>([&](auto q) {
-          store(delta + b * row + q * block + unit, out[q]);
-          d_bias[q] += out[q];
-        });
-        store(d_h_ + carry, through.h + held.h);
-        if (Cell::memory) store(d_c_ + carry, through.c + held.c);
-      }
-      each<kBlocks>([&](auto q) { store(d_bias_ + q * block + unit, d_bias[q]); });
+  // Of M rows from b on, and of a vector of units.
+  template <int M, bool plain>
+  inline __attribute__((always_inline)) void settle(int64_t turn, int64_t first, int64_t b, int64_t unit) {
+    constexpr int S = std::max(Cell::saved, 1);
+    const int64_t H = s_.H, count = plain ? kWidth<T> : H - unit, block = units_ * kWidth<T>;
+    const int64_t place = time(turn) * s_.B + first + b, at = place * H + unit, old_at = (first + b) * H + unit;
+    Group<T, M> z[kBlocks], saved[S];
+    each<kBlocks>([&](auto q) { z[q] = load_rows<M>(sums_ + b * row_ + q * block + unit, row_, kWidth<T>); });
+    State<Group<T, M>> old;
+    old.h = load_rows<M>(before(turn, l_.h, l_.h_0) + old_at, H, count);
+    if (Cell::memory) old.c = load_rows<M>(before(turn, l_.c, l_.c_0) + old_at, H, count);
+    State<Group<T, M>> made = Cell::forward(z, old, saved);
+    if (Cell::saved == 0) saved[0] = made.h;
+    if (l_.saved)
+      each<S>([&](auto q) { store_rows<M>(l_.saved + (place * S + q) * H + unit, S * H, saved[q], count); });
+    if (!plain && l_.perturbations) made.h = made.h + load_rows<M>(l_.perturbations + at, H, count);
+    if (!plain && l_.keep) {
+      const Group<T, M> kept = map<T, M>([&](auto m) { return (Vec<T>)counts(place + m, unit, count); });
+      made.h = chosen(kept, made.h, old.h), made.c = chosen(kept, made.c, old.c);
     }
+    store_rows<M>(l_.h + at, H, made.h, count);
+    if (Cell::memory) store_rows<M>(l_.c + at, H, made.c, count);
+  }
+
+  // From the derivative with respect to a step's state to those with respect to its sums and to the state before.
+  void unsettle(int64_t turn, int64_t first, int64_t rows, T* delta) {
+    for (int64_t unit = 0; unit < s_.H; unit += kWidth<T>) {
+      Vec<T> d_bias[kBlocks];
+      each<kBlocks>([&](auto q) { d_bias[q] = load(d_bias_ + q * units_ * kWidth<T> + unit); });
+      int64_t b = 0;
+      if (plain())
+        for (; b + kTogether <= rows; b += kTogether) unsettle<kTogether, true>(turn, first, b, unit, delta, d_bias);
+      for (; b < rows; ++b) unsettle<1, false>(turn, first, b, unit, delta, d_bias);
+      each<kBlocks>([&](auto q) { store(d_bias_ + q * units_ * kWidth<T> + unit, d_bias[q]); });
+    }
+  }
+
+  template <int M, bool plain>
+  inline __attribute__((always_inline)) void unsettle(int64_t turn, int64_t first, int64_t b, int64_t unit, T* delta,
+                                                      Vec<T>* d_bias) {
+    const int64_t H = s_.H, count = plain ? kWidth<T> : H - unit, row_H = row_of<T>(units_);
+    const int64_t place = time(turn) * s_.B + first + b, at = place * H + unit, old_at = (first + b) * H + unit;
+    const int64_t carry = b * row_H + unit;
+    Group<T, M> saved[Cell::saved + 1], out[kBlocks];
+    each<Cell::saved>([&](auto q) {
+      saved[q] = load_rows<M>(l_.saved + (place * Cell::saved + q) * H + unit, Cell::saved * H, count);
+    });
+    State<Group<T, M>> old, after, d;
+    after.h = load_rows<M>((Cell::saved == 0 && l_.saved ? l_.saved : l_.h) + at, H, count);
+    d.h = load_rows<M>(d_h_ + carry, row_H, kWidth<T>);
+    if (Cell::saved > 0) old.h = load_rows<M>(before(turn, l_.h, l_.h_0) + old_at, H, count);
+    if (l_.g_h) d.h = d.h + load_rows<M>(l_.g_h + at, H, count);
+    if (Cell::memory) {
+      old.c = load_rows<M>(before(turn, l_.c, l_.c_0) + old_at, H, count);
+      after.c = load_rows<M>(l_.c + at, H, count);
+      d.c = load_rows<M>(d_c_ + carry, row_H, kWidth<T>);
+      if (l_.g_c) d.c = d.c + load_rows<M>(l_.g_c + at, H, count);
+    }
+    State<Group<T, M>> held;
+    if (!plain && l_.keep) {
+      const Group<T, M> kept = map<T, M>([&](auto m) { return (Vec<T>)counts(place + m, unit, count); });
+      const Group<T, M> none = {};
+      held.h = chosen(kept, none, d.h), held.c = chosen(kept, none, d.c);
+      d.h = chosen(kept, d.h, none), d.c = chosen(kept, d.c, none);
+    }
+    if (!plain && l_.d_perturbations) store_rows<M>(l_.d_perturbations + at, H, d.h, count);
+    const State<Group<T, M>> through = Cell::backward(saved, old, after, d, out);
+    each<kBlocks>([&](auto q) {
+      store_rows<M>(delta + b * row_ + q * units_ * kWidth<T> + unit, row_, out[q], kWidth<T>);
+      each<M>([&](auto m) { d_bias[q] += out[q].v[m]; });
+    });
+    store_rows<M>(d_h_ + carry, row_H, through.h + held.h, kWidth<T>);
+    if (Cell::memory) store_rows<M>(d_c_ + carry, row_H, through.c + held.c, kWidth<T>);
   }
 
   const Sizes s_;
@@ -696,11 +783,11 @@ using Run = void (*)(const Sizes&, const Lane<T>&, bool);
 
 template <class T>
 Run<T> cell_of(std::string_view name) {
-  if (name == "elman_tanh") return run_lane<T, Elman<T, kTanh>>;
-  if (name == "elman_relu") return run_lane<T, Elman<T, kRelu>>;
-  if (name == "elman_identity") return run_lane<T, Elman<T, kIdentity>>;
-  if (name == "gru") return run_lane<T, Gru<T>>;
-  if (name == "lstm") return run_lane<T, Lstm<T>>;
+  if (name == "elman_tanh") return run_lane<T, Elman<kTanh>>;
+  if (name == "elman_relu") return run_lane<T, Elman<kRelu>>;
+  if (name == "elman_identity") return run_lane<T, Elman<kIdentity>>;
+  if (name == "gru") return run_lane<T, Gru>;
+  if (name == "lstm") return run_lane<T, Lstm>;
   return nullptr;
 }
 
