@@ -57,14 +57,14 @@ class Backend(NamedTuple):
     Attributes:
       run: `run(cell, params, streams, state, recurrent_mask, *, reverse, precision, inside) -> (final, states)`.
       obstacle: `obstacle(cell, asked)`, why it cannot run a cell so, in words; None if it can.
-      why: `why(cell)`, what "auto" says when it takes it.
+      why: `why(cell, asked)`, what "auto" says when it takes it.
       effect: what taking it means, added to the reason.
       inside: `inside(input_size, projection)`, whether it projects the input inside its loop.
     """
 
     run: Callable[..., tuple[Any, Any]]
     obstacle: Callable[[Cell, Asked], str | None]
-    why: Callable[[Cell], str]
+    why: Callable[[Cell, Asked], str]
     effect: str = ""
     inside: Callable[[int, str], bool] = lambda input_size, projection: False
 
@@ -78,7 +78,7 @@ def _no_fused(cell: Cell, asked: Asked | None = None) -> str | None:
     return None
 
 
-def _why_fused(cell: Cell) -> str:
+def _why_fused(cell: Cell, asked: Asked) -> str:
     stated = cell.gate is not None and as_gate(cell.gate).tangent is not None
     return "the gate states its tangent" if stated else "the gate's tangent is derived"
 
@@ -94,7 +94,7 @@ def _no_native(cell: Cell, asked: Asked) -> str | None:
         return "the compiled kernel projects inputs inside its loop"
     if jax.default_backend() != "cpu":
         return "the compiled kernel is for CPUs"
-    found = library()
+    found = library(asked.dtype)
     return found.reason if found.path is None else None
 
 
@@ -114,7 +114,7 @@ BACKENDS: dict[str, Backend] = {
     "native": Backend(
         _run_native,
         _no_native,
-        lambda cell: library().reason,
+        lambda cell, asked: library(asked.dtype).reason,
         inside=lambda input_size, projection: True,
     ),
     "fused": Backend(
@@ -125,7 +125,7 @@ BACKENDS: dict[str, Backend] = {
         inside=_fused_inside,
     ),
     "scan": Backend(
-        plain_scan, lambda cell, asked: None, lambda cell: _no_fused(cell) or "as asked"
+        plain_scan, lambda cell, asked: None, lambda cell, asked: _no_fused(cell) or "as asked"
     ),
 }
 NAMES = ("auto", *reversed(BACKENDS))
@@ -179,7 +179,7 @@ def choose_backend(
         name, why = backend, "as asked"
     else:
         name = next(name for name, one in BACKENDS.items() if one.obstacle(cell, asked) is None)
-        why = BACKENDS[name].why(cell)
+        why = BACKENDS[name].why(cell, asked)
     chosen = BACKENDS[name]
     why += chosen.effect
     if backend == "auto" and name != "native" and cell.facts.native is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -14,19 +15,22 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from rnnreg._checks import warn_caller
 from rnnreg.runtime import cache_folder, cpu_model
 
-SOURCE = Path(__file__).parent / "kernel.cc"
-TARGET = "rnnreg_recurrence"
 SWITCH = "RNNREG_NATIVE"
-# Neither flag changes a value: NaN and infinity stay what they are.
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math")
-FLAGS += ("-ffp-contract=fast", "-fPIC", "-shared", "-pthread", "-w")
+SOURCE = Path(__file__).parent / "kernel.cc"
+SYMBOL = "rnnreg_recurrence"
+# No flag changes a value: NaN and infinity stay what they are, and sums keep their order.
+_FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS += ("-fPIC", "-shared", "-pthread", "-w")
+_PROCESSOR = ("-march=native", "-mcpu=native", "")  # the first that the compiler knows
+_REALS = {"float32": "float", "float64": "double"}
 _INSTALL = "install a C++ compiler such as g++, or pip install 'rnnreg[native]'"
 _MOST_SECONDS = 300
 
@@ -43,36 +47,51 @@ class Library(NamedTuple):
     reason: str
 
 
-@functools.cache
-def library() -> Library:
-    """The compiled kernel, registered with XLA; built at the first call on this machine.
+def library(dtype: Any = jnp.float32) -> Library:
+    """The compiled kernel for a dtype, known to XLA as `target(dtype)`; built at the first call on a machine.
+
+    Args:
+      dtype: float32 or float64.
+
+    Returns:
+      The library, or why there is none.
 
     Warns:
       RuntimeWarning: it cannot be built or loaded, though there is a compiler.
     """
     if os.environ.get(SWITCH, "") in ("0", "off", "false"):
         return Library(None, f"{SWITCH}={os.environ[SWITCH]} switches the compiled kernel off")
+    return _library(jnp.dtype(dtype).name)
+
+
+def target(dtype: Any) -> str:
+    """The name under which XLA knows the kernel for a dtype."""
+    return f"{SYMBOL}_{jnp.dtype(dtype).name}"
+
+
+@functools.cache
+def _library(dtype: str) -> Library:
     compiler = find_compiler()
     if compiler is None:
-        return Library(None, f"the compiled kernel needs a C++ compiler ({_INSTALL})")
+        return Library(None, f"the compiled kernel needs a C++ compiler: {_INSTALL}")
     version = _version(compiler)
     errors = []
     for folder in _folders():
-        path = folder / f"recurrence-{_digest(version)}{'.dll' if os.name == 'nt' else '.so'}"
+        path = folder / f"recurrence-{dtype}-{_digest(version)}.so"
         try:
-            _load(_built(path, compiler))
+            if not _is_whole(path):
+                _compile(path, compiler, dtype)
+            _hand_over(path, dtype)
             return Library(path, f"compiled for this processor by {version}")
         except (OSError, AttributeError, subprocess.SubprocessError) as error:
-            errors.append(f"{folder}: {_short(error)}")
-    warn_caller(
-        f"the compiled kernel cannot be built or loaded ({'; '.join(errors)}). Everything runs without it, more "
-        f"slowly; {SWITCH}=0 ends this warning."
-    )
-    return Library(None, f"the compiled kernel cannot be built or loaded ({'; '.join(errors)})")
+            errors.append(f"{folder}: {' '.join(str(error).split())[:300]}")
+    reason = f"the compiled kernel cannot be built or loaded ({'; '.join(errors)})"
+    warn_caller(f"{reason}. Everything runs without it, more slowly; {SWITCH}=0 ends this warning.")
+    return Library(None, reason)
 
 
 def find_compiler() -> tuple[str, ...] | None:
-    """The command of a C++ compiler: $CXX, the system's, or that of the package `ziglang`."""
+    """The command of a C++ compiler: $CXX, else the system's, else that of the package `ziglang`; None without one."""
     for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
         words = name.split()
         if words and shutil.which(words[0]):
@@ -95,12 +114,12 @@ def _digest(version: str) -> str:
     """Of everything that the library depends on."""
     header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
     parts = [SOURCE.read_bytes(), header.read_bytes() if header.exists() else b""]
-    parts += [text.encode() for text in (*FLAGS, version, cpu_model(), _instructions())]
+    parts += [text.encode() for text in (*_FLAGS, version, cpu_model(), _instructions())]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 def _instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The sets of instructions of the processor: one model may have fewer of them on another host."""
+    """The sets of instructions of the processor: a virtual machine may have fewer of them than its model says."""
     with contextlib.suppress(OSError):
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.split(":")[0].strip().lower() in ("flags", "features"):
@@ -113,56 +132,51 @@ def _folders() -> Iterator[Path]:
     folder = cache_folder()
     if folder is not None:
         yield folder / "native"
-    yield Path(_own_folder())
+    yield _own_folder()
 
 
 @functools.cache
-def _own_folder() -> str:
-    import atexit
-
+def _own_folder() -> Path:
     folder = tempfile.mkdtemp(prefix="rnnreg-native-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return Path(folder)
 
 
-def _built(path: Path, compiler: tuple[str, ...]) -> Path:
-    """The library at that path, compiled if it is not there or is broken.
-
-    It is written beside its place and then moved there, so another process sees a whole file or none.
-    """
-    if path.exists() and _loads(path):
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=path.suffix)
-    os.close(handle)
+def _is_whole(path: Path) -> bool:
+    """Whether the library is there, to the byte as it was compiled: loading half of one could end the process."""
     try:
-        command = [*compiler, *FLAGS, f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", name]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS)
-        if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip()]
-            said = next((line for line in lines if "error" in line), (lines or ["no message"])[0])
-            raise OSError(f"{' '.join(compiler)} failed: {said}")
-        os.replace(name, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-    return path
-
-
-def _loads(path: Path) -> bool:
-    try:
-        return hasattr(ctypes.CDLL(str(path)), TARGET)
-    except OSError:
+        return _check_sum(path).read_text() == hashlib.sha256(path.read_bytes()).hexdigest()
+    except (OSError, UnicodeDecodeError):
         return False
 
 
-def _load(path: Path) -> None:
-    function = getattr(ctypes.CDLL(str(path)), TARGET)
+def _check_sum(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
+def _compile(path: Path, compiler: tuple[str, ...], dtype: str) -> None:
+    """Compiles into the folder of `path` and moves the result there, so that others see a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix="building-") as folder:
+        made = Path(folder) / path.name
+        for processor in _PROCESSOR:
+            command = [*compiler, *_FLAGS, *processor.split(), f"-DREAL={_REALS[dtype]}"]
+            command += [f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS)
+            if done.returncode == 0:
+                break
+        else:
+            said = [line for line in done.stderr.splitlines() if "error" in line]
+            raise OSError(f"{' '.join(compiler)} failed: {(said or [done.stderr])[0]}")
+        _check_sum(made).write_text(hashlib.sha256(made.read_bytes()).hexdigest())
+        os.replace(made, path)
+        os.replace(_check_sum(made), _check_sum(path))
+
+
+def _hand_over(path: Path, dtype: str) -> None:
+    """Loads the library and registers its function with XLA."""
+    function = getattr(ctypes.CDLL(str(path)), SYMBOL)
     try:
-        jax.ffi.register_ffi_target(TARGET, jax.ffi.pycapsule(function), platform="cpu")
-    except Exception as error:  # a jaxlib of another interface says so in its own way
+        jax.ffi.register_ffi_target(target(dtype), jax.ffi.pycapsule(function), platform="cpu")
+    except Exception as error:  # a jaxlib whose interface differs says so in its own way
         raise OSError(f"jaxlib does not take it: {error}") from error
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

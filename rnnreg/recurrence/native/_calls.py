@@ -20,8 +20,8 @@ from jax.interpreters import ad, batching, mlir
 from rnnreg.cells import Cell, Gate, HiddenState, LSTMState, Weights, elman, gru, lstm
 from rnnreg.recurrence._fused import Inputs, Stored, forward_pass, tangent_pass
 from rnnreg.recurrence._scan import Streams
+from rnnreg.recurrence.native._build import target
 
-TARGET = "rnnreg_recurrence"
 # The operands of every call in their order; a call has those that are there.
 OPERANDS = ("x", "W_hh", "W_xh", "b_h", "b_hh", "h_0", "c_0", "keep", "mask", "perturbations")
 
@@ -243,7 +243,7 @@ def _native(*operands: Array, lanes: tuple[tuple[bool, ...], ...], results: Call
         arrays.append(operand.reshape(*axes, *shape))
     dtype = operands[0].dtype
     return jax.ffi.ffi_call(
-        TARGET, [jax.ShapeDtypeStruct((*sizes, *shape), dtype) for shape in wanted.values()]
+        target(dtype), [jax.ShapeDtypeStruct((*sizes, *shape), dtype) for shape in wanted.values()]
     )(
         *arrays,
         cell=call.cell,
