@@ -47,7 +47,8 @@ class Gate(_GateFields):
     """A row-wise gate: its forward map, its derivative if one is written by hand, and what is known of it.
 
     Calling the record gives the state alone. Without a tangent the derivative is `jax.jvp` of `forward`, which runs
-    about as fast. Everything else belongs to `forward`: a gate whose forward map is replaced forgets the rest.
+    about as fast. Everything else belongs to `forward`: a gate whose forward map is replaced forgets the rest, and one with another
+    tangent the name of its kernel.
 
     Attributes:
       forward: `forward(params, state, x_proj, h_proj) -> (state', values)`; `values` names the `[B, …]` arrays that
@@ -68,7 +69,7 @@ class Gate(_GateFields):
     def _replace(self, **changes: Any) -> Gate:
         if "forward" in changes:
             changes = {"tangent": None, "additive": False, "facts": Facts()} | changes
-        elif "tangent" in changes:
+        elif changes.get("tangent") is not None:
             changes = {"facts": self.facts._replace(native=None)} | changes
         return Gate(**(self._asdict() | changes))
 

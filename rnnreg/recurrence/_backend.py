@@ -86,8 +86,8 @@ def _why_fused(cell: Cell, asked: Asked) -> str:
 def _no_native(cell: Cell, asked: Asked) -> str | None:
     if cell.weights is None or cell.facts.native is None:
         return f"{cell.name} has no compiled kernel"
-    if asked.precision not in (None, "highest"):
-        return f"the compiled kernel has no products of precision {asked.precision!r}"
+    if asked.precision == "bfloat16":
+        return "the compiled kernel has no products of bfloat16"
     if asked.dtype not in (jnp.float32, jnp.float64):
         return "the compiled kernel takes arrays of float32 or of float64, all alike"
     if asked.projection == "before":

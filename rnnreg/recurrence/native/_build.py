@@ -24,7 +24,7 @@ from rnnreg._checks import warn_caller
 from rnnreg.runtime import cache_folder, cpu_model
 
 SWITCH = "RNNREG_NATIVE"
-SOURCE = Path(__file__).parent / "kernel.cc"
+SOURCES = sorted(Path(__file__).parent.glob("*.h")) + [Path(__file__).parent / "kernel.cc"]
 SYMBOL = "rnnreg_recurrence"
 # No flag changes a value: NaN and infinity stay what they are, and sums keep their order.
 _FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
@@ -113,7 +113,7 @@ def _version(compiler: tuple[str, ...]) -> str:
 def _digest(version: str) -> str:
     """Of everything that the library depends on."""
     header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
-    parts = [SOURCE.read_bytes(), header.read_bytes() if header.exists() else b""]
+    parts = [*(source.read_bytes() for source in SOURCES), header.read_bytes() if header.exists() else b""]
     parts += [text.encode() for text in (*_FLAGS, version, cpu_model(), _instructions())]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
@@ -161,7 +161,7 @@ def _compile(path: Path, compiler: tuple[str, ...], dtype: str) -> None:
         made = Path(folder) / path.name
         for processor in _PROCESSOR:
             command = [*compiler, *_FLAGS, *processor.split(), f"-DREAL={_REALS[dtype]}"]
-            command += [f"-I{jax.ffi.include_dir()}", str(SOURCE), "-o", str(made)]
+            command += [f"-I{jax.ffi.include_dir()}", str(SOURCES[-1]), "-o", str(made)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS)
             if done.returncode == 0:
                 break

@@ -66,7 +66,9 @@ def native_scan(
     inside: bool,
 ) -> tuple[Any, Any]:
     """`unroll` by the compiled kernel that the cell's gate states; inputs are projected inside its loop."""
-    assert precision is None and inside and cell.weights is not None
+    assert inside
+    assert cell.weights is not None
+    assert cell.facts.native is not None
     weights = Weights(*cell.weights(params))
     xs, keeps, perturbations = streams
     b_h = jnp.zeros_like(weights.W_hh[0]) if weights.b_h is None else weights.b_h
@@ -83,7 +85,7 @@ def native_scan(
         "perturbations": perturbations,
     }
     names = tuple(name for name in OPERANDS if given[name] is not None)
-    call = Call(cell.facts.native, reverse, names)
+    call = Call(cell.facts.native, reverse, precision, names)
     outs = forward_p.bind(*(given[name] for name in names), call=call, store=False, lanes=())
     states = type(state)(*outs)
     return jax.tree.map(lambda leaf: leaf[0 if reverse else -1], states), states
@@ -95,11 +97,13 @@ class Call(NamedTuple):
     Attributes:
       cell: name of the kernel.
       reverse: whether time runs backwards.
+      precision: of the products where XLA does them; the compiled ones are exact to rounding.
       operands: names of the operands that there are.
     """
 
     cell: str
     reverse: bool
+    precision: str | None
     operands: tuple[str, ...]
 
     @property
@@ -142,7 +146,7 @@ def _forward(*operands: Array, call: Call, store: bool) -> list[Array]:
         call.kernel.gate,
         call.inputs(dict(zip(call.operands, operands, strict=True))),
         reverse=call.reverse,
-        precision=None,
+        precision=call.precision,
         inside=True,
         store=store,
     )
@@ -175,7 +179,7 @@ def _tangent(*operands: Array, call: Call, wanted: tuple[str, ...]) -> list[Arra
             call.inputs(moving),
             Stored(states, gated, saved),
             reverse=call.reverse,
-            precision=None,
+            precision=call.precision,
             inside=True,
         )
     )
