@@ -12,14 +12,14 @@ template <>
 struct Exponent<float> {
   static constexpr int mantissa = 23, terms = 7, halley_steps = 2;
   static constexpr uint32_t inverse = 0x7ef311c3;
-  static constexpr float round = 12582912.f, log2e = 1.44269504f, most = 88.f, tanh_most = 20.f;
+  static constexpr float round = 12582912.f, log2e = 1.44269504f, most = 86.f, tanh_most = 20.f;
   static constexpr float ln2_high = 0.693145751953125f, ln2_low = 1.42860682e-6f;
 };
 template <>
 struct Exponent<double> {
   static constexpr int mantissa = 52, terms = 13, halley_steps = 3;
   static constexpr uint64_t inverse = 0x7fde623822fc16e6;
-  static constexpr double round = 6755399441055744., log2e = 1.4426950408889634, most = 708., tanh_most = 40.;
+  static constexpr double round = 6755399441055744., log2e = 1.4426950408889634, most = 706., tanh_most = 40.;
   static constexpr double ln2_high = 0.693147180369123816490, ln2_low = 1.90821492927058770002e-10;
 };
 
