@@ -1,4 +1,4 @@
-"""The compiled recurrence: its values and derivatives against a loop and the plain scan, lanes, what it steps aside for."""
+"""The compiled recurrence: values and derivatives against a loop and the plain scan, lanes, where it steps aside."""
 
 import functools
 import json
@@ -96,9 +96,7 @@ def gradient(cell, given, mask, **options):
 def test_gradients_equal_those_of_the_plain_scan(name, scene, reverse):
     """With respect to parameters, inputs, the initial state, the recurrent mask and perturbations."""
     input_size, steps, batch, but = SCENES[scene]
-    given, mask = split(
-        given_of(name, input_size=input_size, steps=steps, batch=batch, but=but)
-    )
+    given, mask = split(given_of(name, input_size=input_size, steps=steps, batch=batch, but=but))
     got, expected = (
         gradient(CASES[name].cell, given, mask, backend=one, reverse=reverse)
         for one in ("native", "scan")
@@ -442,7 +440,9 @@ OTHERS = {
 @pytest.mark.parametrize("what", OTHERS)
 def test_what_was_replaced_does_not_run_natively(what):
     assert chosen(OTHERS[what]).backend != "native"
-    with pytest.raises(ValueError, match="backend='native' cannot run this cell: .* has no compiled"):
+    with pytest.raises(
+        ValueError, match=r"backend='native' cannot run this cell: .* has no compiled"
+    ):
         chosen(OTHERS[what], backend="native")
     with pytest.raises(ValueError, match="backend='native' cannot run this cell"):
         rr.network([OTHERS[what]], 1, backend="native")

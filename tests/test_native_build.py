@@ -14,7 +14,9 @@ import pytest
 import rnnreg as rr
 from rnnreg.recurrence.native import _build
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the compiler of these tests is a shell script")
+pytestmark = pytest.mark.skipif(
+    os.name == "nt", reason="the compiler of these tests is a shell script"
+)
 
 # Says that it is a compiler, notes each call, and hands out what the true one made before.
 COMPILER = """#!/bin/sh
@@ -142,7 +144,9 @@ def test_a_compiler_that_fails_is_told_once(monkeypatch, tmp_path, forgotten):
     monkeypatch.setenv("CXX", script(tmp_path / "failing++", FAILING))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     net = rr.network([rr.cells.elman(3)], 1)
-    with pytest.warns(RuntimeWarning, match=r"kernel\.cc:1: error: out of paper.*runs without it") as told:
+    with pytest.warns(
+        RuntimeWarning, match=r"kernel\.cc:1: error: out of paper.*runs without it"
+    ) as told:
         assert runs(net)
     assert len(told) == 1
     assert "out of paper" in rr.explain(net, input_size=2)["layer_0"].reason
@@ -185,5 +189,7 @@ def test_processes_that_start_at_once_do_not_disturb_each_other(compiler, tmp_pa
 
 def test_an_import_builds_nothing(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", "import rnnreg"], check=True, env=environment, timeout=300)
+    subprocess.run(
+        [sys.executable, "-c", "import rnnreg"], check=True, env=environment, timeout=300
+    )
     assert not list(tmp_path.iterdir())

@@ -47,8 +47,8 @@ class Gate(_GateFields):
     """A row-wise gate: its forward map, its derivative if one is written by hand, and what is known of it.
 
     Calling the record gives the state alone. Without a tangent the derivative is `jax.jvp` of `forward`, which runs
-    about as fast. Everything else belongs to `forward`: a gate whose forward map is replaced forgets the rest, and one with another
-    tangent the name of its kernel.
+    about as fast. Everything else belongs to `forward`: a gate whose forward map is replaced forgets the rest. With
+    another tangent it forgets the name of its kernel.
 
     Attributes:
       forward: `forward(params, state, x_proj, h_proj) -> (state', values)`; `values` names the `[B, …]` arrays that

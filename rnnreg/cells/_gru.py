@@ -57,7 +57,7 @@ def gru(
       input_init: name or initialiser of each gate's block of W_xh.
 
     Returns:
-      The cell; with `reset="after"` it runs fused.
+      The cell; with `reset="after"` it runs fused, and natively on a CPU.
 
     Raises:
       ValueError: another `reset`, or a hidden size, an activation or an initialiser that is none.

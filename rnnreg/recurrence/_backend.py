@@ -99,7 +99,8 @@ def _no_native(cell: Cell, asked: Asked) -> str | None:
 
 
 def _run_native(*args: Any, **options: Any) -> tuple[Any, Any]:
-    from rnnreg.recurrence.native._calls import native_scan  # needs jax.extend, which an import leaves alone
+    # It needs jax.extend, which costs more than an import of this package may.
+    from rnnreg.recurrence.native._calls import native_scan
 
     return native_scan(*args, **options)
 

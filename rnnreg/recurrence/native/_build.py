@@ -113,7 +113,10 @@ def _version(compiler: tuple[str, ...]) -> str:
 def _digest(version: str) -> str:
     """Of everything that the library depends on."""
     header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
-    parts = [*(source.read_bytes() for source in SOURCES), header.read_bytes() if header.exists() else b""]
+    parts = [
+        *(source.read_bytes() for source in SOURCES),
+        header.read_bytes() if header.exists() else b"",
+    ]
     parts += [text.encode() for text in (*_FLAGS, version, cpu_model(), _instructions())]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 

@@ -8,7 +8,6 @@ training runs two compiled calls, while forward mode, higher orders and other pl
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -163,7 +162,11 @@ def _tangent(*operands: Array, call: Call, wanted: tuple[str, ...]) -> list[Arra
     given = dict(zip(call.operands, operands[:num], strict=True))
     stored = dict(zip(call.stored, operands[num : num + len(call.stored)], strict=True))
     tangents = dict(zip(wanted, operands[num + len(call.stored) :], strict=True))
-    moving = {name: tangents.get(name, jnp.zeros_like(value)) for name, value in given.items() if name != "keep"}
+    moving = {
+        name: tangents.get(name, jnp.zeros_like(value))
+        for name, value in given.items()
+        if name != "keep"
+    }
     inputs = call.inputs(given)
     states = type(inputs.state)(*(stored[name] for name in call.states))
     gated, saved = states, {}
@@ -185,7 +188,9 @@ def _tangent(*operands: Array, call: Call, wanted: tuple[str, ...]) -> list[Arra
     )
 
 
-def _backward(*operands: Array, call: Call, wanted: tuple[str, ...], given: tuple[str, ...]) -> list[Array]:
+def _backward(
+    *operands: Array, call: Call, wanted: tuple[str, ...], given: tuple[str, ...]
+) -> list[Array]:
     """The cotangents of the operands wanted, from those of the states that are given, which come last."""
     num = len(call.operands) + len(call.stored)
     residuals, cotangents = operands[:num], dict(zip(given, operands[num:], strict=True))
@@ -213,7 +218,9 @@ def _tangent_results(shapes: Shapes, call: Call, wanted: tuple[str, ...]) -> Sha
     return _forward_results(shapes, call, store=False)
 
 
-def _backward_results(shapes: Shapes, call: Call, wanted: tuple[str, ...], given: tuple[str, ...]) -> Shapes:
+def _backward_results(
+    shapes: Shapes, call: Call, wanted: tuple[str, ...], given: tuple[str, ...]
+) -> Shapes:
     return {f"d_{name}": shapes[name] for name in wanted}
 
 
@@ -223,7 +230,9 @@ def _split_lanes(avals: Sequence[Any], lanes: tuple[tuple[bool, ...], ...]):
     for level in reversed(lanes):
         (size, *_) = {shape[0] for shape, mapped in zip(shapes, level, strict=True) if mapped}
         sizes.append(size)
-        shapes = [shape[1:] if mapped else shape for shape, mapped in zip(shapes, level, strict=True)]
+        shapes = [
+            shape[1:] if mapped else shape for shape, mapped in zip(shapes, level, strict=True)
+        ]
     return tuple(sizes), shapes
 
 
@@ -234,7 +243,12 @@ def _over_lanes(function: Callable[..., Any], lanes: tuple[tuple[bool, ...], ...
     return function
 
 
-def _native(*operands: Array, lanes: tuple[tuple[bool, ...], ...], results: Callable[..., Shapes], **params: Any):
+def _native(
+    *operands: Array,
+    lanes: tuple[tuple[bool, ...], ...],
+    results: Callable[..., Shapes],
+    **params: Any,
+):
     """The compiled call. An operand that lanes share gets an axis of size 1, and is not copied."""
     call = params["call"]
     names = (*call.operands, *call.stored, *(f"g_{name}" for name in params.get("given", ())))
@@ -243,7 +257,9 @@ def _native(*operands: Array, lanes: tuple[tuple[bool, ...], ...], results: Call
     backward = "given" in params
     arrays = []
     for index, (operand, shape) in enumerate(zip(operands, shapes, strict=True)):
-        axes = [size if level[index] else 1 for size, level in zip(sizes, reversed(lanes), strict=True)]
+        axes = [
+            size if level[index] else 1 for size, level in zip(sizes, reversed(lanes), strict=True)
+        ]
         arrays.append(operand.reshape(*axes, *shape))
     dtype = operands[0].dtype
     return jax.ffi.ffi_call(
@@ -258,7 +274,9 @@ def _native(*operands: Array, lanes: tuple[tuple[bool, ...], ...], results: Call
     )
 
 
-def _primitive(name: str, function: Callable[..., Any], results: Callable[..., Shapes], *, compiled: bool):
+def _primitive(
+    name: str, function: Callable[..., Any], results: Callable[..., Shapes], *, compiled: bool
+):
     """A primitive with everything but its derivative: evaluation, types, lanes, and lowering for each platform."""
     from jax.extend.core import Primitive
 
@@ -298,13 +316,17 @@ def _primitive(name: str, function: Callable[..., Any], results: Callable[..., S
     mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=True))
     if compiled:
         native = functools.partial(_native, results=results)
-        mlir.register_lowering(primitive, mlir.lower_fun(native, multiple_results=True), platform="cpu")
+        mlir.register_lowering(
+            primitive, mlir.lower_fun(native, multiple_results=True), platform="cpu"
+        )
     return primitive, reference
 
 
 forward_p, _forward_reference = _primitive("forward", _forward, _forward_results, compiled=True)
 tangent_p, _tangent_reference = _primitive("tangent", _tangent, _tangent_results, compiled=False)
-backward_p, _backward_reference = _primitive("backward", _backward, _backward_results, compiled=True)
+backward_p, _backward_reference = _primitive(
+    "backward", _backward, _backward_results, compiled=True
+)
 
 
 # ---- derivatives ----------------------------------------------------------------------------------
@@ -314,7 +336,9 @@ def _is_zero(tangent: Any) -> bool:
     return type(tangent) is ad.Zero
 
 
-def _jvp(reference: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], **params: Any):
+def _jvp(
+    reference: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], **params: Any
+):
     """`jax.jvp` of what JAX has for a primitive, in the operands that move."""
     moving = [index for index, tangent in enumerate(tangents) if not _is_zero(tangent)]
 
@@ -332,7 +356,9 @@ def _forward_jvp(primals, tangents, *, call: Call, store: bool, lanes):
         return _jvp(_forward_reference, primals, tangents, call=call, store=store, lanes=lanes)
     outs = forward_p.bind(*primals, call=call, store=True, lanes=lanes)
     wanted = [index for index, tangent in enumerate(tangents) if not _is_zero(tangent)]
-    levels = tuple((*level, *[True] * len(outs), *(level[index] for index in wanted)) for level in lanes)
+    levels = tuple(
+        (*level, *[True] * len(outs), *(level[index] for index in wanted)) for level in lanes
+    )
     d_states = tangent_p.bind(
         *primals,
         *outs,
