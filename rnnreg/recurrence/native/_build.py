@@ -27,7 +27,14 @@ SWITCH = "RNNREG_NATIVE"
 SOURCES = sorted(Path(__file__).parent.glob("*.h")) + [Path(__file__).parent / "kernel.cc"]
 SYMBOL = "rnnreg_recurrence"
 # No flag changes a value: NaN and infinity stay what they are, and sums keep their order.
-_FLAGS = ("-std=c++17", "-O3", "-fno-tree-slp-vectorize", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-fno-tree-slp-vectorize",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+)
 _FLAGS += ("-fPIC", "-shared", "-pthread", "-w")
 _PROCESSOR = ("-march=native", "-mcpu=native", "")  # the first that the compiler knows
 _REALS = {"float32": "float", "float64": "double"}

@@ -86,8 +86,8 @@ def native_scan(
     names = tuple(name for name in OPERANDS if given[name] is not None)
     call = Call(cell.facts.native, reverse, precision, names)
     outs = forward_p.bind(*(given[name] for name in names), call=call, store=False, lanes=())
-    states = type(state)(*outs)
-    return jax.tree.map(lambda leaf: leaf[0 if reverse else -1], states), states
+    num = len(call.states)
+    return type(state)(*outs[num:]), type(state)(*outs[:num])
 
 
 class Call(NamedTuple):
@@ -115,10 +115,19 @@ class Call(NamedTuple):
         return ("h", "c") if self.kernel.memory else ("h",)
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The states, and the last ones apart: a loss of these alone has no cotangent at the other steps."""
+        return (*self.states, *(f"{name}_last" for name in self.states))
+
+    @property
     def stored(self) -> tuple[str, ...]:
         """The states, and what else the derivative reads: of an Elman network h before it is perturbed."""
         apart = self.kernel.saved or "perturbations" in self.operands
         return (*self.states, "saved") if apart else self.states
+
+    def with_last(self, states: Any) -> list[Array]:
+        """All outputs, from the states (or their tangents) at all steps."""
+        return [*states, *(leaf[0 if self.reverse else -1] for leaf in states)]
 
     def width(self, hidden_size: int) -> int:
         """Of a row of what is saved."""
@@ -149,7 +158,7 @@ def _forward(*operands: Array, call: Call, store: bool) -> list[Array]:
         inside=True,
         store=store,
     )
-    outs = list(stored.states)
+    outs = call.with_last(stored.states)
     if store and "saved" in call.stored:
         saved = [stored.saved[name] for name in call.kernel.saved] or [stored.gated.h]
         outs.append(jnp.concatenate(saved, axis=-1))
@@ -175,7 +184,7 @@ def _tangent(*operands: Array, call: Call, wanted: tuple[str, ...]) -> list[Arra
         saved = dict(zip(kernel.saved, parts, strict=True))
     elif "saved" in stored:
         gated = HiddenState(stored["saved"])
-    return list(
+    return call.with_last(
         tangent_pass(
             kernel.gate,
             inputs,
@@ -191,7 +200,7 @@ def _tangent(*operands: Array, call: Call, wanted: tuple[str, ...]) -> list[Arra
 def _backward(
     *operands: Array, call: Call, wanted: tuple[str, ...], given: tuple[str, ...]
 ) -> list[Array]:
-    """The cotangents of the operands wanted, from those of the states that are given, which come last."""
+    """The cotangents of the operands wanted, from those of the outputs that are given, which come last."""
     num = len(call.operands) + len(call.stored)
     residuals, cotangents = operands[:num], dict(zip(given, operands[num:], strict=True))
     moving = [operands[call.operands.index(name)] for name in wanted]
@@ -199,8 +208,9 @@ def _backward(
     transpose = jax.linear_transpose(
         lambda *tangents: _tangent(*residuals, *tangents, call=call, wanted=wanted), *moving
     )
-    zeros = {name: jnp.zeros_like(states[name]) for name in call.states}
-    return list(transpose([cotangents.get(name, zeros[name]) for name in call.states]))
+    zeros = call.with_last([jnp.zeros_like(states[name]) for name in call.states])
+    pairs = zip(call.outputs, zeros, strict=True)
+    return list(transpose([cotangents.get(name, zero) for name, zero in pairs]))
 
 
 # ---- results and lanes ----------------------------------------------------------------------------
@@ -210,8 +220,11 @@ Shapes = dict[str, tuple[int, ...]]
 
 def _forward_results(shapes: Shapes, call: Call, store: bool) -> Shapes:
     steps, rows, hidden_size = *shapes["x"][:2], shapes["W_hh"][0]
-    widths = {"h": hidden_size, "c": hidden_size, "saved": call.width(hidden_size)}
-    return {name: (steps, rows, widths[name]) for name in (call.stored if store else call.states)}
+    shapes = {name: (steps, rows, hidden_size) for name in call.states}
+    shapes |= {f"{name}_last": (rows, hidden_size) for name in call.states}
+    if store and "saved" in call.stored:
+        shapes["saved"] = (steps, rows, call.width(hidden_size))
+    return shapes
 
 
 def _tangent_results(shapes: Shapes, call: Call, wanted: tuple[str, ...]) -> Shapes:
@@ -356,18 +369,20 @@ def _forward_jvp(primals, tangents, *, call: Call, store: bool, lanes):
         return _jvp(_forward_reference, primals, tangents, call=call, store=store, lanes=lanes)
     outs = forward_p.bind(*primals, call=call, store=True, lanes=lanes)
     wanted = [index for index, tangent in enumerate(tangents) if not _is_zero(tangent)]
+    num = len(call.outputs)
+    stored = [*outs[: len(call.states)], *outs[num:]]
     levels = tuple(
-        (*level, *[True] * len(outs), *(level[index] for index in wanted)) for level in lanes
+        (*level, *[True] * len(stored), *(level[index] for index in wanted)) for level in lanes
     )
-    d_states = tangent_p.bind(
+    d_outs = tangent_p.bind(
         *primals,
-        *outs,
+        *stored,
         *(tangents[index] for index in wanted),
         call=call,
         wanted=tuple(call.operands[index] for index in wanted),
         lanes=levels,
     )
-    return outs[: len(call.states)], d_states
+    return outs[:num], d_outs
 
 
 def _tangent_jvp(primals, tangents, *, call: Call, wanted: tuple[str, ...], lanes):
@@ -385,7 +400,7 @@ def _tangent_transpose(cotangents, *operands, call: Call, wanted: tuple[str, ...
         *(cotangents[i] for i in given),
         call=call,
         wanted=tuple(wanted[i] for i in asked),
-        given=tuple(call.states[i] for i in given),
+        given=tuple(call.outputs[i] for i in given),
         lanes=tuple((*level[:num], *[True] * len(given)) for level in lanes),
     )
     found: list[Any] = [None] * len(operands)

@@ -105,10 +105,11 @@ constexpr Named<T> kArrays[] = {
     {"x", &Lane<T>::x}, {"W_xh", &Lane<T>::W_xh}, {"W_hh", &Lane<T>::W_hh}, {"b_h", &Lane<T>::b_h},
     {"b_hh", &Lane<T>::b_hh}, {"h_0", &Lane<T>::h_0}, {"c_0", &Lane<T>::c_0}, {"mask", &Lane<T>::mask},
     {"perturbations", &Lane<T>::perturbations}, {"h", &Lane<T>::h}, {"c", &Lane<T>::c},
-    {"saved", &Lane<T>::saved}, {"g_h", &Lane<T>::g_h}, {"g_c", &Lane<T>::g_c},
-    {"d_x", &Lane<T>::d_x}, {"d_W_xh", &Lane<T>::d_W_xh}, {"d_W_hh", &Lane<T>::d_W_hh},
-    {"d_b_h", &Lane<T>::d_b_h}, {"d_b_hh", &Lane<T>::d_b_hh}, {"d_h_0", &Lane<T>::d_h_0},
-    {"d_c_0", &Lane<T>::d_c_0}, {"d_mask", &Lane<T>::d_mask},
+    {"h_last", &Lane<T>::h_last}, {"c_last", &Lane<T>::c_last}, {"saved", &Lane<T>::saved},
+    {"g_h", &Lane<T>::g_h}, {"g_c", &Lane<T>::g_c}, {"g_h_last", &Lane<T>::g_h_last},
+    {"g_c_last", &Lane<T>::g_c_last}, {"d_x", &Lane<T>::d_x}, {"d_W_xh", &Lane<T>::d_W_xh},
+    {"d_W_hh", &Lane<T>::d_W_hh}, {"d_b_h", &Lane<T>::d_b_h}, {"d_b_hh", &Lane<T>::d_b_hh},
+    {"d_h_0", &Lane<T>::d_h_0}, {"d_c_0", &Lane<T>::d_c_0}, {"d_mask", &Lane<T>::d_mask},
     {"d_perturbations", &Lane<T>::d_perturbations},
 };
 

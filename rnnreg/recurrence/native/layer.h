@@ -23,7 +23,7 @@ template <class T>
 struct Lane {
   T *x, *W_xh, *W_hh, *b_h, *b_hh, *h_0, *c_0, *mask, *perturbations;
   const bool* keep;
-  T *h, *c, *saved, *g_h, *g_c;
+  T *h, *c, *h_last, *c_last, *saved, *g_h, *g_c, *g_h_last, *g_c_last;
   T *d_W_xh, *d_W_hh, *d_b_h, *d_b_hh, *d_h_0, *d_c_0, *d_x, *d_mask, *d_perturbations;
 };
 
@@ -92,6 +92,9 @@ class Pass {
         settle(turn, first, rows);
       }
     });
+    const int64_t all = s_.B * s_.H, end = time(s_.T - 1) * all;
+    std::copy_n(l_.h + end, all, l_.h_last);
+    if (Cell::memory) std::copy_n(l_.c + end, all, l_.c_last);
   }
 
   void backward() {
@@ -113,8 +116,8 @@ class Pass {
     int64_t place = 0;  // in the chunk
     if (l_.d_mask) std::fill_n(l_.d_mask, s_.B * H, T(0));
     for_blocks([&](int64_t first, int64_t rows) {
-      std::fill_n(d_h_, rows * row_H, T(0));
-      std::fill_n(d_c_, rows * row_H, T(0));
+      begin(l_.g_h_last, first, rows, d_h_);
+      begin(l_.g_c_last, first, rows, d_c_);
       for (int64_t turn = s_.T - 1; turn >= 0; --turn) {
         const int64_t t = time(turn);
         T* delta = deltas + place * kMostRows * row_;
@@ -240,6 +243,13 @@ class Pass {
         d_h_[b * row_H + i] += back[b * row_H + i] * l_.mask[(first + b) * s_.H + i];
         if (l_.d_mask) l_.d_mask[(first + b) * s_.H + i] += back[b * row_H + i] * h[b * s_.H + i];
       }
+  }
+
+  // The derivative with respect to the last state, padded; 0 where there is none.
+  void begin(const T* last, int64_t first, int64_t rows, T* to) const {
+    const int64_t row_H = row_of<T>(units_);
+    std::fill_n(to, rows * row_H, T(0));
+    for (int64_t b = 0; last && b < rows; ++b) std::copy_n(last + (first + b) * s_.H, s_.H, to + b * row_H);
   }
 
   static void cut(const T* from, int64_t from_row, T* to, int64_t rows, int64_t width) {
