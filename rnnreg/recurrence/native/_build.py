@@ -84,7 +84,7 @@ def _library(dtype: str) -> Library:
     version = _version(compiler)
     errors = []
     for folder in _folders():
-        path = folder / f"recurrence-{dtype}-{_digest(version)}.so"
+        path = folder / f"recurrence-{dtype}-{_digest(compiler, version)}.so"
         try:
             if not _is_whole(path):
                 _compile(path, compiler, dtype)
@@ -117,14 +117,14 @@ def _version(compiler: tuple[str, ...]) -> str:
     return " ".join(compiler)
 
 
-def _digest(version: str) -> str:
+def _digest(compiler: tuple[str, ...], version: str) -> str:
     """Of everything that the library depends on."""
     header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
     parts = [
         *(source.read_bytes() for source in SOURCES),
         header.read_bytes() if header.exists() else b"",
     ]
-    parts += [text.encode() for text in (*_FLAGS, version, cpu_model(), _instructions())]
+    parts += [text.encode() for text in (*compiler, *_FLAGS, version, cpu_model(), _instructions())]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 

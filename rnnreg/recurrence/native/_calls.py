@@ -17,7 +17,7 @@ from jax import Array
 from jax.interpreters import ad, batching, mlir
 
 from rnnreg.cells import Cell, Gate, HiddenState, LSTMState, Weights, elman, gru, lstm
-from rnnreg.recurrence._fused import Inputs, Stored, forward_pass, tangent_pass
+from rnnreg.recurrence._fused import Inputs, Stored, forward_pass, fused_scan, tangent_pass
 from rnnreg.recurrence._scan import Streams
 from rnnreg.recurrence.native._build import target
 
@@ -68,8 +68,11 @@ def native_scan(
     assert inside
     assert cell.weights is not None
     assert cell.facts.native is not None
-    weights = Weights(*cell.weights(params))
     xs, keeps, perturbations = streams
+    if xs.size == 0:
+        options = {"reverse": reverse, "precision": precision, "inside": inside}
+        return fused_scan(cell, params, streams, state, recurrent_mask, **options)
+    weights = Weights(*cell.weights(params))
     b_h = jnp.zeros_like(weights.W_hh[0]) if weights.b_h is None else weights.b_h
     given = {
         "x": xs,
@@ -220,7 +223,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 def _forward_results(shapes: Shapes, call: Call, store: bool) -> Shapes:
     steps, rows, hidden_size = *shapes["x"][:2], shapes["W_hh"][0]
-    shapes = {name: (steps, rows, hidden_size) for name in call.states}
+    shapes = dict.fromkeys(call.states, (steps, rows, hidden_size))
     shapes |= {f"{name}_last": (rows, hidden_size) for name in call.states}
     if store and "saved" in call.stored:
         shapes["saved"] = (steps, rows, call.width(hidden_size))

@@ -73,6 +73,7 @@ Run<T> cell_of(std::string_view name) {
 // Runs `work(i)` for i < count on this thread and on those of the pool that are free.
 template <class Work>
 void share(ffi::ThreadPool& pool, int64_t count, const Work& work) {
+  if (count == 1) return work(0);
   struct Shared {
     std::atomic<int64_t> next{0};
     int64_t done = 0;

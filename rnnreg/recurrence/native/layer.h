@@ -37,12 +37,20 @@ template <class T>
 class Scratch {
  public:
   void start() { used_ = 0; }
-  // `count` numbers, all 0, which begin where a line of the cache does.
+  // `count` numbers, all 0.
+  T* zeros(int64_t count) {
+    T* taken = take(count);
+    std::fill_n(taken, count, T(0));
+    return taken;
+  }
+
+  // `count` numbers, which begin where a line of the cache does.
   T* take(int64_t count) {
     constexpr uintptr_t line = 64;
     arrays_.resize(std::max(arrays_.size(), used_ + 1));
     std::vector<T>& one = arrays_[used_++];
-    one.assign(count + kWidth<T> + line / sizeof(T), T(0));
+    const size_t needed = count + kWidth<T> + line / sizeof(T);
+    if (one.size() < needed) one.resize(needed);
     return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(one.data()) + line - 1) / line * line);
   }
 
@@ -75,8 +83,8 @@ class Pass {
     const T* W_h = padded_gates(l_.W_hh, s_.H);
     const T* W_x = padded_gates(l_.W_xh, s_.D);
     const T* bias = biases();
-    sums_ = scratch_.take(kMostRows * row_);
-    masked_ = l_.mask ? scratch_.take(kMostRows * s_.H) : nullptr;
+    sums_ = scratch_.take(most_rows() * row_);
+    masked_ = l_.mask ? scratch_.take(most_rows() * s_.H) : nullptr;
     for_blocks([&](int64_t first, int64_t rows) {
       for (int64_t turn = 0; turn < s_.T; ++turn) {
         const int64_t t = time(turn);
@@ -98,20 +106,20 @@ class Pass {
   }
 
   void backward() {
-    const int64_t H = s_.H, chunk = std::max<int64_t>(1, kFewestRows / std::min(s_.B, kMostRows));
+    const int64_t H = s_.H, most = most_rows(), chunk = std::max<int64_t>(1, kFewestRows / most);
     const int64_t row_H = row_of<T>(units_), row_D = row_of<T>(vectors_of<T>(s_.D));
     const T* W_hT = transposed(l_.W_hh, H, row_H);
     const T* W_xT = l_.d_x ? transposed(l_.W_xh, s_.D, row_D) : nullptr;
-    T* d_W_h = scratch_.take(H * row_);
-    T* d_W_x = scratch_.take(s_.D * row_);
-    d_bias_ = scratch_.take(row_);
-    d_h_ = scratch_.take(kMostRows * row_H);
-    d_c_ = scratch_.take(kMostRows * row_H);
-    T* back = scratch_.take(kMostRows * row_H);
-    T* d_x = l_.d_x ? scratch_.take(kMostRows * row_D) : nullptr;
-    T* deltas = scratch_.take(chunk * kMostRows * row_);
-    T* masked = l_.mask ? scratch_.take(chunk * kMostRows * H) : nullptr;
-    const T* zeros = scratch_.take(std::max(row_H, row_D));
+    T* d_W_h = scratch_.zeros(H * row_);
+    T* d_W_x = scratch_.zeros(s_.D * row_);
+    d_bias_ = scratch_.zeros(row_);
+    d_h_ = scratch_.take(most * row_H);
+    d_c_ = scratch_.take(most * row_H);
+    T* back = l_.mask ? scratch_.take(most * row_H) : nullptr;
+    T* d_x = l_.d_x ? scratch_.take(most * row_D) : nullptr;
+    T* deltas = scratch_.take(chunk * most * row_);
+    T* masked = l_.mask ? scratch_.take(chunk * most * H) : nullptr;
+    const T* zeros = scratch_.zeros(std::max(row_H, row_D));
     Operand<T> of_h[kFewestRows], of_x[kFewestRows];
     int64_t place = 0;  // in the chunk
     if (l_.d_mask) std::fill_n(l_.d_mask, s_.B * H, T(0));
@@ -120,7 +128,7 @@ class Pass {
       begin(l_.g_c_last, first, rows, d_c_);
       for (int64_t turn = s_.T - 1; turn >= 0; --turn) {
         const int64_t t = time(turn);
-        T* delta = deltas + place * kMostRows * row_;
+        T* delta = deltas + place * most * row_;
         const T* h = before(turn, l_.h, l_.h_0) + first * H;
         const T* x = l_.x + (t * s_.B + first) * s_.D;
         unsettle(turn, first, rows, delta);
@@ -141,7 +149,7 @@ class Pass {
           product<T>(rows, vectors_of<T>(s_.D), zeros, 0, d_x, row_D, through, kGates);
           cut(d_x, row_D, l_.d_x + (t * s_.B + first) * s_.D, rows, s_.D);
         }
-        const T* entering = dropped(h, first, rows, masked ? masked + place * kMostRows * H : nullptr);
+        const T* entering = dropped(h, first, rows, masked ? masked + place * most * H : nullptr);
         of_h[place] = {entering, 1, H, delta, row_, rows};
         of_x[place] = {x, 1, s_.D, delta, row_, rows};
         if (++place == chunk || turn == 0) {
@@ -170,6 +178,8 @@ class Pass {
   static int x_block(int gate) { return gate < Cell::both ? gate : gate + Cell::of_h; }
   int64_t time(int64_t turn) const { return s_.reverse ? s_.T - 1 - turn : turn; }
 
+  int64_t most_rows() const { return std::min(s_.B, kMostRows); }
+
   // The state that a turn starts from, [B, H].
   const T* before(int64_t turn, const T* states, const T* start) const {
     return turn == 0 ? start : states + time(turn - 1) * s_.B * s_.H;
@@ -187,7 +197,7 @@ class Pass {
 
   // [rows, gates H] with every gate padded to whole vectors.
   const T* padded_gates(const T* weights, int64_t rows) {
-    T* padded = scratch_.take(rows * row_);
+    T* padded = scratch_.zeros(rows * row_);
     for (int64_t i = 0; i < rows; ++i)
       for (int g = 0; g < kGates; ++g)
         std::copy_n(weights + (i * kGates + g) * s_.H, s_.H, padded + i * row_ + g * units_ * kWidth<T>);
@@ -196,14 +206,14 @@ class Pass {
 
   // [gates H, rows] of weights [rows, gates H].
   const T* transposed(const T* weights, int64_t rows, int64_t row) {
-    T* turned = scratch_.take(kGates * s_.H * row);
+    T* turned = scratch_.zeros(kGates * s_.H * row);
     for (int64_t i = 0; i < rows; ++i)
       for (int64_t j = 0; j < kGates * s_.H; ++j) turned[j * row + i] = weights[i * kGates * s_.H + j];
     return turned;
   }
 
   const T* biases() {
-    T* bias = scratch_.take(row_);
+    T* bias = scratch_.zeros(row_);
     for (int g = 0; g < kGates; ++g)
       for (int64_t i = 0; i < s_.H; ++i) {
         bias[x_block(g) * units_ * kWidth<T> + i] += l_.b_h[g * s_.H + i];
