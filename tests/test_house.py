@@ -222,6 +222,7 @@ def test_types_and_data_ship():
     files = importlib.resources.files("rnnreg")
     assert (files / "py.typed").is_file()
     assert (files / "datasets" / "sunspots.csv").is_file()
+    assert (files / "recurrence" / "native" / "kernel.cc").is_file()
 
 
 def public_objects():

@@ -270,7 +270,7 @@ def test_fused_is_refused_with_the_reason_and_auto_falls_back(cell, reason):
 
 
 BAD = [
-    ({"backend": "cuda"}, "backend must be 'auto', 'scan' or 'fused'; got 'cuda'"),
+    ({"backend": "cuda"}, "backend must be 'auto', 'scan', 'fused' or 'native'; got 'cuda'"),
     ({"remat": 0}, "remat must be 'full', 'sqrt' or a positive number of steps.*got 0"),
     ({"remat": "half"}, "remat must be 'full', 'sqrt' or a positive.*got 'half'"),
     ({"remat": True}, "remat must be .*got True"),
@@ -289,17 +289,18 @@ def test_bad_options_are_refused(options, message):
         unroll(CASES["gru"].cell, **draw(CASES["gru"]), **options)
 
 
-def test_explain_says_which_and_why():
+def test_explain_says_which_and_why(monkeypatch):
+    monkeypatch.setenv("RNNREG_NATIVE", "0")
     if jax.default_backend() != "cpu":
         pytest.skip("accelerators project before the loop")
     layers = [rr.cells.lstm(8), BEFORE, rr.layer(rr.cells.elman(10), bidirectional=True), SOFTPLUS]
     choices = rr.explain(rr.network(layers, 1), input_size=INSIDE)
     assert {name: str(choice) for name, choice in choices.items()} == {
         "layer_0": "fused, inputs projected inside the loop: the gate states its tangent, so weight "
-        "gradients are one product a sequence",
+        "gradients are one product a sequence; RNNREG_NATIVE=0 switches the compiled kernel off",
         "layer_1": "scan, inputs projected before the loop: gru_reset_before does its own products",
         "layer_2": "fused, inputs projected inside the loop: the gate states its tangent, so weight "
-        "gradients are one product a sequence",
+        "gradients are one product a sequence; RNNREG_NATIVE=0 switches the compiled kernel off",
         "layer_3": "fused, inputs projected before the loop: the gate's tangent is derived, so weight "
         "gradients are one product a sequence",
     }

@@ -19,6 +19,7 @@ class _ActivationFields(NamedTuple):
     slope: Elementwise | None = None
     max_slope: float | None = None
     bounds: tuple[float, float] | None = None
+    native: str | None = None
 
 
 class Activation(_ActivationFields):
@@ -34,6 +35,7 @@ class Activation(_ActivationFields):
         Training uses it; diagnostics take slopes from z, which saturation does not round away.
       max_slope: sup |φ′|.
       bounds: (inf φ, sup φ), infinite where φ has no bound.
+      native: the name of φ with this slope in the compiled kernel; None where it has no such function.
     """
 
     __slots__ = ()
@@ -44,16 +46,22 @@ class Activation(_ActivationFields):
     def _replace(self, **changes: Any) -> Activation:
         if "function" in changes:
             changes = {"slope": None, "max_slope": None, "bounds": None} | changes
+        if "function" in changes or "slope" in changes:
+            changes = {"native": None} | changes
         return Activation(**(self._asdict() | changes))
 
     __replace__ = _replace
 
 
-_TANH = Activation("tanh", jnp.tanh, lambda y: 1 - y * y, 1.0, (-1.0, 1.0))
-_SIGMOID = Activation("sigmoid", jax.nn.sigmoid, lambda y: y * (1 - y), 0.25, (0.0, 1.0))
-_IDENTITY = Activation("identity", jax.nn.identity, jnp.ones_like, 1.0, (-math.inf, math.inf))
+_TANH = Activation("tanh", jnp.tanh, lambda y: 1 - y * y, 1.0, (-1.0, 1.0), "tanh")
+_SIGMOID = Activation("sigmoid", jax.nn.sigmoid, lambda y: y * (1 - y), 0.25, (0.0, 1.0), "sigmoid")
+_IDENTITY = Activation(
+    "identity", jax.nn.identity, jnp.ones_like, 1.0, (-math.inf, math.inf), "identity"
+)
 # The slope at the kink is the one that jax.nn.relu has.
-_RELU = Activation("relu", jax.nn.relu, lambda y: (y > 0).astype(y.dtype), 1.0, (0.0, math.inf))
+_RELU = Activation(
+    "relu", jax.nn.relu, lambda y: (y > 0).astype(y.dtype), 1.0, (0.0, math.inf), "relu"
+)
 
 ACTIVATIONS: dict[str, Activation] = {
     known.name: known

@@ -42,7 +42,7 @@ def elman(
       input_init: name or initialiser of W_xh.
 
     Returns:
-      The cell; it runs fused.
+      The cell; it runs fused, and natively on a CPU.
 
     Raises:
       ValueError: a hidden size, an activation or an initialiser that is none.
@@ -96,7 +96,8 @@ def elman_gate(phi: Activation) -> Gate:
         return HiddenState(h=slope(new.h) * (d_x_proj + d_h_proj))
 
     slope: Any = phi.slope
-    facts = Facts(bounds=phi.bounds, max_slope=phi.max_slope, blocks=("hidden",))
+    native = f"elman_{phi.native}" if phi.native in ("tanh", "relu", "identity") else None
+    facts = Facts(bounds=phi.bounds, max_slope=phi.max_slope, blocks=("hidden",), native=native)
     return Gate(forward, tangent if slope else None, additive=True, facts=facts)
 
 

@@ -24,6 +24,7 @@ class Facts(NamedTuple):
       blocks: names of the gate blocks on the last axis of W_xh, W_hh and b_h, in order.
       keeps: the block of the gate that keeps the state from step to step.
       enters: the block of the gate that lets new values in.
+      native: the name of the compiled kernel that does what the gate and its tangent do.
     """
 
     opens: tuple[str, ...] = ()
@@ -32,6 +33,7 @@ class Facts(NamedTuple):
     blocks: tuple[str, ...] = ()
     keeps: str | None = None
     enters: str | None = None
+    native: str | None = None
 
 
 class _GateFields(NamedTuple):
@@ -45,7 +47,8 @@ class Gate(_GateFields):
     """A row-wise gate: its forward map, its derivative if one is written by hand, and what is known of it.
 
     Calling the record gives the state alone. Without a tangent the derivative is `jax.jvp` of `forward`, which runs
-    about as fast. Everything else belongs to `forward`: a gate whose forward map is replaced forgets the rest.
+    about as fast. Everything else belongs to `forward`: a gate whose forward map is replaced forgets the rest. With
+    another tangent it forgets the name of its kernel.
 
     Attributes:
       forward: `forward(params, state, x_proj, h_proj) -> (state', values)`; `values` names the `[B, …]` arrays that
@@ -66,6 +69,8 @@ class Gate(_GateFields):
     def _replace(self, **changes: Any) -> Gate:
         if "forward" in changes:
             changes = {"tangent": None, "additive": False, "facts": Facts()} | changes
+        elif changes.get("tangent") is not None:
+            changes = {"facts": self.facts._replace(native=None)} | changes
         return Gate(**(self._asdict() | changes))
 
     __replace__ = _replace

@@ -57,7 +57,7 @@ def gru(
       input_init: name or initialiser of each gate's block of W_xh.
 
     Returns:
-      The cell; with `reset="after"` it runs fused.
+      The cell; with `reset="after"` it runs fused, and natively on a CPU.
 
     Raises:
       ValueError: another `reset`, or a hidden size, an activation or an initialiser that is none.
@@ -129,7 +129,9 @@ def gru_gate(phi: Activation, sigma: Activation) -> Gate:
     sigma_slope: Any = sigma.slope
     phi_slope: Any = phi.slope
     by_hand = sigma_slope and phi_slope
-    return Gate(forward, tangent if by_hand else None, facts=_facts(phi, sigma))
+    native = "gru" if (phi.native, sigma.native) == ("tanh", "sigmoid") else None
+    facts = _facts(phi, sigma)._replace(native=native)
+    return Gate(forward, tangent if by_hand else None, facts=facts)
 
 
 def _reset_before(phi: Activation, sigma: Activation) -> Step:

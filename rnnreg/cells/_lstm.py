@@ -52,7 +52,7 @@ def lstm(
       input_init: name or initialiser of each gate's block of W_xh.
 
     Returns:
-      The cell; it runs fused.
+      The cell; it runs fused, and natively on a CPU.
 
     Raises:
       ValueError: a hidden size, an activation or an initialiser that is none.
@@ -136,4 +136,5 @@ def _facts(phi: Activation, sigma: Activation) -> Facts:
         blocks=("input", "forget", "candidate", "output"),
         keeps="forget",
         enters="input",
+        native="lstm" if (phi.native, sigma.native) == ("tanh", "sigmoid") else None,
     )

@@ -121,7 +121,7 @@ def network(
       recurrent_dropout: rate on the h that enters the recurrent product, one mask over time; needs cells with a gate.
       variational: use one mask over time for the other three rates too.
       initial_state: "zero" or "learned" (starts at zero).
-      backend: "auto", "scan" or "fused": which recurrence runs; `rr.explain` says which, and why.
+      backend: "auto", "scan", "fused" or "native": which recurrence runs; `rr.explain` says which, and why.
       remat: "full", "sqrt" or an int: how much of a long sequence the backward pass keeps, and how much it
         computes again (see `rr.recurrence.unroll`). The gradient is the same.
       truncate: None, or the number of steps after which the gradient is cut (truncated back-propagation
@@ -244,7 +244,7 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
       ValueError: something that is not a network, or a size that is no count.
 
     >>> import rnnreg as rr
-    >>> net = network([rr.cells.elman(8), rr.cells.gru(8, reset="before")], 1)
+    >>> net = network([rr.cells.elman(8, activation="elu"), rr.cells.gru(8, reset="before")], 1)
     >>> {name: choice.backend for name, choice in explain(net, input_size=2).items()}
     {'layer_0': 'fused', 'layer_1': 'scan'}
     """
@@ -261,6 +261,7 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
             input_size=input_size,
             backend=net.recurrence.backend,
             projection=net.recurrence.projection,
+            precision=net.recurrence.precision,
         )
         input_size = entry.width
     return choices

@@ -45,7 +45,7 @@ class Recurrence(NamedTuple):
     """How the recurrence is computed: the arguments of `recurrence.unroll` that change time, memory or rounding.
 
     Attributes:
-      backend: "auto", "scan" or "fused".
+      backend: "auto", "scan", "fused" or "native".
       remat: "full", "sqrt" or the number of steps a segment.
       truncate: steps after which the gradient is cut, or None.
       precision: of every matrix product of the network, or None for JAX's default.

@@ -1,4 +1,4 @@
-"""A cell through time: the plain scan, the fused one with a derivative of its own, segments of either."""
+"""A cell through time: the plain scan, the fused one with a derivative of its own, a compiled one, and segments."""
 
 from rnnreg.recurrence._backend import BackendChoice, choose_backend
 from rnnreg.recurrence._backend import check_backend as check_backend

@@ -27,7 +27,7 @@ from rnnreg.recurrence._product import lax_precision, rounded
 from rnnreg.recurrence._scan import Streams, affine, gates_of, loop, masked, settle, states_before
 
 
-class _Inputs(NamedTuple):
+class Inputs(NamedTuple):
     """Everything that the recurrence depends on, so that each part can have a tangent."""
 
     weights: Weights
@@ -37,7 +37,7 @@ class _Inputs(NamedTuple):
     recurrent_mask: Array | None
 
 
-class _Stored(NamedTuple):
+class Stored(NamedTuple):
     """What the forward pass keeps for the derivative: states, the gate's output, and what its tangent reads."""
 
     states: Any
@@ -74,32 +74,32 @@ def fused_scan(
     gate = as_gate(cell.gate)
 
     @jax.custom_jvp
-    def states_of(inputs: _Inputs) -> Any:
-        return _forward(gate, inputs, **options).states
+    def states_of(inputs: Inputs) -> Any:
+        return forward_pass(gate, inputs, **options).states
 
     @states_of.defjvp
     def _(primals, tangents):
         (inputs,), (d_inputs,) = primals, tangents
-        stored = _forward(gate, inputs, **options, store=True)
-        return stored.states, _tangent(gate, inputs, d_inputs, stored, **options)
+        stored = forward_pass(gate, inputs, **options, store=True)
+        return stored.states, tangent_pass(gate, inputs, d_inputs, stored, **options)
 
     weights = Weights(*cell.weights(params))
     if weights.b_h is None:  # a cell without a bias
         weights = weights._replace(b_h=jnp.zeros_like(weights.W_hh[0]))
     gate, own = _closed(gate, params, state, weights)
-    states = states_of(_Inputs(weights, own, streams, state, recurrent_mask))
+    states = states_of(Inputs(weights, own, streams, state, recurrent_mask))
     return jax.tree.map(lambda leaf: leaf[0 if reverse else -1], states), states
 
 
-def _forward(
+def forward_pass(
     gate: Gate,
-    inputs: _Inputs,
+    inputs: Inputs,
     *,
     reverse: bool,
     precision: str | None,
     inside: bool,
     store: bool = False,
-) -> _Stored:
+) -> Stored:
     W_xh, W_hh, b_h, b_hh = inputs.weights
     recurrent_mask = inputs.recurrent_mask
     xs, keeps, perturbations = inputs.streams
@@ -122,14 +122,14 @@ def _forward(
     _, (states, gated, saved) = loop(
         body, inputs.state, streams, gates=gates_of(inputs.weights), reverse=reverse
     )
-    return _Stored(states, states if gated is None else gated, saved)
+    return Stored(states, states if gated is None else gated, saved)
 
 
-def _tangent(
+def tangent_pass(
     gate: Gate,
-    inputs: _Inputs,
-    d_inputs: _Inputs,
-    stored: _Stored,
+    inputs: Inputs,
+    d_inputs: Inputs,
+    stored: Stored,
     *,
     reverse: bool,
     precision: str | None,

@@ -50,7 +50,7 @@ def unroll(
       perturbations: `[T, B, H]`, added to h after each step; the gradient with respect to zeros is
         ∂L/∂h_t.
       reverse: run from the last step to the first.
-      backend: "auto", "scan" or "fused"; see `choose_backend`.
+      backend: "auto", "scan", "fused" or "native"; see `choose_backend`.
       remat: "full" keeps what the backward pass needs of all T steps; an int k keeps the states at the ends of
         segments of k steps and computes the rest again, segment by segment; "sqrt" is k = ⌈√T⌉, which needs
         O(√T) of what "full" keeps inside the steps, for one more forward pass. The gradient is the same.
@@ -75,7 +75,15 @@ def unroll(
     """
     check_segments(remat, truncate)
     check_precision(precision)
-    choice = choose_backend(cell, input_size=xs.shape[-1], backend=backend, projection=projection)
+    leaves = jax.tree.leaves((params, xs, state, perturbations))
+    choice = choose_backend(
+        cell,
+        input_size=xs.shape[-1],
+        backend=backend,
+        projection=projection,
+        precision=precision,
+        dtype=xs.dtype if all(leaf.dtype == xs.dtype for leaf in leaves) else None,
+    )
 
     def whole(state: Any, streams: Streams) -> tuple[Any, Any]:
         return BACKENDS[choice.backend].run(

@@ -43,7 +43,7 @@ class Config:
     peers: tuple[Literal["torch", "keras", "flax", "equinox"], ...] = tuple(PEERS)  # type: ignore[assignment]
     """Beside whom; `--peers` alone for nobody."""
     all_plans: bool = False
-    """Time the library's alternatives too: the plain scan, and vmap over the lanes."""
+    """Time the library's alternatives too: the fused recurrence, the plain scan, and vmap over the lanes."""
     rounds: int = 7
     """Turns of each contender."""
     json: Path = Path("results/benchmarks/lanes.json")

@@ -18,7 +18,8 @@ def ours(problem: Problem, who: str) -> Entry:
     The program is that of `rr.lanes.Program`, without its copies to NumPy: results stay on the devices,
     as with the peers.
     """
-    options = {"backend": "scan"} if who == "rnnreg_scan" else {}
+    backend = who.removeprefix("rnnreg_")
+    options = {"backend": backend} if backend in ("scan", "fused") else {}
     net = network(problem.task, **options)
     how = "vmap" if who == "rnnreg_vmap" or problem.device == "gpu" else "auto"
     plan = one_call(problem.task.lanes, problem.task.hidden, plan=how)

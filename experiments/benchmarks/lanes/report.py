@@ -14,7 +14,12 @@ from experiments.benchmarks._measure import MATMUL_SIZE
 from rnnreg.plotting import COLORS, log_y, style
 
 # Who appears, in this order: name, what a legend calls it.
-OURS = {"rnnreg": "rnnreg", "rnnreg_scan": "rnnreg, plain scan", "rnnreg_vmap": "rnnreg, vmap"}
+OURS = {
+    "rnnreg": "rnnreg",
+    "rnnreg_fused": "rnnreg, fused",
+    "rnnreg_scan": "rnnreg, plain scan",
+    "rnnreg_vmap": "rnnreg, vmap",
+}
 FRAMEWORKS = {"torch_loop": "PyTorch, nn modules", "keras": "Keras", "flax": "Flax, vmap", "equinox": "Equinox, vmap"}
 BY_HAND = {"torch_bmm": "PyTorch, bmm by hand"}
 LABELS = {**OURS, **FRAMEWORKS, **BY_HAND}
@@ -97,6 +102,7 @@ def _by_task(rows: Sequence[Mapping[str, Any]], what: str) -> dict[tuple[str, in
 # colour, marker and dashes: told apart without colour too
 _LOOKS = {
     "rnnreg": (COLORS.blue, "o", "-"),
+    "rnnreg_fused": (COLORS.blue, "P", "-."),
     "rnnreg_scan": (COLORS.blue, "s", "--"),
     "rnnreg_vmap": (COLORS.blue, "D", ":"),
     "torch_loop": (COLORS.vermillion, "^", "-"),

@@ -1,0 +1,3 @@
+"""The recurrence compiled for this processor: how it is built, and how JAX calls and differentiates it."""
+
+from rnnreg.recurrence.native._build import library as library

@@ -1,0 +1,423 @@
+"""The compiled recurrence as primitives of JAX: its call, its derivatives, lanes, and other platforms.
+
+There are three. `forward` gives the states, and on request what the derivative reads. `tangent` is linear in the
+tangents of the operands; it is evaluated by the fused recurrence, and its transpose is the third one, `backward`. So
+training runs two compiled calls, while forward mode, higher orders and other platforms run what `_fused.py` states.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.interpreters import ad, batching, mlir
+
+from rnnreg.cells import Cell, Gate, HiddenState, LSTMState, Weights, elman, gru, lstm
+from rnnreg.recurrence._fused import Inputs, Stored, forward_pass, fused_scan, tangent_pass
+from rnnreg.recurrence._scan import Streams
+from rnnreg.recurrence.native._build import target
+
+# The operands of every call in their order; a call has those that are there.
+OPERANDS = ("x", "W_hh", "W_xh", "b_h", "b_hh", "h_0", "c_0", "keep", "mask", "perturbations")
+
+
+class Kernel(NamedTuple):
+    """What the compiled code does for a cell.
+
+    Attributes:
+      gate: the same in JAX.
+      saved: names of the values that the derivative reads, in the order in which they are stored.
+      memory: whether the state has a c.
+    """
+
+    gate: Gate
+    saved: tuple[str, ...] = ()
+    memory: bool = False
+
+
+def _gate(cell: Cell) -> Gate:
+    assert isinstance(cell.gate, Gate)
+    return cell.gate
+
+
+KERNELS = {
+    "elman_tanh": Kernel(_gate(elman(1, activation="tanh"))),
+    "elman_relu": Kernel(_gate(elman(1, activation="relu"))),
+    "elman_identity": Kernel(_gate(elman(1, activation="identity"))),
+    "gru": Kernel(_gate(gru(1)), ("reset", "update", "candidate", "h_candidate")),
+    "lstm": Kernel(_gate(lstm(1)), ("input", "forget", "candidate", "output"), memory=True),
+}
+
+
+def native_scan(
+    cell: Cell,
+    params: dict[str, Any],
+    streams: Streams,
+    state: Any,
+    recurrent_mask: Array | None,
+    *,
+    reverse: bool,
+    precision: str | None,
+    inside: bool,
+) -> tuple[Any, Any]:
+    """`unroll` by the compiled kernel that the cell's gate states; inputs are projected inside its loop."""
+    assert inside
+    assert cell.weights is not None
+    assert cell.facts.native is not None
+    xs, keeps, perturbations = streams
+    if xs.size == 0:
+        options = {"reverse": reverse, "precision": precision, "inside": inside}
+        return fused_scan(cell, params, streams, state, recurrent_mask, **options)
+    weights = Weights(*cell.weights(params))
+    b_h = jnp.zeros_like(weights.W_hh[0]) if weights.b_h is None else weights.b_h
+    given = {
+        "x": xs,
+        "W_hh": weights.W_hh,
+        "W_xh": weights.W_xh,
+        "b_h": b_h,
+        "b_hh": weights.b_hh,
+        "h_0": state.h,
+        "c_0": getattr(state, "c", None),
+        "keep": keeps,
+        "mask": None if recurrent_mask is None else recurrent_mask.astype(xs.dtype),
+        "perturbations": perturbations,
+    }
+    names = tuple(name for name in OPERANDS if given[name] is not None)
+    call = Call(cell.facts.native, reverse, precision, names)
+    outs = forward_p.bind(*(given[name] for name in names), call=call, store=False, lanes=())
+    num = len(call.states)
+    return type(state)(*outs[num:]), type(state)(*outs[:num])
+
+
+class Call(NamedTuple):
+    """What all three primitives know of a call.
+
+    Attributes:
+      cell: name of the kernel.
+      reverse: whether time runs backwards.
+      precision: of the products where XLA does them; the compiled ones are exact to rounding.
+      operands: names of the operands that there are.
+    """
+
+    cell: str
+    reverse: bool
+    precision: str | None
+    operands: tuple[str, ...]
+
+    @property
+    def kernel(self) -> Kernel:
+        return KERNELS[self.cell]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """Names of what the forward pass gives at every step."""
+        return ("h", "c") if self.kernel.memory else ("h",)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The states, and the last ones apart: a loss of these alone has no cotangent at the other steps."""
+        return (*self.states, *(f"{name}_last" for name in self.states))
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The states, and what else the derivative reads: of an Elman network h before it is perturbed."""
+        apart = self.kernel.saved or "perturbations" in self.operands
+        return (*self.states, "saved") if apart else self.states
+
+    def with_last(self, states: Any) -> list[Array]:
+        """All outputs, from the states (or their tangents) at all steps."""
+        return [*states, *(leaf[0 if self.reverse else -1] for leaf in states)]
+
+    def width(self, hidden_size: int) -> int:
+        """Of a row of what is saved."""
+        return max(1, len(self.kernel.saved)) * hidden_size
+
+    def inputs(self, values: dict[str, Any]) -> Inputs:
+        """Operands, or tangents of them, as the fused recurrence has them."""
+        get = values.get
+        state = LSTMState if self.kernel.memory else HiddenState
+        return Inputs(
+            Weights(values["W_xh"], values["W_hh"], values["b_h"], get("b_hh")),
+            {},
+            Streams(values["x"], get("keep"), get("perturbations")),
+            state(*(values[f"{name}_0"] for name in self.states)),
+            get("mask"),
+        )
+
+
+# ---- the same in JAX ------------------------------------------------------------------------------
+
+
+def _forward(*operands: Array, call: Call, store: bool) -> list[Array]:
+    stored = forward_pass(
+        call.kernel.gate,
+        call.inputs(dict(zip(call.operands, operands, strict=True))),
+        reverse=call.reverse,
+        precision=call.precision,
+        inside=True,
+        store=store,
+    )
+    outs = call.with_last(stored.states)
+    if store and "saved" in call.stored:
+        saved = [stored.saved[name] for name in call.kernel.saved] or [stored.gated.h]
+        outs.append(jnp.concatenate(saved, axis=-1))
+    return outs
+
+
+def _tangent(*operands: Array, call: Call, wanted: tuple[str, ...]) -> list[Array]:
+    """The tangents of the states; operands are those of the call, what was stored, the tangents of those wanted."""
+    num, kernel = len(call.operands), call.kernel
+    given = dict(zip(call.operands, operands[:num], strict=True))
+    stored = dict(zip(call.stored, operands[num : num + len(call.stored)], strict=True))
+    tangents = dict(zip(wanted, operands[num + len(call.stored) :], strict=True))
+    moving = {
+        name: tangents.get(name, jnp.zeros_like(value))
+        for name, value in given.items()
+        if name != "keep"
+    }
+    inputs = call.inputs(given)
+    states = type(inputs.state)(*(stored[name] for name in call.states))
+    gated, saved = states, {}
+    if kernel.saved:
+        parts = jnp.split(stored["saved"], len(kernel.saved), axis=-1)
+        saved = dict(zip(kernel.saved, parts, strict=True))
+    elif "saved" in stored:
+        gated = HiddenState(stored["saved"])
+    return call.with_last(
+        tangent_pass(
+            kernel.gate,
+            inputs,
+            call.inputs(moving),
+            Stored(states, gated, saved),
+            reverse=call.reverse,
+            precision=call.precision,
+            inside=True,
+        )
+    )
+
+
+def _backward(
+    *operands: Array, call: Call, wanted: tuple[str, ...], given: tuple[str, ...]
+) -> list[Array]:
+    """The cotangents of the operands wanted, from those of the outputs that are given, which come last."""
+    num = len(call.operands) + len(call.stored)
+    residuals, cotangents = operands[:num], dict(zip(given, operands[num:], strict=True))
+    moving = [operands[call.operands.index(name)] for name in wanted]
+    states = dict(zip(call.stored, operands[len(call.operands) : num], strict=True))
+    transpose = jax.linear_transpose(
+        lambda *tangents: _tangent(*residuals, *tangents, call=call, wanted=wanted), *moving
+    )
+    zeros = call.with_last([jnp.zeros_like(states[name]) for name in call.states])
+    pairs = zip(call.outputs, zeros, strict=True)
+    return list(transpose([cotangents.get(name, zero) for name, zero in pairs]))
+
+
+# ---- results and lanes ----------------------------------------------------------------------------
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def _forward_results(shapes: Shapes, call: Call, store: bool) -> Shapes:
+    steps, rows, hidden_size = *shapes["x"][:2], shapes["W_hh"][0]
+    shapes = dict.fromkeys(call.states, (steps, rows, hidden_size))
+    shapes |= {f"{name}_last": (rows, hidden_size) for name in call.states}
+    if store and "saved" in call.stored:
+        shapes["saved"] = (steps, rows, call.width(hidden_size))
+    return shapes
+
+
+def _tangent_results(shapes: Shapes, call: Call, wanted: tuple[str, ...]) -> Shapes:
+    return _forward_results(shapes, call, store=False)
+
+
+def _backward_results(
+    shapes: Shapes, call: Call, wanted: tuple[str, ...], given: tuple[str, ...]
+) -> Shapes:
+    return {f"d_{name}": shapes[name] for name in wanted}
+
+
+def _split_lanes(avals: Sequence[Any], lanes: tuple[tuple[bool, ...], ...]):
+    """The sizes of the axes of lanes, outermost first, and the shapes of one lane."""
+    sizes, shapes = [], [aval.shape for aval in avals]
+    for level in reversed(lanes):
+        (size, *_) = {shape[0] for shape, mapped in zip(shapes, level, strict=True) if mapped}
+        sizes.append(size)
+        shapes = [
+            shape[1:] if mapped else shape for shape, mapped in zip(shapes, level, strict=True)
+        ]
+    return tuple(sizes), shapes
+
+
+def _over_lanes(function: Callable[..., Any], lanes: tuple[tuple[bool, ...], ...]):
+    """The function of one lane under one `vmap` for each level, the innermost first."""
+    for level in lanes:
+        function = jax.vmap(function, in_axes=[0 if mapped else None for mapped in level])
+    return function
+
+
+def _native(
+    *operands: Array,
+    lanes: tuple[tuple[bool, ...], ...],
+    results: Callable[..., Shapes],
+    **params: Any,
+):
+    """The compiled call. An operand that lanes share gets an axis of size 1, and is not copied."""
+    call = params["call"]
+    names = (*call.operands, *call.stored, *(f"g_{name}" for name in params.get("given", ())))
+    sizes, shapes = _split_lanes(operands, lanes)
+    wanted = results(dict(zip(call.operands, shapes, strict=False)), **params)
+    backward = "given" in params
+    arrays = []
+    for index, (operand, shape) in enumerate(zip(operands, shapes, strict=True)):
+        axes = [
+            size if level[index] else 1 for size, level in zip(sizes, reversed(lanes), strict=True)
+        ]
+        arrays.append(operand.reshape(*axes, *shape))
+    dtype = operands[0].dtype
+    return jax.ffi.ffi_call(
+        target(dtype), [jax.ShapeDtypeStruct((*sizes, *shape), dtype) for shape in wanted.values()]
+    )(
+        *arrays,
+        cell=call.cell,
+        backward=backward,
+        reverse=call.reverse,
+        operands=" ".join(names[: len(arrays)]),
+        results=" ".join(wanted),
+    )
+
+
+def _primitive(
+    name: str, function: Callable[..., Any], results: Callable[..., Shapes], *, compiled: bool
+):
+    """A primitive with everything but its derivative: evaluation, types, lanes, and lowering for each platform."""
+    from jax.extend.core import Primitive
+
+    primitive = Primitive(f"rnnreg_{name}")
+    primitive.multiple_results = True
+
+    def reference(*operands, lanes, **params):
+        return _over_lanes(functools.partial(function, **params), lanes)(*operands)
+
+    @functools.lru_cache(maxsize=256)
+    def jitted(params):
+        return jax.jit(lambda *operands: primitive.bind(*operands, **dict(params)))
+
+    @primitive.def_impl
+    def _(*operands, **params):
+        return jitted(tuple(params.items()))(*operands)
+
+    @primitive.def_abstract_eval
+    def _(*avals, lanes, **params):
+        if any(not aval.sharding.mesh.empty for aval in avals):
+            traced = jax.make_jaxpr(functools.partial(reference, lanes=lanes, **params))(*avals)
+            return traced.out_avals
+        sizes, shapes = _split_lanes(avals, lanes)
+        shapes = results(dict(zip(params["call"].operands, shapes, strict=False)), **params)
+        return [jax.core.ShapedArray((*sizes, *shape), avals[0].dtype) for shape in shapes.values()]
+
+    def batch(operands, axes, *, lanes, **params):
+        level = tuple(axis is not None for axis in axes)
+        operands = [
+            operand if axis is None else jnp.moveaxis(operand, axis, 0)
+            for operand, axis in zip(operands, axes, strict=True)
+        ]
+        outs = primitive.bind(*operands, lanes=(*lanes, level), **params)
+        return outs, [0] * len(outs)
+
+    batching.primitive_batchers[primitive] = batch
+    mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=True))
+    if compiled:
+        native = functools.partial(_native, results=results)
+        mlir.register_lowering(
+            primitive, mlir.lower_fun(native, multiple_results=True), platform="cpu"
+        )
+    return primitive, reference
+
+
+forward_p, _forward_reference = _primitive("forward", _forward, _forward_results, compiled=True)
+tangent_p, _tangent_reference = _primitive("tangent", _tangent, _tangent_results, compiled=False)
+backward_p, _backward_reference = _primitive(
+    "backward", _backward, _backward_results, compiled=True
+)
+
+
+# ---- derivatives ----------------------------------------------------------------------------------
+
+
+def _is_zero(tangent: Any) -> bool:
+    return type(tangent) is ad.Zero
+
+
+def _jvp(
+    reference: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any], **params: Any
+):
+    """`jax.jvp` of what JAX has for a primitive, in the operands that move."""
+    moving = [index for index, tangent in enumerate(tangents) if not _is_zero(tangent)]
+
+    def function(*moved):
+        operands = list(primals)
+        for index, value in zip(moving, moved, strict=True):
+            operands[index] = value
+        return reference(*operands, **params)
+
+    return jax.jvp(function, [primals[i] for i in moving], [tangents[i] for i in moving])
+
+
+def _forward_jvp(primals, tangents, *, call: Call, store: bool, lanes):
+    if store:  # a derivative of the second order
+        return _jvp(_forward_reference, primals, tangents, call=call, store=store, lanes=lanes)
+    outs = forward_p.bind(*primals, call=call, store=True, lanes=lanes)
+    wanted = [index for index, tangent in enumerate(tangents) if not _is_zero(tangent)]
+    num = len(call.outputs)
+    stored = [*outs[: len(call.states)], *outs[num:]]
+    levels = tuple(
+        (*level, *[True] * len(stored), *(level[index] for index in wanted)) for level in lanes
+    )
+    d_outs = tangent_p.bind(
+        *primals,
+        *stored,
+        *(tangents[index] for index in wanted),
+        call=call,
+        wanted=tuple(call.operands[index] for index in wanted),
+        lanes=levels,
+    )
+    return outs[:num], d_outs
+
+
+def _tangent_jvp(primals, tangents, *, call: Call, wanted: tuple[str, ...], lanes):
+    return _jvp(_tangent_reference, primals, tangents, call=call, wanted=wanted, lanes=lanes)
+
+
+def _tangent_transpose(cotangents, *operands, call: Call, wanted: tuple[str, ...], lanes):
+    num = len(call.operands) + len(call.stored)
+    asked = [i for i in range(len(wanted)) if ad.is_undefined_primal(operands[num + i])]
+    given = [i for i, cotangent in enumerate(cotangents) if not _is_zero(cotangent)]
+    if not given:
+        return [None] * len(operands)
+    outs = backward_p.bind(
+        *operands[:num],
+        *(cotangents[i] for i in given),
+        call=call,
+        wanted=tuple(wanted[i] for i in asked),
+        given=tuple(call.outputs[i] for i in given),
+        lanes=tuple((*level[:num], *[True] * len(given)) for level in lanes),
+    )
+    found: list[Any] = [None] * len(operands)
+    for i, out in zip(asked, outs, strict=True):
+        shared = [k for k, level in enumerate(reversed(lanes)) if not level[num + i]]
+        found[num + i] = jnp.sum(out, axis=shared) if shared else out
+    return found
+
+
+def _backward_jvp(primals, tangents, **params):
+    return _jvp(_backward_reference, primals, tangents, **params)
+
+
+ad.primitive_jvps[forward_p] = _forward_jvp
+ad.primitive_jvps[tangent_p] = _tangent_jvp
+ad.primitive_jvps[backward_p] = _backward_jvp
+ad.primitive_transposes[tangent_p] = _tangent_transpose
