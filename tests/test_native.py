@@ -371,11 +371,23 @@ for name in ("elman_tanh", "lstm"):
     two, one = split(tables), [jax.jit(each)(case) for case in cases]
     one = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one)
     equal[name] = all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), two, one)))
+    # with its check, shard_map knows that the gradient of what the devices share is a sum over them
+    params = cases[0]["params"]
+    rest = {one: value for one, value in tables.items() if one != "params"}
+    def total(params, rest):
+        given = jax.tree.map(lambda leaf: leaf[0], rest) | {"params": params}
+        return jax.lax.psum(wave(given, CASES[name].cell, backend="native"), "lanes")
+    specs = (P(), P("lanes"))
+    shared = jax.shard_map(jax.grad(total), mesh=mesh, in_specs=specs, out_specs=P(), check_vma=True)
+    each = lambda params, rest: wave(rest | {"params": params}, CASES[name].cell, backend="scan")
+    sums = jax.grad(lambda params: jax.vmap(each, in_axes=(None, 0))(params, rest).sum())(params)
+    for got, expected in zip(*map(jax.tree.leaves, (jax.jit(shared)(params, rest), sums))):
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
 print(json.dumps([len(jax.devices()), equal]))
 """
 
 
-def test_two_devices_give_what_one_gives_bit_for_bit():
+def test_two_devices_give_what_one_gives_bit_for_bit_and_the_sum_of_what_they_share():
     done = subprocess.run(
         [sys.executable, "-c", DEVICES],
         capture_output=True,

@@ -69,7 +69,8 @@ def native_scan(
     assert cell.weights is not None
     assert cell.facts.native is not None
     xs, keeps, perturbations = streams
-    if xs.size == 0:
+    everything = jax.tree.leaves((params, streams, state, recurrent_mask))
+    if xs.size == 0 or any(map(_is_divided, everything)):
         options = {"reverse": reverse, "precision": precision, "inside": inside}
         return fused_scan(cell, params, streams, state, recurrent_mask, **options)
     weights = Weights(*cell.weights(params))
@@ -91,6 +92,16 @@ def native_scan(
     outs = forward_p.bind(*(given[name] for name in names), call=call, store=False, lanes=())
     num = len(call.states)
     return type(state)(*outs[num:]), type(state)(*outs[:num])
+
+
+def _is_divided(array: Array) -> bool:
+    """Whether the type of an array says how it is divided over devices, which the call of a kernel cannot say on."""
+    kind = jax.typeof(array)
+    manual = getattr(
+        kind, "manual_axis_type", kind
+    )  # checked `shard_map`; its place differs between versions of JAX
+    varying = getattr(manual, "varying", None) or getattr(manual, "vma", None)
+    return bool(varying) or any(axis is not None for axis in kind.sharding.spec)
 
 
 class Call(NamedTuple):
