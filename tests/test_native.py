@@ -513,3 +513,14 @@ def test_the_switch_turns_it_off(monkeypatch):
     assert choice.reason.endswith("RNNREG_NATIVE=0 switches the compiled kernel off")
     with pytest.raises(ValueError, match="RNNREG_NATIVE=0"):
         unroll(CASES["gru"].cell, **given_of("gru"), backend="native")
+
+
+@pytest.mark.parametrize("name", ["recurrent_mask", "perturbations"])
+def test_arrays_that_are_broadcast_run_as_before(name):
+    """The kernel reads memory by the sizes that it expects, so no other may reach it."""
+    given = given_of("elman_tanh")
+    given[name] = given[name][..., :1, :]
+    got, expected = (
+        run(CASES["elman_tanh"].cell, **given, backend=one) for one in ("native", "fused")
+    )
+    assert_equal(got, expected)

@@ -30,11 +30,13 @@ class Kernel(NamedTuple):
 
     Attributes:
       gate: the same in JAX.
+      gates: G.
       saved: names of the values that the derivative reads, in the order in which they are stored.
       memory: whether the state has a c.
     """
 
     gate: Gate
+    gates: int
     saved: tuple[str, ...] = ()
     memory: bool = False
 
@@ -45,11 +47,11 @@ def _gate(cell: Cell) -> Gate:
 
 
 KERNELS = {
-    "elman_tanh": Kernel(_gate(elman(1, activation="tanh"))),
-    "elman_relu": Kernel(_gate(elman(1, activation="relu"))),
-    "elman_identity": Kernel(_gate(elman(1, activation="identity"))),
-    "gru": Kernel(_gate(gru(1)), ("reset", "update", "candidate", "h_candidate")),
-    "lstm": Kernel(_gate(lstm(1)), ("input", "forget", "candidate", "output"), memory=True),
+    "elman_tanh": Kernel(_gate(elman(1, activation="tanh")), 1),
+    "elman_relu": Kernel(_gate(elman(1, activation="relu")), 1),
+    "elman_identity": Kernel(_gate(elman(1, activation="identity")), 1),
+    "gru": Kernel(_gate(gru(1)), 3, ("reset", "update", "candidate", "h_candidate")),
+    "lstm": Kernel(_gate(lstm(1)), 4, ("input", "forget", "candidate", "output"), memory=True),
 }
 
 
@@ -69,17 +71,12 @@ def native_scan(
     assert cell.weights is not None
     assert cell.facts.native is not None
     xs, keeps, perturbations = streams
-    everything = jax.tree.leaves((params, streams, state, recurrent_mask))
-    if xs.size == 0 or any(map(_is_divided, everything)):
-        options = {"reverse": reverse, "precision": precision, "inside": inside}
-        return fused_scan(cell, params, streams, state, recurrent_mask, **options)
     weights = Weights(*cell.weights(params))
-    b_h = jnp.zeros_like(weights.W_hh[0]) if weights.b_h is None else weights.b_h
     given = {
         "x": xs,
         "W_hh": weights.W_hh,
         "W_xh": weights.W_xh,
-        "b_h": b_h,
+        "b_h": jnp.zeros_like(weights.W_hh[0]) if weights.b_h is None else weights.b_h,
         "b_hh": weights.b_hh,
         "h_0": state.h,
         "c_0": getattr(state, "c", None),
@@ -87,6 +84,9 @@ def native_scan(
         "mask": None if recurrent_mask is None else recurrent_mask.astype(xs.dtype),
         "perturbations": perturbations,
     }
+    if _is_unusual(given, KERNELS[cell.facts.native].gates):
+        options = {"reverse": reverse, "precision": precision, "inside": inside}
+        return fused_scan(cell, params, streams, state, recurrent_mask, **options)
     names = tuple(name for name in OPERANDS if given[name] is not None)
     call = Call(cell.facts.native, reverse, precision, names)
     outs = forward_p.bind(*(given[name] for name in names), call=call, store=False, lanes=())
@@ -94,12 +94,30 @@ def native_scan(
     return type(state)(*outs[num:]), type(state)(*outs[:num])
 
 
+def _is_unusual(given: dict[str, Any], gates: int) -> bool:
+    """Whether arrays are not just those that the kernel expects: it does not broadcast, and looks at no shape."""
+    (steps, rows, input_size), hidden_size = given["x"].shape, given["W_hh"].shape[0]
+    wide, state = gates * hidden_size, (rows, hidden_size)
+    shapes = {
+        "x": [(steps, rows, input_size)],
+        "W_hh": [(hidden_size, wide)],
+        "W_xh": [(input_size, wide)],
+    }
+    shapes |= {"b_h": [(wide,)], "b_hh": [(wide,)], "h_0": [state], "c_0": [state], "mask": [state]}
+    shapes |= {"keep": [(steps, rows), (steps, *state)], "perturbations": [(steps, *state)]}
+    there = {name: array for name, array in given.items() if array is not None}
+    return given["x"].size == 0 or any(
+        array.shape not in shapes[name]
+        or array.dtype != (bool if name == "keep" else given["x"].dtype)
+        or _is_divided(array)
+        for name, array in there.items()
+    )
+
+
 def _is_divided(array: Array) -> bool:
     """Whether the type of an array says how it is divided over devices, which the call of a kernel cannot say on."""
     kind = jax.typeof(array)
-    manual = getattr(
-        kind, "manual_axis_type", kind
-    )  # checked `shard_map`; its place differs between versions of JAX
+    manual = getattr(kind, "manual_axis_type", kind)  # of a checked `shard_map`
     varying = getattr(manual, "varying", None) or getattr(manual, "vma", None)
     return bool(varying) or any(axis is not None for axis in kind.sharding.spec)
 
