@@ -641,7 +641,7 @@ def test_a_forecast_reads_known_inputs_and_returns_own_units(window):
         past = jnp.concatenate([past, inputs], axis=1)
         state = out.final_state if window is None else None
         out = net.apply(params, inputs if window is None else past[:, -window:], state=state)
-    options = {"window": window, "scaling": scaling}
+    options = {"window": window, "scaling": scaling, "outputs": "original"}
     found = rr.forecast(net, params, xs, 3, future=future, **options)
     _assert_close(found, jnp.stack(values, axis=1))
     raw, ahead = xs * scaling.x_scale + scaling.x_shift, 3 * future + 1

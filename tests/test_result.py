@@ -96,6 +96,31 @@ def known():
     return rr.sweep(make(KNOWN, num_epochs=2), GRID, split, **options), split
 
 
+def test_a_lane_is_evaluated_as_it_was_scored_with_its_own_scaling(known):
+    result, split = known
+    lane = {"l2": 0, "seed": 0, "fold": "1"}
+    rows = np.array_split(np.arange(len(split.train.xs)), 3)[1]  # KFold deals blocks
+    batch = jax.tree.map(lambda leaf: leaf[rows], split.train)
+    own = {"loss": rr.losses.squared_error(), "scaling": result.scaling_at(**lane)}
+    found = rr.evaluate(KNOWN, result.params_at(**lane), batch, **own)
+    expected = float(result.metrics["val_loss"].sel(lane))
+    np.testing.assert_allclose(found["loss"], expected, **tolerance(loosen=10))
+
+
+def test_rows_that_no_network_of_the_result_has_seen_the_like_of(known):
+    result, split = known
+    lane = {"l2": 0, "seed": 0, "fold": "1"}
+    bad = np.array(split.train.xs[:2])
+    bad[1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match=r"1 values that are NaN or infinite.*mask="):
+        result.predict(bad, **lane)
+    mask = np.ones(bad.shape[:2])
+    mask[1, 0] = 0
+    result.predict(rr.Batch(bad, None, mask), **lane)
+    with pytest.warns(RuntimeWarning, match='want inputs="original"'):
+        result.predict(split.train.xs[:2] + 40, **lane)
+
+
 @pytest.mark.parametrize("window", [None, 4])
 def test_a_lane_forecasts_as_a_loop_of_predictions_by_hand(known, window):
     result, split = known
@@ -104,8 +129,7 @@ def test_a_lane_forecasts_as_a_loop_of_predictions_by_hand(known, window):
     options = {"window": window, "inputs": "original", "outputs": "original"}
     found = result.forecast(past, 3, future=future, **options, **labels)
     assert found.dims == ("row", "step", "output")
-    fold = result.config["data"][0]["scaling"]["2"]
-    units, fold = split.units, rr.Scaling(**{k: np.array(v) for k, v in fold.items()})
+    units, fold = split.units, result.scaling_at(**labels)
     whole = rr.Scaling(
         fold.x_shift * units.x_scale + units.x_shift,
         fold.x_scale * units.x_scale,
@@ -114,9 +138,9 @@ def test_a_lane_forecasts_as_a_loop_of_predictions_by_hand(known, window):
     )
     seen = (past - whole.x_shift) / whole.x_scale
     ahead = (future - whole.x_shift[1:]) / whole.x_scale[1:]
-    expected = rr.forecast(
-        KNOWN, result.params_at(**labels), seen, 3, window=window, future=ahead, scaling=whole
-    )
+    own = result.params_at(**labels)
+    back = {"scaling": whole, "outputs": "original"}
+    expected = rr.forecast(KNOWN, own, seen, 3, window=window, future=ahead, **back)
     np.testing.assert_allclose(found, expected, **tolerance(loosen=10))
     # in the units of the split's arrays
     scaled = result.forecast(

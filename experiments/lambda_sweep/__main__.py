@@ -91,7 +91,7 @@ def _summary(config: Config, result: rr.SweepResult, choice, scores) -> dict[str
         "plan": result.plan,
         "chosen_rule": config.rule,
         "lambda_chosen": choice.lam,
-        **{f"lambda_{rule}": getattr(choice, f"lam_{rule}") for rule in rr.selection.RULES},
+        **{f"lambda_{rule}": getattr(choice, f"lam_{rule}") for rule in ("min", "1se", "paired_1se")},
         "warnings": choice.warnings,
         "cv": [{"lam": lam, "mean": mean, "se": se} for lam, mean, se in zip(*choice.curve[:3], strict=True)],
         "arv": {method: {s: v for s, (v,) in by.items()} for method, by in values.items()},

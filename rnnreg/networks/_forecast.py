@@ -28,7 +28,7 @@ def forecast(
     state: dict[str, Any] | None = None,
     scaling: Scaling | None = None,
     inputs: str = "scaled",
-    outputs: str = "original",
+    outputs: str = "scaled",
 ) -> Array:
     """The network's own outputs fed back as inputs, `num_steps` ahead of the given sequence.
 
@@ -51,8 +51,7 @@ def forecast(
         targets to that of the inputs before it is fed back. None feeds outputs back, and returns them, as they are.
       inputs: what units `xs` and `future` are in: "scaled", as the network sees them, or "original", the data's own,
         which are scaled here.
-      outputs: what units the forecast is returned in: "original", the data's own (without a scaling there are no
-        others), or "scaled", the network's.
+      outputs: the same of the forecast that is returned.
 
     Returns:
       `[B, num_steps, O]`.
@@ -74,16 +73,17 @@ def forecast(
     >>> split = rr.data.standardize(batch._replace(ys=batch.ys[:, :1]))
     >>> params = net.init(jax.random.key(0), input_size=2)
     >>> values = forecast(net, params, series[None], 3, window=6, scaling=split.units, inputs="original",
-    ...     future=jnp.arange(20.0, 23.0)[None, :, None] % 7)
+    ...     outputs="original", future=jnp.arange(20.0, 23.0)[None, :, None] % 7)
     >>> values.shape, bool((abs(values - 300) < 5).all())
     ((1, 3, 1), True)
     """
     check_choice(inputs, "inputs", UNITS)
     check_choice(outputs, "outputs", UNITS)
-    if inputs == "original" and scaling is None:
-        raise ValueError(
-            "inputs='original' needs the scaling that brings them to the network's: scaling=split.units."
-        )
+    for name, units in (("inputs", inputs), ("outputs", outputs)):
+        if units == "original" and scaling is None:
+            raise ValueError(
+                f"{name}='original' needs the scaling between them and the network's: scaling=split.units."
+            )
     xs = as_array(xs, "xs")
     future = None if future is None else as_array(future, "future").astype(xs.dtype)
     mask = None if mask is None else jnp.asarray(as_array(mask, "mask"))

@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnreg._checks import check_choice, check_count
+from rnnreg._checks import check_choice, check_count, warn_caller
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Batch, Scaling, as_array, scale_inputs, unscale_outputs
 from rnnreg.networks import UNITS, Network, forecast, rebuild
 from rnnreg.runtime import Kept, weakly
 
 _FORWARD = Kept()
+_FAR = 5.0  # standard deviations from the mean: no median of rows like those of the training lies there
 
 
 class Ahead(NamedTuple):
@@ -73,6 +74,7 @@ def predict(
         xs = xs.astype(np.float64)  # counts; tokens are [N, T]
     _check_params(net, params, xs)
     future = None if future is None else future.astype(xs.dtype)
+    _check_rows(xs, mask, units if inputs == "scaled" else None)
     for each in [units, scaling] if inputs == "original" else [scaling]:
         xs, future = scale_inputs(xs, future, each)
     if ahead is None:
@@ -87,6 +89,26 @@ def predict(
     for each in [scaling, units] if outputs == "original" else [scaling]:
         found = unscale_outputs(found, each)
     return found
+
+
+def _check_rows(xs: np.ndarray, mask: np.ndarray | None, units: Scaling | None) -> None:
+    """Raises for values that are not finite; warns where rows that should have been scaled by `units` were not."""
+    if not np.issubdtype(xs.dtype, np.floating) or (
+        mask is not None and mask.shape != xs.shape[:2]
+    ):
+        return  # tokens; a mask that the network refuses
+    seen = xs if mask is None else xs[mask > 0]
+    if not np.isfinite(seen).all():
+        raise ValueError(
+            f"the rows hold {int((~np.isfinite(seen)).sum())} values that are NaN or infinite. Mark steps without data "
+            "with mask=, 0 where a step does not count."
+        )
+    middle = np.median(seen.reshape(-1, xs.shape[-1]), axis=0) if seen.size else np.zeros(1)
+    if units is not None and np.abs(middle).max() > _FAR:
+        warn_caller(
+            f"the rows are taken as scaled, and their median is {np.abs(middle).max():.3g} standard deviations from "
+            'the mean of what the network was trained on. Rows in the data\'s own units want inputs="original".'
+        )
 
 
 def _joined(inner: Scaling | None, outer: Scaling | None) -> Scaling | None:

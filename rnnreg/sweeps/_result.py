@@ -69,7 +69,7 @@ class SweepResult:
             the sweep has the lane "all".
 
         Returns:
-          A tree of arrays without lane axes.
+          A tree of arrays without lane axes. Those of a fold expect rows in the fold's own scaling, `scaling_at`.
 
         Raises:
           ValueError: an unknown dimension, a label that is missing or not there, or a lane that did not finish.
@@ -78,6 +78,14 @@ class SweepResult:
         if not self._is_finished(group, place):
             raise ValueError(f"the lane {labels} did not finish: the sweep was interrupted before.")
         return jax.tree.map(lambda leaf: leaf[tuple(place.values())], group.params)
+
+    def scaling_at(self, *, method: str | None = None, **labels: Any) -> Scaling | None:
+        """The scaling that a lane's network was trained in, for `rr.evaluate(…, scaling=…)`; labels as in `params_at`.
+
+        It is from the split's arrays to what the network sees; None if it sees them as they are.
+        """
+        stored = self.config["data"][self._group_number(labels)]["scaling"]
+        return self._stored_scaling(stored, self._place(labels, method))
 
     def network(self, **static: Any) -> Network:
         """The network of the lanes, made again from the configuration; for its forward pass, without dropout.
@@ -124,7 +132,10 @@ class SweepResult:
           `result.predict(batch, l2=1e-3).mean("seed")`.
 
         Raises:
-          ValueError: labels as in `params_at`, a network that cannot be made again, or rows that do not fit it.
+          ValueError: labels as in `params_at`, a network that cannot be made again, rows that do not fit it or are NaN.
+
+        Warns:
+          RuntimeWarning: rows that are said to be scaled lie far from where scaled rows lie.
 
         >>> import rnnreg as rr, optax
         >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
