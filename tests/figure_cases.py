@@ -47,6 +47,7 @@ def make_choice(lams, num_folds=4):
         values={},
         labels={},
         curve=curve,
+        moving=(),
         warnings=(),
     )
 

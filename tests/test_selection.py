@@ -535,6 +535,8 @@ def test_a_member_of_a_zipped_axis_gives_lambda_its_values():
     assert (choice.lam_min, choice.lam_1se) == (1e-3, 1e-3)
     assert choice.values == {"l2": 1e-3, "learning_rate": 0.3}
     assert choice.labels == {"pair": 1}
+    assert choice.moving == ("learning_rate",)
+    assert "learning_rate changes with l2 from trial to trial" in choice.warnings[0]
     by_rate = choose(_zipped(), axis="learning_rate")
     assert (by_rate.lam, by_rate.values) == (0.3, choice.values)
 

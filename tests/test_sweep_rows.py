@@ -77,6 +77,27 @@ def test_a_network_that_mixes_rows_is_refused_where_rows_fill_up_folds(net, opti
     assert by_minibatches == (getattr(net.apply, "function", None) is mixing_in_training)
 
 
+def test_a_network_that_mixes_rows_is_refused_next_to_rows_that_count_for_nothing():
+    data = sine()
+    some = np.ones(len(data.train.xs))
+    some[-3:] = 0
+    data = data.replace(train=data.train._replace(weights=jnp.asarray(some)))
+    for net in (of(mixing), of(mixing_in_training)):
+        with pytest.raises(
+            ValueError, match=r"the data have rows of weight 0.*Leave these rows out"
+        ):
+            rr.dry_run(make(net), GRID, data, key=KEY)
+    for net in (of(mixing_in_training), of(apart)):
+        assert rr.dry_run(make(net, batch_size=4), GRID, data, key=KEY).lanes > 0
+
+
+def test_a_network_that_mixes_rows_is_not_dealt_to_devices():
+    one = {"l2": 0.0, "learning_rate": 1e-2}
+    with pytest.raises(ValueError, match=r"plan='split_rows'.*Use plan='one_by_one'"):
+        rr.dry_run(make(of(mixing)), one, sine(), key=KEY, plan="split_rows")
+    assert rr.dry_run(make(of(apart)), one, sine(), key=KEY, plan="split_rows").lanes == 1
+
+
 @pytest.mark.parametrize(
     ("net", "options"),
     [

@@ -36,7 +36,8 @@ def cv_curve(
 ) -> Axes:
     """The cross-validation mean ± 1 SE against λ, with λ_min, λ_1se and the paired λ_1se as vertical lines.
 
-    In the manner of glmnet's `plot.cv.glmnet`. The grey curves are the single folds: where they move up
+    In the manner of glmnet's `plot.cv.glmnet`. Trials that differ in more than λ are points without a line.
+    The grey curves are the single folds: where they move up
     and down together, the bars overstate the doubt about λ, and the paired rule is the one to look at. Rules
     that agree share a line.
 
@@ -78,9 +79,11 @@ def cv_curve(
         x, mean, se, folds = with_gap(
             curve.lam, positions, scale * curve.mean, scale * curve.se, scale * curve.folds
         )
+        line = "none" if choice.moving else "-"  # trials that differ in more than λ are no curve
         if show_folds:
             for fold in range(num_folds):
                 look = {
+                    "linestyle": line,
                     "color": "0.72",
                     "linewidth": 0.7,
                     "marker": ".",
@@ -90,7 +93,11 @@ def cv_curve(
                 ax.plot(x, folds[:, fold], label="_fold" if fold else sample, **look)  # pyright: ignore
         name = name if show_folds or not sample else f"{name} ({sample})"
         se_bars = se if num_folds > 1 else None
-        look = {"color": COLORS.blue, "marker": "o", "elinewidth": 0.9, "capsize": 1.8, "zorder": 3}
+        look = {"color": COLORS.blue, "marker": "o", "elinewidth": 0.9, "capsize": 2.4, "zorder": 3}
+        look |= {
+            "markersize": 3.2,
+            "linestyle": line,
+        }  # smaller than most bars, whatever the user's style
         bars = ax.errorbar(x, mean, yerr=se_bars, label=name, **look)  # pyright: ignore
         place = dict(zip(curve.lam.tolist(), positions.tolist(), strict=True))
         rules = _rules(choice)

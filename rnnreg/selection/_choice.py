@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 RULES = ("min", "1se", "paired_1se")
+_SCATTERED = (
+    "{1} changes with {0} from trial to trial, so there is no curve of {0} and no rule of one standard error: "
+    "every λ is that of the best trial."
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -37,6 +41,8 @@ class Choice:
       values: every hyperparameter (and static value) of the choice; `num_epochs` where it was chosen.
       labels: its label on every dimension but seed and fold, static ones included.
       curve: along the axis, at the chosen values of all others.
+      moving: other hyperparameters that change along the axis, as in a search over `rr.zipped` values: no rule of one
+        standard error holds then, and every λ is λ_min.
       warnings: what a careful reader should know.
     """
 
@@ -51,6 +57,7 @@ class Choice:
     values: dict[str, Any]
     labels: dict[str, Any]
     curve: Curve
+    moving: tuple[str, ...]
     warnings: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -135,6 +142,9 @@ def choose(
     curve, best, one_se, paired = one_standard_error(
         combined.transpose(axis, "fold").values, sizes, lanes[axis].values, maximise=maximise
     )
+    moving = _moving(result, axis)
+    if moving:
+        one_se = paired = best
     if lanes.sizes.get("seed", 1) > 1:
         per_seed = lanes.transpose(axis, "seed", "fold").values @ (sizes / sizes.sum())
         curve = curve._replace(seed_sd=per_seed.std(axis=1, ddof=1))
@@ -157,8 +167,10 @@ def choose(
             if dim not in ("seed", "fold")
         },
         curve=curve,
+        moving=moving,
         warnings=(
             *([interrupted] if interrupted else []),
+            *([_SCATTERED.format(axis, " and ".join(moving))] if moving else []),
             *_warnings(result, curve, best, one_se, maximise),
         ),
     )
@@ -218,6 +230,18 @@ def _axes(result: SweepResult) -> list[str]:
         for name in found
         if name not in ("seed", "fold") and result.metrics[name].dtype.kind in "iuf"
     ]
+
+
+def _moving(result: SweepResult, axis: str) -> tuple[str, ...]:
+    """The other hyperparameters that take several values along a zipped axis."""
+    for members in result.config["grid"].values():
+        if isinstance(members, dict) and axis in members:
+            return tuple(
+                name
+                for name in members
+                if name != axis and len(np.unique(result.metrics[name].values)) > 1
+            )
+    return ()
 
 
 def _scores(

@@ -146,11 +146,11 @@ def make_job(
     num_tokens, _ = seen.description["network"].get("embedding") or (None, None)
     check_values(settings, data, seen.num_outputs, num_tokens)
     first = {name: each[0] for name, each in lanes["hyper"].items()}
-    check_rows_apart(train, first, shared, folds)
     rates = load_calibration()
     rows = None if folds is None else folds.rows
     cost = estimate(settings, seen.size, data, rows, seen.output, rates)
     plan = _plan(len(lanes["seed"]), request, cost, rates, split=_adds_up(settings, seen))
+    check_rows_apart(train, first, shared, folds, plan)
     return Job(
         static=static,
         train=train.split_rows(plan.devices) if plan.name == "split_rows" else train,

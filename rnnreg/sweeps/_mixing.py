@@ -1,4 +1,4 @@
-"""Networks that mix the rows of a batch, next to the rows that fill up a fold."""
+"""Networks that mix the rows of a batch, next to rows that count for nothing and devices that share them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnnreg.data import Split, per_row
+from rnnreg.lanes import Plan
 from rnnreg.networks import Stack, mixing_part
 from rnnreg.runtime import Kept
 from rnnreg.sweeps._folds import Folds
@@ -16,41 +18,63 @@ _MIXING = Kept()
 
 
 def check_rows_apart(
-    train: Train, hyper: dict[str, Any], shared: dict[str, Any], folds: Folds | None
+    train: Train, hyper: dict[str, Any], shared: dict[str, Any], folds: Folds | None, plan: Plan
 ) -> None:
-    """Raises if the network mixes the rows of a batch, and folds are filled up with rows that it would mix in.
+    """Raises if the network mixes the rows of a batch, where that would change what a run computes without a word.
 
     Args:
       train: the run.
       hyper: the numbers of one lane.
       shared: what all lanes share.
-      folds: the folds; None without any, and so without rows that fill up.
+      folds: the folds; None without any.
+      plan: how lanes run.
 
     Raises:
-      ValueError: rows of weight 0 would enter updates or scores.
+      ValueError: rows of weight 0 would enter updates or scores, or rows are dealt to several devices.
     """
-    if folds is None:
-        return
-    scored = [number for number, label in enumerate(folds.labels) if label != "all"]
-    filled = (folds.rows.train_weights == 0).any()
+    idle_train, idle_scored, where = _idle_rows(shared["data"], folds)
     # minibatches never draw rows of weight 0
-    updated = bool(filled and train.settings.batch_size is None)
-    scores = bool(filled or (folds.rows.validation_weights[scored] == 0).any())
-    if not scores:
+    updated = idle_train and train.settings.batch_size is None
+    split = plan.name == "split_rows"
+    if not (idle_train or idle_scored or split):
         return
     in_training, in_scoring = _MIXING.get(train, "rows", lambda: _mixing(train, hyper, shared))
-    who = (in_training if updated else None) or in_scoring
+    if split and in_training:
+        raise ValueError(
+            f"{in_training} mixes the rows of a batch, as statistics over the batch do, and plan='split_rows' deals "
+            "them to devices, each of which would have statistics of its own. Use plan='one_by_one'."
+        )
+    who = (in_training if updated else None) or (in_scoring if idle_train or idle_scored else None)
     if who is None:
         return
-    weights = folds.rows.train_weights, folds.rows.validation_weights
-    sizes = [np.sum(each, axis=1).astype(int).tolist() for each in weights]
+    cure = "Leave these rows out"
+    if folds is not None:
+        cure = "Give folds of one size, and no refit=True (rr.selection.refit does it afterwards)"
     raise ValueError(
-        f"{who} mixes the rows of a batch, as statistics over the batch do, and the folds have {sizes[0]} training and "
-        f"{sizes[1]} validation rows: shorter ones are filled up with rows of weight 0, which would enter the "
-        "statistics. Give folds of one size, and no refit=True (rr.selection.refit does it afterwards)"
-        + (", or a batch_size" if in_scoring is None else "")
-        + "; or normalise over features."
+        f"{who} mixes the rows of a batch, as statistics over the batch do, and {where} of weight 0, which would enter "
+        f"the statistics. {cure}{', or a batch_size' if in_scoring is None else ''}; or normalise over features."
     )
+
+
+def _idle_rows(data: Split, folds: Folds | None) -> tuple[bool, bool, str]:
+    """Whether rows of weight 0 are there to train on, or to be scored, and where they come from, in words."""
+    given = [None if batch is None else batch.weights for batch in (data.train, data.validation)]
+    where = "the data have rows"
+    if folds is not None:
+        scored = [number for number, label in enumerate(folds.labels) if label != "all"]
+        filled = [folds.rows.train_weights, folds.rows.validation_weights[scored]]
+        if any((each == 0).any() for each in filled):
+            sizes = [
+                np.sum(each, axis=1).astype(int).tolist()
+                for each in (folds.rows.train_weights, folds.rows.validation_weights)
+            ]
+            given = [each.reshape(-1) for each in filled]
+            where = (
+                f"the folds have {sizes[0]} training and {sizes[1]} validation rows: short ones are filled up "
+                "with rows"
+            )
+    train, scored = (each is not None and bool((per_row(each) == 0).any()) for each in given)
+    return train, train or scored, where
 
 
 def _mixing(train: Train, hyper: dict[str, Any], shared: dict[str, Any]) -> tuple[Any, Any]:
