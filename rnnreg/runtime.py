@@ -224,8 +224,7 @@ def environment() -> dict[str, Any]:
     """
     devices = jax.devices()
     return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in PACKAGES},
+        **versions(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": available_cores(),
         "backend": devices[0].platform,
@@ -299,8 +298,13 @@ def cache_folder() -> Path | None:
         return None
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+def versions() -> dict[str, str | None]:
+    """The versions of Python and of what a number depends on; None for what is not installed."""
+
+    def version(name: str) -> str | None:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return None
+
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

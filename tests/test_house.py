@@ -40,6 +40,7 @@ ROOMS = [
     "datasets",
     "plotting",
     "convert",
+    "__main__",
 ]
 
 # Imported inside the function that uses them: together they cost more than jax itself.

@@ -1,5 +1,7 @@
 """A cell through time: the plain scan, the fused one with a derivative of its own, a compiled one, and segments."""
 
+from rnnreg.recurrence._backend import BACKENDS as BACKENDS
+from rnnreg.recurrence._backend import Asked as Asked
 from rnnreg.recurrence._backend import BackendChoice, choose_backend
 from rnnreg.recurrence._backend import check_backend as check_backend
 from rnnreg.recurrence._product import check_precision as check_precision
