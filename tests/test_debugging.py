@@ -58,6 +58,7 @@ def segments():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("healthy", [refitted, stopped, flow, segments])
 def test_healthy_calls_pass_under_debug_nans_and_the_leak_checker(healthy):
     expected = np.asarray(healthy())
