@@ -79,6 +79,7 @@ def measured(tmp_path_factory):
     return result, json.loads(config.json.read_text())
 
 
+@pytest.mark.slow
 def test_what_is_written_is_what_is_measured(measured):
     result, written = measured
     assert written == result
@@ -143,6 +144,7 @@ def test_sizes_are_written_one_after_another(tmp_path, monkeypatch):
 # ---- all contenders compute the same --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("who", "num_lanes"), [("rnnreg", 1), *((who, 3) for who in lanes.OURS)])
 def test_our_plans_agree_with_a_loop_over_lanes(who, num_lanes):
     made = problem.make_problem(TASK._replace(lanes=num_lanes))

@@ -68,7 +68,16 @@ RECURRENT = {
 }
 
 
-@pytest.fixture(params=RECURRENT, scope="module")
+# Plain pytest tries one module of each kind and of each library.
+QUICK = ("linen SimpleCell", "linen RNN(GRUCell)", "nnx GRUCell", "nnx RNN(OptimizedLSTMCell)")
+
+
+@pytest.fixture(
+    params=[
+        pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in RECURRENT
+    ],
+    scope="module",
+)
 def pair(request):
     """(network of theirs, params, the same of ours, params, kind of cell)."""
     make, kind, options = RECURRENT[request.param]
@@ -387,6 +396,7 @@ def stateful_net():
     return rr.from_functions(lambda key, input_size: {"own": own.init(key, input_size)}, apply), own
 
 
+@pytest.mark.slow
 def test_states_that_a_function_returns_are_used(key):
     net, own = stateful_net()
     batch, params = batch_of(key), net.init(key, INPUTS)

@@ -66,6 +66,7 @@ def test_every_call_has_a_baseline_of_its_own_beside_it():
 # ---- regularisers ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(regularisers.regularisers()))
 def test_every_regulariser_changes_the_training_step(name):
     regulariser = regularisers.regularisers()[name]
@@ -80,6 +81,7 @@ def test_every_regulariser_changes_the_training_step(name):
     assert not np.allclose(*trained, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow
 def test_penalties_of_a_users_own_are_what_they_say():
     train = TASK.train()
     net, batch = train.settings.net, TASK.data()
@@ -87,8 +89,10 @@ def test_penalties_of_a_users_own_are_what_they_say():
     made = {"activity": regularisers.activity(), "gradient": regularisers.state_gradient()}
     objective = rr.make_objective(net, rr.losses.squared_error("mean"), made)
     lam, states = dict.fromkeys(made, 1.0), {"activity": (), "gradient": ()}
-    _, (parts, _) = objective(params, lam, batch, states, key=None, train=False)
-    out = net.apply(params, batch.xs)
+    _, (parts, _) = jax.jit(
+        lambda params: objective(params, lam, batch, states, key=None, train=False)
+    )(params)
+    out = jax.jit(net.apply)(params, batch.xs)
     h = out.states["layer_0"].h
     np.testing.assert_allclose(parts.penalties["activity"], jnp.mean(h**2), **tolerance("float32"))
     weights = params["readout"]["W_hy"][:, 0]
@@ -98,6 +102,7 @@ def test_penalties_of_a_users_own_are_what_they_say():
     assert float(parts.penalties["gradient"]) > last > 0
 
 
+@pytest.mark.slow
 def test_a_cell_is_measured_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(rr, "use_all_cores", lambda: 1)
     config = regularisers.Config(
@@ -170,6 +175,7 @@ def test_equations_are_counted_inside_too():
     assert parts.count_equations(jax.make_jaxpr(loop)(1.0).jaxpr) == 3  # scan, sin, add
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_a_plan_of_one_call_trains_every_lane(lanes):
     plan = _cost.one_call(lanes, TASK.hidden)

@@ -93,6 +93,7 @@ def segments():
 MARKED = [refitted, stopped, flow, shares, reach, rates, signal, participation]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("healthy", [*MARKED, segments])
 def test_healthy_calls_pass_under_debug_nans_and_the_leak_checker(healthy):
     expected = np.asarray(healthy())

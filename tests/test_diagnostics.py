@@ -100,6 +100,7 @@ CASES = [
 CASES += [("all", step, mask) for step in (0, 2) for mask in MASKS]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("readout", "step", "mask"), CASES)
 def test_norms_equal_finite_differences_of_each_examples_own_loss(readout, step, mask):
     batch = _batch(readout, MASKS[mask])
@@ -127,6 +128,7 @@ def test_padding_and_absent_steps_are_nan():
     np.testing.assert_array_equal(np.isfinite(norms).any(axis=1), [True, False, False, True])
 
 
+@pytest.mark.slow
 def test_an_example_is_measured_the_same_alone_and_in_any_weight():
     batch = _batch("all", RIGHT)
     together = _flow()(batch).norms

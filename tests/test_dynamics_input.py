@@ -181,12 +181,18 @@ def test_the_width_that_a_cell_was_made_for_is_that_of_its_weights_in_any_naming
 
 def test_arrays_of_numpy_are_taken_without_a_warning():
     xs = np.ones((2, 4, 2))  # float64
-    found = lyapunov(CELL, PARAMS, xs)
-    np.testing.assert_allclose(found.exponents, lyapunov(CELL, PARAMS, jnp.asarray(xs)).exponents)
     mask = [[1, 1, 1, 0], [1, 1, 0, 0]]
-    listed = saturation(NET, NET_PARAMS, xs, mask=mask)["layer_0"]
-    array = saturation(NET, NET_PARAMS, xs, mask=jnp.asarray(mask))["layer_0"]
-    assert float(listed.participation) == float(array.participation)
+
+    @jax.jit
+    def measured(params, own):
+        """Of the same inputs as NumPy and as JAX holds them; the mask as a list and as an array."""
+        exponents = [lyapunov(CELL, params, given).exponents for given in (xs, jnp.asarray(xs))]
+        given = (saturation(NET, own, xs, mask=one)["layer_0"] for one in (mask, jnp.asarray(mask)))
+        return exponents, [found.participation for found in given]
+
+    exponents, (listed, array) = measured(PARAMS, NET_PARAMS)
+    np.testing.assert_allclose(*exponents)
+    assert float(listed) == float(array)
 
 
 # ---- rows that are mixed ------------------------------------------------------------------------------

@@ -154,6 +154,7 @@ def test_a_slow_stretch_is_no_slow_point():
     assert distinct_points(hill).num_dropped == 1
 
 
+@pytest.mark.slow
 def test_what_was_dropped_is_told_apart():
     """q = ½ (.1 + h²)² has its minimum at 0, too fast for a slow point: more steps change nothing."""
     starts = jnp.array([[-0.3], [0.2], [0.3]])
@@ -210,6 +211,7 @@ def flip_flop(key, num_rows, num_steps, num_bits=3):
     return pulses, jnp.swapaxes(bits, 0, 1)
 
 
+@pytest.mark.float32_only
 @pytest.mark.slow
 @pytest.mark.float32_only
 def test_a_trained_flip_flop_has_eight_attractors_and_saddles_between_them():

@@ -153,19 +153,21 @@ def test_the_whole_state_of_an_lstm(masked):
     net, params = _made("two layers", readout="last")
     batch = _batch("last", MASK if masked else None)
     flow = jax.jit(lambda: gradient_flow(net, LOSS, params, batch, wrt="state"))()
-    states = net.apply(params, batch.xs, mask=batch.mask).states
+    states = jax.jit(net.apply)(params, batch.xs, mask=batch.mask).states
+    xs, ys, states = jax.tree.map(np.asarray, (batch.xs, batch.ys, states))
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(start, rest, ys):
+        return jnp.sum(jnp.square(net.apply(params, rest, state=start).outputs - ys))
+
     lengths = MASK.sum(axis=1).astype(int) if masked else [T] * B
     for row in range(B):
         last = lengths[row] - 1
         for t in range(last):
-            rest = batch.xs[row : row + 1, t + 1 : last + 1]
+            rest = xs[row : row + 1, t + 1 : last + 1]
             start = jax.tree.map(lambda leaf, r=row, t=t: leaf[r : r + 1, t], states)
-
-            def run_on(start, rest=rest, row=row):
-                outputs = net.apply(params, rest, state=start).outputs
-                return jnp.sum(jnp.square(outputs - batch.ys[row : row + 1]))
-
-            gradient = jax.grad(run_on)(start)["layer_1"]
+            gradient = gradient_of(start, rest, ys[row : row + 1])["layer_1"]
             expected = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in gradient))
             np.testing.assert_allclose(
                 flow.norms["layer_1"][row, last - t], expected, **tolerance(loosen=3)
@@ -187,6 +189,11 @@ def _linear(gain, num_steps, *, size=3, rotated=True):
     return net, params, rr.Batch(jnp.zeros((2, num_steps, 1)), ys)
 
 
+@jax.jit
+def _read(logs):
+    return decay_rate(logs), horizon(logs, threshold=1e-3)
+
+
 @pytest.mark.parametrize("gain", [0.5, 1.0, 2.0])
 def test_powers_of_a_gain_are_measured_far_outside_float32(gain):
     net, params, batch = _linear(gain, 200)
@@ -197,9 +204,8 @@ def test_powers_of_a_gain_are_measured_far_outside_float32(gain):
         flow.log_ratio["layer_0"], lags * np.log(gain), rtol=1e-5, atol=200 * tolerance()["atol"]
     )
     assert (np.asarray(flow.vanished["layer_0"]) == 0).all()
-    rate = decay_rate(flow.log_norms["layer_0"])
+    rate, reach = _read(flow.log_norms["layer_0"])
     assert float(rate.rate) == pytest.approx(np.log(gain), abs=1e-5)
-    reach = horizon(flow.log_norms["layer_0"], threshold=1e-3)
     if gain < 1:
         assert float(reach.lag) == pytest.approx(np.log(1e-3) / np.log(gain), rel=1e-4)
     else:
@@ -247,13 +253,15 @@ def test_the_gradient_comes_from_the_steps_with_a_label(step):
     params, xs = net.init(KEY, D), jax.random.normal(KEY, (B, T, D))
     labelled = jnp.asarray(rr.data.lengths_to_mask([5, 3, 4], T))
     batch = rr.Batch(xs, jnp.ones((B, T, 1)), weights=labelled)
-    found = gradient_flow(net, LOSS, params, batch, step=step).log_ratio["layer_0"]
+    flow = jax.jit(lambda batch: gradient_flow(net, LOSS, params, batch, step=step))
+    found = flow(batch).log_ratio["layer_0"]
     # a unidirectional network does not see what comes after: the same as with the end masked
     masked = batch._replace(weights=None, mask=labelled)
-    expected = gradient_flow(net, LOSS, params, masked, step=step).log_ratio["layer_0"]
+    expected = flow(masked).log_ratio["layer_0"]
     np.testing.assert_allclose(found, expected, **tolerance())
 
 
+@pytest.mark.slow
 def test_a_layer_that_forgets_is_measured_above_one_that_keeps():
     linear = {"activation": jax.nn.identity}
     cells = [
@@ -284,6 +292,7 @@ def test_what_is_put_around_apply_is_differentiated():
         gradient_flow(doubled, LOSS, params, _batch(), wrt="state")
 
 
+@pytest.mark.slow
 def test_one_program_serves_parameters_under_vmap():
     net, params = _made("gru")
     batch = _batch(mask=MASK)
@@ -322,11 +331,19 @@ def test_a_cell_or_a_step_function_is_measured_as_the_network_of_it():
     cell = rr.cells.lstm(3)
     params = {"layer_0": cell.init(KEY, D)}
     batch = _batch()._replace(ys=jnp.zeros((B, T, 3)))
-    expected = gradient_flow(rr.network([cell], None), LOSS, params, batch, wrt="state")
-    alone = gradient_flow(cell, LOSS, params["layer_0"], batch, wrt="state")
     step = rr.recurrence.cell_step(cell)
     start = cell.initial_state(B, batch.xs.dtype)
-    given = gradient_flow(step, LOSS, params["layer_0"], batch, wrt="state", state=start)
+
+    @jax.jit
+    def measured(params):
+        own, options = params["layer_0"], {"wrt": "state"}
+        return (
+            gradient_flow(rr.network([cell], None), LOSS, params, batch, **options),
+            gradient_flow(cell, LOSS, own, batch, **options),
+            gradient_flow(step, LOSS, own, batch, state=start, **options),
+        )
+
+    expected, alone, given = measured(params)
     for found in (alone, given):
         np.testing.assert_allclose(
             found.log_ratio["layer_0"], expected.log_ratio["layer_0"], rtol=1e-5
@@ -386,6 +403,7 @@ def test_gradients_that_are_not_finite_are_counted_and_left_out():
     np.testing.assert_allclose(broken.ratio["layer_0"], others.ratio["layer_0"], **tolerance())
 
 
+@pytest.mark.slow
 def test_gradients_that_overflow_are_infinite_where_plain_autodiff_is_used():
     linear = rr.cells.elman(3, activation=jax.nn.identity, recurrent_init=rr.cells.identity(1e3))
     net = rr.network([rr.layer(linear, bidirectional=True)], 1)
@@ -426,18 +444,19 @@ def test_a_rate_is_the_slope_of_each_sequence_and_its_error_that_between_runs():
             for run in logs
         ]
     )
-    found = decay_rate(jnp.asarray(logs))
+    rate_of = jax.jit(decay_rate, static_argnames=("first", "last"))
+    found = rate_of(logs)
     np.testing.assert_allclose(found.rates, slopes, **tolerance(loosen=10))
     np.testing.assert_allclose(found.by_run, slopes.mean(axis=1), **tolerance(loosen=10))
     means = slopes.mean(axis=1)
     assert float(found.rate) == pytest.approx(means.mean(), rel=1e-4)
     assert float(found.se) == pytest.approx(means.std(ddof=1) / 2, rel=1e-4)
-    one = decay_rate(jnp.asarray(logs[0]))
+    one = rate_of(logs[0])
     assert float(one.se) == pytest.approx(slopes[0].std(ddof=1) / np.sqrt(6), rel=1e-4)
-    part = decay_rate(jnp.asarray(logs[2]), first=2, last=8)
+    part = rate_of(logs[2], first=2, last=8)
     expected = [np.polyfit(lags[2:9], row[2:9], 1)[0] for row in logs[2]]
     np.testing.assert_allclose(part.rates, expected, **tolerance(loosen=10))
-    assert np.isnan(decay_rate(jnp.asarray(logs[0, :1])).se)
+    assert np.isnan(rate_of(logs[0, :1]).se)
 
 
 def test_a_horizon_is_the_last_crossing():
@@ -452,7 +471,7 @@ def test_a_horizon_is_the_last_crossing():
             [0, 0.5 * level, np.nan, 2 * level, 2 * level],  # a step that is masked
         ]
     )
-    found = horizon(jnp.asarray(curves), threshold=0.5)
+    found = jax.jit(functools.partial(horizon, threshold=0.5))(curves)
     np.testing.assert_allclose(
         found.lags, [2.5, np.nan, np.nan, 1, np.nan, 1 + 2 / 3], **tolerance(loosen=10)
     )
@@ -481,7 +500,7 @@ INF, NAN = np.inf, np.nan
     ],
 )
 def test_the_horizon_of_curves_that_end_in_nothing(curves, lag, censored, vanished):
-    reach = horizon(jnp.asarray(curves, float))
+    reach = jax.jit(horizon)(jnp.asarray(curves, float))
     np.testing.assert_allclose(reach.lag, lag, **tolerance())
     assert bool(reach.censored) == censored
     np.testing.assert_allclose(reach.vanished, vanished, **tolerance())

@@ -74,6 +74,8 @@ def test_singular_values_are_those_of_jax_jacobian(name, small_ones):
     np.testing.assert_allclose(found.log_norm, found.log_singular[..., 0].mean(axis=0))
 
 
+@pytest.mark.float32_only
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "field", "part"),
     [("network", "layer_0/h", slice(0, 3)), ("network", "layer_1/h", slice(3, 5))]
@@ -114,6 +116,7 @@ def test_ten_thousand_steps_neither_under_nor_overflow():
     np.testing.assert_array_equal(short.log_singular, found.log_singular[..., :2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [4, 5])
 def test_small_singular_values_are_resolved_hundreds_of_orders_below(size):
     """Against W^k = X Λ^k X⁻¹ in rational arithmetic, with conjugate pairs and close eigenvalues."""
@@ -178,6 +181,7 @@ def test_growth_that_changes_direction_is_followed():
     assert not found.unresolved[0, -1].any()
 
 
+@pytest.mark.slow
 def test_dead_directions_are_flagged():
     W = jnp.asarray(np.diag([0.5, 0.5, -0.5]))
     found = products(lambda W, h, x: jax.nn.relu(h @ W), W, np.ones((1, 3)), 10)
@@ -202,6 +206,8 @@ def test_a_plain_product_says_what_it_does_not_resolve():
     assert not found.unresolved[..., 0].any()
 
 
+@pytest.mark.float32_only
+@pytest.mark.slow
 def test_lanes_of_parameters_are_measured_as_alone():
     cell = rr.cells.lstm(2)
     params = jax.vmap(lambda key: cell.init(key, 2))(jax.random.split(KEY, 3))
@@ -218,6 +224,7 @@ def test_lanes_of_parameters_are_measured_as_alone():
 # ---- sensitivity to the weights -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "field"), [("elman", None), ("lstm", "h"), ("network", None)])
 def test_sensitivity_is_that_of_jax_jacobian(name, field):
     system, params, xs, _start, _ = systems()[name](KEY)

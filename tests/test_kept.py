@@ -71,6 +71,7 @@ def result():
     return swept(make(num_epochs=1), folds=None)
 
 
+@pytest.mark.slow
 def test_a_function_is_mapped_again_without_compiling(result):
     def norm(params):
         return jnp.sum(jnp.square(params["layer_0"]["W_hh"]))
@@ -120,6 +121,7 @@ def test_what_is_kept_is_bounded_and_needs_no_weak_reference():
     assert rr.lanes.map_lanes(Unhashable(), np.arange(2.0)).tolist() == [0, 2]
 
 
+@pytest.mark.slow
 def test_what_is_made_again_is_compiled_once_if_it_is_the_same():
     def train(static):
         return make(rr.network([rr.cells.elman(static["size"])], 1, readout="last"), num_epochs=1)

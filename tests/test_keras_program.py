@@ -25,6 +25,7 @@ TINY = program.Config(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.numerics
 def test_outputs_gradients_and_the_loss_of_each_epoch_equal_keras():
     require("keras")

@@ -32,6 +32,7 @@ def test_autoregressions_have_the_known_errors(series, name, num_lags, expected)
     np.testing.assert_allclose(measured, expected, atol=0.0015)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(linear.METHODS))
 def test_forecasts_use_the_past_only(series, name):
     """A forecast of a year stays as it was when that year and all later ones change."""

@@ -143,6 +143,7 @@ def test_a_starting_frame_may_be_drawn():
         np.testing.assert_allclose(found.exponents.sum(), 0, **tolerance())
 
 
+@pytest.mark.slow
 def test_an_unconverged_spectrum_is_flagged():
     def fold(params, state, x):
         return 1 - 1.9 * state * state
@@ -226,6 +227,7 @@ def test_every_system_agrees_with_a_qr_of_its_jacobians(name):
     assert found.trace.shape == (len(xs), xs.shape[1], size)
 
 
+@pytest.mark.slow
 def test_leading_exponents_are_those_of_the_full_spectrum():
     W = jnp.asarray(np.random.default_rng(4).normal(size=(8, 8)) / 2)
     full = spectrum(tanh_step, W, 0.1 * np.ones((2, 8)), 50, discard=0)
@@ -236,6 +238,8 @@ def test_leading_exponents_are_those_of_the_full_spectrum():
     np.testing.assert_allclose(leading.exponents, longer.exponents[:, :2], atol=0.02)
 
 
+@pytest.mark.slow
+@pytest.mark.float32_only
 def test_lanes_of_parameters_are_measured_as_alone():
     cell = rr.cells.gru(3)
     params = jax.vmap(lambda key: cell.init(key, 2))(jax.random.split(KEY, 3))

@@ -146,6 +146,7 @@ def test_fisher_memory_names_what_does_not_fit(W, v, options, message):
         fisher_memory(W, v, **({"num_lags": 3} | options))
 
 
+@pytest.mark.slow
 def test_fisher_memory_is_strict_about_ranks_and_dtypes():
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
         assert bool(fisher_memory(0.5 * jnp.eye(3), jnp.ones(3), num_lags=3).converged)
@@ -221,6 +222,7 @@ def test_ridge_takes_recall_away_and_a_dead_state_has_none():
     np.testing.assert_array_equal(curve(lambda params, state, x: 0 * state, 0.0), [0, 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_rows", [10, 400])
 def test_more_rows_lose_no_direction_of_the_states(num_rows):
     def faint_line(params, state, x):  # the last unit is 0.6¹⁹ = 6e-5 of the first
@@ -252,6 +254,7 @@ def test_surrogates_depend_on_the_key_and_nothing_else_does():
     assert (np.asarray(one.surrogates) != np.asarray(two.surrogates)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_rows", "num_steps"), [(1, 345), (2, 345), (4, 200)])
 def test_surrogates_are_inputs_that_the_states_have_not_seen(num_rows, num_steps):
     size = 100  # more than a quarter of the steps
@@ -265,6 +268,7 @@ def test_surrogates_are_inputs_that_the_states_have_not_seen(num_rows, num_steps
     np.testing.assert_allclose(memory.recall, 1, **tolerance())
 
 
+@pytest.mark.slow
 def test_no_surrogate_of_a_short_sequence_is_the_sequence_itself():
     xs = jax.random.normal(KEY, (8, 1, 1))
     memory = memory_curve(_line, None, xs, key=KEY, num_lags=1, state=jnp.zeros((8, 1)))
@@ -327,20 +331,24 @@ def test_a_truncated_run_is_the_network_on_the_last_inputs(cell):
     params, xs = net.init(KEY, 2), INPUTS[:, :9]
     record = jax.jit(lambda: sufficient_window(net, params, xs, tolerance=0.01))()
     assert record.windows.tolist() == [1, 2, 4, 8]
-    whole = net.apply(params, xs).outputs[:, -1]
-    for place, length in enumerate(record.windows.tolist()):
-        cut = net.apply(params, xs[:, -length:]).outputs[:, -1]
-        expected = np.linalg.norm(np.asarray(cut - whole, np.float64), axis=1)
+    xs = np.asarray(xs)
+    cuts = jax.jit(lambda: [net.apply(params, xs[:, -n:]).outputs[:, -1] for n in (1, 2, 4, 8, 9)])
+    *cuts, whole = (np.asarray(outputs, np.float64) for outputs in cuts())
+    for place, cut in enumerate(cuts):
+        expected = np.linalg.norm(cut - whole, axis=1)
         np.testing.assert_allclose(record.deviation[place], expected, **tolerance())
 
 
 def test_a_network_of_tokens_has_a_window_and_no_linear_recall():
     net = rr.network([rr.cells.elman(3)], 2, embedding=(5, 4))
     params, tokens = net.init(KEY), np.arange(36).reshape(4, 9) % 5
-    windows = jnp.array([3, 9])
-    record = sufficient_window(net, params, tokens, tolerance=0.01, windows=windows)
-    apart = net.apply(params, tokens[:, -3:]).outputs - net.apply(params, tokens).outputs[:, -3:]
-    expected = [jnp.linalg.norm(apart[:, -1], axis=1), jnp.zeros(4)]
+    windows = np.array([3, 9])
+    record = jax.jit(
+        lambda params: sufficient_window(net, params, tokens, tolerance=0.01, windows=windows)
+    )(params)
+    apply = jax.jit(net.apply)
+    part, whole = (np.asarray(apply(params, tokens[:, -n:]).outputs[:, -1]) for n in (3, 9))
+    expected = [np.linalg.norm(part - whole, axis=1), np.zeros(4)]
     np.testing.assert_allclose(record.deviation, expected, **tolerance())
     with pytest.raises(ValueError, match=r"recalls real inputs .* whole numbers of shape \(4, 9\)"):
         memory_curve(net, params, tokens, key=KEY, num_lags=2)
@@ -349,6 +357,7 @@ def test_a_network_of_tokens_has_a_window_and_no_linear_recall():
         sufficient_window(real, real.init(KEY, 1), tokens, tolerance=0.01)
 
 
+@pytest.mark.slow
 def test_inputs_may_be_lists():
     xs = INPUTS[:2, :4].tolist()
     record = sufficient_window(_line, None, xs, tolerance=0.1, state=jnp.zeros((2, 2)))

@@ -3,6 +3,7 @@
 import doctest
 import itertools
 import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -190,11 +191,12 @@ def test_two_bits_are_two():
     np.testing.assert_allclose(decoded_bits(states, states), 2.0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_gradient_axis_is_the_product_of_step_jacobians(depth, key):
     net = network_of(SMALL._replace(depth=depth))
     params, batch = net.init(key, 1), recall_batch(5)
-    found = memory(net, params, batch)
+    found = jax.jit(partial(memory, net))(params, batch)
     assert found.bits.shape == found.gradient.shape == found.rho.shape == ()
     if depth == 1:
         W = np.asarray(params["layer_0"]["W_hh"], np.float64)
@@ -218,7 +220,7 @@ def slopes_of(W, num_steps, activation):
         params["layer_0"] |= {"W_hh": jnp.asarray(W), "W_xh": jnp.zeros((1, len(W)))}
         batch = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), recall_batch(num_steps))
         slope = {"tanh": jnp.tanh, "linear": jax.nn.identity}[activation]
-        return gradient_slopes(net, params, batch, activation=slope)
+        return jax.jit(partial(gradient_slopes, net, activation=slope))(params, batch)
 
 
 @pytest.mark.slow
@@ -229,11 +231,13 @@ def test_the_slope_of_an_orthogonal_linear_network_is_the_log_of_its_gain():
     np.testing.assert_allclose(list(found.values()), np.log(0.9), atol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_slope_survives_float_underflow():
     found = slopes_of(1e-3 * np.eye(3), 400, "tanh")
     np.testing.assert_allclose(found["slope"], np.log(1e-3), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_biases_stay_at_zero_and_the_penalty_to_the_identity_vanishes_there(key):
     train = make_train(SMALL)
     run = jax.jit(train)({"l2": 0.01, "gain": 1.0}, recall_batch(3), key=key)
@@ -249,14 +253,15 @@ def test_biases_stay_at_zero_and_the_penalty_to_the_identity_vanishes_there(key)
     assert penalty.covers(params) == ["layer_0/W_hh", "layer_0/W_xh", "readout/W_hy"]
 
 
+@pytest.mark.slow
 def test_decoupled_decay_shrinks_like_the_penalty_under_descent(key):
     # without a data gradient (W_hy = 0 gives one only to W_hy) W_hh shrinks by 1 − 2ηλ an update
     variant = SMALL._replace(optimizer="adamw", num_updates=1, num_records=1)
     train = make_train(variant)
     batch = recall_batch(2)
-    state = train.init({"l2": 0.5, "gain": 1.0}, batch, key=key)
+    state = jax.jit(train.init)({"l2": 0.5, "gain": 1.0}, batch, key=key)
     state.params["readout"]["W_hy"] *= 0
-    moved, _ = train.update(state, {"l2": 0.5, "gain": 1.0}, jax.tree.map(jnp.asarray, batch))
+    moved, _ = jax.jit(train.update)(state, {"l2": 0.5, "gain": 1.0}, batch)
     np.testing.assert_allclose(
         moved.params["layer_0"]["W_hh"],
         state.params["layer_0"]["W_hh"] * (1 - 2 * 0.02 * 0.5),

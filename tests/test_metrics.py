@@ -112,6 +112,7 @@ def test_one_output_a_row_and_a_row_without_a_true_step():
     np.testing.assert_allclose(ACCURACY(*arrays(outputs, ys, MASK)), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int64])
 def test_labels_of_any_width_score_like_wide_ones(dtype):
     num_classes = min(256, np.iinfo(dtype).max + 1)
@@ -119,20 +120,23 @@ def test_labels_of_any_width_score_like_wide_ones(dtype):
     for classes in {num_classes, num_classes + 44}:
         outputs = jnp.asarray(RNG.normal(size=(2, 4, classes)))
         for score in (rr.losses.softmax_cross_entropy(), ACCURACY, PERPLEXITY):
-            wide = score(outputs, jnp.asarray(ys, jnp.int32))
+            score = jax.jit(score)
+            wide = score(outputs, ys.astype(np.int32))
             assert np.isfinite(wide)
-            np.testing.assert_array_equal(score(outputs, jnp.asarray(ys.astype(dtype))), wide)
+            np.testing.assert_array_equal(score(outputs, ys.astype(dtype)), wide)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
 def test_tokens_of_any_width_embed_like_wide_ones(dtype):
     tokens = np.array([[0, 1, 100, 127]])
     net = rr.network([rr.cells.elman(2)], 1, embedding=(200 if dtype is np.int8 else 256, 2))
     params = net.init(KEY)
-    wide = net.apply(params, jnp.asarray(tokens)).outputs
-    np.testing.assert_array_equal(net.apply(params, tokens.astype(dtype)).outputs, wide)
+    apply = jax.jit(net.apply)
+    wide = apply(params, jnp.asarray(tokens)).outputs
+    np.testing.assert_array_equal(apply(params, tokens.astype(dtype)).outputs, wide)
     if dtype is np.int8:  # a negative token has no row, and must not count from the end
-        assert np.isnan(net.apply(params, np.array([[-1]], dtype)).outputs).all()
+        assert np.isnan(apply(params, np.array([[-1]], dtype)).outputs).all()
 
 
 @pytest.mark.numerics
@@ -251,12 +255,12 @@ def test_the_best_record_goes_by_the_monitored_score_and_its_direction():
     split = held_out(sine(), 24)
     options = {"num_epochs": 12, "metrics": METRICS, "record_every": 1}
     hyper = HYPER | {"learning_rate": 0.5}
-    free = make(**options)(hyper, split, key=KEY)
+    free = jax.jit(make(**options))(hyper, split, key=KEY)
     for monitor, best in (("r2", np.argmax), ("loss", np.argmin), ("right", np.argmax)):
-        run = make(keep_best=True, monitor=monitor, **options)(hyper, split, key=KEY)
+        run = jax.jit(make(keep_best=True, monitor=monitor, **options))(hyper, split, key=KEY)
         curve = free.history[f"val_{monitor}"]
         np.testing.assert_allclose(run.metrics[f"val_{monitor}"], curve[best(curve)], **tolerance())
-    stopped = make(patience=2, monitor="right", **options)(hyper, split, key=KEY)
+    stopped = jax.jit(make(patience=2, monitor="right", **options))(hyper, split, key=KEY)
     curve = np.asarray(free.history["val_right"])
     since, top, records = 0, -np.inf, 0
     for value in curve:
@@ -320,6 +324,7 @@ def test_two_arguments_that_would_ignore_a_mask_are_refused(function):
         jax.jit(score)(*arrays(OUTPUTS, ys, MASK))
 
 
+@pytest.mark.slow
 def test_a_third_argument_with_a_default_of_its_own_is_no_mask():
     def cross_entropy(logits, labels, axis=-1, where=None):
         assert axis == -1
@@ -377,7 +382,8 @@ def test_evaluate_gives_the_scores_that_a_run_records():
     run = train(HYPER, split, key=KEY)
     options = {"loss": rr.losses.squared_error(), "metrics": {"r2": R2}, "scaling": split.scaling}
     net = train.network(HYPER)
-    found = rr.evaluate(net, run.params, split.test, **options)["late"]
+    found = jax.jit(lambda params: rr.evaluate(net, params, split.test, **options))(run.params)
+    found = found["late"]
     for name in ("loss", "r2"):
         np.testing.assert_allclose(found[name], run.metrics[f"val_{name}"], **tolerance())
     parts = rr.evaluate(net, run.params, split.validation, batch_size=5, **options)

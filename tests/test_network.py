@@ -45,7 +45,14 @@ CELLS = {
         decayed=("W_in", "decay"),
     ),
 }
-every_cell = pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
+# Plain pytest tries one cell that runs fused and the one that has no gate.
+every_cell = pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=name, marks=[] if name in ("gru", "own") else pytest.mark.slow)
+        for name, cell in CELLS.items()
+    ],
+)
 
 STACKS = {
     "one": [CELLS["elman"]],
@@ -223,13 +230,15 @@ LOSS = rr.losses.squared_error("mean")
 
 
 def _compact(values, mask, row):
-    return values[row : row + 1, np.flatnonzero(mask[row])]
+    return np.asarray(values)[row : row + 1, np.flatnonzero(mask[row])]
 
 
 # Both ways to read out, and every kind of layer below at least one of them.
-PADDED = [(stack, "all") for stack in STACKS] + [
-    ("stacked", "last"),
-    ("last_bidirectional", "last"),
+PADDED = [("tied", "all"), ("bidirectional", "all"), ("stacked", "last")]
+PADDED += [("last_bidirectional", "last")]
+PADDED += [
+    pytest.param(stack, "all", marks=pytest.mark.slow)
+    for stack in ("one", "stacked", "last_bidirectional")
 ]
 
 
@@ -238,9 +247,9 @@ def test_padded_steps_change_nothing(stack, readout):
     """Junk at padding leaves true steps, final state, loss and gradients bit for bit alike."""
     size = H if stack == "tied" else D
     net = rr.network(STACKS[stack], O, readout=readout, initial_state="learned")
-    params, xs = _drawn(net, size), _inputs(size=size)
+    params, xs = _drawn(net, size), np.asarray(_inputs(size=size))
     shape = (B, T, O) if readout == "all" else (B, O)
-    ys = jnp.asarray(np.random.default_rng(2).normal(size=shape))
+    ys = np.random.default_rng(2).normal(size=shape).astype(xs.dtype)
 
     @jax.jit
     def run(params, xs, ys, mask):
@@ -253,13 +262,13 @@ def test_padded_steps_change_nothing(stack, readout):
     exact = {"rtol": 0, "atol": 0}
     for mask in map(np.array, MASKS.values()):
         padding = (mask == 0)[..., None]
-        junk_ys = jnp.where(padding, -1e3, ys) if readout == "all" else ys
-        (loss, out), gradient = run(params, xs, ys, mask)
-        (junk_loss, junk_out), junk = run(params, jnp.where(padding, 1e3, xs), junk_ys, mask)
+        junk_ys = np.where(padding, -1e3, ys) if readout == "all" else ys
+        (loss, out), gradient = jax.tree.map(np.asarray, run(params, xs, ys, mask))
+        (junk_loss, junk_out), junk = run(params, np.where(padding, 1e3, xs), junk_ys, mask)
         _assert_close((loss, gradient), (junk_loss, junk), **exact)
         _assert_close(out.final_state, junk_out.final_state, **exact)
         true = mask > 0 if readout == "all" else slice(None)
-        _assert_close(out.outputs[true], junk_out.outputs[true], **exact)
+        _assert_close(out.outputs[true], np.asarray(junk_out.outputs)[true], **exact)
         assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient))
 
         # and padded rows are what the same rows are alone, without their padding
@@ -485,6 +494,7 @@ def test_an_empty_batch_is_refused(shape):
         net.apply(_drawn(net), jnp.zeros(shape))
 
 
+@pytest.mark.slow
 def test_a_cell_without_a_bias_runs_fused():
     """Its gradient is that of the plain scan."""
     bare = CELLS["elman"]._replace(weights=lambda params: (params["W_xh"], params["W_hh"], None))
@@ -619,8 +629,9 @@ def test_a_forecast_goes_on_after_the_last_true_step_of_each_row(readout, window
     mask = jnp.asarray(rr.data.lengths_to_mask(lengths, T))
     padded = jnp.where(mask[..., None] > 0, xs, 7.0)
     found = jax.jit(lambda xs: rr.forecast(net, params, xs, 3, mask=mask, window=window))(padded)
+    on = jax.jit(lambda xs: rr.forecast(net, params, xs, 3, window=window))
     for row, length in enumerate(lengths):
-        alone = rr.forecast(net, params, xs[row : row + 1, :length], 3, window=window)
+        alone = on(np.asarray(xs)[row : row + 1, :length])
         _assert_close(found[row], alone[0])
 
 
@@ -633,21 +644,25 @@ def test_a_forecast_reads_known_inputs_and_returns_own_units(window):
         jnp.array([5.0, 1.0]), jnp.array([2.0, 3.0]), jnp.array([4.0]), jnp.array([0.5])
     )
     past, state, values = xs, None, []
-    out = net.apply(params, xs if window is None else xs[:, -window:])
+    out = _apply(net, params, xs if window is None else xs[:, -window:])
     for step in range(3):
         own = 0.5 * out.outputs + 4
         values.append(own)
         inputs = jnp.concatenate([(own - 5) / 2, future[:, step]], axis=1)[:, None]
         past = jnp.concatenate([past, inputs], axis=1)
         state = out.final_state if window is None else None
-        out = net.apply(params, inputs if window is None else past[:, -window:], state=state)
+        out = _apply(net, params, inputs if window is None else past[:, -window:], state=state)
     options = {"window": window, "scaling": scaling, "outputs": "original"}
-    found = rr.forecast(net, params, xs, 3, future=future, **options)
-    _assert_close(found, jnp.stack(values, axis=1))
+    found = jax.jit(lambda: rr.forecast(net, params, xs, 3, future=future, **options))()
+    _assert_close(found, np.stack(values, axis=1))
     raw, ahead = xs * scaling.x_scale + scaling.x_shift, 3 * future + 1
     options |= {"inputs": "original", "outputs": "scaled"}
     for past, known in ((raw, ahead), (np.asarray(raw), np.asarray(ahead))):
-        same = rr.forecast(net, params, past, 3, future=known, **options)
+        same = jax.jit(
+            lambda past=past, known=known: rr.forecast(
+                net, params, past, 3, future=known, **options
+            )
+        )()
         _assert_close(0.5 * same + 4, found)
 
 
@@ -740,6 +755,7 @@ def test_bfloat16_parameters_give_nearly_the_float32_outputs():
     np.testing.assert_allclose(low.astype(jnp.float32), _apply(net, params, xs).outputs, atol=0.15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stack", ["tied", "bidirectional"])
 def test_jit_equals_eager_and_vmap_equals_a_loop(stack):
     size = H if stack == "tied" else D
@@ -846,6 +862,7 @@ def test_wrong_inputs_are_named():
 # ---- directions, merges, and a readout of all steps ---------------------------------------------------
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3))
 def _one_way(cell, params, xs, reverse, start=None, mask=None):
     state = cell.initial_state(B, xs.dtype) if start is None else start
     keep = None if mask is None else jnp.swapaxes(mask, 0, 1)
@@ -882,7 +899,7 @@ def test_two_directions_are_merged_as_asked_and_may_start_anywhere(merge):
         side: rr.cells.HiddenState(jnp.full((B, H), value, xs.dtype))
         for side, value in (("forward", 0.3), ("backward", -0.5))
     }
-    started = rr.network([entry], None).apply({"layer_0": own}, xs, state={"layer_0": starts})
+    started = _apply(rr.network([entry], None), {"layer_0": own}, xs, state={"layer_0": starts})
     ways = [
         _one_way(cell, own[side], xs, side == "backward", starts[side])
         for side in ("forward", "backward")
@@ -899,7 +916,7 @@ def test_a_single_layer_may_read_backwards():
     last = rr.network([rr.layer(cell, reverse=True)], None, readout="last")
     _assert_close(_apply(last, params, xs, mask=mask).outputs, expected[:, 0])
     batch = rr.Batch(xs, jnp.zeros_like(expected))
-    flow = rr.diagnostics.gradient_flow(net, LOSS, params, batch, step=0)
+    flow = jax.jit(lambda: rr.diagnostics.gradient_flow(net, LOSS, params, batch, step=0))()
     assert set(flow.ratio) == {"layer_0"}
     with pytest.raises(ValueError, match="reads backwards has no state that goes forwards"):
         rr.diagnostics.lyapunov(net, params, xs)
@@ -918,9 +935,10 @@ def test_a_flattened_readout_reads_all_steps_together():
     _assert_close(_apply(net, params, xs).outputs, expected)
     mask = jnp.ones((B, T)).at[0, 1:].set(0)
     got = _apply(net, params, xs, mask=mask).outputs
-    one = rr.network(cells, None).apply({"layer_0": params["layer_0"]}, xs, mask=mask).outputs
+    one = _apply(rr.network(cells, None), {"layer_0": params["layer_0"]}, xs, mask=mask).outputs
     _assert_close(got[0], np.asarray(one[0, 0]) @ W_hy[:H] + b_y)
-    flow = rr.diagnostics.gradient_flow(net, LOSS, params, rr.Batch(xs, jnp.zeros((B, O))))
+    batch = rr.Batch(xs, jnp.zeros((B, O)))
+    flow = jax.jit(lambda: rr.diagnostics.gradient_flow(net, LOSS, params, batch))()
     assert np.isfinite(flow.ratio["layer_0"]["forward"]).all()
     with pytest.raises(ValueError, match=f"made for {T} steps"):
         net.apply(params, xs[:, 1:])

@@ -105,7 +105,8 @@ def test_elman_equals_the_loop_with_bptt_by_hand(reduction, readout, masked):
         given = jnp.asarray(mask) if masked else None
         return data_loss(net.apply(params, xs, mask=given).outputs, jnp.asarray(ys), given)
 
-    value, (grads, input_grads) = jax.value_and_grad(loss, argnums=(0, 1))(params, jnp.asarray(xs))
+    differentiate = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    value, (grads, input_grads) = differentiate(params, jnp.asarray(xs))
     expected, expected_grads, expected_input_grads = elman_by_hand(
         params, xs, ys, mask, reduction, readout
     )

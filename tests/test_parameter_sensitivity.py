@@ -22,6 +22,7 @@ def _learned():
     return net, params, xs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paths", ["layer_0/W_*", ("W_xh", "layer_0/W_h?"), ["W_?h"]])
 def test_patterns_choose_leaves_as_in_spectra(paths):
     net, params, xs = _learned()
@@ -35,6 +36,7 @@ def test_patterns_choose_leaves_as_in_spectra(paths):
         parameter_sensitivity(net, params, xs, paths=("W_ho", "W_*_*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, "layer_0/initial/h", "W_hh"])
 def test_all_parameters_are_those_of_a_learned_start_too(weights):
     net, params, xs = _learned()

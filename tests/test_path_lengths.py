@@ -139,6 +139,7 @@ def test_long_lags_go_on_together_where_each_step_has_a_loss():
     assert float(parts.rest_norm) > 1e-3 * np.linalg.norm(gradient)
 
 
+@pytest.mark.slow
 def test_parameters_may_be_vmapped():
     net, params, batch, _ = _case("gru", "all")
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 0.5 * leaf]), params)

@@ -118,6 +118,7 @@ def test_the_branch_solves_the_stationary_equation():
     np.testing.assert_allclose(20 * w**18 * (1 - w**20), lams, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.numerics
 def test_the_library_runs_are_those_of_the_closed_forms():
     with jax.enable_x64():

@@ -59,6 +59,8 @@ MEMORIES = [
 ]
 
 
+@pytest.mark.float32_only
+@pytest.mark.slow
 @pytest.mark.numerics
 @pytest.mark.parametrize(("name", "backend", "direction", "memories"), MEMORIES)
 def test_memory_changes_nothing(name, backend, direction, memories):
@@ -100,6 +102,7 @@ TRUNCATIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.numerics
 @pytest.mark.parametrize(("name", "backend", "direction", "steps", "remat"), TRUNCATIONS)
 def test_truncation_equals_one_by_hand(name, backend, direction, steps, remat):
@@ -156,6 +159,7 @@ def to_bfloat16(values):
     return np.asarray(jnp.asarray(values, jnp.float32).astype(jnp.bfloat16), float)
 
 
+@pytest.mark.slow
 @either
 @every_case
 def test_bfloat16_rounds_the_operands_of_both_products_and_nothing_else(case, backend):
@@ -167,6 +171,7 @@ def test_bfloat16_rounds_the_operands_of_both_products_and_nothing_else(case, ba
         assert {leaf.dtype for leaf in jax.tree.leaves(got)} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "backend"), [("elman_tanh", "scan"), ("gru", "fused"), ("lstm", "fused")]
 )

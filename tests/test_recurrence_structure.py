@@ -152,6 +152,7 @@ def test_shared_inputs_are_not_copied_to_lanes(case, input_size, backend, reques
     assert tuple(sorted((LANES, STEPS, BATCH, HIDDEN))) in shapes  # the states are there
 
 
+@pytest.mark.slow
 @either
 @every_kind
 def test_segments_need_less_memory(case, backend):

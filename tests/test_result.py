@@ -222,8 +222,8 @@ def test_a_saved_result_predicts_in_a_new_process(result, tmp_path):
 
 def same_outputs(net, rebuilt, xs, mask=None):
     size = None if xs.ndim == 2 else xs.shape[-1]
-    params = net.init(jax.random.key(1), size)
-    one, two = (each.apply(params, xs, mask=mask).outputs for each in (net, rebuilt))
+    params = jax.jit(net.init, static_argnums=1)(jax.random.key(1), size)
+    one, two = (jax.jit(each.apply)(params, xs, mask=mask).outputs for each in (net, rebuilt))
     np.testing.assert_array_equal(one, two)
 
 
@@ -380,6 +380,7 @@ TREES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TREES)
 def test_a_tree_of_any_names_comes_back(name, tmp_path):
     train = make(of_tree(*TREES[name]), num_epochs=1)
@@ -448,6 +449,7 @@ def test_values_that_the_run_could_not_tell_apart_are_refused(lams):
         dry({"l2": lams, "learning_rate": 1e-2})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
 def test_keys_of_every_generator_pair_the_lanes_of_every_plan(impl):
     net = rr.network([rr.cells.elman(3)], 1, readout="last", dropout=0.2, input_dropout=0.2)
@@ -485,6 +487,7 @@ def test_outputs_that_are_no_array_are_refused_before():
         rr.dry_run(train, GRID, sine(8), folds=KFold(2), key=KEY)
 
 
+@pytest.mark.slow
 def test_a_score_that_does_not_batch_is_no_reason_to_lose_a_sweep():
     def on_host(outputs, ys, mask=None, weights=None):
         shape = jax.ShapeDtypeStruct((), outputs.dtype)
@@ -501,6 +504,7 @@ def by_output(outputs, ys, mask=None, weights=None):
     return jnp.mean((outputs - ys) ** 2, axis=0)
 
 
+@pytest.mark.slow
 def test_a_score_of_each_output_has_an_axis_of_its_own(tmp_path):
     def train(static):
         net = rr.network([rr.cells.elman(3)], static["size"], readout="last")
@@ -540,6 +544,7 @@ def test_a_score_of_each_output_has_an_axis_of_its_own(tmp_path):
     rr.load_result(result.save(tmp_path / "scores.nc"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_epochs", "stride"), [(101, 3), (53, 2), (7, 1), (100, 2)])
 def test_any_number_of_epochs_is_recorded_and_stopped(num_epochs, stride):
     train = make(num_epochs=num_epochs)
@@ -565,6 +570,7 @@ def test_any_number_of_epochs_is_recorded_and_stopped(num_epochs, stride):
     assert epochs.values[[0, -2, -1]].tolist() == [2, 52, 53]
 
 
+@pytest.mark.slow
 def test_nothing_leaks_from_a_trace():
     net = lambda hyper: rr.network([rr.cells.elman(2)], 1, readout="last", dropout=hyper["rate"])  # noqa: E731
     grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2, "rate": 0.1}

@@ -41,6 +41,12 @@ def _measured(kind, mask):
     return jax.jit(lambda: saturation(net, params, XS, mask=MASKS[mask]))()
 
 
+@functools.cache
+def _run(kind, mask):
+    net, params = _network(kind)
+    return jax.jit(lambda: net.apply(params, XS, mask=MASKS[mask]))()
+
+
 def _jitted(system, params, xs, **options):
     return jax.jit(lambda: saturation(system, params, xs, **options))()
 
@@ -51,8 +57,7 @@ def _true(mask):
 
 @pytest.mark.parametrize("mask", MASKS)
 def test_shares_are_counts_over_true_steps(mask):
-    net, params = _network("elman")
-    out = net.apply(params, XS, mask=MASKS[mask])
+    out = _run("elman", mask)
     true = _true(mask)
     found = _measured("elman", mask)
     assert list(found) == ["layer_0", "layer_1"]
@@ -109,11 +114,11 @@ def _gates_by_hand(kind, params, xs, true, start):
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_gates_are_those_of_the_cell(kind, mask):
-    net, params = _network(kind)
+    _, params = _network(kind)
     true, name = _true(mask), "layer_1" if kind == "gru" else "layer_0"
     xs, start = np.asarray(XS, np.float64), np.zeros((B, H))
     if kind == "gru":
-        xs = np.asarray(net.apply(params, XS, mask=MASKS[mask]).states["layer_0"].h, np.float64)
+        xs = np.asarray(_run(kind, mask).states["layer_0"].h, np.float64)
         start = np.tile(np.asarray(params[name]["initial"]["h"], np.float64), (B, 1))
     expected = _gates_by_hand(kind, params[name], xs, true, (start, np.zeros((B, H))))
     found = _measured(kind, mask)[name].gates
@@ -289,6 +294,7 @@ def test_bounds_that_are_not_known_are_asked_for():
         saturation(squeezed, squeezed.init(KEY, D), XS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.relu])
 def test_states_that_are_not_finite_give_nan(activation):
     net = rr.network([rr.cells.elman(2, activation=activation), rr.cells.gru(2)], None)
@@ -313,6 +319,7 @@ def test_states_that_are_not_finite_give_nan(activation):
     assert np.isnan(spike.linear)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rank", "size"), [(1, 4), (4, 4)])
 def test_participation_counts_directions(rank, size):
     basis = jnp.eye(size)[:rank]

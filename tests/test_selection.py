@@ -448,6 +448,7 @@ def test_a_refit_equals_the_run_alone_on_all_rows(swept):
     assert float(final.metrics.train_loss.sel(seed=1)) == float(run.metrics["train_loss"])
 
 
+@pytest.mark.slow
 def test_the_lanes_all_are_the_refit(swept):
     result, choice, trained = swept
     final = refit(None, result, choice, sine(), key=KEY)  # nothing has to be trained
@@ -557,6 +558,7 @@ def test_a_common_number_of_epochs_along_a_zipped_axis():
     np.testing.assert_allclose(choice.curve.mean, [3, 1, 2, 5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [{"keep_best": True}, {"patience": 2}])
 def test_folds_that_stop_by_themselves_are_refitted_for_the_best_epoch_in_common(stops, asked):
     train = make(num_epochs=4, **stops)
@@ -585,6 +587,7 @@ def test_folds_that_stop_by_themselves_are_refitted_for_the_best_epoch_in_common
         assert (settings.keep_best, settings.patience) == (False, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"keep_best": True}])
 def test_a_sweep_with_a_validation_set_is_refitted(options):
     split = rr.Split(sine().train, validation=sine().train)

@@ -103,39 +103,44 @@ def test_a_derivative_of_a_users_own_is_kept_and_parameters_are_differentiated()
 def test_exponents_and_products_of_a_saturated_unit(w):
     step = lambda w, state, x: jnp.tanh(w * state)  # noqa: E731 - the system under test
     start = jnp.ones((1, 1))
-    found = lyapunov(step, w, jnp.zeros((1, 100, 0)), state=start, discard=60)
+    xs = jnp.zeros((1, 100, 0))
+    found = jax.jit(lambda w: lyapunov(step, w, xs, state=start, discard=60))(w)
     np.testing.assert_allclose(found.exponents, settled(w), rtol=1e-5)
     assert not found.unconverged.any()
-    products = jacobian_products(step, w, jnp.zeros((1, 100, 0)), state=start)
+    products = jax.jit(lambda w: jacobian_products(step, w, xs, state=start))(w)
     rates = np.diff(np.asarray(products.log_singular[0, :20, 0]))
     np.testing.assert_allclose(rates, settled(w), rtol=1e-4)
     assert not products.unresolved.any()
 
 
+@pytest.mark.slow
 @pytest.mark.float32_only
 def test_a_slope_that_is_no_number_of_the_dtype_is_not_called_exact():
     def step(w, state, x):
         return jnp.stack([jnp.tanh(w * state[:, 0]), 0.5 * state[:, 1]], axis=1)
 
-    found = lyapunov(step, 60.0, jnp.zeros((1, 20, 0)), state=jnp.ones((1, 2)))
+    xs = jnp.zeros((1, 20, 0))
+    found = jax.jit(lambda w: lyapunov(step, w, xs, state=jnp.ones((1, 2))))(60.0)
     assert found.exponents[0, 1] == -jnp.inf
     assert found.unconverged.tolist() == [[False, True]]
-    dead = lyapunov(
-        lambda w, s, x: jax.nn.relu(w * s - 100), 1.0, jnp.zeros((1, 20, 0)), state=jnp.ones((1, 1))
-    )
+    dead = jax.jit(
+        lambda w: lyapunov(lambda w, s, x: jax.nn.relu(w * s - 100), w, xs, state=jnp.ones((1, 1)))
+    )(1.0)
     assert dead.exponents[0, 0] == -jnp.inf
     assert not dead.unconverged.any()
 
 
+@pytest.mark.slow
 @pytest.mark.float32_only
 @pytest.mark.parametrize(("w", "open_"), [(10.0, False), (3000.0, True)])
 def test_cancellation_inside_a_step_is_flagged(w, open_):
     """z / √(1 + z²) has the slope 1/√· − z²/√·³ to autodiff, which cancels more and more."""
     step = lambda w, s, x: w * s / jnp.sqrt(1 + (w * s) ** 2)  # noqa: E731
     start = jnp.ones((1, 1))
-    found = lyapunov(step, w, jnp.zeros((1, 40, 0)), state=start)
-    products = jacobian_products(step, w, jnp.zeros((1, 8, 0)), state=start)
-    plain = jacobian_products(step, w, jnp.zeros((1, 8, 0)), state=start, small_ones=False)
+    xs = jnp.zeros((1, 8, 0))
+    found = jax.jit(lambda w: lyapunov(step, w, jnp.zeros((1, 40, 0)), state=start))(w)
+    products = jax.jit(lambda w: jacobian_products(step, w, xs, state=start))(w)
+    plain = jax.jit(lambda w: jacobian_products(step, w, xs, state=start, small_ones=False))(w)
     assert bool(found.unconverged[0, 0]) is open_
     assert bool(products.unresolved[0, -1, 0]) is open_
     assert bool(plain.unresolved[0, -1, 0]) is open_
@@ -209,11 +214,12 @@ def test_jacobians_of_every_cell_are_those_of_float64_where_it_saturates(cell):
     dtype = jnp.result_type(float)
     start = jax.tree.map(lambda leaf: leaf.astype(dtype), start)
     x = jnp.asarray([0.7], dtype)
-    found = step_jacobians(cell, params, x[None, None], state=start)[0, 0]
+    jacobians = jax.jit(step_jacobians, static_argnums=0)
+    found = jacobians(cell, params, x[None, None], state=start)[0, 0]
     expected = wide_jacobian(cell, params, start, x)
     np.testing.assert_allclose(found, expected, rtol=3e-5, atol=3e-7 * np.abs(expected).max())
     net = rr.network([cell], None)
-    of_net = step_jacobians(net, {"layer_0": params}, x[None, None], state={"layer_0": start})
+    of_net = jacobians(net, {"layer_0": params}, x[None, None], state={"layer_0": start})
     np.testing.assert_allclose(of_net[0, 0], found, rtol=1e-6)
 
 
@@ -232,7 +238,7 @@ def test_gradient_flow_of_saturated_units_is_measured(bidirectional):
         h = math.tanh(z)
     first = lambda outputs, ys, mask=None, weights=None: jnp.sum(outputs[:, -1, 0])  # noqa: E731
     batch = rr.Batch(xs, jnp.zeros((1, steps, 2 if bidirectional else 1)))
-    flow = gradient_flow(net, first, params, batch, step=None)
+    flow = jax.jit(lambda: gradient_flow(net, first, params, batch, step=None))()
     found = flow.log_ratio["layer_0"]
     found = found["forward"] if bidirectional else found
     np.testing.assert_allclose(found[-1], expected, rtol=1e-5)

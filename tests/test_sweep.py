@@ -249,6 +249,7 @@ def test_a_saved_result_is_one_tree_of_datasets(base, tmp_path):
     tree.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", [False, True])
 def test_numbers_that_an_optimizer_shows_are_recorded(record):
     sgd = optax.inject_hyperparams(optax.sgd)(0.25) if record else optax.sgd(0.25)
@@ -598,6 +599,7 @@ def test_lanes_are_labelled_in_order(fake):
     np.testing.assert_array_equal(W_hh, np.full((4, 4), expected[1, 1, 1, 1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("folds", "sizes", "train_sizes"),
     [

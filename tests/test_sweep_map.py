@@ -43,6 +43,7 @@ def flow_of(params):
     return rr.diagnostics.gradient_flow(NET, LOSS, params, sine().train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plan", ["auto", "one_by_one", "vmap"])
 def test_the_flow_of_a_whole_sweep_is_that_of_each_lane(result, plan, programs):
     dims = {"log_ratio": ["lag"], "log_norms": ["row", "lag"], "lags": ["lag"]}

@@ -181,7 +181,7 @@ def test_masked_windows_train():
     batch, _ = windows(np.sin(SERIES)[known], 4, **options)
     assert batch.mask is not None
     assert batch.weights is not None
-    run = make(rr.network([rr.cells.elman(4)], 1))(
+    run = jax.jit(make(rr.network([rr.cells.elman(4)], 1)))(
         {"l2": 0.0, "learning_rate": 1e-2}, batch, key=jax.random.key(0)
     )
     assert np.isfinite(float(run.metrics["train_loss"]))
@@ -286,6 +286,7 @@ def test_target_times_may_come_from_a_table():
     np.testing.assert_array_equal(listed.target_times, split.target_times)
 
 
+@pytest.mark.slow
 def test_a_sweep_over_dates_equals_one_over_numbers():
     grid = {"l2": [0.0, 1e-2], "learning_rate": 1e-2}
     found = [

@@ -358,6 +358,7 @@ def test_the_gradient_through_a_run_equals_a_finite_difference():
     np.testing.assert_allclose(gradients, differences, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_dropout_rates_are_traced():
     batch, cells = sine().train, [rr.cells.elman(4)]
     counts = []

@@ -208,6 +208,7 @@ def test_the_gradient_through_a_run_in_segments_equals_a_finite_difference():
 # ---- with everything else that a run can do -------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_penalties_see_the_segment():
     seen = []
 
@@ -228,6 +229,7 @@ def test_penalties_see_the_segment():
     assert int(state.penalty_state["flow"]) == int(state.step) == 4  # two of three segments, twice
 
 
+@pytest.mark.slow
 def test_dropout_masks_differ_between_segments():
     net = rr.network([rr.cells.elman(4)], 1, output_dropout=0.5, variational=True)
     batch = rr.Batch(jnp.ones((3, 4, 1)), jnp.zeros((3, 4, 1)))
@@ -274,6 +276,7 @@ def test_tokens_weights_and_bfloat16_train_in_segments():
     assert np.isfinite(run.metrics["train_loss"])
 
 
+@pytest.mark.slow
 def test_weights_of_steps_are_cut_with_the_steps():
     batch = rows()
     steps = jnp.asarray(np.arange(batch.xs.shape[1]) % 4 > 0, jnp.float32)
