@@ -10,7 +10,7 @@ A function of your own serves as a loss too, with these four arguments or with `
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -121,9 +121,7 @@ class DataLoss:
 
     def __call__(self, outputs: Any, ys: Any, mask: Any = None, weights: Any = None) -> Array:
         """The loss of a batch, a scalar of at least float32; arguments are those of `Loss`."""
-        outputs, ys, mask, weights = (
-            None if leaf is None else jnp.asarray(leaf) for leaf in (outputs, ys, mask, weights)
-        )
+        outputs, ys, mask, weights = as_arrays(outputs, ys, mask, weights)
         self.check(outputs, ys)
         _check_counts(outputs, mask, weights)
         if weights is not None and weights.ndim == 2 and outputs.ndim == 2:
@@ -174,6 +172,11 @@ def check_targets(loss: Any, batch: Batch, num_outputs: int, *, name: str) -> No
             f"{name}.ys must hold {expected}; got {ys[where]} at {where}, and {int(wrong.sum())} such values in all. "
             "Give steps without a label the weight 0: weights [N, T]."
         )
+
+
+def as_arrays(*leaves: Any) -> Iterator[Any]:
+    """Arrays of JAX, in a dtype that it has; None stays None."""
+    return (None if leaf is None else jnp.asarray(leaf) for leaf in leaves)
 
 
 def counted_pair(outputs: Any, ys: Any, mask: Any, weights: Any) -> tuple[Any, Any]:
@@ -279,7 +282,7 @@ def softmax_cross_entropy(reduction: str = "mean") -> DataLoss:
     0.6931
     """
     return DataLoss(
-        "softmax_cross_entropy", reduction, _class_errors, _classes, refused=_other_classes
+        "softmax_cross_entropy", reduction, _class_errors, _classes, refused=other_classes
     )
 
 
@@ -354,10 +357,18 @@ def _classes(outputs: Any, ys: Any) -> None:
         raise ValueError(
             f"ys must be integer classes of shape {outputs.shape[:-1]}; got {ys.dtype} of shape {ys.shape}."
             + (" Of one-hot targets take ys.argmax(axis=-1)." if one_hot else advice)
+            + one_label(outputs, ys)
         )
 
 
-def _other_classes(ys: np.ndarray, num_outputs: int) -> tuple[np.ndarray, str]:
+def one_label(outputs: Any, ys: Any) -> str:
+    """What to do with classes that have an axis of size 1 too many; "" if they do not."""
+    extra = ys.shape == (*outputs.shape[:-1], 1) != outputs.shape
+    return " Drop the last axis: ys.squeeze(-1)." if extra else ""
+
+
+def other_classes(ys: np.ndarray, num_outputs: int) -> tuple[np.ndarray, str]:
+    """Which targets are no class of the network, and what classes it has."""
     wrong = (ys < 0) | (ys >= num_outputs)  # NumPy compares as the numbers are, in any dtype
     return wrong, f"classes 0 … {num_outputs - 1}, since the network has {num_outputs} outputs"
 

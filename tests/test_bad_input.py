@@ -383,6 +383,33 @@ CASES = {
         lambda: make(metrics={"accuracy": "accuracy"}),
         r"metrics\['accuracy'\] must be a function of .*; got 'accuracy'",
     ),
+    "accuracy of a regression": (
+        lambda: _sweep(train=make(metrics={"accuracy": rr.metrics.accuracy()})),
+        r"data.train.ys must hold labels for accuracy \(a regression has rr.metrics.r2\), 0 or 1; got",
+    ),
+    "accuracy of a regression on whole numbers": (
+        lambda: make(metrics={"accuracy": rr.metrics.accuracy()})(
+            HYPER, SPLIT.train._replace(ys=15 + np.arange(36)[:, None]), key=KEY
+        ),
+        "data.train.ys must hold classes 0 … 1.*; got 15 at",
+    ),
+    "accuracy of a regression, evaluated": (
+        lambda: rr.evaluate(
+            make().settings.net,
+            make().init(HYPER, SPLIT, key=KEY).params,
+            SPLIT.train,
+            metrics={"accuracy": rr.metrics.accuracy()},
+        ),
+        "data.ys must hold labels for accuracy",
+    ),
+    "classes with an axis of one": (
+        lambda: _sweep(data=_changed(ys=jnp.zeros((36, 1), int)), train=CLASSIFY),
+        r"integer classes of shape \(36,\).*Drop the last axis: ys.squeeze\(-1\)",
+    ),
+    "monitor with val_": (
+        lambda: make(monitor="val_loss"),
+        "got 'val_loss'. Write 'loss', without val_",
+    ),
     "monitor of no metric": (
         lambda: make(monitor="accuracy"),
         r"monitor must be 'loss' or one of metrics, \[\]; got 'accuracy'",

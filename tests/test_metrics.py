@@ -45,6 +45,14 @@ every_case = pytest.mark.parametrize("case", CASES)
 # ---- scores ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("score", [ACCURACY, PERPLEXITY])
+def test_scores_take_arrays_of_numpy_in_silence(score):
+    np.testing.assert_allclose(
+        score(OUTPUTS, CLASSES, MASK, WEIGHTS), score(*arrays(OUTPUTS, CLASSES, MASK, WEIGHTS))
+    )
+
+
 @pytest.mark.numerics
 @every_case
 def test_accuracy_is_that_of_scikit_learn(case):

@@ -27,6 +27,7 @@ class Score:
       function: `function(outputs, ys, mask, weights)`, see `rr.losses.Metric`; or `function(outputs, ys)`, a mean over
         rows and steps if the data has a mask or weights.
       maximise: whether more is better.
+      refused: which targets the score cannot take, as in `rr.losses.DataLoss`; None if it takes every number.
 
     >>> def hits(outputs, ys):
     ...     return jnp.mean(jnp.abs(outputs - ys) < 0.1)
@@ -37,6 +38,7 @@ class Score:
 
     function: Callable[..., Any]
     maximise: bool = dataclasses.field(kw_only=True)
+    refused: Callable[[np.ndarray, int], tuple[np.ndarray, str]] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.maximise, bool):

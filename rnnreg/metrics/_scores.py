@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnnreg._linalg import wide
-from rnnreg.losses import counted_pair, softmax_cross_entropy
+from rnnreg.losses import as_arrays, counted_pair, one_label, other_classes, softmax_cross_entropy
 from rnnreg.metrics._base import Score
 
 
@@ -19,6 +20,7 @@ def accuracy() -> Score:
     are compared with the sign of each output, the logit of `rr.losses.sigmoid_cross_entropy`.
 
     Every true step counts alike, times the weight of its row. So long sequences count for more, unlike in a loss.
+    A run and `rr.evaluate` refuse targets that are no labels, such as those of a regression, before they compile.
 
     Returns:
       The score.
@@ -27,7 +29,7 @@ def accuracy() -> Score:
     >>> round(float(accuracy()(outputs, jnp.array([1, 0, 0]))), 3)
     0.667
     """
-    return Score(_accuracy, maximise=True)
+    return Score(_accuracy, maximise=True, refused=_no_labels)
 
 
 def r2() -> Score:
@@ -62,10 +64,11 @@ def perplexity() -> Score:
     >>> float(perplexity()(jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 3]])))
     4.0
     """
-    return Score(_perplexity, maximise=False)
+    return Score(_perplexity, maximise=False, refused=other_classes)
 
 
 def _accuracy(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
+    outputs, ys, mask, weights = as_arrays(outputs, ys, mask, weights)
     if outputs.shape == ys.shape:
         right = ((outputs > 0) == (ys > 0.5)).astype(wide(outputs.dtype)).mean(axis=-1)
     elif outputs.shape[:-1] == ys.shape and jnp.issubdtype(ys.dtype, jnp.integer):
@@ -74,11 +77,13 @@ def _accuracy(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
         raise ValueError(
             f"accuracy compares integer classes of shape {outputs.shape[:-1]}, or labels 0 and 1 of shape "
             f"{outputs.shape}, with outputs of shape {outputs.shape}; got {ys.dtype} of shape {ys.shape}."
+            f"{one_label(outputs, ys)}"
         )
     return _step_mean(right, _step_weights(outputs, mask, weights))
 
 
 def _r2(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
+    outputs, ys, mask, weights = as_arrays(outputs, ys, mask, weights)
     if outputs.shape != ys.shape:
         raise ValueError(
             f"r2 needs outputs and targets of one shape; got outputs {outputs.shape} and ys {ys.shape}."
@@ -95,10 +100,17 @@ def _r2(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
 
 
 def _perplexity(outputs: Array, ys: Array, mask: Any, weights: Any) -> Array:
+    outputs, ys, mask, weights = as_arrays(outputs, ys, mask, weights)
     loss = softmax_cross_entropy()
     loss.check(outputs, ys)
     errors, _ = loss.errors(*counted_pair(outputs, ys, mask, weights))
     return jnp.exp(_step_mean(errors, _step_weights(outputs, mask, weights)))
+
+
+def _no_labels(ys: np.ndarray, num_outputs: int) -> tuple[np.ndarray, str]:
+    if jnp.issubdtype(ys.dtype, jnp.integer):
+        return other_classes(ys, max(num_outputs, 2))  # one output tells 0 from 1
+    return (ys != 0) & (ys != 1), "labels for accuracy (a regression has rr.metrics.r2), 0 or 1"
 
 
 def _step_weights(outputs: Array, mask: Any, weights: Any) -> Array:

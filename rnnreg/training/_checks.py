@@ -106,8 +106,10 @@ def _check_metric_name(name: Any) -> None:
 
 def _check_monitor(monitor: str, metrics: Mapping[str, Any]) -> None:
     if monitor != "loss" and monitor not in metrics:
+        plain = str(monitor).removeprefix("val_")
+        cure = f" Write {plain!r}, without val_." if plain in ("loss", *metrics) else ""
         raise ValueError(
-            f"monitor must be 'loss' or one of metrics, {sorted(metrics)}; got {monitor!r}."
+            f"monitor must be 'loss' or one of metrics, {sorted(metrics)}; got {monitor!r}.{cure}"
         )
     if monitor != "loss" and metrics[monitor].maximise is None:
         raise ValueError(
@@ -201,7 +203,7 @@ def num_outputs(net: Network, params: Any, batch: Batch) -> int:
 
 
 def check_values(settings: Settings, data: Split, num_outputs: int, num_tokens: int | None) -> None:
-    """Raises if a concrete token or target is one that the network or the loss cannot take, such as a class too many.
+    """Raises if a concrete token or target is one that network, loss or metrics cannot take, such as a class too many.
 
     Args:
       settings: the static choices of a run.
@@ -216,7 +218,8 @@ def check_values(settings: Settings, data: Split, num_outputs: int, num_tokens: 
         batch = getattr(data, name)
         if batch is not None:
             check_tokens(batch, num_tokens, name=f"data.{name}")
-            check_targets_of(settings.loss, batch, num_outputs, name=f"data.{name}")
+            for function in (settings.loss, *settings.metrics.values()):
+                check_targets_of(function, batch, num_outputs, name=f"data.{name}")
 
 
 def check_data(settings: Settings, data: Split) -> None:
