@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from small import HYPER, make, sine
 
@@ -11,7 +12,11 @@ import rnnreg as rr
 
 KEY = jax.random.key(0)
 LOSS = rr.losses.squared_error()
+TRAIN = make()
+GRID = {"l2": [0.0, 0.1], "learning_rate": 0.1}
 BATCH = sine().train
+GRU = rr.cells.gru(4)
+UNCOMPILED = GRU._replace(gate=GRU.gate._replace(facts=GRU.facts._replace(native=None)))
 NET = rr.network([rr.cells.elman(4)], 1, readout="last")
 PARAMS = NET.init(KEY, 1)
 WIDE = rr.network([rr.cells.elman(8)], 1, readout="last").init(KEY, 1)
@@ -169,6 +174,76 @@ CASES = {
     "loss: weights of other rows": (
         lambda: LOSS(jnp.ones((3, 1)), jnp.ones((3, 1)), None, jnp.ones(2)),
         r"weights must be \[B\] = \(3,\) or \[B, T\] with B = 3; got \(2,\)",
+    ),
+    "train: data, hyper": (
+        lambda: TRAIN(BATCH, HYPER, key=KEY),
+        r"hyper must be a dict of numbers by name.*got (a )?Batch.* train\(hyper, data, key=key\)",
+    ),
+    "train: data, hyper, in a trace": (
+        lambda: jax.jit(lambda batch: TRAIN(batch, HYPER, key=KEY))(BATCH),
+        "hyper must be a dict of numbers by name",
+    ),
+    "train: a λ of text": (
+        lambda: TRAIN(HYPER | {"l2": "0.1"}, BATCH, key=KEY),
+        r"hyper\['l2'\] must be a number; got '0.1'",
+    ),
+    "train: a list of λ": (
+        lambda: TRAIN(HYPER | {"l2": [0.0, 0.1]}, BATCH, key=KEY),
+        r"hyper\['l2'\] must be a number; got \[0.0, 0.1\]. rr.sweep takes lists",
+    ),
+    "train: no targets": (
+        lambda: TRAIN(HYPER, rr.Batch(BATCH.xs, None), key=KEY),
+        r"data.train.ys must be an array; got None.*rr.Batch\(xs, ys\)",
+    ),
+    "train: key": (lambda: TRAIN(HYPER, BATCH, key=0), NO_KEY),
+    "train.init: key": (lambda: TRAIN.init(HYPER, BATCH, key=0), NO_KEY),
+    "train: time first": (
+        lambda: TRAIN(HYPER, BATCH._replace(xs=BATCH.xs.swapaxes(0, 1)), key=KEY),
+        r"as many rows as xs: 4; got 36.*Rows come first and time second: xs.swapaxes\(0, 1\)",
+    ),
+    "sweep: grid, train": (
+        lambda: rr.sweep(GRID, TRAIN, BATCH, key=KEY),
+        r"train must come from rr.make_train.*got a dict with \['l2'.*order is \(train, grid, data\)",
+    ),
+    "sweep: key": (lambda: rr.sweep(TRAIN, GRID, BATCH, key=0), NO_KEY),
+    "dry_run: key": (lambda: rr.dry_run(TRAIN, GRID, BATCH, key=0), NO_KEY),
+    "refit: result, train": (
+        lambda: rr.selection.refit(None, TRAIN, None, BATCH, key=KEY),
+        r"train must be what the sweep was given; got None.*refit\(train, result, choice, data\)",
+    ),
+    "refit: no result": (
+        lambda: rr.selection.refit(TRAIN, None, None, BATCH, key=KEY),
+        "result must be the SweepResult of the sweep; got None",
+    ),
+    "standardize: windows": (
+        lambda: rr.data.standardize(rr.data.windows(np.arange(9.0), 3)),
+        r"data.train must be an rnnreg Batch.*got tuple.*windows returns \(batch, times\): give rr.Split\(",
+    ),
+    "fit_scaling: windows": (
+        lambda: rr.data.fit_scaling(rr.data.windows(np.arange(9.0), 3)),
+        r"batch must be an rnnreg Batch.*windows returns \(batch, times\)",
+    ),
+    "split: times for validation": (
+        lambda: rr.Split(*rr.data.windows(np.arange(9.0), 3)),
+        r"data.validation must be .*got ndarray.*rr.Split\(batch, target_times=times\)",
+    ),
+    "windows: time last": (
+        lambda: rr.data.windows(np.ones((2, 100)), 3),
+        "a series of 2 values has no window.*Time is the first axis: series.T, if it is transposed",
+    ),
+    "windows: dates in a column": (
+        lambda: rr.data.windows(pd.DataFrame({"date": ["2024-01-01"] * 9, "y": np.ones(9)}), 3),
+        r"series must hold numbers; got .*Make dates the index: table.set_index\(",
+    ),
+    "windows: parsed dates in a column": (
+        lambda: rr.data.windows(
+            pd.DataFrame({"date": pd.date_range("2024-01-01", periods=9), "y": np.ones(9)}), 3
+        ),
+        r"series must hold numbers; got object. Every column .*Make dates the index",
+    ),
+    "native: a gate without a kernel": (
+        lambda: rr.network([UNCOMPILED], 1, backend="native"),
+        r"backend='native' cannot run this cell: gru has no compiled kernel. Use backend='auto' or 'scan'\.$",
     ),
     "update: hyper, state": (
         lambda: make().update(HYPER, make().init(HYPER, sine(), key=KEY), BATCH),

@@ -38,14 +38,16 @@ def as_array(values: Any, name: str) -> Any:
         array = _numbers(array) if array.dtype == object else array
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{name} is no array of numbers ({error}). Sequences of unequal lengths are padded with 0, with "
-            "mask=rr.data.lengths_to_mask(lengths, num_steps)."
+            f"{name} is no array of numbers ({error}).{_cure(values, error)}"
         ) from error
+    number = array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)
+    if not number and hasattr(values, "columns"):
+        raise ValueError(f"{name} must hold numbers; got {array.dtype}.{_TABLE}")
     if array.dtype.kind in "US":
         raise ValueError(
             f"{name} holds strings: number the classes, np.unique({name}, return_inverse=True)[1]."
         )
-    if not (array.dtype == bool or jnp.issubdtype(array.dtype, jnp.number)):
+    if not number:
         raise ValueError(
             f"{name} must hold numbers; got {array.dtype}. Dates become features as numbers, such as "
             "(dates - dates[0]) / np.timedelta64(1, 'D')."
@@ -57,6 +59,21 @@ def as_array(values: Any, name: str) -> Any:
     if array.dtype == np.longdouble:
         return array.astype(np.float64)
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+_TABLE = " Every column of a table is a feature. Make dates the index: table.set_index(pd.to_datetime(table.pop('date')))"
+
+
+def _cure(values: Any, error: Exception) -> str:
+    """What to do with a table that has columns of text, and with sequences of unequal lengths."""
+    if hasattr(values, "columns"):
+        return _TABLE
+    if "inhomogeneous" in str(error):
+        return (
+            " Sequences of unequal lengths are padded with 0, with mask=rr.data.lengths_to_mask(lengths, "
+            "num_steps)."
+        )
+    return ""
 
 
 def _numbers(array: np.ndarray) -> np.ndarray:
@@ -83,6 +100,11 @@ def as_batch(batch: Any, *, name: str = "batch") -> Any:
     """
     if not isinstance(batch, Batch):
         return batch
+    for field in ("xs", "ys"):
+        if getattr(batch, field) is None:
+            raise ValueError(
+                f"{name}.{field} must be an array; got None. A batch has inputs and targets: rr.Batch(xs, ys)."
+            )
     given = batch
     batch = Batch(
         *(

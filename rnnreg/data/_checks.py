@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg.data._records import Batch
+from rnnreg.data._records import Batch, check_is_batch
 from rnnreg.data._rows import cleared
 
 
@@ -23,10 +25,7 @@ def check_batch(batch: Batch, *, name: str = "data.train") -> None:
     Raises:
       ValueError: it is no batch, or one that cannot be trained on.
     """
-    if not isinstance(batch, Batch):
-        raise ValueError(
-            f"{name} must be an rnnreg Batch(xs, ys, mask, weights); got {type(batch).__name__}."
-        )
+    check_is_batch(batch, name)
     for field, values in batch._asdict().items():
         if values is None and field in ("mask", "weights"):
             continue
@@ -88,7 +87,7 @@ def _check_shapes(batch: Batch, name: str) -> None:
     if ys.ndim == 0 or len(ys) != len(xs):
         rows = len(ys) if ys.ndim else "a single number"
         raise ValueError(
-            f"{name}.ys must have as many rows as xs: {len(xs)}; got {rows} (shape {ys.shape})."
+            f"{name}.ys must have as many rows as xs: {len(xs)}; got {rows} (shape {ys.shape}).{_time_first(xs, ys)}"
         )
     if ys.ndim == 1 and jnp.issubdtype(ys.dtype, jnp.floating):  # outputs − ys would be [N, N]
         raise ValueError(
@@ -112,6 +111,11 @@ def _check_shapes(batch: Batch, name: str) -> None:
             f"{name}.weights is [N, T], one per step, and ys has one target per row (shape {ys.shape}); give one "
             "weight per row, [N], or targets at each step, [N, T, …]."
         )
+
+
+def _time_first(xs: Any, ys: Any) -> str:
+    swapped = ys.ndim and len(ys) == xs.shape[1]
+    return " Rows come first and time second: xs.swapaxes(0, 1)." if swapped else ""
 
 
 def _check_values(batch: Batch, name: str) -> None:

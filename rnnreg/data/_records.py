@@ -47,6 +47,20 @@ class Batch(NamedTuple):
         return f"Batch({', '.join(_shown(self._asdict()))})"
 
 
+def check_is_batch(value: Any, name: str) -> None:
+    """Raises if a value is no batch."""
+    if isinstance(value, Batch):
+        return
+    cure = ""
+    if isinstance(value, tuple) and value and isinstance(value[0], Batch):
+        cure = " rr.data.windows returns (batch, times): give rr.Split(batch, target_times=times)."
+    elif getattr(value, "ndim", 0) == 2:
+        cure = " Times have a name of their own: rr.Split(batch, target_times=times)."
+    raise ValueError(
+        f"{name} must be an rnnreg Batch(xs, ys, mask, weights); got {type(value).__name__}.{cure}"
+    )
+
+
 class Scaling(NamedTuple):
     """An affine map of inputs and targets; `unscaled = scaled * scale + shift`, feature by feature.
 
@@ -107,6 +121,9 @@ class Split(_Replaceable):
     epoch_rows: int | None = None
 
     def __post_init__(self) -> None:
+        check_is_batch(self.train, "data.train")
+        if self.validation is not None:
+            check_is_batch(self.validation, "data.validation")
         if not isinstance(self.test, Mapping):
             raise ValueError(
                 f"test must be a dict of named test sets, as {{'test': batch}}; got {type(self.test).__name__}."

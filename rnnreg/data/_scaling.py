@@ -12,7 +12,7 @@ from jax.core import Tracer
 
 from rnnreg.data._arrays import as_batch, as_split
 from rnnreg.data._checks import check_batch
-from rnnreg.data._records import Batch, Scaling, Split
+from rnnreg.data._records import Batch, Scaling, Split, check_is_batch
 from rnnreg.data._rows import row_numbers, row_weights
 
 
@@ -43,6 +43,7 @@ def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
 
 
 def _fit(batch: Batch, rows: Any, *, name: str) -> Scaling:
+    check_is_batch(batch, name)
     batch = Batch(*(None if leaf is None else np.asarray(leaf)[rows] for leaf in batch))
     check_batch(batch, name=name)
     counted = np.asarray(row_weights(batch)) > 0

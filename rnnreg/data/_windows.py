@@ -109,9 +109,11 @@ def windows(
     values = _values(series)
     for name, count in (("window", window), ("horizon", horizon)):
         if not is_count(count) or len(values) < window + horizon:
+            swapped = len(values) < values.shape[1]
+            cure = " Time is the first axis: series.T, if it is transposed." if swapped else ""
             raise ValueError(
                 f"a series of {len(values)} values has no window of {window} steps with a target {horizon} ahead: "
-                f"{name} must be a whole number of at least 1, and their sum at most the number of values."
+                f"{name} must be a whole number of at least 1, and their sum at most the number of values.{cure}"
             )
     on_clock = _on_clock(values, times, longest=window + horizon, gaps=gaps)
     num_rows = len(on_clock.values) - window - horizon + 1

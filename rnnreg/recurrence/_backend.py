@@ -204,7 +204,9 @@ def check_backend(
 def _check_able(cell: Cell, backend: str, asked: Asked) -> None:
     obstacle = BACKENDS[backend].obstacle(cell, asked)
     if obstacle:
+        gate = (
+            ", or give the cell a gate (rr.cells.Gate) and real states" if _no_fused(cell) else ""
+        )
         raise ValueError(
-            f"backend={backend!r} cannot run this cell: {obstacle}. Use backend='auto' or 'scan', or give the cell a "
-            "gate (rr.cells.Gate) and real states."
+            f"backend={backend!r} cannot run this cell: {obstacle}. Use backend='auto' or 'scan'{gate}."
         )

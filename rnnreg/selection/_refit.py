@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
+from rnnreg._checks import described
 from rnnreg.data import Batch, Split, as_split, row_weights
 from rnnreg.networks import Network, describe
 from rnnreg.selection._choice import Choice
@@ -66,6 +67,7 @@ def refit(
     >>> refit(train, result, rr.selection.choose(result), split, key=jax.random.key(0)).dims
     ('seed',)
     """
+    _check_order(train, result, choice)
     values = dict(choice.values)
     num_epochs = values.pop("num_epochs", None)
     static_names = list(result.groups[0].static)
@@ -109,6 +111,19 @@ def refit(
     )
     epochs = {} if num_epochs is None else {"num_epochs": int(num_epochs)}
     return _noted(final, choice.values | epochs)
+
+
+def _check_order(train: Any, result: Any, choice: Any) -> None:
+    expected = {
+        "train": (train, callable(train), "what the sweep was given"),
+        "result": (result, isinstance(result, SweepResult), "the SweepResult of the sweep"),
+        "choice": (choice, isinstance(choice, Choice), "that of rr.selection.choose(result)"),
+    }
+    for name, (given, fits, what) in expected.items():
+        if not fits:
+            raise ValueError(
+                f"{name} must be {what}; got {described(given)}. The order is refit(train, result, choice, data)."
+            )
 
 
 def _check_same_network(net: Any, swept: Sequence[Mapping[str, Any]]) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnnreg._checks import check_key, described
 from rnnreg.data import Fold, Split, take_fold
 from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan
 from rnnreg.losses import DataLoss
@@ -183,11 +184,10 @@ def one_lane(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
 def _check_run(train: Any, request: Request) -> None:
     if not isinstance(train, Train):
         raise ValueError(
-            f"train must come from rr.make_train, or be a function that returns one; got {train!r}."
+            "train must come from rr.make_train, or be a function that returns one; got "
+            f"{described(train)}. The order is (train, grid, data)."
         )
-    key: Any = request.key
-    if not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
-        raise ValueError(f"key must come from jax.random.key(0); got {key!r}.")
+    check_key(request.key)
 
 
 def _check_rows(settings: Settings, data: Split, request: Request) -> None:

@@ -168,7 +168,7 @@ def _jobs(
         chosen = dict(zip(static, combination, strict=True))
         rows: Any = data(chosen) if callable(data) else data
         yield make_job(
-            train if isinstance(train, Train) else train(chosen),
+            train if isinstance(train, Train) or not callable(train) else train(chosen),
             as_split(rows),
             request,
             static=chosen,

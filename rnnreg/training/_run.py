@@ -80,7 +80,7 @@ class Train:
         if not may_compile(arrays):
             return _whole(self, *arrays)
         # what a trace cannot see, the values of λ, tokens and targets, is checked first
-        _start.check_start(self.settings, hyper, data, params=params)
+        _start.check_start(self.settings, hyper, data, key=key, params=params)
         of = weakly(self)
         program = _PROGRAMS.get(self, "run", lambda: jax.jit(lambda *given: _whole(of(), *given)))
         return program(*arrays)

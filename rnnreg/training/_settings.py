@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rnnreg._checks import printable
+from rnnreg._checks import described, printable
 from rnnreg.losses import Loss, Metric
 from rnnreg.metrics import function_name
 from rnnreg.networks import Network
@@ -114,8 +114,19 @@ def lines_of(settings: Settings) -> str:
 
 
 def as_hyper(hyper: Mapping[str, Any]) -> Hyper:
-    """The mapping as one that says what is missing."""
-    return hyper if isinstance(hyper, Hyper) else Hyper(hyper)
+    """The mapping as one that says what is missing; raises if it is no mapping to numbers."""
+    if isinstance(hyper, Hyper):
+        return hyper
+    if not isinstance(hyper, Mapping):
+        raise ValueError(
+            f"hyper must be a dict of numbers by name, such as {{'l2': 1e-3}}; got {described(hyper)}. It comes before "
+            "the data: train(hyper, data, key=key)."
+        )
+    for name, value in hyper.items():
+        if value is None or isinstance(value, (str, bytes, list, tuple)):
+            cure = " rr.sweep takes lists of values." if isinstance(value, (list, tuple)) else ""
+            raise ValueError(f"hyper[{name!r}] must be a number; got {value!r}.{cure}")
+    return Hyper(hyper)
 
 
 def network_of(settings: Settings, hyper: Hyper) -> Network:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_key
 from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Split
@@ -23,7 +24,7 @@ def start(
     settings: Settings, hyper: Hyper, data: Split, *, key: Array, params: Any = None
 ) -> TrainState:
     """The state before the first update: parameters drawn from the key, or those given."""
-    check_start(settings, hyper, data, params=params)
+    check_start(settings, hyper, data, key=key, params=params)
     key_params, key_run = jax.random.split(counter_based(key))
     draw, dtype = _drawing(settings, hyper, data)
     if params is None:
@@ -47,8 +48,11 @@ def start(
     )
 
 
-def check_start(settings: Settings, hyper: Hyper, data: Split, *, params: Any = None) -> None:
-    """Raises if data, hyperparameters or given parameters do not fit the run; traced values are not looked at."""
+def check_start(
+    settings: Settings, hyper: Hyper, data: Split, *, key: Array, params: Any = None
+) -> None:
+    """Raises if key, data, hyperparameters or given parameters do not fit the run; traced values are not looked at."""
+    check_key(key)
     check_data(settings, data)
     check_hyper(settings, hyper)
     optimizer_of(settings, hyper)
