@@ -4,7 +4,17 @@ Every loss is the weighted mean over sequences of a `sum` or a `mean` over true 
 sequences without a true step, and padding rows of weight 0, count for nothing. Weights of steps, `[B, T]`, weigh the
 steps inside a row, and a row counts as much as its heaviest step. Losses accumulate and return at least float32.
 
-A function of your own serves as a loss too, with these four arguments or with `(outputs, ys)` alone.
+A function of your own serves as a loss too, with these four arguments or with `(outputs, ys)` alone:
+
+>>> import optax, rnnreg as rr
+>>> def log_cosh(outputs, ys):
+...     return jnp.mean(jnp.log(jnp.cosh(outputs - ys)))
+>>> net = rr.network([rr.cells.elman(4)], 1, readout="last")
+>>> train = rr.make_train(net, loss=log_cosh, optimizer=optax.sgd(0.1), num_epochs=5)
+>>> batch = rr.Batch(jnp.ones((8, 3, 1)), jnp.ones((8, 1)))
+>>> losses = train({}, batch, key=jax.random.key(0)).history["train_loss"]
+>>> bool(losses[-1] < losses[0])
+True
 """
 
 from __future__ import annotations

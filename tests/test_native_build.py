@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -109,11 +110,14 @@ def test_a_folder_that_cannot_be_written_gives_way_to_one_of_the_process(
     found = again()
     assert found.path.parent == _build._own_folder()
     assert found.path.exists()
+    assert re.search(r"in each process anew.*file/.*native: .*set XDG_CACHE_HOME", found.reason)
 
 
 def test_a_user_without_a_home_folder_has_one_of_the_process(compiler, monkeypatch):
     monkeypatch.setattr(_build, "cache_folder", lambda: None)
-    assert again().path.parent == _build._own_folder()
+    found = again()
+    assert found.path.parent == _build._own_folder()
+    assert "there is no home folder): set XDG_CACHE_HOME" in found.reason
 
 
 def test_without_a_compiler_all_runs_as_before_and_is_told_what_to_install(monkeypatch, forgotten):
@@ -126,6 +130,13 @@ def test_without_a_compiler_all_runs_as_before_and_is_told_what_to_install(monke
         "; the compiled kernel needs a C++ compiler: install a C++ compiler such as g++, or "
         "pip install 'rnnreg[native]'"
     )
+
+
+def test_a_compiler_that_is_not_there_is_named(monkeypatch, forgotten):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CXX", "/nowhere/g++ -m64")
+    monkeypatch.setattr(_build.importlib.util, "find_spec", lambda name: None)
+    assert _build.library().reason.endswith("; there is no CXX=/nowhere/g++")
 
 
 def test_ziglang_serves_where_the_system_has_no_compiler(monkeypatch):

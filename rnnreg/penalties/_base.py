@@ -101,8 +101,21 @@ class Penalty(NamedTuple):
       arguments: its arguments, pairs of name and value.
 
     >>> import jax.numpy as jnp, rnnreg as rr
-    >>> float(rr.penalties.l2("W_hh")({"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}))
+    >>> params = {"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}
+    >>> float(rr.penalties.l2("W_hh")(params))
     16.0
+
+    One of your own, R = Σ ‖W_hh − W_hh(start)‖², remembers the matrix that training starts from:
+
+    >>> def start(params):
+    ...     return params["layer_0"]["W_hh"]
+    >>> def distance(params, context, state):
+    ...     return jnp.sum((params["layer_0"]["W_hh"] - state) ** 2), state
+    >>> penalty = rr.penalties.Penalty(start, distance)
+    >>> float(penalty(params)), float(distance({"layer_0": {"W_hh": jnp.ones((2, 2))}}, None, start(params))[0])
+    (0.0, 4.0)
+
+    `rr.make_train(…, penalties={"distance": penalty})` reads its λ from `hyper["distance"]`.
     """
 
     init: StartFunction

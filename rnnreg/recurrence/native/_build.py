@@ -80,7 +80,7 @@ def target(dtype: Any) -> str:
 def _library(dtype: str) -> Library:
     compiler = find_compiler()
     if compiler is None:
-        return Library(None, f"the compiled kernel needs a C++ compiler: {_INSTALL}")
+        return Library(None, f"the compiled kernel needs a C++ compiler: {_INSTALL}{_unfound()}")
     version = _version(compiler)
     errors = []
     for folder in _folders():
@@ -89,12 +89,25 @@ def _library(dtype: str) -> Library:
             if not _is_whole(path):
                 _compile(path, compiler, dtype)
             _hand_over(path, dtype)
-            return Library(path, f"compiled for this processor by {version}")
+            unkept = _unkept(errors) if folder == _own_folder() else ""
+            return Library(path, f"compiled for this processor by {version}{unkept}{_unfound()}")
         except (OSError, AttributeError, subprocess.SubprocessError) as error:
             errors.append(f"{folder}: {' '.join(str(error).split())[:300]}")
     reason = f"the compiled kernel cannot be built or loaded ({'; '.join(errors)})"
     warn_caller(f"{reason}. Everything runs without it, more slowly; {SWITCH}=0 ends this warning.")
     return Library(None, reason)
+
+
+def _unkept(errors: list[str]) -> str:
+    """Why the library lasts no longer than the process, and what to do."""
+    why = "; ".join(errors) or "there is no home folder"
+    return f", in each process anew, since it cannot be kept ({why}): set XDG_CACHE_HOME to a writable folder"
+
+
+def _unfound() -> str:
+    """That there is no such compiler as $CXX names; "" if there is."""
+    words = os.environ.get("CXX", "").split()
+    return f"; there is no CXX={words[0]}" if words and not shutil.which(words[0]) else ""
 
 
 def find_compiler() -> tuple[str, ...] | None:
