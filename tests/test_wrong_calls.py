@@ -239,7 +239,7 @@ CASES = {
         lambda: rr.data.windows(
             pd.DataFrame({"date": pd.date_range("2024-01-01", periods=9), "y": np.ones(9)}), 3
         ),
-        r"series must hold numbers; got object. Every column .*Make dates the index",
+        r"series must hold numbers; got object. Columns are .*Make dates the index",
     ),
     "native: a gate without a kernel": (
         lambda: rr.network([UNCOMPILED], 1, backend="native"),

@@ -61,7 +61,7 @@ def as_array(values: Any, name: str) -> Any:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-_TABLE = " Every column of a table is a feature; make dates the index: table.set_index(pd.to_datetime(table.pop('date')))."
+_TABLE = " Columns are features. Make dates the index: table.set_index(pd.to_datetime(table.pop('date')))."
 
 
 def _cure(values: Any, error: Exception) -> str:
