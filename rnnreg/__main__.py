@@ -22,7 +22,7 @@ import numpy as np
 from rnnreg.cells import Cell, elman, gru, lstm
 from rnnreg.lanes import calibration_path, load_calibration
 from rnnreg.recurrence import BACKENDS, Asked, unroll
-from rnnreg.recurrence.native import find_compiler, library
+from rnnreg.recurrence.native import find_compiler, kernel_library
 from rnnreg.runtime import available_cores, cache_folder, cpu_model, versions
 
 CELLS = {"Elman": elman, "GRU": gru, "LSTM": lstm}
@@ -169,7 +169,7 @@ def _compiler() -> str:
 def _kernel(dtype: str) -> str:
     """The compiled kernel, built or loaded now unless this process has it already."""
     start, clock = time.time(), time.perf_counter()
-    found = library(dtype)
+    found = kernel_library(dtype)
     seconds = time.perf_counter() - clock
     if found.path is None:
         return f"none: {found.reason}"

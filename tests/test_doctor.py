@@ -49,7 +49,7 @@ def test_where_all_works_each_back_end_is_run_compared_and_timed(capsys):
     assert "scan " in text["Elman H = 3"]
     assert "times as fast as scan: fused " in text["Elman H = 3"]
     assert text["product 8³"].endswith("operations a second in float32")
-    compiled = _build.library().path is not None
+    compiled = _build.kernel_library().path is not None
     assert ("are right" in text["native float32"]) == compiled
     assert ("native" in text["Elman H = 3"]) == compiled
 

@@ -32,7 +32,7 @@ from recurrent_cases import (
 
 import rnnreg as rr
 from rnnreg.recurrence import choose_backend, unroll
-from rnnreg.recurrence.native import library
+from rnnreg.recurrence.native import kernel_library
 
 pytestmark = pytest.mark.numerics
 ABLE = {name: case for name, case in CASES.items() if case.cell.facts.native is not None}
@@ -44,7 +44,7 @@ either_way = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", 
 @pytest.fixture(autouse=True)
 def kernel():
     """The library for the dtype in force; without one skip, or fail in CI, which has a compiler."""
-    found = library(jnp.result_type(float))
+    found = kernel_library(jnp.result_type(float))
     if found.path is None and os.environ.get("RNNREG_REQUIRE_PEERS"):
         pytest.fail(found.reason)
     if found.path is None:

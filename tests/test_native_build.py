@@ -50,7 +50,7 @@ def forgotten():
 @pytest.fixture
 def compiler(tmp_path, monkeypatch, forgotten):
     """A quick compiler with a cache folder of its own; returns how often it was called."""
-    found = _build.library()
+    found = _build.kernel_library()
     if found.path is None:
         pytest.skip(found.reason)
     _build._library.cache_clear()
@@ -66,7 +66,7 @@ def compiler(tmp_path, monkeypatch, forgotten):
 def again():
     """The library as a new process would find it."""
     _build._library.cache_clear()
-    return _build.library()
+    return _build.kernel_library()
 
 
 def test_it_is_compiled_once_and_kept_in_the_cache_folder(compiler, tmp_path):
@@ -136,7 +136,7 @@ def test_a_compiler_that_is_not_there_is_named(monkeypatch, forgotten):
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("CXX", "/nowhere/g++ -m64")
     monkeypatch.setattr(_build.importlib.util, "find_spec", lambda name: None)
-    assert _build.library().reason.endswith("; there is no CXX=/nowhere/g++")
+    assert _build.kernel_library().reason.endswith("; there is no CXX=/nowhere/g++")
 
 
 def test_ziglang_serves_where_the_system_has_no_compiler(monkeypatch):

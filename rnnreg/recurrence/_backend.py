@@ -12,7 +12,7 @@ from rnnreg._checks import check_choice
 from rnnreg.cells import Cell, as_gate
 from rnnreg.recurrence._fused import fused_scan
 from rnnreg.recurrence._scan import plain_scan
-from rnnreg.recurrence.native import library
+from rnnreg.recurrence.native import kernel_library
 
 # The input product moves into the loop where that was no slower on a CPU (experiments.benchmarks.scaling): each
 # step then reads D numbers a row instead of G·H.
@@ -94,7 +94,7 @@ def _no_native(cell: Cell, asked: Asked) -> str | None:
         return "the compiled kernel projects inputs inside its loop"
     if jax.default_backend() != "cpu":
         return "the compiled kernel is for CPUs"
-    found = library(asked.dtype)
+    found = kernel_library(asked.dtype)
     return found.reason if found.path is None else None
 
 
@@ -115,7 +115,7 @@ BACKENDS: dict[str, Backend] = {
     "native": Backend(
         _run_native,
         _no_native,
-        lambda cell, asked: library(asked.dtype).reason,
+        lambda cell, asked: kernel_library(asked.dtype).reason,
         inside=lambda input_size, projection: True,
     ),
     "fused": Backend(

@@ -54,7 +54,7 @@ class Library(NamedTuple):
     reason: str
 
 
-def library(dtype: Any = jnp.float32) -> Library:
+def kernel_library(dtype: Any = jnp.float32) -> Library:
     """The compiled kernel for a dtype, known to XLA as `target(dtype)`; built at the first call on a machine.
 
     Args:
