@@ -7,17 +7,11 @@ import importlib
 import os
 import subprocess
 import sys
-import tempfile
 
 # Nearly all of a test's time is compiling: programs that run once cost more to optimise than they gain.
 os.environ.setdefault(
     "JAX_DISABLE_MOST_OPTIMIZATIONS", str(int("RNNREG_OPTIMISED" not in os.environ))
 )
-# And a third of the programs are those of an earlier test: all processes of a run share what was compiled.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    PROGRAMS = tempfile.TemporaryDirectory(prefix="rnnreg-tests-", ignore_cleanup_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = PROGRAMS.name
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the suite is about numbers, not about devices
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "Agg")
