@@ -561,12 +561,15 @@ def test_a_grid_may_be_empty(fake):
 def test_ctrl_c_does_not_wait_for_a_compilation():
     release = threading.Event()
     interrupt = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+    # a shell starts what runs in its background with SIGINT ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt.start()
     try:
         with pytest.raises(KeyboardInterrupt):
             _program._interruptible(lambda: release.wait(60))
     finally:
         release.set()
+        signal.signal(signal.SIGINT, before)
     assert _program._interruptible(lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         _program._interruptible(lambda: 1 / 0)

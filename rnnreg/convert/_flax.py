@@ -26,6 +26,9 @@ def from_flax(tree: Mapping[str, Any], cell: str | Cell) -> Params:
       cell: the `Cell` that the layer becomes; or "elman" (for `SimpleCell`), "gru" or "lstm" (for
         `LSTMCell` and `OptimizedLSTMCell`).
 
+    Returns:
+      Parameters of one layer, in NumPy arrays.
+
     Raises:
       ValueError: an unknown cell, or a tree that is not such a cell's.
 
@@ -51,13 +54,16 @@ def from_flax(tree: Mapping[str, Any], cell: str | Cell) -> Params:
 
 
 def to_flax(params: Mapping[str, Any], cell: str | Cell, *, style: str = "linen") -> Params:
-    """The parameter tree of the Flax cell that computes the same, as nested dicts of NumPy arrays.
+    """The parameter tree of the Flax cell that computes the same.
 
     Args:
       params: one layer, `{"W_xh", "W_hh", "b_h"}`.
       cell: the `Cell` of the layer; or "elman", "gru" (with the reset after the product) or "lstm".
       style: "linen"; "nnx", for `nnx.update(cell, nnx.State(tree))`; or "nnx_optimized" for nnx'
         `OptimizedLSTMCell`.
+
+    Returns:
+      The cell's own tree, nested dicts of NumPy arrays.
 
     Raises:
       ValueError: an unknown cell or style, a learned initial state, or a recurrent bias inside the

@@ -35,6 +35,9 @@ def from_keras(weights: Sequence[Any], cell: str | Cell) -> Params:
         `Bidirectional`.
       cell: the `Cell` that the layer becomes; or "elman" (for `SimpleRNN`), "gru" or "lstm".
 
+    Returns:
+      Parameters of one layer, or of both directions, in NumPy arrays.
+
     Raises:
       ValueError: an unknown cell, another number of arrays, or of gates, than the cell's.
 
@@ -76,6 +79,9 @@ def to_keras(
       reset: of a GRU that is given by name, "after" (None too) for `reset_after=True` (bias `[2, 3H]`) or "before" for
         `reset_after=False`
         (`[3H]`; a recurrent bias is added to the other, where it belongs in that convention).
+
+    Returns:
+      Kernel, recurrent kernel and bias; twice that for `Bidirectional`.
 
     Raises:
       ValueError: an unknown cell or convention, or a learned initial state.

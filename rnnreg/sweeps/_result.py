@@ -81,9 +81,17 @@ class SweepResult:
         return jax.tree.map(lambda leaf: leaf[tuple(place.values())], group.params)
 
     def scaling_at(self, *, method: str | None = None, **labels: Any) -> Scaling | None:
-        """The scaling that a lane's network was trained in, for `rr.evaluate(…, scaling=…)`; labels as in `params_at`.
+        """The scaling that a lane's network was trained in, for `rr.evaluate(…, scaling=…)`.
 
-        It is from the split's arrays to what the network sees; None if it sees them as they are.
+        Args:
+          method: as in `params_at`.
+          **labels: as in `params_at`.
+
+        Returns:
+          From the split's arrays to what the network sees; None if it sees them as they are.
+
+        Raises:
+          ValueError: as in `params_at`.
         """
         stored = self.config["data"][self._group_number(labels)]["scaling"]
         return self._stored_scaling(stored, self._place(labels, method))

@@ -225,12 +225,12 @@ def split_rows(config: Any) -> Iterator[Row]:
 
 
 def input_projection(config: Any) -> Iterator[Row]:
-    """A training step with the input product inside the loop over one with it before the loop, against D."""
+    """A fused training step with the input product inside the loop over one with it before the loop, against D."""
     for cell, hidden, inputs in product(config.cells, config.projection_sizes, config.input_sizes):
         task, device = Task(cell, hidden, batch=config.batch, inputs=inputs), jax.devices()[0]
         inside, before = (
-            compile_updates(task.train(projection=place), task, config.updates, device=device)[1]
+            compile_updates(task.train(backend="fused", projection=place), task, config.updates, device=device)[1]
             for place in ("inside", "before")
         )
-        chosen = rr.explain(task.train().network({}), input_size=inputs)["layer_0"]
+        chosen = rr.explain(task.train(backend="fused").network({}), input_size=inputs)["layer_0"]
         yield {**task._asdict(), **compared(inside, "before", before, config), "chosen_inside": chosen.inside}
