@@ -3,6 +3,7 @@
 from rnnreg import (
     bridges,
     cells,
+    constraints,
     convert,
     data,
     datasets,
@@ -43,6 +44,7 @@ __all__ = [
     "bridges",
     "cells",
     "compilation_cache",
+    "constraints",
     "convert",
     "convert_lambda",
     "data",

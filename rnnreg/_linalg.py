@@ -193,3 +193,45 @@ def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:
 
     _, values = jax.lax.scan(iterate, start, length=num_iterations)
     return values[-1] * unit
+
+
+@jax.custom_jvp
+def clip_singular_values(W: Array, limit: Array) -> Array:
+    """W with every singular value above `limit` set to it: the nearest matrix whose σ_max is no more.
+
+    W minus what is above the limit, so a W below it comes back bit for bit. The derivative is that of the matrix
+    function (Daleckii & Krein), which exists where singular values repeat; the derivative of an SVD does not.
+
+    Args:
+      W: `[M, N]`, real.
+      limit: scalar of at least 0, in the dtype of W.
+
+    >>> clip_singular_values(jnp.diag(jnp.array([3.0, 0.5])), jnp.asarray(2.0)).round(4).tolist()
+    [[2.0, 0.0], [0.0, 0.5]]
+    """
+    U, s, Vt = jnp.linalg.svd(W, full_matrices=False)
+    return W - (U * jnp.maximum(s - limit, 0)) @ Vt
+
+
+@clip_singular_values.defjvp
+def _clip_singular_values_jvp(primals, tangents):
+    # With M = Uᵀ dW V and f = min(·, limit): dP = U (D ∘ sym M + E ∘ skew M) Vᵀ, D and E the divided differences and
+    # sums of f; and what of dW is outside the span of U or V is multiplied by f/s.
+    (W, limit), (dW, dlimit) = primals, tangents
+    if W.shape[0] < W.shape[1]:
+        found = _clip_singular_values_jvp((W.T, limit), (dW.T, dlimit))
+        return found[0].T, found[1].T
+    U, s, Vt = jnp.linalg.svd(W, full_matrices=False)
+    clipped, free = jnp.minimum(s, limit), s < limit
+    apart, joint = s[:, None] - s, s[:, None] + s
+    differences = jnp.where(
+        apart != 0,
+        (clipped[:, None] - clipped) / jnp.where(apart != 0, apart, 1),
+        (free[:, None] & free).astype(W.dtype),
+    )
+    sums = jnp.where(joint > 0, safe_divide(clipped[:, None] + clipped, joint), 1)
+    M = U.T @ dW @ Vt.T
+    moved = differences * (M + M.T) / 2 + sums * (M - M.T) / 2
+    outside = (dW @ Vt.T - U @ M) * jnp.where(s > 0, safe_divide(clipped, s), 1)
+    edge = U * jnp.where(free, 0, dlimit)
+    return W - (U * (s - clipped)) @ Vt, (U @ moved + outside + edge) @ Vt

@@ -30,6 +30,7 @@ ROOMS = [
     "losses",
     "metrics",
     "penalties",
+    "constraints",
     "objective",
     "training",
     "lanes",

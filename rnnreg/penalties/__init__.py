@@ -10,6 +10,7 @@ from rnnreg.penalties._base import (
     covered,
 )
 from rnnreg.penalties._base import check_kept as check_kept
+from rnnreg.penalties._base import select as select
 from rnnreg.penalties._base import value_of as value_of
 from rnnreg.penalties._conventions import convert_lambda
 from rnnreg.penalties._weights import elastic_net, elementwise, l1, l2

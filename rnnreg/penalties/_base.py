@@ -99,6 +99,7 @@ class Penalty(NamedTuple):
       covers: `covers(params, weight_paths=None) -> [path, ...]`; see `CoversFunction`.
       name: of the factory that made it, for descriptions; "custom" for a user's own.
       arguments: its arguments, pairs of name and value.
+      decays: whether its gradient holds c·w of every weight w that it covers, as weight decay does.
 
     >>> import jax.numpy as jnp, rnnreg as rr
     >>> params = {"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}
@@ -124,6 +125,7 @@ class Penalty(NamedTuple):
     covers: CoversFunction = lambda params, weight_paths=None: []
     name: str = "custom"
     arguments: tuple[tuple[str, Any], ...] = ()
+    decays: bool = False
 
     def __call__(self, params: Params, *, net: Network | None = None) -> Array:
         """R at some parameters, without its λ; inside `jax.jit` and `jax.grad` too.
@@ -213,6 +215,8 @@ def select(
     paths: str | Sequence[str],
     include_biases: bool,
     weights: Collection[str] | None = None,
+    *,
+    what: str = "penalty",
 ) -> dict[str, Any]:
     """The leaves whose path, or last name, matches a pattern; each once, however many match it.
 
@@ -224,6 +228,7 @@ def select(
       paths: one pattern or several.
       include_biases: cover what is not a weight too.
       weights: the paths of the weights; None: the matrices.
+      what: whose pattern it is, for the message.
 
     Raises:
       ValueError: a pattern matches no leaf, or only leaves that are left out.
@@ -236,7 +241,7 @@ def select(
         found = [path for path in leaves if _matches(path, pattern, shrunk)]
         if not found:
             raise ValueError(
-                f"penalty path {pattern!r} matches no leaf; the leaves are {sorted(leaves)}. A pattern "
+                f"{what} path {pattern!r} matches no leaf; the leaves are {sorted(leaves)}. A pattern "
                 "matches a whole path or a last name, for example 'W_hh' or 'layer_0/*'; biases need "
                 "include_biases=True."
             )
@@ -245,7 +250,7 @@ def select(
         ]
         if not counted:
             raise ValueError(
-                f"penalty path {pattern!r} matches only leaves that are not weights ({', '.join(found)}): biases, "
+                f"{what} path {pattern!r} matches only leaves that are not weights ({', '.join(found)}): biases, "
                 "gains and scales are left out; give include_biases=True."
             )
         chosen |= {path: leaves[path] for path in counted}

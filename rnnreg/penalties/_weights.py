@@ -86,7 +86,7 @@ def l2(
     """
     return elementwise(
         jnp.square, paths=paths, reduction=reduction, include_biases=include_biases
-    )._replace(name="l2")
+    )._replace(name="l2", decays=True)
 
 
 def l1(
@@ -147,7 +147,7 @@ def elastic_net(
 
     penalty = elementwise(function, paths=paths, reduction=reduction, include_biases=include_biases)
     return penalty._replace(
-        name="elastic_net", arguments=(("l1_ratio", l1_ratio), *penalty.arguments)
+        name="elastic_net", arguments=(("l1_ratio", l1_ratio), *penalty.arguments), decays=True
     )
 
 

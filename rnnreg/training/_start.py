@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_key
+from rnnreg._checks import check_key, warn_caller
 from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths
+from rnnreg.constraints import decayed_paths
 from rnnreg.data import Split
 from rnnreg.networks import num_tokens, weight_paths
 from rnnreg.runtime import counter_based
@@ -35,9 +36,11 @@ def start(
     if settings.keep_best or settings.patience is not None:
         worst = -jnp.inf if settings.maximise else jnp.inf
         best = Best(params, jnp.asarray(worst, dtype), jnp.int32(0), jnp.int32(0))
+    opt_state = optimizer_of(settings, hyper).init(params)
+    _warn_of_two_decays(settings, decayed_paths(opt_state), params, network_of(settings, hyper))
     return TrainState(
         params=params,
-        opt_state=optimizer_of(settings, hyper).init(params),
+        opt_state=opt_state,
         penalty_state={name: penalty.init(params) for name, penalty in settings.penalties.items()},
         key=key_run,
         step=jnp.int32(0),
@@ -64,6 +67,18 @@ def check_start(
     weights = weight_paths(net, wanted)
     for penalty in settings.penalties.values():  # a pattern that covers nothing is an error
         penalty.covers(wanted, weights)
+
+
+def _warn_of_two_decays(settings: Settings, decayed: set[str], params: Params, net: Any) -> None:
+    """Warns if the optimiser decays a weight that a penalty decays too."""
+    for name, penalty in settings.penalties.items() if decayed else ():
+        both = decayed & set(penalty.covers(params, weight_paths(net, params)))
+        if penalty.decays and both:
+            warn_caller(
+                f"penalties[{name!r}] and the decay in the optimiser both shrink {', '.join(sorted(both))}: the first "
+                "through the gradient, the second beside it, so that neither strength alone says how much. Leave one "
+                "out, or give them different paths."
+            )
 
 
 def _drawing(

@@ -1,0 +1,144 @@
+"""Constraints on the singular values of a matrix, or of each of its gate blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg._checks import check_count
+from rnnreg._linalg import clip_singular_values, safe_norm
+from rnnreg.constraints._base import Paths, check_radius, constraint
+
+if TYPE_CHECKING:
+    import optax
+
+# σ ← a σ + b σ³ + c σ⁵. The first (Jordan et al. 2024, Muon) multiplies small σ by 3.4 and leaves them between 0.7 and
+# 1.2; the second (Newton–Schulz) converges from there with order 3. Eight and five bring every σ above 1e-4 ‖W‖_F to 1.
+_GROWS, _CONVERGES = (3.4445, -4.7750, 2.0315), (15 / 8, -10 / 8, 3 / 8)
+_COEFFICIENTS = (_GROWS,) * 8 + (_CONVERGES,) * 5
+
+
+def spectral_ball(
+    radius: Any, *, paths: Paths = "W_hh", num_blocks: int | None = None
+) -> optax.GradientTransformation:
+    """σ_max ≤ r of each gate block: singular values above r become r, the others stay.
+
+    The nearest such matrix in Frobenius norm. An Elman network of tanh units with r < 1 contracts at every step, so it
+    forgets (Miller & Hardt 2019 train with this constraint, and call such a network stable). It costs one SVD of each
+    block an update. Its derivative is finite where singular values repeat.
+
+    Args:
+      radius: r above 0; may be traced.
+      paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
+      num_blocks: blocks on the last axis, each of which is constrained by itself; 1 takes the whole matrix. None cuts
+        square blocks: the gates of a recurrent matrix `[H, G·H]`.
+
+    Returns:
+      An optax transformation, for the end of a chain; see `project`.
+
+    Raises:
+      ValueError: a radius that is not above 0; at `init`, a pattern that matches no leaf, no matrix, or a matrix that
+        cannot be cut so.
+
+    Source: Miller & Hardt 2019; Kanai, Fujiwara & Iwamura 2017 (of a GRU).
+
+    >>> import optax
+    >>> ball, params = spectral_ball(1.0), {"W_hh": jnp.array([[2.0, 0.0], [0.0, 0.5]])}
+    >>> updates, _ = ball.update(jax.tree.map(jnp.zeros_like, params), ball.init(params), params)
+    >>> optax.apply_updates(params, updates)["W_hh"].round(4).tolist()
+    [[1.0, 0.0], [0.0, 0.5]]
+    """
+    check_radius(radius)
+
+    def onto(W):
+        return clip_singular_values(W, jnp.asarray(radius, W.dtype))
+
+    return _of_blocks(onto, "spectral_ball", paths, num_blocks)
+
+
+def orthogonal(
+    gain: Any = 1.0, *, paths: Paths = "W_hh", num_blocks: int | None = None
+) -> optax.GradientTransformation:
+    """W ← gain · polar(W + update), the nearest matrix whose singular values are all equal: WᵀW = gain² I.
+
+    The polar factor W(WᵀW)^(−1/2) is a retraction onto the orthogonal matrices: the part of an update that leaves them is
+    undone. It is found by Newton–Schulz iterations, 13 of three products each, with a finite derivative. Singular values
+    below 1e-4 ‖W‖_F do not reach 1 in one update, and W = 0 stays 0. Rows are orthonormal in a wide matrix, columns in a
+    tall one.
+
+    After `optax.contrib.muon(rate)` it is Muon on the orthogonal matrices; `cells.orthogonal` starts there.
+
+    Args:
+      gain: the common singular value, above 0; may be traced.
+      paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
+      num_blocks: blocks on the last axis, each of which is constrained by itself; 1 takes the whole matrix. None cuts
+        square blocks: the gates of a recurrent matrix `[H, G·H]`.
+
+    Returns:
+      An optax transformation, for the end of a chain; see `project`.
+
+    Raises:
+      ValueError: a gain that is not above 0; at `init`, a pattern that matches no leaf, no matrix, or a matrix that
+        cannot be cut so.
+
+    Source: Absil, Mahony & Sepulchre 2008, section 4.1 (retractions); Higham 2008, chapter 8 (the iteration).
+
+    >>> import optax
+    >>> retract, params = orthogonal(), {"W_hh": jnp.array([[0.0, -3.0], [0.5, 0.0]])}
+    >>> updates, _ = retract.update(jax.tree.map(jnp.zeros_like, params), retract.init(params), params)
+    >>> optax.apply_updates(params, updates)["W_hh"].round(4).tolist()
+    [[0.0, -1.0], [1.0, 0.0]]
+    """
+    check_radius(gain, "gain")
+
+    def onto(W):
+        return jnp.asarray(gain, W.dtype) * _polar(W)
+
+    return _of_blocks(onto, "orthogonal", paths, num_blocks)
+
+
+def _of_blocks(
+    function: Callable[[Array], Array], name: str, paths: Paths, num_blocks: int | None
+) -> optax.GradientTransformation:
+    """The constraint that maps each block on the last axis by itself."""
+    if num_blocks is not None:
+        check_count(num_blocks, "num_blocks")
+
+    def count(shape):
+        return shape[1] // shape[0] if num_blocks is None else num_blocks
+
+    def start(path, leaf):
+        height, width = leaf.shape
+        number = count(leaf.shape)
+        if number == 0 or width % number or (num_blocks is None and width % height):
+            wanted = "square blocks" if num_blocks is None else f"num_blocks={num_blocks}"
+            raise ValueError(
+                f"{name} cuts the last axis of a matrix into {wanted}; {path} has the shape {(height, width)}. Give "
+                "num_blocks=1 to take it whole."
+            )
+        return ()
+
+    def onto(W, _):
+        blocks = jnp.stack(jnp.split(W, count(W.shape), axis=1))
+        return jnp.concatenate(list(jax.vmap(function)(blocks)), axis=1)
+
+    return constraint(onto, paths, matrices=name, start=start)
+
+
+def _polar(W: Array) -> Array:
+    """The orthogonal polar factor U Vᵀ of W = U Σ Vᵀ."""
+    if W.shape[0] > W.shape[1]:
+        return _polar(W.T).T
+    nonzero = jnp.any(W != 0)
+    norm = safe_norm(jnp.ravel(jnp.where(nonzero, W, 1)))
+
+    def iterate(X, coefficients):
+        a, b, c = coefficients
+        gram = X @ X.T
+        return a * X + (b * gram + c * (gram @ gram)) @ X, None
+
+    return jax.lax.scan(iterate, W / norm, jnp.asarray(_COEFFICIENTS, W.dtype))[0]
