@@ -210,7 +210,7 @@ def clip_singular_values(W: Array, limit: Array) -> Array:
     [[2.0, 0.0], [0.0, 0.5]]
     """
     U, s, Vt = jnp.linalg.svd(W, full_matrices=False)
-    return W - (U * jnp.maximum(s - limit, 0)) @ Vt
+    return W - (U * jnp.maximum(s - limit, 0)[None]) @ Vt
 
 
 @clip_singular_values.defjvp
@@ -222,14 +222,13 @@ def _clip_singular_values_jvp(primals, tangents):
         found = _clip_singular_values_jvp((W.T, limit), (dW.T, dlimit))
         return found[0].T, found[1].T
     U, s, Vt = jnp.linalg.svd(W, full_matrices=False)
-    clipped, free = jnp.minimum(s, limit), s < limit
-    apart, joint = s[:, None] - s, s[:, None] + s
-    differences = jnp.where(
-        apart != 0,
-        (clipped[:, None] - clipped) / jnp.where(apart != 0, apart, 1),
-        (free[:, None] & free).astype(W.dtype),
-    )
-    sums = jnp.where(joint > 0, safe_divide(clipped[:, None] + clipped, joint), 1)
+    s, column = s[None], s[:, None]
+    free = s < limit
+    clipped, below = jnp.minimum(s, limit), jnp.minimum(column, limit)
+    apart, joint = column - s, column + s
+    differences = (below - clipped) / jnp.where(apart != 0, apart, 1)
+    differences = jnp.where(apart != 0, differences, (free & free.T).astype(W.dtype))
+    sums = jnp.where(joint > 0, safe_divide(below + clipped, joint), 1)
     M = U.T @ dW @ Vt.T
     moved = differences * (M + M.T) / 2 + sums * (M - M.T) / 2
     outside = (dW @ Vt.T - U @ M) * jnp.where(s > 0, safe_divide(clipped, s), 1)

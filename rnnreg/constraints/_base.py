@@ -34,8 +34,8 @@ def project(
     """W ← P(W + update): any map P of one leaf onto a set, after the optimiser.
 
     It stands at the end of a chain, `optax.chain(optax.adam(1e-3), project(P, paths="W_hh"))`, where an update is the
-    step of the parameters; all constraints of this room do. Parameters that start outside of the set are on it after the
-    first update, not before. The optimiser's memory, such as momentum, knows nothing of the constraint.
+    step of the parameters; all constraints of this room do. Parameters that start outside of the set are on it after
+    the first update, not before. The optimiser's memory, such as momentum, knows nothing of the constraint.
 
     Args:
       function: P, from W + update to a leaf of the same shape; `optax.projections` has some. It computes in JAX's

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from rnnreg._checks import described
 from rnnreg.constraints._base import Paths, constraint, project
@@ -68,7 +69,7 @@ def dale(signs: Any, *, paths: Paths = "W_hh") -> optax.GradientTransformation:
     >>> optax.apply_updates(params, updates)["W_hh"].tolist()
     [[0.5, 0.0], [0.0, -0.5]]
     """
-    _check_entries(signs, "signs", (-1, 0, 1), axes=1)
+    signs = _entries(signs, "signs", (-1, 0, 1), axes=1)
 
     def start(path, leaf):
         if leaf.shape[0] != len(signs):
@@ -78,7 +79,7 @@ def dale(signs: Any, *, paths: Paths = "W_hh") -> optax.GradientTransformation:
         return ()
 
     def onto(W, _):
-        column = jnp.asarray(signs, W.dtype)[:, None]
+        column = signs.astype(W.dtype)[:, None]
         return jnp.where(column * W >= 0, W, 0)
 
     return constraint(onto, paths, matrices="dale", start=start)
@@ -108,8 +109,8 @@ def connectivity(connected: Any, *, paths: Paths = "W_hh") -> optax.GradientTran
     >>> optax.apply_updates(params, updates)["W_hh"].tolist()
     [[0.0, -0.5], [0.25, 0.0]]
     """
-    _check_entries(connected, "connected", (0, 1), axes=2)
-    height, width = jnp.shape(connected)
+    connected = _entries(connected, "connected", (0, 1), axes=2)
+    height, width = connected.shape
 
     def start(path, leaf):
         if leaf.shape[0] != height or leaf.shape[1] % width:
@@ -120,18 +121,20 @@ def connectivity(connected: Any, *, paths: Paths = "W_hh") -> optax.GradientTran
         return ()
 
     def onto(W, _):
-        kept = jnp.tile(jnp.asarray(connected), (1, W.shape[1] // width))
+        kept = jnp.tile(connected, (1, W.shape[1] // width))
         return jnp.where(kept != 0, W, 0)
 
     return constraint(onto, paths, matrices="connectivity", start=start)
 
 
-def _check_entries(values: Any, name: str, allowed: tuple[int, ...], *, axes: int) -> None:
-    """Raises if an array has another number of axes, or a concrete one other entries."""
-    shape = f"an array with {axes} {'axis' if axes == 1 else 'axes'}"
-    if jnp.ndim(values) != axes or 0 in jnp.shape(values):
+def _entries(values: Any, name: str, allowed: tuple[int, ...], *, axes: int) -> Array:
+    """The values as an array; raises if it has another number of axes, or if a concrete one has other entries."""
+    array = values if isinstance(values, Array) else np.asarray(values)
+    if array.ndim != axes or 0 in array.shape:
+        shape = f"an array with {axes} {'axis' if axes == 1 else 'axes'}"
         raise ValueError(f"{name} must be {shape}; got {described(values)}.")
-    if not isinstance(values, jax.core.Tracer):
-        wrong = np.asarray(values)[~np.isin(values, allowed)]
+    if not isinstance(array, jax.core.Tracer):
+        wrong = np.asarray(array)[~np.isin(array, allowed)]
         if wrong.size:
             raise ValueError(f"{name} must hold only {list(allowed)}; got {wrong[0]}.")
+    return jnp.asarray(array)

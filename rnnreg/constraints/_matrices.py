@@ -65,10 +65,10 @@ def orthogonal(
 ) -> optax.GradientTransformation:
     """W ← gain · polar(W + update), the nearest matrix whose singular values are all equal: WᵀW = gain² I.
 
-    The polar factor W(WᵀW)^(−1/2) is a retraction onto the orthogonal matrices: the part of an update that leaves them is
-    undone. It is found by Newton–Schulz iterations, 13 of three products each, with a finite derivative. Singular values
-    below 1e-4 ‖W‖_F do not reach 1 in one update, and W = 0 stays 0. Rows are orthonormal in a wide matrix, columns in a
-    tall one.
+    The polar factor W(WᵀW)^(−1/2) is a retraction onto the orthogonal matrices: the part of an update that leaves them
+    is undone. It is found by 13 Newton–Schulz iterations of three products each, with a finite derivative. Singular
+    values below 1e-4 ‖W‖_F do not reach 1 in one update, and W = 0 stays 0. Rows are orthonormal in a wide matrix,
+    columns in a tall one.
 
     After `optax.contrib.muon(rate)` it is Muon on the orthogonal matrices; `cells.orthogonal` starts there.
 
