@@ -247,6 +247,8 @@ def test_pure_maps_are_strict_about_types_and_ranks():
             constraint = CONSTRAINTS[name][0](RADIUS)
             params = tree(W, jnp.float32)
             jax.eval_shape(lambda p, c=constraint: c.update(p, c.init(p), p)[0], params)
+        matrix, limit = jnp.ones((4, 4), jnp.float32), jnp.float32(1.0)
+        jax.eval_shape(jax.jacrev(clip_singular_values, argnums=(0, 1)), matrix, limit)
 
 
 def test_blocks_are_cut_as_asked():

@@ -28,8 +28,8 @@ def spectral_ball(
     """σ_max ≤ r of each gate block: singular values above r become r, the others stay.
 
     The nearest such matrix in Frobenius norm. An Elman network of tanh units with r < 1 contracts at every step, so it
-    forgets (Miller & Hardt 2019 train with this constraint, and call such a network stable). It costs one SVD of each
-    block an update. Its derivative is finite where singular values repeat.
+    forgets (Miller & Hardt 2019 train with this constraint, and call such a network stable). It costs one
+    eigendecomposition of each block an update. Its derivative is finite where singular values repeat.
 
     Args:
       radius: r above 0; may be traced.
