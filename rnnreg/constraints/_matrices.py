@@ -28,8 +28,11 @@ def spectral_ball(
     """σ_max ≤ r of each gate block: singular values above r become r, the others stay.
 
     The nearest such matrix in Frobenius norm. An Elman network of tanh units with r < 1 contracts at every step, so it
-    forgets (Miller & Hardt 2019 train with this constraint, and call such a network stable). It costs one
-    eigendecomposition of each block an update. Its derivative is finite where singular values repeat.
+    forgets (Miller & Hardt 2019 train with this constraint, and call such a network stable). Its
+    derivative is finite where singular values repeat.
+
+    It costs one eigendecomposition of each block an update: on a CPU about a quarter of a training step of 64 tanh
+    units on 32 rows of 100 steps, a tenth of a GRU's.
 
     Args:
       radius: r above 0; may be traced.
@@ -66,9 +69,9 @@ def orthogonal(
     """W ← gain · polar(W + update), the nearest matrix whose singular values are all equal: WᵀW = gain² I.
 
     The polar factor W(WᵀW)^(−1/2) is a retraction onto the orthogonal matrices: the part of an update that leaves them
-    is undone. It is found by 13 Newton–Schulz iterations of three products each, with a finite derivative. Singular
-    values below 1e-4 ‖W‖_F do not reach 1 in one update, and W = 0 stays 0. Rows are orthonormal in a wide matrix,
-    columns in a tall one.
+    is undone. It is found by 13 Newton–Schulz iterations of three products each, with a finite derivative; they cost
+    somewhat more than `spectral_ball`. Singular values below 1e-4 ‖W‖_F do not reach 1 in one update, and W = 0 stays 0.
+    Rows are orthonormal in a wide matrix, columns in a tall one.
 
     After `optax.contrib.muon(rate)` it is Muon on the orthogonal matrices; `cells.orthogonal` starts there.
 
