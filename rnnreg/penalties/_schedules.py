@@ -69,4 +69,5 @@ def scheduled(penalty: Penalty, schedule: Callable[[Array], Array | float]) -> P
         return R, Scheduled(state.count + 1, inner)
 
     arguments = (("penalty", penalty), ("schedule", schedule))
-    return penalty._replace(init=init, value=value, name="scheduled", arguments=arguments)
+    covers, needs = penalty.covers, penalty.needs
+    return Penalty(init, value, needs, covers, name="scheduled", arguments=arguments)
