@@ -96,7 +96,7 @@ def nuclear(
       The penalty; it remembers the singular vectors of every block.
 
     Raises:
-      ValueError: `every` below 1; at `init` or in use, a pattern that matches no leaf, or a leaf that fits not.
+      ValueError: `every` below 1; at `init` or in use, a pattern that matches no leaf, or a leaf that does not fit.
 
     Source: Fazel, Hindi & Boyd 2001, "A rank minimization heuristic with application to minimum order system
     approximation".
@@ -144,7 +144,7 @@ def singular_value_margin(
 
     Raises:
       ValueError: a margin outside [0, 1], `every` below 1; at `init` or in use, a pattern that matches no leaf, or a
-        leaf that fits not.
+        leaf that does not fit.
 
     Source: Vorontsov, Trabelsi, Kadoury & Pal 2017, "On orthogonality and learning recurrent networks with long term
     dependencies".
