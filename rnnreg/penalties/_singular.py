@@ -48,8 +48,8 @@ def spectral_norm(
       The penalty; it remembers v of every block.
 
     Raises:
-      ValueError: `num_iterations` below 1; at `init` or in use, a pattern that matches no leaf, or a leaf that fits
-        not.
+      ValueError: `num_iterations` below 1; at `init` or in use, a pattern that matches no leaf, or a leaf that does
+        not fit.
 
     Source: Yoshida & Miyato 2017, "Spectral norm regularization for improving the generalizability of deep learning",
     whose factor ½ is left out here; one warm-started iteration as in Miyato et al. 2018.
