@@ -251,17 +251,19 @@ def test_pure_maps_are_strict_about_types_and_ranks():
         jax.eval_shape(jax.jacrev(clip_singular_values, argnums=(0, 1)), matrix, limit)
 
 
-def test_blocks_are_cut_as_asked():
-    """Three blocks of W_xh `[2, 12]`; the whole of it; and W_hh of a GRU in its three square gates."""
-    V = jnp.asarray(RNG.normal(size=(2, 12)))
-    zero = jnp.zeros(V.shape)
-    for num_blocks in (1, 3):
-        ball = spectral_ball(0.5, paths="W_xh", num_blocks=num_blocks)
-        after = moved(ball, {"W_xh": V}, {"W_xh": zero})["W_xh"]
-        expected = [clipped_thin(B, 0.5) for B in np.split(np.asarray(V), num_blocks, axis=1)]
-        np.testing.assert_allclose(after, np.concatenate(expected, axis=1), **tolerance())
-    wide = moved(orthogonal(paths="W_xh", num_blocks=1), {"W_xh": V}, {"W_xh": zero})["W_xh"]
+def test_only_recurrent_matrices_are_cut_into_blocks():
+    V = RNG.normal(size=(2, 12))
+    params = {"W_xh": jnp.asarray(V), "W_hh": jnp.asarray(W)}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    after = moved(spectral_ball(0.5, paths="*"), params, zero)
+    np.testing.assert_allclose(after["W_xh"], clipped_thin(V, 0.5), **tolerance())
+    np.testing.assert_allclose(after["W_hh"], blockwise(clipped)(W, 0.5), **tolerance())
+    whole = moved(spectral_ball(0.5, recurrent=None), params, zero)
+    np.testing.assert_allclose(whole["W_hh"], clipped_thin(W, 0.5), **tolerance())
+    wide = moved(orthogonal(paths="W_xh"), params, zero)["W_xh"]
     np.testing.assert_allclose(wide @ wide.T, np.eye(2), **tolerance())
+    tall = moved(spectral_ball(0.5), {"W_hh": jnp.asarray(W.T)}, {"W_hh": jnp.zeros(W.T.shape)})
+    np.testing.assert_allclose(tall["W_hh"], blockwise(clipped)(W, 0.5).T, **tolerance())
 
 
 def clipped_thin(V, r):
@@ -334,14 +336,9 @@ REFUSED = {
         r"max_norm constrains matrices; .*\(2, 2, 2\)",
     ),
     "no square blocks": (
-        lambda: orthogonal(paths="W_xh").init(PARAMS),
-        r"into square blocks; W_xh has the shape \(3, 4\). Give num_blocks=1",
+        lambda: orthogonal(paths="W_xh", recurrent="W_xh").init(PARAMS),
+        r"the recurrent matrix 'W_xh' must be \[H, G·H\].*shape \(3, 4\).*recurrent=None",
     ),
-    "blocks that do not divide": (
-        lambda: orthogonal(paths="W_xh", num_blocks=3).init(PARAMS),
-        r"into num_blocks=3; W_xh has the shape \(3, 4\)",
-    ),
-    "no number of blocks": (lambda: orthogonal(num_blocks=0), "num_blocks must be at least 1"),
     "signs": (lambda: dale([1, 2]), r"signs must hold only \[-1, 0, 1\]; got 2"),
     "signs of another size": (
         lambda: dale([1, -1, 1]).init(PARAMS),
@@ -359,7 +356,7 @@ REFUSED = {
     ),
     "a map that changes the shape": (
         lambda: moved(project(jnp.sum, paths="W_hh"), PARAMS, PARAMS),
-        r"must keep the shape \(2, 4\) of the leaf",
+        r"must keep the shape \(2, 4\) of W_hh",
     ),
     "no map": (lambda: project(1.0, paths="W_hh"), "function must be a function"),
 }

@@ -58,11 +58,11 @@ def project(
     """
     check_function(function, "function", "P(W) -> W")
 
-    def checked(W, _):
+    def checked(path, W, _):
         found = function(W)
         if jnp.shape(found) != W.shape:
             raise ValueError(
-                f"a projection must keep the shape {W.shape} of the leaf; it returned {described(found)}."
+                f"a projection must keep the shape {W.shape} of {path}; it returned {described(found)}."
             )
         return jnp.asarray(found)
 
@@ -96,14 +96,14 @@ def covering(paths: Paths = "*", *, include_biases: bool = False) -> Callable[[A
 
 
 def constraint(
-    function: Callable[[Array, Any], Array],
+    function: Callable[[str, Array, Any], Array],
     paths: Paths,
     *,
     include_biases: bool = False,
     matrices: str | None = None,
     start: Callable[[str, Array], Any] = lambda path, leaf: (),
 ) -> optax.GradientTransformation:
-    """W ← function(W + update, what is remembered) of the covered leaves.
+    """W ← function(path, W + update, what is remembered) of the covered leaves.
 
     Args:
       function: the map of one leaf.
@@ -125,7 +125,7 @@ def constraint(
     def update(updates, state, params=None):
         leaves, steps = given(params), leaf_paths(updates)
         moved = {
-            path: _moved(function, leaves[path], steps[path], kept)
+            path: _moved(function, path, leaves[path], steps[path], kept)
             for path, kept in state.covers.items()
         }
         return with_leaves(updates, moved), state
@@ -147,10 +147,10 @@ def check_radius(radius: Any, name: str = "radius") -> None:
     check_number(radius, name, least=0, above=True)
 
 
-def _moved(function: Any, leaf: Array, step: Array, kept: Any) -> Array:
+def _moved(function: Any, path: str, leaf: Array, step: Array, kept: Any) -> Array:
     real = jnp.result_type(float)  # optax's projection on the L1 ball takes no other dtype
     before = leaf.astype(real)
-    after = function(before + step.astype(real), kept)
+    after = function(path, before + step.astype(real), kept)
     return (after.astype(real) - before).astype(step.dtype)
 
 

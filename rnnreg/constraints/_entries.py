@@ -78,7 +78,7 @@ def dale(signs: Any, *, paths: Paths = "W_hh") -> optax.GradientTransformation:
             )
         return ()
 
-    def onto(W, _):
+    def onto(path, W, _):
         column = signs.astype(W.dtype)[:, None]
         return jnp.where(column * W >= 0, W, 0)
 
@@ -120,7 +120,7 @@ def connectivity(connected: Any, *, paths: Paths = "W_hh") -> optax.GradientTran
             )
         return ()
 
-    def onto(W, _):
+    def onto(path, W, _):
         kept = jnp.tile(connected, (1, W.shape[1] // width))
         return jnp.where(kept != 0, W, 0)
 

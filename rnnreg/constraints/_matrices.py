@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_count
-from rnnreg._linalg import clip_singular_values, safe_norm
+from rnnreg._linalg import clip_singular_values, safe_divide, safe_norm
 from rnnreg.constraints._base import Paths, check_radius, constraint
+from rnnreg.penalties import block_shape
 
 if TYPE_CHECKING:
     import optax
@@ -23,7 +23,7 @@ _COEFFICIENTS = (_GROWS,) * 8 + (_CONVERGES,) * 5
 
 
 def spectral_ball(
-    radius: Any, *, paths: Paths = "W_hh", num_blocks: int | None = None
+    radius: Any, *, paths: Paths = "W_hh", recurrent: str | None = "W_hh"
 ) -> optax.GradientTransformation:
     """σ_max ≤ r of each gate block: singular values above r become r, the others stay.
 
@@ -37,15 +37,15 @@ def spectral_ball(
     Args:
       radius: r above 0; may be traced.
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
-      num_blocks: blocks on the last axis, each of which is constrained by itself; 1 takes the whole matrix. None cuts
-        square blocks: the gates of a recurrent matrix `[H, G·H]`.
+      recurrent: pattern of the leaves whose square blocks, one a gate of `[H, G·H]`, are constrained each by itself;
+        None takes every matrix as one.
 
     Returns:
       An optax transformation, for the end of a chain; see `project`.
 
     Raises:
-      ValueError: a radius that is not above 0; at `init`, a pattern that matches no leaf, no matrix, or a matrix that
-        cannot be cut so.
+      ValueError: a radius that is not above 0; at `init`, a pattern that matches no leaf, no matrix, or a recurrent
+        matrix that is no row of square blocks.
 
     Source: Miller & Hardt 2019; Kanai, Fujiwara & Iwamura 2017 (of a GRU).
 
@@ -60,33 +60,33 @@ def spectral_ball(
     def onto(W):
         return clip_singular_values(W, jnp.asarray(radius, W.dtype))
 
-    return _of_blocks(onto, "spectral_ball", paths, num_blocks)
+    return _of_blocks(onto, "spectral_ball", paths, recurrent)
 
 
 def orthogonal(
-    gain: Any = 1.0, *, paths: Paths = "W_hh", num_blocks: int | None = None
+    gain: Any = 1.0, *, paths: Paths = "W_hh", recurrent: str | None = "W_hh"
 ) -> optax.GradientTransformation:
     """W ← gain · polar(W + update), the nearest matrix whose singular values are all equal: WᵀW = gain² I.
 
     The polar factor W(WᵀW)^(−1/2) is a retraction onto the orthogonal matrices: the part of an update that leaves them
     is undone. It is found by 13 Newton–Schulz iterations of three products each, with a finite derivative; they cost
-    somewhat more than `spectral_ball`. Singular values below 1e-4 ‖W‖_F do not reach 1 in one update, and W = 0 stays 0.
-    Rows are orthonormal in a wide matrix, columns in a tall one.
+    somewhat more than `spectral_ball`. Singular values below 1e-4 ‖W‖_F do not reach 1 in one update, and W = 0 stays
+    0. Rows are orthonormal in a wide matrix, columns in a tall one.
 
     After `optax.contrib.muon(rate)` it is Muon on the orthogonal matrices; `cells.orthogonal` starts there.
 
     Args:
       gain: the common singular value, above 0; may be traced.
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
-      num_blocks: blocks on the last axis, each of which is constrained by itself; 1 takes the whole matrix. None cuts
-        square blocks: the gates of a recurrent matrix `[H, G·H]`.
+      recurrent: pattern of the leaves whose square blocks, one a gate of `[H, G·H]`, are constrained each by itself;
+        None takes every matrix as one.
 
     Returns:
       An optax transformation, for the end of a chain; see `project`.
 
     Raises:
-      ValueError: a gain that is not above 0; at `init`, a pattern that matches no leaf, no matrix, or a matrix that
-        cannot be cut so.
+      ValueError: a gain that is not above 0; at `init`, a pattern that matches no leaf, no matrix, or a recurrent
+        matrix that is no row of square blocks.
 
     Source: Absil, Mahony & Sepulchre 2008, section 4.1 (retractions); Higham 2008, chapter 8 (the iteration).
 
@@ -101,33 +101,22 @@ def orthogonal(
     def onto(W):
         return jnp.asarray(gain, W.dtype) * _polar(W)
 
-    return _of_blocks(onto, "orthogonal", paths, num_blocks)
+    return _of_blocks(onto, "orthogonal", paths, recurrent)
 
 
 def _of_blocks(
-    function: Callable[[Array], Array], name: str, paths: Paths, num_blocks: int | None
+    function: Callable[[Array], Array], name: str, paths: Paths, recurrent: str | None
 ) -> optax.GradientTransformation:
-    """The constraint that maps each block on the last axis by itself."""
-    if num_blocks is not None:
-        check_count(num_blocks, "num_blocks")
-
-    def count(shape):
-        return shape[1] // shape[0] if num_blocks is None else num_blocks
+    """The constraint that maps each block by itself."""
 
     def start(path, leaf):
-        height, width = leaf.shape
-        number = count(leaf.shape)
-        if number == 0 or width % number or (num_blocks is None and width % height):
-            wanted = "square blocks" if num_blocks is None else f"num_blocks={num_blocks}"
-            raise ValueError(
-                f"{name} cuts the last axis of a matrix into {wanted}; {path} has the shape {(height, width)}. Give "
-                "num_blocks=1 to take it whole."
-            )
+        block_shape(name, path, leaf.shape, recurrent)  # raises if the leaf does not fit
         return ()
 
-    def onto(W, _):
-        blocks = jnp.stack(jnp.split(W, count(W.shape), axis=1))
-        return jnp.concatenate(list(jax.vmap(function)(blocks)), axis=1)
+    def onto(path, W, _):
+        count, axis = block_shape(name, path, W.shape, recurrent)[0], int(W.shape[1] > W.shape[0])
+        blocks = jnp.stack(jnp.split(W, count, axis=axis))
+        return jnp.concatenate(list(jax.vmap(function)(blocks)), axis=axis)
 
     return constraint(onto, paths, matrices=name, start=start)
 
@@ -136,12 +125,11 @@ def _polar(W: Array) -> Array:
     """The orthogonal polar factor U Vᵀ of W = U Σ Vᵀ."""
     if W.shape[0] > W.shape[1]:
         return _polar(W.T).T
-    nonzero = jnp.any(W != 0)
-    norm = safe_norm(jnp.ravel(jnp.where(nonzero, W, 1)))
 
     def iterate(X, coefficients):
         a, b, c = coefficients
         gram = X @ X.T
         return a * X + (b * gram + c * (gram @ gram)) @ X, None
 
-    return jax.lax.scan(iterate, W / norm, jnp.asarray(_COEFFICIENTS, W.dtype))[0]
+    start = safe_divide(W, safe_norm(jnp.ravel(W)))
+    return jax.lax.scan(iterate, start, jnp.asarray(_COEFFICIENTS, W.dtype))[0]

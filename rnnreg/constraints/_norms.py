@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from rnnreg._linalg import safe_norm
+from rnnreg._linalg import safe_divide, safe_norm
 from rnnreg.constraints._base import Paths, check_radius, constraint, project
 
 if TYPE_CHECKING:
@@ -122,11 +122,9 @@ def fixed_norm(
     def start(path, leaf):
         return safe_norm(jnp.ravel(leaf)) if radius is None else ()
 
-    def onto(W, kept):
-        nonzero = jnp.any(W != 0)
-        W = jnp.where(nonzero, W, 1)  # no derivative of the norm at 0
+    def onto(path, W, kept):
         wanted = jnp.asarray(kept if radius is None else radius, W.dtype)
-        return jnp.where(nonzero, W * (wanted / safe_norm(jnp.ravel(W))), 0)
+        return W * safe_divide(wanted, safe_norm(jnp.ravel(W)))
 
     return constraint(onto, paths, include_biases=include_biases, start=start)
 
@@ -158,7 +156,7 @@ def max_norm(limit: Any, *, paths: Paths = "*") -> optax.GradientTransformation:
 
     check_radius(limit, "limit")
 
-    def onto(W, _):
+    def onto(path, W, _):
         ball = optax.projections.projection_l2_ball
         return jax.vmap(ball, in_axes=(1, None), out_axes=1)(W, jnp.asarray(limit, W.dtype))
 
