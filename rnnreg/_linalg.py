@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from rnnreg._checks import check_key
 
 
 def wide(dtype: Any) -> Any:
@@ -120,13 +123,17 @@ def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
 def safe_norm(values: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """‖·‖₂ along an axis, or several, scaled by the largest element; infinite where an element is, at least float32.
 
+    Its gradient at 0 is 0.
+
     >>> lengths = safe_norm(jnp.array([[3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0], [1.0, jnp.inf]]))
     >>> [f"{length:.3g}" for length in lengths.tolist()]
     ['5e-30', '5e+30', '0', 'inf']
     """
     values = values.astype(wide(values.dtype))
-    scale = scale_of(jnp.max(jnp.abs(values), axis=axis, keepdims=True))
-    norm = jnp.sqrt(jnp.sum(jnp.square(values / scale), axis=axis))
+    largest = jnp.max(jnp.abs(values), axis=axis, keepdims=True)
+    scale = scale_of(jax.lax.stop_gradient(largest))
+    total = jnp.sum(jnp.square(values / scale), axis=axis)
+    norm = jnp.where(total == 0, 0, jnp.sqrt(jnp.where(total == 0, 1, total)))
     return norm * jnp.squeeze(scale, axis)
 
 
@@ -149,6 +156,27 @@ def unit(tree: Any) -> tuple[Any, Array]:
 def scale_of(largest: Array) -> Array:
     """What to divide numbers by whose largest |number| this is, so that squares stay in range; 1 for 0 and for ∞."""
     return jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+
+
+def starting_frame(size: int, columns: int, dtype: Any, *, key: Array | None = None) -> Array:
+    """`[size, columns]` orthonormal columns in general position: drawn from `key`, or always the same without one.
+
+    General position matters: a frame along the axes would never find the growing direction of a diagonal map.
+    """
+    if key is None:
+        drawn = jnp.asarray(np.random.default_rng(0).normal(size=(size, columns)), dtype)
+    else:
+        check_key(key)
+        drawn = jax.random.normal(key, (size, columns), dtype)
+    return jnp.linalg.qr(drawn)[0]
+
+
+def pushed(
+    step: Callable[[Array, Array], Array], state: Array, x: Any, frame: Array
+) -> tuple[Array, Array]:
+    """The next state `[B, n]`, and J F: the frame `[B, n, k]` moved by the step's Jacobian, row by row."""
+    new, push = jax.linearize(lambda state: step(state, x), state)
+    return new, jnp.moveaxis(jax.vmap(push)(jnp.moveaxis(frame, -1, 0)), 0, -1)
 
 
 def square_blocks(W: Any) -> Any:

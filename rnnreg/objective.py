@@ -13,7 +13,15 @@ from rnnreg._checks import described
 from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
-from rnnreg.networks import Network, check_states, start_state, weight_paths
+from rnnreg.networks import (
+    Network,
+    Stack,
+    Visit,
+    check_states,
+    passes_of,
+    start_state,
+    weight_paths,
+)
 from rnnreg.penalties import Context, Penalty, value_of
 from rnnreg.recurrence import cell_step
 
@@ -116,22 +124,21 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             start = jax.tree.map(lambda o, s: jnp.where(fresh, o, s), own, network_state)
 
         def data_loss(perturbations):
-            out = net.apply(
-                params,
-                batch.xs,
-                mask=batch.mask,
-                state=start,
-                key=key,
-                train=train,
-                perturbations=perturbations,
-            )
-            return loss(out.outputs, batch.ys, batch.mask, batch.weights), out
+            options = {"mask": batch.mask, "state": start, "key": key, "train": train}
+            options["perturbations"] = perturbations
+            if "step" in needs and isinstance(net.apply, Stack):
+                out, visits = net.apply.visited(params, batch.xs, **options)
+            else:
+                out, visits = net.apply(params, batch.xs, **options), []
+            value = loss(out.outputs, batch.ys, batch.mask, batch.weights)
+            return value, (out, [visit[1:] for visit in visits])  # a place is no array
 
         if "state_gradients" in needs:
             zeros = zero_perturbations(net, params, batch)
-            (value, out), gradients = jax.value_and_grad(data_loss, has_aux=True)(zeros)
+            found, gradients = jax.value_and_grad(data_loss, has_aux=True)(zeros)
         else:
-            (value, out), gradients = data_loss(None), None
+            found, gradients = data_loss(None), None
+        value, (out, visits) = found
         if needs:
             check_states(out.states)
         context = Context(
@@ -141,6 +148,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             states=out.states if needs & {"states", "step"} else None,
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,
+            visits=_placed(net, visits) if visits else None,
             weight_paths=weight_paths(net, params) if penalties else None,
         )
         total, values, states = value, {}, {}
@@ -182,6 +190,12 @@ def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, 
         states,
         is_leaf=lambda s: hasattr(s, "h"),
     )
+
+
+def _placed(net: Network, visits: list[tuple[Any, ...]]) -> tuple[Visit, ...]:
+    """Visits, from what each holds beside its place."""
+    places = [place for together in passes_of(net.layers) for place in together]
+    return tuple(Visit(place, *arrays) for place, arrays in zip(places, visits, strict=True))
 
 
 def _steps(net: Network) -> dict[str, Callable[..., Any]]:

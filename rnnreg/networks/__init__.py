@@ -21,6 +21,7 @@ from rnnreg.networks._stack import Stack
 from rnnreg.networks._stack import num_tokens as num_tokens
 from rnnreg.networks._states import check_states as check_states
 from rnnreg.networks._states import start_state as start_state
+from rnnreg.networks._walk import SIDES as SIDES
 from rnnreg.networks._walk import Pass, Visit
 from rnnreg.networks._walk import by_layer as by_layer
 from rnnreg.networks._walk import passes_of as passes_of

@@ -79,6 +79,21 @@ class Stack:
         Raises:
           ValueError: inputs, a mask or a state that do not fit, or dropout without a key.
         """
+        options = {"mask": mask, "state": state, "key": key, "train": train}
+        return self.visited(params, xs, perturbations=perturbations, **options)[0]
+
+    def visited(
+        self,
+        params: Params,
+        xs: Array,
+        *,
+        mask: Array | None = None,
+        state: dict[str, Any] | None = None,
+        key: Array | None = None,
+        train: bool = False,
+        perturbations: dict[str, Any] | None = None,
+    ) -> tuple[NetworkOutput, list[Visit]]:
+        """What the network returns, as `__call__` explains, and every pass on the way, time first."""
         if train and self.random:
             if key is None:
                 raise ValueError(
@@ -103,11 +118,12 @@ class Stack:
         states = jax.tree.map(
             lambda leaf: jnp.swapaxes(leaf, 0, 1), by_layer(self.layers, [v.states for v in visits])
         )
-        return NetworkOutput(
+        out = NetworkOutput(
             jnp.swapaxes(outputs, 0, 1) if at_each else outputs,
             states,
             by_layer(self.layers, [one.final for one in visits]),
         )
+        return out, visits
 
     @property
     def random(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches
-from rnnreg.networks import Network, weight_paths
+from rnnreg.networks import Network, Visit, weight_paths
 
 Params = dict[str, Any]
 
@@ -27,7 +27,9 @@ class Context(NamedTuple):
       weights: `[B]` row weights, or None.
       states: by layer, states at every step, fields `[B, T, H]`; None unless needed.
       state_gradients: by layer, ∂(data loss)/∂h_t `[B, T, H]`, differentiable; None unless needed.
-      step: by layer, `step(params, state, x) -> state`; None unless needed.
+      step: by layer, `step(params, state, x) -> state`, without recurrent dropout; None unless needed.
+      visits: every pass through the layers in order, time first, with its parameters, what it read and where it
+        started; None unless the step is needed, and for a network whose `apply` is a function.
       weight_paths: the leaves that are weights, by path, as the network's cells say; None: the matrices.
     """
 
@@ -37,6 +39,7 @@ class Context(NamedTuple):
     states: dict[str, Any] | None = None
     state_gradients: dict[str, Any] | None = None
     step: dict[str, Callable[..., Any]] | None = None
+    visits: tuple[Visit, ...] | None = None
     weight_paths: Collection[str] | None = None
 
 

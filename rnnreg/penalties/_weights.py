@@ -114,7 +114,7 @@ def l1(
     [[-1.5, 0.0]]
     """
     return elementwise(
-        _absolute, paths=paths, reduction=reduction, include_biases=include_biases
+        absolute, paths=paths, reduction=reduction, include_biases=include_biases
     )._replace(name="l1")
 
 
@@ -143,7 +143,7 @@ def elastic_net(
     check_share(l1_ratio, "l1_ratio")
 
     def function(leaf):
-        return l1_ratio * _absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)
+        return l1_ratio * absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)
 
     penalty = elementwise(function, paths=paths, reduction=reduction, include_biases=include_biases)
     return penalty._replace(
@@ -151,6 +151,6 @@ def elastic_net(
     )
 
 
-def _absolute(leaf: Array) -> Array:
+def absolute(leaf: Array) -> Array:
     # jnp.abs has derivative 1 at 0, which would push a weight off zero that nothing else moves.
     return leaf * jax.lax.stop_gradient(jnp.sign(leaf))
