@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_number
-from rnnreg._linalg import safe_norm
 from rnnreg.penalties._base import Penalty
 from rnnreg.penalties._passes import (
     Layers,
@@ -49,7 +48,7 @@ def activation(layers: Layers = "last") -> Penalty:
     """
 
     def measure(h, counted, weights):
-        return mean_over_steps(jnp.mean(jnp.square(h), axis=-1), counted, weights)
+        return jnp.mean(mean_over_steps(jnp.square(h), counted, weights))
 
     return _on_states("activation", measure, layers)
 
@@ -75,7 +74,7 @@ def activity_l1(layers: Layers = "*") -> Penalty:
     """
 
     def measure(h, counted, weights):
-        return mean_over_steps(jnp.mean(absolute(h), axis=-1), counted, weights)
+        return jnp.mean(mean_over_steps(absolute(h), counted, weights))
 
     return _on_states("activity_l1", measure, layers)
 
@@ -109,7 +108,7 @@ def firing_rate(layers: Layers = "*", *, target: Any = None) -> Penalty:
 
     def measure(h, counted, weights):
         if target is None:
-            return mean_over_steps(jnp.mean(jnp.square(h), axis=-1), counted, weights)
+            return jnp.mean(mean_over_steps(jnp.square(h), counted, weights))
         rates = mean_over_steps(h, counted, weights)
         return jnp.mean(jnp.square(rates - jnp.asarray(target, h.dtype)))
 
@@ -139,8 +138,8 @@ def temporal_activation(layers: Layers = "last") -> Penalty:
     """
 
     def measure(h, counted, weights):
-        moved = jnp.mean(jnp.square(h[:, 1:] - h[:, :-1]), axis=-1)
-        return mean_over_steps(moved, counted[:, 1:] & counted[:, :-1], weights)
+        moved = jnp.square(h[:, 1:] - h[:, :-1])
+        return jnp.mean(mean_over_steps(moved, counted[:, 1:] & counted[:, :-1], weights))
 
     return _on_states("temporal_activation", measure, layers)
 
@@ -169,7 +168,8 @@ def norm_stabilizer(layers: Layers = "*") -> Penalty:
     """
 
     def measure(h, counted, weights):
-        norms = safe_norm(h)
+        squares = jnp.tensordot(jnp.square(h), jnp.ones(h.shape[-1], h.dtype), 1, precision="highest")
+        norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
         moved = jnp.square(norms[:, 1:] - norms[:, :-1])
         return mean_over_steps(moved, counted[:, 1:] & counted[:, :-1], weights)
 
