@@ -168,7 +168,9 @@ def norm_stabilizer(layers: Layers = "*") -> Penalty:
     """
 
     def measure(h, counted, weights):
-        squares = jnp.tensordot(jnp.square(h), jnp.ones(h.shape[-1], h.dtype), 1, precision="highest")
+        squares = jnp.tensordot(
+            jnp.square(h), jnp.ones(h.shape[-1], h.dtype), 1, precision="highest"
+        )
         norms = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
         moved = jnp.square(norms[:, 1:] - norms[:, :-1])
         return mean_over_steps(moved, counted[:, 1:] & counted[:, :-1], weights)

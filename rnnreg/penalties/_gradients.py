@@ -42,9 +42,9 @@ def omega(
     constants, and W_hh moves where δ_t is multiplied by it. For an Elman network that is ∂/∂W_hh of
     ‖(δ_t ⊙ φ′(z_t)) W_hhᵀ‖². A cell that does its own products (`from_step`) does not tell its slopes apart, so there
     they move with the recurrent matrices too. "full" is the derivative of the number itself, with respect to all
-    parameters. It differentiates the backward pass, and costs another two.
+    parameters, through the backward pass.
 
-    Cost: "immediate" about 2 more backward passes, "full" about 4.
+    Cost: on a CPU about 3 training steps on top of one, and 6 with "full" (Elman or GRU, H = 64, T = 100).
 
     Args:
       layers: "*", "last", or patterns of names: "layer_0", "layer_1/backward".
