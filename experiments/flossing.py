@@ -47,11 +47,11 @@ class Config(Options):
     """T of a flossing sequence, of which the first 16 are not counted."""
     floss_updates: int = 500
     """Updates of flossing alone, before training and each time during it."""
-    floss_every: int = 500
+    floss_every: int = 2000
     """Updates of training between two times of flossing."""
     floss_times: int = 2
     """How often it is flossed during training."""
-    num_updates: int = 2500
+    num_updates: int = 10_000
     """Updates of training."""
     batch_size: int = 16
     """Rows of an update; flossing takes one."""
@@ -59,7 +59,7 @@ class Config(Options):
     """Of Adam, in training and flossing."""
     clip: float = 0.03
     """Largest norm of a gradient in training."""
-    seeds: int = 6
+    seeds: int = 12
     """Networks of each."""
     test_rows: int = 500
     """Fresh sequences of the accuracy."""
@@ -292,7 +292,8 @@ def draw(config: Config, spectra: dict[str, np.ndarray], found: dict[int, dict[s
     right.set_ylabel("accuracy ± SE")
     right.set_xticks(config.delays)
     right.set_title("(c) delayed XOR", loc="left")
-    right.legend()
+    right.set_ylim(0.45, 1.02)
+    right.legend(loc="upper right")
     return figure
 
 

@@ -15,11 +15,11 @@ from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
 from rnnreg.networks import (
     Network,
-    Stack,
     Visit,
     check_states,
     passes_of,
     start_state,
+    visited,
     weight_paths,
 )
 from rnnreg.penalties import Context, Penalty, value_of
@@ -126,10 +126,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
         def data_loss(perturbations):
             options = {"mask": batch.mask, "state": start, "key": key, "train": train}
             options["perturbations"] = perturbations
-            if "step" in needs and isinstance(net.apply, Stack):
-                out, visits = net.apply.visited(params, batch.xs, **options)
-            else:
-                out, visits = net.apply(params, batch.xs, **options), []
+            out, visits = visited(net, params, batch.xs, **options)
             value = loss(out.outputs, batch.ys, batch.mask, batch.weights)
             return value, (out, [visit[1:] for visit in visits])  # a place is no array
 
@@ -148,7 +145,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             states=out.states if needs & {"states", "step"} else None,
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,
-            visits=_placed(net, visits) if visits else None,
+            visits=_placed(net, visits) if visits and "step" in needs else None,
             weight_paths=weight_paths(net, params) if penalties else None,
         )
         total, values, states = value, {}, {}

@@ -19,6 +19,7 @@ from rnnreg.networks._rows import mixing_part as mixing_part
 from rnnreg.networks._sample import sample
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._stack import num_tokens as num_tokens
+from rnnreg.networks._stack import visited as visited
 from rnnreg.networks._states import check_states as check_states
 from rnnreg.networks._states import start_state as start_state
 from rnnreg.networks._walk import SIDES as SIDES

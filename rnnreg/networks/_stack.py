@@ -80,20 +80,20 @@ class Stack:
           ValueError: inputs, a mask or a state that do not fit, or dropout without a key.
         """
         options = {"mask": mask, "state": state, "key": key, "train": train}
-        return self.visited(params, xs, perturbations=perturbations, **options)[0]
+        return self._run(params, xs, perturbations=perturbations, **options)[0]
 
-    def visited(
+    def _run(
         self,
         params: Params,
         xs: Array,
         *,
-        mask: Array | None = None,
-        state: dict[str, Any] | None = None,
-        key: Array | None = None,
-        train: bool = False,
-        perturbations: dict[str, Any] | None = None,
+        mask: Array | None,
+        state: dict[str, Any] | None,
+        key: Array | None,
+        train: bool,
+        perturbations: dict[str, Any] | None,
     ) -> tuple[NetworkOutput, list[Visit]]:
-        """What the network returns, as `__call__` explains, and every pass on the way, time first."""
+        """The output, and every pass on the way."""
         if train and self.random:
             if key is None:
                 raise ValueError(
@@ -224,6 +224,15 @@ class Stack:
             )
         outputs = product(hidden, W_hy, precision=self.recurrence.precision)
         return outputs + jnp.broadcast_to(b_y, outputs.shape)
+
+
+def visited(
+    net: Network, params: Params, xs: Array, **options: Any
+) -> tuple[NetworkOutput, list[Visit]]:
+    """`net.apply(params, xs, **options)`, all of them given, and every pass on the way; none of a function's own."""
+    if isinstance(net.apply, Stack):
+        return net.apply._run(params, xs, **options)
+    return net.apply(params, xs, **options), []
 
 
 def num_tokens(net: Network) -> int | None:
