@@ -64,6 +64,8 @@ class Config(Options):
     """λ of Ω: 2 in the authors' code, 4 in their text."""
     lams: tuple[float, ...] = (1e-3, 1e-2, 1e-1)
     """λ of ‖W_hh‖²."""
+    plan: str = "one_by_one"
+    """How runs share a machine: a run that is alone stops when it has succeeded."""
 
 
 PRESETS = {
@@ -87,6 +89,7 @@ PRESETS = {
         "max_updates": 1_000_000,
         "stride": 5000,
         "alpha": 4.0,
+        "plan": "auto",
     },
 }
 
@@ -246,7 +249,7 @@ def courses(
         "seed": np.array([seed for _, seed in cases], np.uint32),
         "params": jax.tree.map(lambda *leaves: np.stack(leaves), *drawn),
     }
-    found = rr.lanes.map_lanes(course, lanes, hidden_size=config.hidden_size)
+    found = rr.lanes.map_lanes(course, lanes, plan=config.plan, hidden_size=config.hidden_size)
     known = np.isfinite(found["matrices"]).all(axis=(-2, -1))
     radius = np.full(known.shape, np.nan)
     radius[known] = np.abs(np.linalg.eigvals(found["matrices"][known])).max(axis=-1)
