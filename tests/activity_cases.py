@@ -11,17 +11,10 @@ from recurrent_cases import CASES, HIDDEN
 
 import rnnreg as rr
 
-NAMES = (
-    "elman_tanh",
-    "elman_relu",
-    "elman_identity",
-    "gru",
-    "lstm",
-)  # whose NumPy gates take complex numbers
-LENGTHS, WEIGHTS = (
-    (6, 4, 0, 5),
-    (1.0, 2.0, 1.0, 0.0),
-)  # a row without a true step, and one of weight 0
+# Cells whose NumPy gates take complex numbers.
+NAMES = ("elman_tanh", "elman_relu", "gru", "lstm")
+# Of the rows: one has no true step, and one the weight 0.
+LENGTHS, WEIGHTS = (6, 4, 0, 5), (1.0, 2.0, 1.0, 0.0)
 LOSS = rr.losses.squared_error("mean")
 
 
