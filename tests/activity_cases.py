@@ -55,7 +55,7 @@ def objective_of(net, penalty):
     @jax.jit
     def run(params, batch, state=None):
         state = {"penalty": penalty.init(params) if state is None else state}
-        _, (parts, after) = objective(params, {"penalty": 1.0}, batch, state, key=None, train=False)
+        _, (parts, after) = objective(params, {"penalty": 1.0}, batch, state, key=None, train=True)
         return parts.penalties["penalty"], after["penalty"]
 
     return run

@@ -291,7 +291,7 @@ def test_strengths_are_traced_and_lanes_share_one_program(penalty):
         traces.append(None)
         state = {"penalty": made.init(params)}
         return jax.grad(
-            lambda p: objective(p, {"penalty": lam}, batch, state, key=None, train=False)[0]
+            lambda p: objective(p, {"penalty": lam}, batch, state, key=None, train=True)[0]
         )(params)
 
     lams = jnp.array([0.0, 0.1, 2.0])
@@ -316,7 +316,7 @@ def test_half_precision_is_computed_in_float32_under_strict_types():
 
         def value(params, made=made, objective=objective):
             state = {"penalty": made.init(params)}
-            total = objective(params, {"penalty": 1.0}, batch, state, key=None, train=False)
+            total = objective(params, {"penalty": 1.0}, batch, state, key=None, train=True)
             return total[1][0].penalties["penalty"]
 
         with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):

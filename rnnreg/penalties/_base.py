@@ -31,6 +31,7 @@ class Context(NamedTuple):
       visits: every pass through the layers in order, time first, with its parameters, what it read and where it
         started; None unless the step is needed, and for a network whose `apply` is a function.
       weight_paths: the leaves that are weights, by path, as the network's cells say; None: the matrices.
+      train: whether an update is computed, where an estimate will do; a report wants R itself.
     """
 
     outputs: Array | None
@@ -41,6 +42,7 @@ class Context(NamedTuple):
     step: dict[str, Callable[..., Any]] | None = None
     visits: tuple[Visit, ...] | None = None
     weight_paths: Collection[str] | None = None
+    train: bool = False
 
 
 class StartFunction(Protocol):

@@ -134,8 +134,8 @@ def gradient_flossing(
       discard: true steps of a row that go by before counting begins, while the frame turns to the growing directions;
         None is a tenth of T.
       every: steps between two QRs; T must be a multiple of it.
-      period: R is measured anew at every `period`-th update. In between it keeps its value and has the gradient 0.
-        Under `vmap` over runs it is computed in between too, and not used.
+      period: an update measures R at every `period`-th time. In between R keeps its value and has the gradient 0; a
+        report measures it. Under `vmap` over runs it is computed in between too, and not used.
       num_rows: of the batch, the first of them; None is all.
 
     Returns:
@@ -178,7 +178,7 @@ def gradient_flossing(
         return jnp.stack(parts).mean()
 
     def value(params, context, state):
-        if period == 1:
+        if period == 1 or not context.train:
             return measured(context), state
         count, last = state
         now = jax.lax.cond(
