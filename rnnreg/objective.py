@@ -13,7 +13,7 @@ from rnnreg._checks import described
 from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
-from rnnreg.networks import Network, check_states, start_state, weight_paths
+from rnnreg.networks import Network, check_states, effective, start_state, weight_paths
 from rnnreg.penalties import Context, Penalty, value_of
 from rnnreg.recurrence import cell_step
 
@@ -134,6 +134,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             (value, out), gradients = data_loss(None), None
         if needs:
             check_states(out.states)
+        seen = effective(net, params) if penalties else params
         context = Context(
             outputs=out.outputs,
             mask=batch.mask,
@@ -141,12 +142,12 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             states=out.states if needs & {"states", "step"} else None,
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,
-            weight_paths=weight_paths(net, params) if penalties else None,
+            weight_paths=weight_paths(net, seen) if penalties else None,
         )
         total, values, states = value, {}, {}
         for name, penalty in penalties.items():
             values[name], states[name] = value_of(
-                penalty, params, context, penalty_state[name], f"penalties[{name!r}]"
+                penalty, seen, context, penalty_state[name], f"penalties[{name!r}]"
             )
             lam = jnp.asarray(hyper[name], values[name].dtype)
             total = total + lam * values[name]
@@ -192,6 +193,6 @@ def _steps(net: Network) -> dict[str, Callable[..., Any]]:
         )
     precision = net.recurrence.precision
     return {
-        f"layer_{index}": cell_step(entry.cell, precision=precision)
+        f"layer_{index}": cell_step(entry.cell._replace(effective=None), precision=precision)
         for index, entry in enumerate(net.layers)
     }

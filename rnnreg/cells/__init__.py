@@ -11,6 +11,7 @@ from rnnreg.cells._base import (
 )
 from rnnreg.cells._base import decayed_leaves as decayed_leaves
 from rnnreg.cells._base import describe_made as describe_made
+from rnnreg.cells._base import formed as formed
 from rnnreg.cells._base import made_by as made_by
 from rnnreg.cells._base import made_for as made_for
 from rnnreg.cells._base import named as named
@@ -19,6 +20,7 @@ from rnnreg.cells._base import recurrent_leaves as recurrent_leaves
 from rnnreg.cells._chrono import chrono
 from rnnreg.cells._contracts import (
     DrawFunction,
+    EffectiveFunction,
     GateFunction,
     InitFunction,
     InitialStateFunction,
@@ -37,6 +39,7 @@ from rnnreg.cells._initializers import (
     normal,
     orthogonal,
 )
+from rnnreg.cells._layer_norm import layer_norm
 from rnnreg.cells._lstm import LSTMState, lstm
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "Activation",
     "Cell",
     "DrawFunction",
+    "EffectiveFunction",
     "Facts",
     "Gate",
     "GateFunction",
@@ -70,6 +74,7 @@ __all__ = [
     "gru",
     "identity",
     "irnn",
+    "layer_norm",
     "lstm",
     "normal",
     "orthogonal",

@@ -12,7 +12,7 @@ from jax import Array
 from rnnreg._linalg import marked, sigma_max, square_blocks
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Batch, Split, cleared, row_weights, scale_batch, unscale_outputs
-from rnnreg.networks import Network, recurrent_paths
+from rnnreg.networks import Network, effective, recurrent_paths
 from rnnreg.objective import make_objective
 from rnnreg.training._records import Params, Run, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of
@@ -107,6 +107,7 @@ def _scores(settings: Settings, outputs: Array, batch: Batch, prefix: str) -> di
 
 def _norms(net: Network, params: Params) -> dict[str, Array]:
     """‖W‖_F and the largest σ_max over the gate blocks, for every recurrent matrix."""
+    params = effective(net, params)
     values, leaves = {}, leaf_paths(params)
     for path in recurrent_paths(net, params):
         W = leaves[path]
