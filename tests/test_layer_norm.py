@@ -128,9 +128,9 @@ def test_other_cells_are_refused():
         rr.cells.layer_norm(own)
     with pytest.raises(ValueError, match="layer_norm is for a cell"):
         rr.cells.layer_norm(rr.cells.layer_norm(CELLS["gru"]))
-    with pytest.raises(ValueError, match="changed since.*Normalise first"):
+    with pytest.raises(ValueError, match=r"changed since.*Normalise first"):
         rr.cells.layer_norm(CELLS["gru"]._replace(gate=CELLS["lstm"].gate))
     with pytest.raises(ValueError, match="epsilon must be a number of at least 0"):
         rr.cells.layer_norm(CELLS["gru"], epsilon=-1.0)
-    with pytest.raises(ValueError, match="PyTorch|module that computes"):
+    with pytest.raises(ValueError, match="has no module that computes"):
         rr.convert.to_torch({}, rr.cells.layer_norm(CELLS["gru"]))
