@@ -13,7 +13,14 @@ from rnnreg._checks import described
 from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
-from rnnreg.networks import Network, check_states, effective, start_state, weight_paths
+from rnnreg.networks import (
+    Network,
+    check_states,
+    effective,
+    start_state,
+    trains_apart,
+    weight_paths,
+)
 from rnnreg.penalties import Context, Penalty, value_of
 from rnnreg.recurrence import cell_step
 
@@ -115,6 +122,8 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             own = start_state(net, params, batch.xs)
             start = jax.tree.map(lambda o, s: jnp.where(fresh, o, s), own, network_state)
 
+        counted = {"weights": per_row(batch.weights)} if train and trains_apart(net) else {}
+
         def data_loss(perturbations):
             out = net.apply(
                 params,
@@ -124,6 +133,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
                 key=key,
                 train=train,
                 perturbations=perturbations,
+                **counted,
             )
             return loss(out.outputs, batch.ys, batch.mask, batch.weights), out
 

@@ -5,6 +5,7 @@ from rnnreg.cells._base import (
     Cell,
     HiddenState,
     Made,
+    Training,
     Weights,
     describe_cell,
     from_step,
@@ -17,6 +18,7 @@ from rnnreg.cells._base import made_for as made_for
 from rnnreg.cells._base import named as named
 from rnnreg.cells._base import plain as plain
 from rnnreg.cells._base import recurrent_leaves as recurrent_leaves
+from rnnreg.cells._batch_norm import NormalisedState, batch_norm
 from rnnreg.cells._chrono import chrono
 from rnnreg.cells._contracts import (
     DrawFunction,
@@ -57,13 +59,16 @@ __all__ = [
     "Initializer",
     "LSTMState",
     "Made",
+    "NormalisedState",
     "Step",
     "StepFunction",
+    "Training",
     "Weights",
     "WeightsFunction",
     "as_activation",
     "as_gate",
     "as_step",
+    "batch_norm",
     "chrono",
     "describe_cell",
     "elman",

@@ -66,6 +66,19 @@ class Made:
     parts: tuple[Any, ...] = ()
 
 
+class Training(NamedTuple):
+    """What a cell does in training and not in prediction: statistics over the rows of a batch.
+
+    Attributes:
+      gate: the gate in training; it may mix the rows of a batch.
+      statistics: `statistics(params, xs [T, B, D], before, states, weights [B]) -> leaves` to store for prediction,
+        from the states `[T, B, …]` before and after each step of a pass in training.
+    """
+
+    gate: Gate
+    statistics: Callable[..., Params]
+
+
 class Cell(NamedTuple):
     """A recurrent cell as its gates; the library does the matrix products.
 
@@ -88,6 +101,7 @@ class Cell(NamedTuple):
       effective: `effective(params) -> params`, what the trained numbers of a parametrisation stand for; see
         `EffectiveFunction`. None: the parameters stand for themselves.
       isometric: paths of the effective matrices whose singular values a parametrisation fixes.
+      training: what it does in training and not in prediction; None for a cell that does the same in both.
     """
 
     name: str
@@ -102,6 +116,7 @@ class Cell(NamedTuple):
     recurrent: tuple[str, ...] = ("W_hh",)
     effective: EffectiveFunction | None = None
     isometric: tuple[str, ...] = ()
+    training: Training | None = None
 
     @property
     def facts(self) -> Facts:
@@ -211,6 +226,22 @@ def made_for(cell: Cell, params: Params) -> int | None:
 def formed(cell: Cell, params: Params) -> Params:
     """The effective parameters of a cell, which its weights, gate and step read."""
     return params if cell.effective is None else cell.effective(params)
+
+
+def normalisable(cell: Cell, who: str) -> Made:
+    """How a cell was made; raises unless it is one of the library's that was not changed since."""
+    described = describe_cell(cell)
+    if (
+        cell.made is None
+        or described["changed"]
+        or cell.made.factory not in ("elman", "gru", "lstm")
+    ):
+        raise ValueError(
+            f"{who} is for a cell as elman, irnn, gru or lstm makes it; got {cell.name!r}"
+            f"{', which was changed since' if described['changed'] else ''}. Normalise first, as in "
+            f"rr.cells.chrono(rr.cells.{who}(rr.cells.lstm(16), …), 100)."
+        )
+    return cell.made
 
 
 def plain_weights(params: Params) -> Weights:

@@ -10,7 +10,7 @@ from jax import Array
 
 from rnnreg._checks import check_number
 from rnnreg._linalg import wide
-from rnnreg.cells._base import Cell, describe_cell, made_by, plain_weights
+from rnnreg.cells._base import Cell, made_by, normalisable, plain_weights
 from rnnreg.cells._contracts import Params
 from rnnreg.cells._elman import elman_gate
 from rnnreg.cells._gru import gru_gate, reset_before
@@ -50,17 +50,9 @@ def layer_norm(cell: Cell, *, epsilon: Any = 1e-5) -> Cell:
     {'b_h': (8,), 'gain': (8,), 'gain_c': (2,), 'b_c': (2,)}
     """
     check_number(epsilon, "epsilon", least=0)
-    described = describe_cell(cell)
-    if described["changed"] or described["factory"] not in ("elman", "gru", "lstm"):
-        raise ValueError(
-            f"layer_norm is for a cell as elman, irnn, gru or lstm makes it; got {cell.name!r}"
-            f"{', which was changed since' if described['changed'] else ''}. Normalise first, as in "
-            "rr.cells.chrono(rr.cells.layer_norm(rr.cells.lstm(16)), 100)."
-        )
-    assert cell.made is not None
-    given = dict(cell.made.arguments)
-    phi, sigma = given["activation"], given.get("gate_activation")
-    memory = described["factory"] == "lstm"
+    made = normalisable(cell, "layer_norm")
+    given = dict(made.arguments)
+    memory = made.factory == "lstm"
 
     def norm(params: Params, place: int | str, z: Array) -> Array:
         if place == "c":
@@ -81,16 +73,17 @@ def layer_norm(cell: Cell, *, epsilon: Any = 1e-5) -> Cell:
     def weights(params):
         return plain_weights(params)._replace(b_h=inner_bias(params, norm))
 
-    found = cell._replace(init=init, weights=weights, **_gate(described, phi, sigma, norm))
+    found = cell._replace(init=init, weights=weights, **_gate(made.factory, given, norm))
     return made_by("layer_norm", found, cell=cell, epsilon=epsilon)
 
 
-def _gate(described: dict[str, Any], phi: Any, sigma: Any, norm: Norm) -> dict[str, Any]:
+def _gate(factory: str, given: dict[str, Any], norm: Norm) -> dict[str, Any]:
     """The gate, or the step, that normalises."""
-    if described["factory"] == "elman":
+    phi, sigma = given["activation"], given.get("gate_activation")
+    if factory == "elman":
         return {"gate": elman_gate(phi, norm)}
-    if described["factory"] == "lstm":
+    if factory == "lstm":
         return {"gate": lstm_gate(phi, sigma, norm)}
-    if described["arguments"]["reset"] == "before":
+    if given["reset"] == "before":
         return {"step": reset_before(phi, sigma, norm)}
     return {"gate": gru_gate(phi, sigma, norm)}

@@ -1,19 +1,20 @@
 """Embedding → recurrent layers → readout; a network is a pair of pure functions."""
 
+from rnnreg.networks._effective import calibrated, effective
+from rnnreg.networks._effective import effective_shapes as effective_shapes
+from rnnreg.networks._effective import isometric_paths as isometric_paths
+from rnnreg.networks._effective import trains_apart as trains_apart
 from rnnreg.networks._forecast import UNITS as UNITS
 from rnnreg.networks._forecast import forecast
 from rnnreg.networks._init import check_fits as check_fits
 from rnnreg.networks._network import (
     describe,
-    effective,
     explain,
     layer,
     network,
     recurrent_paths,
     weight_paths,
 )
-from rnnreg.networks._network import effective_shapes as effective_shapes
-from rnnreg.networks._network import isometric_paths as isometric_paths
 from rnnreg.networks._rebuild import rebuild
 from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
 from rnnreg.networks._rows import cell_mixes_rows as cell_mixes_rows
@@ -38,6 +39,7 @@ __all__ = [
     "Recurrence",
     "Stack",
     "Visit",
+    "calibrated",
     "describe",
     "effective",
     "explain",

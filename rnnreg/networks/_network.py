@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from jax import Array
 
 from rnnreg._checks import (
@@ -316,54 +315,6 @@ def recurrent_paths(net: Network, params: Params) -> list[str]:
     """
     own = _of_cells(net, params, recurrent_leaves)
     return [path for path in leaf_paths(params) if path in own]
-
-
-def effective(net: Network, params: Params) -> Params:
-    """The parameters that the cells compute with: those of a parametrisation in place of what is trained.
-
-    Of a network without a parametrisation they are the parameters themselves. Penalties, recorded norms and spectra
-    look at them, and a network of the same cells without the parametrisation computes the same with them: give both to
-    whatever asks for plain parameters, such as `rr.convert`.
-
-    Args:
-      net: the network.
-      params: its parameters, or stacked over any leading axes.
-
-    Returns:
-      A tree with a matrix, such as `params["layer_0"]["W_hh"]`, where the trained numbers stood.
-
-    >>> import jax, rnnreg as rr
-    >>> net = network([rr.parametrizations.orthogonal(rr.cells.elman(2))], 1)
-    >>> params = net.init(jax.random.key(0), 1)
-    >>> list(params["layer_0"]["W_hh"]), effective(net, params)["layer_0"]["W_hh"].shape
-    (['skew'], (2, 2))
-    """
-    tree = dict(params)
-    for index, entry in enumerate(net.layers):
-        if entry.cell.effective is not None:
-            name = f"layer_{index}"
-            own = tree[name]
-            tree[name] = (
-                {side: entry.cell.effective(own[side]) for side in own}
-                if entry.bidirectional
-                else entry.cell.effective(own)
-            )
-    return tree
-
-
-def effective_shapes(net: Network, params: Params) -> Params:
-    """The shapes of `effective(net, params)`, of arrays or of shapes."""
-    return jax.eval_shape(lambda given: effective(net, given), params)
-
-
-def isometric_paths(net: Network) -> list[str]:
-    """The paths of the effective matrices whose singular values a parametrisation fixes."""
-    return [
-        f"{place.layer if place.side is None else f'{place.layer}/{place.side}'}/{path}"
-        for together in passes_of(net.layers)
-        for place in together
-        for path in place.cell.isometric
-    ]
 
 
 def _of_cells(

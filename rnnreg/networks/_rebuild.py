@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rnnreg.cells import Cell, elman, gru, layer_norm, lstm
+from rnnreg.cells import Cell, batch_norm, elman, gru, layer_norm, lstm
 from rnnreg.networks._network import layer, network
 from rnnreg.networks._records import Network
 from rnnreg.parametrizations import (
@@ -19,7 +19,15 @@ from rnnreg.parametrizations import (
 FACTORIES = {"elman": elman, "gru": gru, "lstm": lstm}
 _OF_A_CELL = {
     made.__name__: made
-    for made in (antisymmetric, layer_norm, low_rank, orthogonal, singular_margin, weight_norm)
+    for made in (
+        antisymmetric,
+        batch_norm,
+        layer_norm,
+        low_rank,
+        orthogonal,
+        singular_margin,
+        weight_norm,
+    )
 }
 _DRAWS = ("recurrent_init", "input_init")
 _OF_TRAINING = ("function_of_hyper", "reads", "dropout")
