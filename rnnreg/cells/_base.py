@@ -132,7 +132,7 @@ def made_by(factory: str, made: Cell, /, **arguments: Any) -> Cell:
 
 def _parts(cell: Cell) -> tuple[Any, ...]:
     functions = (cell.init, cell.initial_state, cell.weights, cell.gate, cell.step)
-    return (*functions, cell.decayed, cell.recurrent, cell.effective)
+    return (*functions, cell.decayed, cell.recurrent, cell.effective, cell.training)
 
 
 def describe_cell(cell: Cell) -> dict[str, Any]:
