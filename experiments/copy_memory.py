@@ -11,7 +11,7 @@ blind guess's.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import jax
@@ -115,7 +115,9 @@ def optimizer(config: Config) -> optax.GradientTransformation:
         )
 
     rates = {"plain": config.learning_rate, "map": config.learning_rate / 10}
-    steps = {kind: optax.rmsprop(rate, decay=0.9) for kind, rate in rates.items()}
+    steps: dict[Hashable, optax.GradientTransformation] = {
+        kind: optax.rmsprop(rate, decay=0.9) for kind, rate in rates.items()
+    }
     return optax.chain(optax.clip_by_global_norm(1.0), optax.partition(steps, kinds))
 
 

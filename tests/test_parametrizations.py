@@ -70,7 +70,7 @@ MAPS = {
         lambda p: p["left"] @ p["right"].swapaxes(-1, -2),
     ),
     "antisymmetric": (
-        lambda cell: antisymmetric(cell, GAMMA),
+        lambda cell: antisymmetric(cell, gamma=GAMMA),
         lambda p: _tril(p["skew"]) - GAMMA * np.eye(H),
     ),
     "weight_norm": (weight_norm, _lengths),
@@ -247,7 +247,9 @@ def test_the_other_starts_are_the_nearest_points():
     nearest = U[:, :2] * s[:2] @ Vh[:2]
     np.testing.assert_allclose(_start(lambda cell: low_rank(cell, 2), W), nearest, **near)
     skew = (W - W.T) / 2 - GAMMA * np.eye(H)
-    np.testing.assert_allclose(_start(lambda cell: antisymmetric(cell, GAMMA), W), skew, **near)
+    np.testing.assert_allclose(
+        _start(lambda cell: antisymmetric(cell, gamma=GAMMA), W), skew, **near
+    )
     rotation = _rotation(W)
     inside = rotation @ scipy.linalg.sqrtm(rotation.T @ rotation + 0.21 * np.eye(H))  # s = 1.1
     found = _start(lambda cell: singular_margin(cell, MARGIN), inside)
@@ -587,7 +589,7 @@ def test_bad_arguments_are_named():
         (lambda: singular_margin(cell, -0.1), r"margin must lie in \[0, 1\]"),
         (lambda: low_rank(cell, H + 1), "rank must lie in 1 … 4.*hidden size"),
         (lambda: low_rank(cell, 0), "rank must lie in 1 … 4"),
-        (lambda: antisymmetric(cell, -1.0), "gamma must be a number of at least 0"),
+        (lambda: antisymmetric(cell, gamma=-1.0), "gamma must be a number of at least 0"),
         (lambda: orthogonal("gru"), "a parametrisation is for a cell.*got 'gru'"),
         (lambda: weight_norm(orthogonal(cell)), "has a parametrisation already"),
         (lambda: weight_norm(cell._replace(recurrent=("W",))), r"square blocks.*states none"),

@@ -13,7 +13,7 @@ from rnnreg._checks import check_count, check_number
 from rnnreg._linalg import wide
 from rnnreg.cells._base import Cell, Training, made_by, normalisable, plain_weights
 from rnnreg.cells._contracts import Params
-from rnnreg.cells._gate import Gate
+from rnnreg.cells._gate import Gate, as_gate
 from rnnreg.cells._lstm import LSTMState, lstm_gate
 
 
@@ -155,6 +155,8 @@ def _gate(
     cell: Cell, given: dict[str, Any], moments: Moments, epsilon: Any, *, memory: bool
 ) -> Gate:
     """The gate of the cell on normalised projections."""
+    assert cell.gate is not None
+    own = as_gate(cell.gate)
 
     def forward(params, state, x_proj, h_proj):
         def normalised(name, z):
@@ -164,9 +166,10 @@ def _gate(
         def norm(params, place, z):
             return normalised("c", z) + params["b_c"][None] if place == "c" else z
 
-        plain = cell.gate
         if memory:
             plain = lstm_gate(given["activation"], given["gate_activation"], norm)
+        else:
+            plain = own
         inner = (
             LSTMState(state.h, state.c)
             if memory
@@ -180,5 +183,4 @@ def _gate(
         step, weight = jax.lax.stop_gradient((state.step, state.weight))
         return NormalisedState(new.h, getattr(new, "c", state.c), step + 1, weight), values
 
-    facts = cell.facts._replace(native=None, max_slope=None)
-    return Gate(forward, facts=facts)
+    return Gate(forward, facts=cell.facts._replace(native=None, max_slope=None))

@@ -55,7 +55,7 @@ def layer_norm(cell: Cell, *, epsilon: Any = 1e-5) -> Cell:
     memory = made.factory == "lstm"
 
     def norm(params: Params, place: int | str, z: Array) -> Array:
-        if place == "c":
+        if isinstance(place, str):  # the memory
             gain, shift = params["gain_c"], params["b_c"]
         else:
             H = z.shape[-1]
@@ -79,9 +79,10 @@ def layer_norm(cell: Cell, *, epsilon: Any = 1e-5) -> Cell:
 
 def _gate(factory: str, given: dict[str, Any], norm: Norm) -> dict[str, Any]:
     """The gate, or the step, that normalises."""
-    phi, sigma = given["activation"], given.get("gate_activation")
+    phi = given["activation"]
     if factory == "elman":
         return {"gate": elman_gate(phi, norm)}
+    sigma = given["gate_activation"]
     if factory == "lstm":
         return {"gate": lstm_gate(phi, sigma, norm)}
     if given["reset"] == "before":

@@ -126,8 +126,8 @@ def lstm_gate(phi: Activation, sigma: Activation, norm: Norm = PLAIN) -> Gate:
     sigma_slope: Any = sigma.slope
     phi_slope: Any = phi.slope
     by_hand = sigma_slope and phi_slope
-    facts, tangent = _facts(phi, sigma), tangent if by_hand else None
-    return normal_gate(forward, tangent, additive=True, facts=facts, norm=norm)
+    facts, own = _facts(phi, sigma), tangent if by_hand else None
+    return normal_gate(forward, own, additive=True, facts=facts, norm=norm)
 
 
 def _facts(phi: Activation, sigma: Activation) -> Facts:

@@ -50,7 +50,7 @@ def low_rank(cell: Cell, rank: int) -> Cell:
     return made_by("low_rank", found, cell=cell, rank=rank)
 
 
-def antisymmetric(cell: Cell, gamma: Any = 0.01) -> Cell:
+def antisymmetric(cell: Cell, *, gamma: Any = 0.01) -> Cell:
     """W_hh = M − Mᵀ − γI from the lower triangle of the trained M, with eigenvalues −γ ± iω.
 
     Stability needs a cell that adds: in h ← h + ε tanh(h W_hh + …) a step multiplies by |1 + ε(−γ ± iω)| at h = 0,
@@ -71,7 +71,7 @@ def antisymmetric(cell: Cell, gamma: Any = 0.01) -> Cell:
     Source: Chang, Chen, Haber & Chi 2019, "AntisymmetricRNN", equation 8 (γ = 0.01).
 
     >>> import jax, rnnreg as rr
-    >>> cell = antisymmetric(rr.cells.elman(4), 0.1)
+    >>> cell = antisymmetric(rr.cells.elman(4), gamma=0.1)
     >>> W = cell.effective(cell.init(jax.random.key(0), 1))["W_hh"]
     >>> bool(jnp.allclose(W + W.T, -0.2 * jnp.eye(4)))
     True
