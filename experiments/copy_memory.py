@@ -244,7 +244,8 @@ def _figure(config: Config, found: dict[int, dict[str, Found]], per_record: int)
     for (top, bottom), (delay, by_name) in zip(axes.T, found.items(), strict=True):
         baseline = rr.tasks.copy_memory(delay).baseline["loss"]
         top.axhline(baseline, color="black", linewidth=0.8, linestyle=":")
-        top.text(0, baseline, " blind guess", va="bottom", fontsize="small")
+        across = top.get_yaxis_transform()
+        top.text(1.0, baseline, "blind guess", va="bottom", ha="right", fontsize="small", transform=across)
         colors = plt.colormaps["tab20"](np.linspace(0, 1, 20))
         for color, (name, one) in zip(colors, by_name.items(), strict=False):
             updates = per_record * (1 + np.arange(one.loss.shape[1]))
@@ -253,7 +254,7 @@ def _figure(config: Config, found: dict[int, dict[str, Found]], per_record: int)
                 for values in (one.smallest, one.largest):
                     bottom.plot(updates, np.median(values, axis=0), color=color)
         top.set(title=f"delay {delay}", yscale="log")
-        bottom.set(xlabel="updates", yscale="symlog")
+        bottom.set(xlabel="updates")
     axes[0, 0].set_ylabel("cross-entropy of new sequences")
     axes[1, 0].set_ylabel("smallest and largest σ of W$_{hh}$")
     axes[0, -1].legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -264,7 +264,7 @@ def test_the_other_starts_are_the_nearest_points():
 @both_methods
 def test_a_margin_of_zero_is_orthogonal_and_has_a_gradient(method):
     cell = singular_margin(rr.cells.elman(H, recurrent_init="gaussian"), 0.0, method=method)
-    params = cell.init(jax.random.key(0), D)
+    params = cell.init(jax.random.key(0), D, jnp.result_type(float))
     W = _formed(cell, params)
     np.testing.assert_allclose(W.T @ W, np.eye(H), **tolerance())
     gradient = jax.grad(lambda p: jnp.sum(jnp.sin(cell.effective(p)["W_hh"])))(params)

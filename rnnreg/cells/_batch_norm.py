@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_number
 from rnnreg._linalg import wide
-from rnnreg.cells._base import Cell, Training, made_by, normalisable, plain_weights
+from rnnreg.cells._base import Cell, HiddenState, Training, made_by, normalisable, plain_weights
 from rnnreg.cells._contracts import Params
 from rnnreg.cells._gate import Gate, as_gate
 from rnnreg.cells._lstm import LSTMState, lstm_gate
@@ -166,15 +166,10 @@ def _gate(
         def norm(params, place, z):
             return normalised("c", z) + params["b_c"][None] if place == "c" else z
 
+        plain, inner = own, HiddenState(h=state.h)
         if memory:
             plain = lstm_gate(given["activation"], given["gate_activation"], norm)
-        else:
-            plain = own
-        inner = (
-            LSTMState(state.h, state.c)
-            if memory
-            else cell.initial_state(1, state.h.dtype)._replace(h=state.h)
-        )
+            inner = LSTMState(state.h, state.c)
         x_proj = normalised("x", x_proj) + params["b_h"][None]
         h_proj = normalised("h", h_proj)
         if "b_hh" in params:

@@ -32,17 +32,14 @@ def effective(net: Network, params: Params) -> Params:
     >>> list(params["layer_0"]["W_hh"]), effective(net, params)["layer_0"]["W_hh"].shape
     (['skew'], (2, 2))
     """
-    tree = dict(params)
+    formed_ones = {}
     for index, entry in enumerate(net.layers):
-        if entry.cell.effective is not None:
-            name = f"layer_{index}"
-            own = tree[name]
-            tree[name] = (
-                {side: entry.cell.effective(own[side]) for side in own}
-                if entry.bidirectional
-                else entry.cell.effective(own)
-            )
-    return tree
+        form, name = entry.cell.effective, f"layer_{index}"
+        if form is not None:
+            own = params[name]
+            both = entry.bidirectional
+            formed_ones[name] = {side: form(own[side]) for side in own} if both else form(own)
+    return {**params, **formed_ones} if formed_ones else params
 
 
 def effective_shapes(net: Network, params: Params) -> Params:
