@@ -25,7 +25,7 @@ class Scheduled(NamedTuple):
     inner: Any
 
 
-def scheduled(penalty: Penalty, schedule: Callable[[Array], Array | float]) -> Penalty:
+def scheduled(penalty: Penalty, schedule: Callable[[Array], Any]) -> Penalty:
     """s(n) R at update n: a warm-up, an annealing or a pulse of the strength, λ_n = λ s(n).
 
     The shape s is fixed, and λ stays a traced value of `hyper`, so that a path of λ sweeps the height of the schedule.
