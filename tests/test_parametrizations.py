@@ -303,7 +303,13 @@ def _backends(cell):
     return able + ["native"] * native
 
 
-@pytest.mark.parametrize("kind", CELLS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind if kind in ("elman", "gru") else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in CELLS
+    ],
+)
 @every_map
 def test_every_cell_and_back_end_runs_the_effective_weights(name, kind):
     """States are those of the plain cell with the formed matrix, and so are gradients, through the map."""
