@@ -13,7 +13,7 @@ from rnnreg._checks import described
 from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
-from rnnreg.networks import Network, check_states, start_state, weight_paths
+from rnnreg.networks import Network, check_states, expected_cell, start_state, weight_paths
 from rnnreg.penalties import Context, Penalty, value_of
 from rnnreg.recurrence import cell_step
 
@@ -192,6 +192,6 @@ def _steps(net: Network) -> dict[str, Callable[..., Any]]:
         )
     precision = net.recurrence.precision
     return {
-        f"layer_{index}": cell_step(entry.cell, precision=precision)
-        for index, entry in enumerate(net.layers)
+        f"layer_{index}": cell_step(expected_cell(net, index), precision=precision)
+        for index in range(len(net.layers))
     }
