@@ -76,7 +76,11 @@ def paired(pairs: Sequence[tuple[Any, Any]]) -> list[Comparison]:
     from scipy.stats import ttest_1samp
 
     differences = [np.asarray(one) - np.asarray(other) for one, other in pairs]
-    raw = [ttest_1samp(each, 0).pvalue if np.ptp(each) else float(not each.any()) for each in differences]
+    alike = [np.ptp(each) < 1e-12 for each in differences]  # of which there is no t: p is 1 at 0, and 0 elsewhere
+    raw = [
+        float(np.allclose(each, 0)) if same else ttest_1samp(each, 0).pvalue
+        for each, same in zip(differences, alike, strict=True)
+    ]
     found = [mean_and_error(each) for each in differences]
     return [Comparison(mean, error, p) for (mean, error), p in zip(found, holm(raw), strict=True)]
 

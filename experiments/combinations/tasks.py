@@ -57,7 +57,7 @@ def sequential_digits(*, num_rows: int | None, num_epochs: int, hidden_size: int
     def network(cell, **options):
         return rr.network([cell(hidden_size)], 10, readout="last", **options)
 
-    return Task("sequential digits", *splits, network, num_epochs, 50, (1e-3, 3e-2))
+    return Task("sequential digits", *splits, network, num_epochs, 50, (3e-3, 6e-2))
 
 
 def digits_in_one_dimension(*, num_rows: int | None, num_epochs: int) -> Task | None:
