@@ -108,6 +108,7 @@ def regularisers() -> dict[str, Regulariser]:
     l2, l1, elastic = rr.penalties.l2(), rr.penalties.l1(), rr.penalties.elastic_net()
     norms = {"l2": l2, "l1": l1, "elastic_net": elastic}
     once = {"variational": True}
+    noises = {name: {"noise": rr.Noise(**{name: RATE})} for name in ("zoneout", "dropconnect", "recurrent_noise")}
     return {
         "l2": Regulariser({"l2": l2}),
         "l1": Regulariser({"l1": l1}),
@@ -127,6 +128,7 @@ def regularisers() -> dict[str, Regulariser]:
             clip=True,
         ),
         "penalty on ∂L/∂h": Regulariser({"gradient": state_gradient()}, cheap=False),
+        **{name: Regulariser(options=options, cheap=False) for name, options in noises.items()},
     }
 
 
