@@ -95,9 +95,9 @@ class Program:
         Yields:
           Lane numbers `[n]`, and their outputs in NumPy, leaves `[n, …]`.
         """
-        threads = (
-            ThreadpoolController()
-        )  # of the libraries that are loaded now, LAPACK's for a program that calls it
+        from threadpoolctl import ThreadpoolController
+
+        threads = ThreadpoolController()  # of what is loaded now: LAPACK, if the program calls it
         for numbers in _calls(self.plan):
             true = numbers < self.plan.num_lanes
             rows = np.minimum(numbers, self.plan.num_lanes - 1)  # the last call is filled up
