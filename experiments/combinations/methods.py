@@ -11,7 +11,7 @@ import numpy as np
 import rnnreg as rr
 
 NONE = "none"
-NUMBERS = ("l2", "output_dropout", "recurrent_dropout", "zoneout")
+NUMBERS: tuple[str, ...] = ("l2", "output_dropout", "recurrent_dropout", "zoneout")
 
 
 @dataclasses.dataclass(frozen=True)
