@@ -18,6 +18,7 @@ from rnnreg.networks import (
     Visit,
     check_states,
     effective,
+    expected_cell,
     passes_of,
     start_state,
     trains_apart,
@@ -209,6 +210,8 @@ def _steps(net: Network) -> dict[str, Callable[..., Any]]:
         )
     precision = net.recurrence.precision
     return {
-        f"layer_{index}": cell_step(entry.cell._replace(effective=None), precision=precision)
-        for index, entry in enumerate(net.layers)
+        f"layer_{index}": cell_step(
+            expected_cell(net, index)._replace(effective=None), precision=precision
+        )
+        for index in range(len(net.layers))
     }

@@ -19,7 +19,7 @@ from rnnreg.sweeps._files import read_tree, write_tree
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._lookup import default_position, group_number, position
 from rnnreg.sweeps._map import map_groups
-from rnnreg.sweeps._predict import Ahead, network_of, predict, scaling_of
+from rnnreg.sweeps._predict import Ahead, network_for, network_of, predict, scaling_of
 from rnnreg.sweeps._show import lines
 
 if TYPE_CHECKING:
@@ -226,7 +226,6 @@ class SweepResult:
 
         number = self._group_number(labels)
         group, stored = self.groups[number], self.config["data"][number]
-        net = network_of(self.config["network"][number]) if network is None else network
         coordinates = {dim: self.metrics[dim] for dim in self.dims if dim not in labels}
         every = [
             dim for dim, each in coordinates.items() if default_position(dim, each.values) is None
@@ -243,6 +242,7 @@ class SweepResult:
             found = predict(net, params, batch, scaling=scaling, units=units, **options)
             return found if finished else np.full_like(found, np.nan)
 
+        net = network_for(self.config, number, every, network)
         names = [coordinates[dim].values.tolist() for dim in every]
         found = np.stack([one(own) for own in itertools.product(*names)])
         found = found.reshape(*map(len, names), *found.shape[1:])
