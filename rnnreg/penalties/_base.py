@@ -88,6 +88,29 @@ class CoversFunction(Protocol):
         ...
 
 
+class ProxFunction(Protocol):
+    """The proximal step of a penalty, by which zeros become exact."""
+
+    def __call__(
+        self, params: Params, amount: Any, weight_paths: Collection[str] | None = None, /
+    ) -> Params:
+        """argmin_v R(v) + ½ Σ_i (v_i − w_i)² / a_i over the leaves that the penalty covers; the others are as given.
+
+        Args:
+          params: w, the network's parameters.
+          amount: a = step · λ, at least 0. One number; or a tree like `params`, of numbers and of arrays like the
+            leaves (a diagonal metric). a = 0 leaves w as it is.
+          weight_paths: the paths of the weights, as the network's cells say; None: the matrices.
+
+        Returns:
+          The parameters after the step, in the same dtypes.
+
+        Raises:
+          ValueError: an amount for each element, and a prox that is not defined for it.
+        """
+        ...
+
+
 class Penalty(NamedTuple):
     """R(W), which never sees its λ.
 
@@ -99,6 +122,8 @@ class Penalty(NamedTuple):
       covers: `covers(params, weight_paths=None) -> [path, ...]`; see `CoversFunction`.
       name: of the factory that made it, for descriptions; "custom" for a user's own.
       arguments: its arguments, pairs of name and value.
+      prox: `prox(params, amount, weight_paths=None) -> params`, for `rr.make_train(…, proximal=…)`; see `ProxFunction`.
+        None if R has none.
 
     >>> import jax.numpy as jnp, rnnreg as rr
     >>> params = {"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}
@@ -124,6 +149,7 @@ class Penalty(NamedTuple):
     covers: CoversFunction = lambda params, weight_paths=None: []
     name: str = "custom"
     arguments: tuple[tuple[str, Any], ...] = ()
+    prox: ProxFunction | None = None
 
     def __call__(self, params: Params, *, net: Network | None = None) -> Array:
         """R at some parameters, without its λ; inside `jax.jit` and `jax.grad` too.

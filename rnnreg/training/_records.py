@@ -40,6 +40,7 @@ class TrainState(NamedTuple):
       diverged_at: the step whose loss, gradient or result was not finite; −1 while there is none.
       best: the best record so far, or () where it is not kept.
       stalled: records since the monitored score last improved.
+      proximal: what proximal steps remember, or () without them.
     """
 
     params: Params
@@ -51,6 +52,7 @@ class TrainState(NamedTuple):
     diverged_at: Array
     best: Any
     stalled: Array
+    proximal: Any = ()
 
 
 class TrainInfo(NamedTuple):

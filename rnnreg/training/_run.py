@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -269,6 +269,7 @@ def make_train(
     metrics: Mapping[str, Metric] | None = None,
     monitor: str = "loss",
     track: Mapping[str, Track | TrackFunction] | None = None,
+    proximal: bool | str | Sequence[str] = False,
 ) -> Train:
     """w ← w − α ∂(L + Σ_k λ_k R_k)/∂w, over minibatches drawn on the device from the key.
 
@@ -347,6 +348,7 @@ def make_train(
                 track=track,  # type: ignore[arg-type]
                 segment_steps=segment_steps,
                 monitor=monitor,
+                proximal=proximal,  # type: ignore[arg-type]
             )
         )
     )
