@@ -56,9 +56,9 @@ def soft_threshold(w: Array, amount: Array) -> Array:
 def shrink_groups(groups: Array, amount: Array, *, num_steps: int = 20) -> Array:
     """The prox of Σ_g ‖w_g‖₂; a group is exactly 0 if ‖w_g / a‖₂ ≤ 1.
 
-    With one amount it is max(1 − a / ‖w_g‖, 0) w_g. Else w_i τ / (τ + a_i), where τ > 0 is the length of the result, the
-    root of Σ_i w_i² / (τ + a_i)² = 1: Newton's method for one over the root of that sum, which is concave in τ, comes
-    to it from below (as in the trust-region step of Moré & Sorensen 1983), and is there at once if all a_i are equal.
+    With one amount it is max(1 − a / ‖w_g‖, 0) w_g. Else w_i τ / (τ + a_i), where τ > 0 is the length of the result,
+    the root of Σ_i w_i² / (τ + a_i)² = 1: Newton's method for one over the root of that sum, which is concave in τ,
+    comes to it from below (as in the trust-region step of Moré & Sorensen 1983), at once if all a_i are equal.
 
     Args:
       groups: `[N, n]`, a group in each row.
@@ -104,8 +104,8 @@ def shrink_singular_values(W: Array, amount: Array) -> Array:
     """
     if jnp.ndim(amount):
         raise ValueError(
-            "the nuclear norm has no proximal step with another amount for each weight, which is what an optimiser such "
-            "as Adam makes: train with one of one rate a matrix, such as optax.sgd(…, momentum=0.9)."
+            "the nuclear norm has no proximal step with another amount for each weight, which is what an optimiser "
+            "such as Adam makes: train with one rate for a matrix, such as optax.sgd(0.1, momentum=0.9)."
         )
     U, sigma, Vt = jnp.linalg.svd(W, full_matrices=False)
     return jnp.matmul(

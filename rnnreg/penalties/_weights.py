@@ -84,8 +84,7 @@ def l2(
     """‖W‖² = Σ_i w_i², without a ½; its λ has the units of loss / weight².
 
     Under SGD, λ‖W‖² is the same as `optax.add_decayed_weights(2λ)` before any clipping; under Adam it
-    is not AdamW. Pass `convert_lambda` a λ from another tool. Its proximal step is w / (1 + 2a), the implicit one, which
-    is stable for any λ.
+    is not AdamW. Pass `convert_lambda` a λ from another tool. Its proximal step, w / (1 + 2a), is stable for any λ.
 
     Args:
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
@@ -115,8 +114,8 @@ def l1(
     """Σ_i |w_i|, with the subgradient 0 at 0.
 
     Gradient steps do not reach exact zeros: they make weights small, which then change sign from step to step. For
-    exact zeros give `rr.make_train(…, proximal=True)`: then each update ends with w ← sign(w) max(|w| − a, 0), where a is
-    λ times the optimiser's own step.
+    exact zeros give `rr.make_train(…, proximal=True)`: then each update ends with w ← sign(w) max(|w| − a, 0), where a
+    is λ times the optimiser's own step.
 
     Args:
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").

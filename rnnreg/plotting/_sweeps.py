@@ -40,8 +40,8 @@ def cv_curve(
     In the manner of glmnet's `plot.cv.glmnet`. Trials that differ in more than λ are points without a line.
     The grey curves are the single folds: where they move up
     and down together, the bars overstate the doubt about λ, and the paired rule is the one to look at. Rules
-    that agree share a line. If λ is that of a proximal penalty, the numbers along the top are the weights that are not 0,
-    the mean over seeds and folds.
+    that agree share a line. If λ is that of a proximal penalty, the numbers along the top are the weights that are not
+    0, the mean over seeds and folds.
 
     Args:
       result: the sweep, for the number of its seeds and of the weights that are not 0.
@@ -162,13 +162,15 @@ def _count_above(ax: Axes, positions: np.ndarray, counts: np.ndarray) -> None:
     """Numbers along the upper edge of the axes, inside, as many as fit; the curves make room for them."""
     order = np.argsort(positions)
     most = max(2, int(size_inches(ax)[0] / 0.42))
-    order = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))]
+    order = order[
+        np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))
+    ]
     labels = ["" if np.isnan(counts[place]) else f"{counts[place]:.0f}" for place in order]
     top = ax.secondary_xaxis("top")
     top.set_xticks(positions[order], labels)
     top.minorticks_off()
     top.tick_params(direction="in", pad=-13, labelsize=7)
-    top.set_xlabel("weights that are not 0", fontsize=7, labelpad=-24)
+    top.set_xlabel("weights that are not 0", fontsize=7, labelpad=-24, loc="left")
     low, high = ax.get_ylim()
     limit_y(ax, low, high + 0.16 * (high - low))
 

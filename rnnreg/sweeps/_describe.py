@@ -64,8 +64,7 @@ def describe_optimizer(
 def describe_penalties(
     penalties: Mapping[str, Penalty], net: Network, params: Any
 ) -> dict[str, Any]:
-    """By name, which is that of its λ: how a penalty was made, the leaves and the number of weights that it covers, and
-    what it needs besides."""
+    """By name, which is that of its λ: how a penalty was made, what it covers, and what it needs besides."""
     weights, leaves = weight_paths(net, params), leaf_paths(params)
     covers = {name: list(one.covers(params, weights)) for name, one in penalties.items()}
     return {

@@ -165,15 +165,15 @@ def _proximal(given: Any, penalties: Mapping[str, Penalty]) -> tuple[str, ...]:
         if name not in having or penalties[name].needs:
             cause = "looks at states" if name in having else "states no prox"
             raise ValueError(
-                f"proximal={name!r}: the penalty {penalties[name].name!r} {cause}, so it can be taken by its gradient only. "
-                f"Those with a prox are {having}."
+                f"proximal={name!r}: the penalty {penalties[name].name!r} {cause}, so it can be taken by its gradient "
+                f"only. Those with a prox are {having}."
             )
     for name in names:
         for other in set(penalties) - set(names):
             if _is_same(penalties[name], penalties[other]):
                 warn_caller(
-                    f"penalties[{name!r}] is taken by its prox and penalties[{other!r}], the same one, by its gradient, which "
-                    "adds up, and keeps weights from staying 0: drop one of the two, or name both in proximal."
+                    f"penalties[{name!r}] is taken by its prox and penalties[{other!r}], the same one, by its "
+                    "gradient: the two add up. Drop one of them."
                 )
     return tuple(dict.fromkeys(names))
 

@@ -109,7 +109,7 @@ def _scores(settings: Settings, outputs: Array, batch: Batch, prefix: str) -> di
 
 
 def _zeros(settings: Settings, net: Network, params: Params) -> dict[str, Array]:
-    """Of each proximal penalty the weights that are exactly 0; of each recurrent matrix among them the units that are off.
+    """Of each proximal penalty the weights that are exactly 0, of each recurrent matrix that it covers the units off.
 
     A unit is off if it takes no part in the recurrence: its row of `[H, G·H]`, what it sends, or its columns, what it
     receives through every gate, are all 0.
@@ -135,9 +135,9 @@ def _shrunk(settings: Settings, net: Network, params: Params) -> dict[str, Array
     """The recurrent matrices that a proximal penalty covers, by path."""
     if not settings.proximal:
         return {}
-    own = sum(covered_by(settings, params, weight_paths(net, params)).values(), [])
+    own = covered_by(settings, params, weight_paths(net, params)).values()
     leaves = leaf_paths(params)
-    return {path: leaves[path] for path in recurrent_paths(net, params) if path in own}
+    return {p: leaves[p] for p in recurrent_paths(net, params) if any(p in one for one in own)}
 
 
 def _norms(net: Network, params: Params) -> dict[str, Array]:

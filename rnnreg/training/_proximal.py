@@ -52,18 +52,16 @@ def proximal_step(
     net: Network,
     state: TrainState,
     hyper: Hyper,
-    updates: Params,
+    updates: Any,
     opt_state: Any,
     **extra: Any,
 ) -> tuple[Params, Pull]:
-    """w ← prox(w + u + D p), with amounts λD, after an optimiser that was given ∂L/∂w + p; and the next p.
+    """w ← prox_{λD}(w + u − u_p), after an optimiser that was given ∂L/∂w + p; and the next p. See `make_train`.
 
-    D is the displacement, with its sign turned, by which the optimiser answers a gradient of 1 in every update so far,
-    and D p the same of the p that it was given: what it made of them is taken out before the prox puts the penalty in.
-    Both are derivatives of its update at the gradient 0, with the second moments that it has now; derivatives of what
-    its state holds are carried along. So momentum, Nesterov's too, its correction for the start, schedules and Adam's
-    denominators all have their share. The next p = (w + u + D p − prox) / D is a subgradient of Σ_k λ_k R_k at the new
-    w. Where ∂L/∂w + p = 0 nothing moves, whatever D is: a metric, a clipped norm or a rate do not move the minimiser.
+    D and u_p are derivatives of the optimiser's update at the gradient 0, with the moments that its state holds after
+    the update and the counts from before. The derivatives of the state itself are carried along: of the gradient 1 in
+    `unit`, of p in `held`. The next p is (w + u − u_p − prox) / D, a subgradient of Σ_k λ_k R_k at the next w; so a place
+    where ∂L/∂w + p = 0 is left by no step, whatever D is.
 
     Args:
       settings: the static choices of a run.
@@ -76,18 +74,21 @@ def proximal_step(
     """
     import optax
 
-    params, (pull, unit, held) = state.params, state.proximal
+    params: Any = state.params
+    pull, unit, held = state.proximal
     weights, optimizer = weight_paths(net, params), optimizer_of(settings, hyper)
     covers = covered_by(settings, params, weights)
     steps = steps_of(optimizer, state.opt_state, params, **extra)
     respond = _response(optimizer, state.opt_state, opt_state, params, extra)
     answer, unit = respond(_ones(params, covers), unit)
-    returned, held = respond(pull, held)
-    params = optax.apply_updates(params, jax.tree.map(jnp.subtract, updates, returned))
-    moved: Any = leaf_paths(params)
+    taken_out, held = respond(pull, held)
+    # The root of a second moment of 0 has no derivative: there was no gradient yet, and nothing of p to take out.
+    changed = jax.tree.map(lambda u, p: u - jnp.where(jnp.isfinite(p), p, 0), updates, taken_out)
+    params = optax.apply_updates(params, changed)
+    moved = leaf_paths(params)
     metric = {}
     for path, rate in leaf_paths(answer).items():
-        rate = jnp.where(rate < 0, -rate, 0)  # NaN at a second moment of 0: nothing has moved there
+        rate = jnp.where(rate < 0, -rate, 0)  # 0 for NaN
         metric[path] = rate if steps[path] == "each" else rate.reshape(-1)[0]
     for name in settings.proximal:
         amounts = {
@@ -98,8 +99,8 @@ def proximal_step(
     after, pulls = leaf_paths(params), leaf_paths(pull)
     for path in (path for paths in covers.values() for path in paths):
         rate = metric[path].astype(after[path].dtype)
-        taken = (moved[path] - after[path]) / jnp.where(rate > 0, rate, 1)
-        pulls[path] = jnp.where(rate > 0, taken, pulls[path])
+        new = (moved[path] - after[path]) / jnp.where(rate > 0, rate, 1)
+        pulls[path] = jnp.where(rate > 0, new, pulls[path])
     return params, Pull(with_leaves(pull, pulls), unit, held)
 
 
@@ -115,8 +116,8 @@ def covered_by(settings: Settings, params: Params, weights: list[str]) -> dict[s
         for path in covers[name]:
             if path in owner:
                 raise ValueError(
-                    f"the proximal penalties {owner[path]!r} and {name!r} both cover {path!r}, and the prox of a sum is "
-                    "not known from those of its terms: take one of them by its gradient, or rr.penalties.elastic_net."
+                    f"the proximal penalties {owner[path]!r} and {name!r} both cover {path!r}, and the prox of a sum "
+                    "is not known from those of its terms: take one by its gradient, or rr.penalties.elastic_net."
                 )
             owner[path] = name
     return covers
@@ -128,7 +129,9 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
 
     weights, optimizer = weight_paths(net, params), optimizer_of(settings, hyper)
     opt_state = jax.eval_shape(optimizer.init, params)
-    averages = optax.contrib.ScheduleFreeState  # its parameters are a mean, which is zero where all terms are
+    averages = (
+        optax.contrib.ScheduleFreeState
+    )  # its parameters are a mean, which is zero where all terms are
 
     def is_mean(part):
         return isinstance(part, averages)
@@ -165,16 +168,17 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
 
 def _undefined(settings: Settings, why: str) -> ValueError:
     return ValueError(
-        f"proximal={list(settings.proximal)}: no proximal step is defined for this optimiser, for it {why}. Take optax.sgd "
-        "(with momentum, too), adam, adamw, amsgrad, nadam or rmsprop, with schedules and clipping, or leave proximal out."
+        f"proximal={list(settings.proximal)}: no proximal step is defined for this optimiser, for it {why}. Take "
+        "optax.sgd (with momentum, too), adam, adamw, amsgrad, nadam or rmsprop, with schedules and clipping, or leave "
+        "proximal out."
     )
 
 
 def steps_of(optimizer: Any, opt_state: Any, params: Params, **extra: Any) -> dict[str, str]:
     """By path, what an optimiser makes of a small gradient, told from what the derivative of its update depends on.
 
-    A step of "one" rate for the leaf, or of a rate for "each" element; "none"; one that depends on the weights ("sized")
-    or on the gradients of other elements ("mixed").
+    A step of "one" rate for the leaf, or of a rate for "each" element; "none"; one that depends on the weights
+    ("sized") or on the gradients of other elements ("mixed").
 
     >>> import optax
     >>> params = {"W": jnp.ones((2, 2))}
@@ -190,24 +194,29 @@ def steps_of(optimizer: Any, opt_state: Any, params: Params, **extra: Any) -> di
 
     given = (params, _reals(opt_state), opt_state, params)
     jaxpr = jax.make_jaxpr(answer)(*given).jaxpr
-    several = [  # by argument: the leaves that hold a number for each weight
-        [jnp.size(leaf) > 1 and _is_real(leaf) for leaf in jax.tree.leaves(part)] for part in given
-    ]
+    leaves = [jax.tree.leaves(part) for part in given]
+    marks = [[True] * len(part) for part in leaves]
+    marks[2] = [_is_real(leaf) and jnp.size(leaf) > 1 for leaf in leaves[2]]  # no counts and rates
 
     def depends(*arguments):
-        marks = [[number in arguments] * len(part) for number, part in enumerate(several)]
-        if arguments[0] >= 2:
-            marks = [[a and b for a, b in zip(*pair, strict=True)] for pair in zip(marks, several)]
-        return _reached(jaxpr, [mark for part in marks for mark in part])
+        of = (mark and n in arguments for n, part in enumerate(marks) for mark in part)
+        return _reached(jaxpr, list(of))
 
-    answers, through = depends(0, 1)
-    kinds = {}
-    for path, own, by_moment, by_weight in zip(
-        leaf_paths(params), answers, depends(2)[0], depends(3)[0], strict=True
-    ):
-        kind = "sized" if by_weight else "each" if by_moment else "one"
-        kinds[path] = "mixed" if through & _MIXING else kind if own else "none"
-    return kinds
+    own, through = depends(0, 1)
+    by_moments, by_weights = depends(2)[0], depends(3)[0]
+    kinds = zip(leaf_paths(params), own, by_moments, by_weights, strict=True)
+    return {
+        path: "mixed"
+        if through & _MIXING
+        else "none"
+        if not answers
+        else "sized"
+        if by_weight
+        else "each"
+        if by_moment
+        else "one"
+        for path, answers, by_moment, by_weight in kinds
+    }
 
 
 def _response(
@@ -239,7 +248,9 @@ def _reached(jaxpr: Any, given: list[bool]) -> tuple[list[bool], set[str]]:
         if inner is not None:
             outputs, names = _reached(inner.jaxpr, own)
         through |= names
-        marked |= {id(var) for var, is_marked in zip(equation.outvars, outputs, strict=True) if is_marked}
+        marked |= {
+            id(var) for var, is_marked in zip(equation.outvars, outputs, strict=True) if is_marked
+        }
     return [id(var) in marked for var in jaxpr.outvars], through
 
 
