@@ -60,7 +60,7 @@ def proximal_step(
 
     D and u_p are derivatives of the optimiser's update at the gradient 0, with the moments that its state holds after
     the update and the counts from before. The derivatives of the state itself are carried along: of the gradient 1 in
-    `unit`, of p in `held`. The next p is (w + u − u_p − prox) / D, a subgradient of Σ_k λ_k R_k at the next w; so a place
+    `unit`, of p in `held`. The next p is (w + u − u_p − prox) / D, a subgradient of Σ_k λ_k R_k at the next w; a place
     where ∂L/∂w + p = 0 is left by no step, whatever D is.
 
     Args:
