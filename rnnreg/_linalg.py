@@ -120,13 +120,16 @@ def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
 def safe_norm(values: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """‖·‖₂ along an axis, or several, scaled by the largest element; infinite where an element is, at least float32.
 
+    Its derivative is x / ‖x‖, and 0 at x = 0.
+
     >>> lengths = safe_norm(jnp.array([[3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0], [1.0, jnp.inf]]))
     >>> [f"{length:.3g}" for length in lengths.tolist()]
     ['5e-30', '5e+30', '0', 'inf']
     """
     values = values.astype(wide(values.dtype))
-    scale = scale_of(jnp.max(jnp.abs(values), axis=axis, keepdims=True))
-    norm = jnp.sqrt(jnp.sum(jnp.square(values / scale), axis=axis))
+    scale = jax.lax.stop_gradient(scale_of(jnp.max(jnp.abs(values), axis=axis, keepdims=True)))
+    squares = jnp.sum(jnp.square(values / scale), axis=axis)
+    norm = jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))
     return norm * jnp.squeeze(scale, axis)
 
 

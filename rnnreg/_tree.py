@@ -57,6 +57,16 @@ def leaf_name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
+def beside(path: str, name: str) -> str:
+    """The path of a leaf of another name next to one.
+
+    >>> beside("layer_0/W_hh", "b_h"), beside("W_hh", "b_h")
+    ('layer_0/b_h', 'b_h')
+    """
+    folder, slash, _ = path.rpartition("/")
+    return f"{folder}{slash}{name}"
+
+
 def path_matches(path: str, pattern: str) -> bool:
     """Whether a pattern is that of the whole path, or of its last part.
 

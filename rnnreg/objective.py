@@ -59,7 +59,7 @@ class Objective(Protocol):
           batch: the rows.
           penalty_state: the state of each penalty, by name.
           key: for dropout masks; None if nothing is drawn.
-          train: whether dropout is on.
+          train: whether this is an update: dropout is on, and a penalty may be estimated or scheduled.
           network_state: by layer, the state that the network goes on from; None starts anew.
           fresh: scalar; if true, the network's own start replaces `network_state`, inside the gradient.
 
@@ -150,6 +150,7 @@ def make_objective(
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,
             weight_paths=weight_paths(net, params) if penalties else None,
+            train=train,
         )
         total, values, states = value, {}, {}
         for name, penalty in penalties.items():

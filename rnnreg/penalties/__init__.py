@@ -13,6 +13,13 @@ from rnnreg.penalties._base import (
 from rnnreg.penalties._base import check_kept as check_kept
 from rnnreg.penalties._base import value_of as value_of
 from rnnreg.penalties._conventions import convert_lambda
+from rnnreg.penalties._groups import group_lasso
+from rnnreg.penalties._identity import to_identity
+from rnnreg.penalties._orthogonality import non_normal, soft_orthogonality
+from rnnreg.penalties._path_norm import path_norm
+from rnnreg.penalties._schedules import Scheduled, scheduled
+from rnnreg.penalties._singular import nuclear, singular_value_margin, spectral_norm
+from rnnreg.penalties._table import Table, TableRow, table
 from rnnreg.penalties._weights import elastic_net, elementwise, l1, l2
 
 __all__ = [
@@ -21,12 +28,25 @@ __all__ = [
     "CoversFunction",
     "Penalty",
     "ProxFunction",
+    "Scheduled",
     "StartFunction",
+    "Table",
+    "TableRow",
     "ValueFunction",
     "convert_lambda",
     "covered",
     "elastic_net",
     "elementwise",
+    "group_lasso",
     "l1",
     "l2",
+    "non_normal",
+    "nuclear",
+    "path_norm",
+    "scheduled",
+    "singular_value_margin",
+    "soft_orthogonality",
+    "spectral_norm",
+    "table",
+    "to_identity",
 ]

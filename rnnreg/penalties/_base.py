@@ -29,6 +29,7 @@ class Context(NamedTuple):
       state_gradients: by layer, ∂(data loss)/∂h_t `[B, T, H]`, differentiable; None unless needed.
       step: by layer, `step(params, state, x) -> state`; None unless needed.
       weight_paths: the leaves that are weights, by path, as the network's cells say; None: the matrices.
+      train: whether an update is computed, where an estimate will do; a report wants R itself.
     """
 
     outputs: Array | None
@@ -38,6 +39,7 @@ class Context(NamedTuple):
     state_gradients: dict[str, Any] | None = None
     step: dict[str, Callable[..., Any]] | None = None
     weight_paths: Collection[str] | None = None
+    train: bool = False
 
 
 class StartFunction(Protocol):
