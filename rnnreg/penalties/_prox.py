@@ -1,47 +1,15 @@
-"""Proximal maps of arrays, argmin_v f(v) + ½ Σ_i (v_i − w_i)² / a_i, and of the leaves of a tree."""
+"""Proximal maps of arrays, argmin_v f(v) + ½ Σ_i (v_i − w_i)² / a_i."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._linalg import safe_divide, scale_of, wide
-from rnnreg._tree import leaf_paths, with_leaves
-
-Params = dict[str, Any]
-
-
-def on_leaves(
-    function: Callable[[Array, Array], Array], params: Params, amount: Any, paths: Iterable[str]
-) -> Params:
-    """The tree with `function(leaf, its amount)` at some paths, computed in at least float32 and kept in its dtype.
-
-    >>> halved = on_leaves(lambda w, a: w / (1 + a), {"W": jnp.ones(2), "b": jnp.ones(1)}, 1.0, ["W"])
-    >>> halved["W"].tolist(), halved["b"].tolist()
-    ([0.5, 0.5], [1.0])
-    """
-    leaves, amounts = leaf_paths(params), amounts_of(amount, params)
-
-    def moved(path):
-        leaf, dtype = leaves[path], wide(leaves[path].dtype)
-        return function(leaf.astype(dtype), jnp.asarray(amounts[path], dtype)).astype(leaf.dtype)
-
-    return with_leaves(params, {path: moved(path) for path in paths})
-
-
-def amounts_of(amount: Any, params: Params) -> dict[str, Any]:
-    """The amount of every leaf by path: one number for all, or a tree of them.
-
-    >>> amounts_of(0.5, {"W": 1.0, "b": 2.0}), amounts_of({"W": 0.1, "b": 0.2}, {"W": 1.0, "b": 2.0})
-    ({'W': 0.5, 'b': 0.5}, {'W': 0.1, 'b': 0.2})
-    """
-    if jax.tree.structure(amount) == jax.tree.structure(params):
-        return leaf_paths(amount)
-    return dict.fromkeys(leaf_paths(params), amount)
+from rnnreg._linalg import safe_divide, scale_of
+from rnnreg.penalties._blocks import times
 
 
 def soft_threshold(w: Array, amount: Array) -> Array:
@@ -68,17 +36,18 @@ def shrink_groups(groups: Array, amount: Array, *, num_steps: int = 20) -> Array
     Returns:
       `[N, n]`.
 
-    >>> shrink_groups(jnp.array([[3.0, 4.0], [0.3, 0.4]]), jnp.array(1.0)).round(6).tolist()
-    [[2.4, 3.2], [0.0, 0.0]]
+    >>> shrink_groups(jnp.array([[3.0, 4.0], [0.3, 0.4]]), jnp.array(2.5)).tolist()
+    [[1.5, 2.0], [0.0, 0.0]]
     """
-    scale = scale_of(jnp.max(jnp.abs(groups), axis=1, keepdims=True))
+    largest = jnp.max(jnp.abs(groups), axis=1, keepdims=True)
+    scale = jax.lax.stop_gradient(scale_of(largest))  # of no consequence
     w = groups / scale
     squares = jnp.square(w)
     a = jnp.broadcast_to(amount / scale, w.shape)
     most = jnp.max(a, axis=1, keepdims=True)
     a = jnp.maximum(a, jnp.finfo(w.dtype).eps * most)  # an amount of 0 beside others
     outside = jnp.sum(squares / jnp.square(jnp.where(a > 0, a, 1)), axis=1, keepdims=True) > 1
-    kept = outside | (most == 0)
+    kept = outside & (largest > 0)
     length = jnp.sqrt(jnp.where(kept, jnp.sum(squares, axis=1, keepdims=True), 1))
     tau = jnp.maximum(length - most, 0)
     if jnp.ndim(amount):
@@ -90,11 +59,14 @@ def shrink_groups(groups: Array, amount: Array, *, num_steps: int = 20) -> Array
             return tau + safe_divide(total * (jnp.sqrt(total) - 1), slope)
 
         tau = jax.lax.fori_loop(0, num_steps, newton, tau)
-    return groups * jnp.where(kept, safe_divide(tau, tau + a), 0)
+    return groups * jnp.where(most == 0, 1, jnp.where(kept, safe_divide(tau, tau + a), 0))
 
 
 def shrink_singular_values(W: Array, amount: Array) -> Array:
     """U max(Σ − a, 0) Vᵀ of `[..., M, N]`, the prox of the nuclear norm; one amount alone, for it is not elementwise.
+
+    Its derivative is made of divided differences of max(σ − a, 0) and is finite at repeated singular values, where that
+    of the decomposition is not.
 
     Raises:
       ValueError: an amount for each element.
@@ -107,7 +79,32 @@ def shrink_singular_values(W: Array, amount: Array) -> Array:
             "the nuclear norm has no proximal step with another amount for each weight, which is what an optimiser "
             "such as Adam makes: train with one rate for a matrix, such as optax.sgd(0.1, momentum=0.9)."
         )
+    return _shrunk_values(W, amount)
+
+
+@jax.custom_jvp
+def _shrunk_values(W: Array, amount: Array) -> Array:
     U, sigma, Vt = jnp.linalg.svd(W, full_matrices=False)
-    return jnp.matmul(
-        U * soft_threshold(sigma, amount)[..., None, :], Vt, precision=jax.lax.Precision.HIGHEST
-    )
+    return times(U * jnp.maximum(sigma - amount, 0)[..., None, :], Vt)
+
+
+@_shrunk_values.defjvp
+def _shrunk_values_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    (W, amount), (dW, da) = primals, tangents
+    U, sigma, Vt = jnp.linalg.svd(W, full_matrices=False)
+    Ut, V = jnp.swapaxes(U, -2, -1), jnp.swapaxes(Vt, -2, -1)
+    f = jnp.maximum(sigma - amount, 0)
+    slope = (sigma > amount).astype(W.dtype)
+    gap, total = (sign * sigma[..., None, :] + sigma[..., :, None] for sign in (-1, 1))
+    rise, both = (sign * f[..., None, :] + f[..., :, None] for sign in (-1, 1))
+    alike = jnp.abs(gap) <= 1e-5 * total  # their mean slope, for a difference of rounding errors
+    mean = (slope[..., None, :] + slope[..., :, None]) / 2
+    inner = times(times(Ut, dW), V)
+    flipped = jnp.swapaxes(inner, -2, -1)
+    even = jnp.where(alike, mean, rise / jnp.where(alike, 1, gap)) * (inner + flipped) / 2
+    odd = safe_divide(both, total) * (inner - flipped) / 2
+    share = safe_divide(f, sigma)[..., None, :]
+    left = times((times(dW, V) - times(U, inner)) * share, Vt)
+    right = times(U * share, times(Ut, dW) - times(inner, Vt))
+    middle = even + odd - da * slope[..., None, :] * jnp.eye(sigma.shape[-1], dtype=W.dtype)
+    return times(U * f[..., None, :], Vt), times(times(U, middle), Vt) + left + right

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -68,5 +69,16 @@ def scheduled(penalty: Penalty, schedule: Callable[[Array], Array | float]) -> P
             R = R * jnp.asarray(schedule(state.count), R.dtype)
         return R, Scheduled(state.count + 1, inner)
 
-    arguments = (("penalty", penalty), ("schedule", schedule))
-    return penalty._replace(init=init, value=value, name="scheduled", arguments=arguments)
+    def prox(params, amount, weight_paths=None, state=None):
+        now: Any = 1.0 if state is None else schedule(state.count)
+        amount = jax.tree.map(lambda a: a * jnp.asarray(now, jnp.result_type(a)), amount)
+        inner = None if state is None else state.inner
+        return penalty.prox(params, amount, weight_paths, inner)  # type: ignore[misc]
+
+    return penalty._replace(
+        init=init,
+        value=value,
+        name="scheduled",
+        arguments=(("penalty", penalty), ("schedule", schedule)),
+        prox=None if penalty.prox is None else prox,
+    )

@@ -11,8 +11,8 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_flag, check_share
 from rnnreg._linalg import wide
-from rnnreg.penalties._base import Penalty, select
-from rnnreg.penalties._prox import on_leaves, soft_threshold
+from rnnreg.penalties._base import Penalty, on_leaves, select
+from rnnreg.penalties._prox import soft_threshold
 
 
 def elementwise(
@@ -62,7 +62,7 @@ def elementwise(
     def covers(params, weight_paths=None):
         return list(chosen(params, weight_paths))
 
-    def step(params, amount, weight_paths=None):
+    def step(params, amount, weight_paths=None, state=None):
         leaves = chosen(params, weight_paths)
         share = sum(leaf.size for leaf in leaves.values()) if reduction == "mean" else 1
         return on_leaves(lambda w, a: prox(w, a / share), params, amount, leaves)  # type: ignore[misc]

@@ -95,7 +95,8 @@ def proximal_step(
             path: rate * jnp.asarray(hyper[name], rate.dtype) for path, rate in metric.items()
         }
         prox: Any = settings.penalties[name].prox
-        params = prox(params, with_leaves(params, amounts), weights)
+        of_state = state.penalty_state[name]
+        params = prox(params, with_leaves(params, amounts), weights, of_state)
     after, pulls = leaf_paths(params), leaf_paths(pull)
     for path in (path for paths in covers.values() for path in paths):
         rate = metric[path].astype(after[path].dtype)
@@ -155,9 +156,11 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
             raise _undefined(
                 settings, "does not answer a small gradient with a small step (it takes its sign)"
             )
-        prox: Any = settings.penalties[name].prox
+        own: Any = settings.penalties[name]
         found = jax.eval_shape(
-            lambda p, a, prox=prox: prox(p, a, weights), params, with_leaves(params, amounts)
+            lambda p, a, own=own: own.prox(p, a, weights, own.init(p)),
+            params,
+            with_leaves(params, amounts),
         )
         if jax.tree.map(_kind, found) != jax.tree.map(_kind, params):
             raise ValueError(
@@ -196,7 +199,7 @@ def steps_of(optimizer: Any, opt_state: Any, params: Params, **extra: Any) -> di
     jaxpr = jax.make_jaxpr(answer)(*given).jaxpr
     leaves = [jax.tree.leaves(part) for part in given]
     marks = [[True] * len(part) for part in leaves]
-    marks[2] = [_is_real(leaf) and jnp.size(leaf) > 1 for leaf in leaves[2]]  # no counts and rates
+    marks[2] = [_is_real(leaf) and leaf.size > 1 for leaf in leaves[2]]  # no counts and rates
 
     def depends(*arguments):
         of = (mark and n in arguments for n, part in enumerate(marks) for mark in part)
@@ -277,4 +280,4 @@ def _with_reals(tree: Any, reals: list[Any]) -> Any:
 
 
 def _kind(leaf: Any) -> tuple[Any, Any]:
-    return jnp.shape(leaf), jnp.result_type(leaf)
+    return leaf.shape, leaf.dtype
