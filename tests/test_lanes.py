@@ -1,9 +1,11 @@
 """How lanes run changes time, never meaning."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -346,3 +348,20 @@ def test_a_whole_sweep_lowers_for_accelerators(cell, platform):
     lowered = traced.lower(lowering_platforms=(platform,))
     assert "stablehlo.while" in lowered.as_text()
     assert counted.count - before == before  # as often as one lane's shapes: not once a lane
+
+
+def test_blas_has_one_thread_while_lanes_are_on_several_cores():
+    from threadpoolctl import ThreadpoolController
+
+    from rnnreg.lanes._program import _one_blas_thread
+
+    threads = ThreadpoolController()
+    before = [one["num_threads"] for one in threads.info()]
+    plan = make_plan(4)
+    core = types.SimpleNamespace(platform="cpu")
+    with _one_blas_thread(dataclasses.replace(plan, devices=(core, core)), threads):
+        blas = [one for one in threads.info() if one["user_api"] == "blas"]
+        assert {one["num_threads"] for one in blas} == {1}
+    assert [one["num_threads"] for one in threads.info()] == before
+    with _one_blas_thread(dataclasses.replace(plan, devices=(core,)), threads):
+        assert [one["num_threads"] for one in threads.info()] == before

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from threadpoolctl import ThreadpoolController
 
 import rnnreg as rr
 from experiments._harness import Claim, commit, plain, write_json
@@ -155,7 +156,13 @@ def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Call:
     """A call that trains every lane of a plan for so many updates."""
     function = one_lane(task.train(penalties={"l2": rr.penalties.l2()}), updates)
     compiled, placed = compile_lanes(function, plan, lanes_of(plan.width), task.data())
-    return lambda: jax.block_until_ready(compiled(*placed))
+    threads = ThreadpoolController()
+
+    def call() -> Any:
+        with threads.limit(limits=1, user_api="blas"):  # as `Program.run` does
+            return jax.block_until_ready(compiled(*placed))
+
+    return call
 
 
 def record(calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None = None) -> dict[str, np.ndarray]:

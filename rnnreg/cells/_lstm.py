@@ -109,15 +109,17 @@ def lstm_gate(phi: Activation, sigma: Activation) -> Gate:
         i, f, o = sigma(i), sigma(f), sigma(o)
         g = phi(g)
         c = f * state.c + i * g
-        values = {"input": i, "forget": f, "candidate": g, "output": o}
-        return LSTMState(h=o * phi(c), c=c), values
+        y = phi(c)
+        values = {"input": i, "forget": f, "candidate": g, "output": o, "memory": y}
+        return LSTMState(h=o * y, c=c), values
 
     def tangent(values, state, new, d_state, d_x_proj, d_h_proj):
-        i, f, g, o = (values[name] for name in ("input", "forget", "candidate", "output"))
+        i, f, g, o, y = (
+            values[name] for name in ("input", "forget", "candidate", "output", "memory")
+        )
         d_i, d_f, d_g, d_o = jnp.split(d_x_proj + d_h_proj, 4, axis=-1)
         d_i, d_f, d_o = sigma_slope(i) * d_i, sigma_slope(f) * d_f, sigma_slope(o) * d_o
         d_c = f * d_state.c + state.c * d_f + g * d_i + i * phi_slope(g) * d_g
-        y = phi(new.c)
         return LSTMState(h=o * phi_slope(y) * d_c + y * d_o, c=d_c)
 
     sigma_slope: Any = sigma.slope

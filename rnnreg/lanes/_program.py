@@ -8,7 +8,8 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +18,9 @@ from jax.sharding import Mesh, PartitionSpec
 from rnnreg._checks import warn_caller
 from rnnreg.lanes._plan import Plan, make_plan
 from rnnreg.runtime import Kept, weakly
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 _JITTED, _COMPILED, _BY_TEXT = Kept(), Kept(), Kept()
 # The text of a program does not say which function of Python it calls.
@@ -91,11 +95,14 @@ class Program:
         Yields:
           Lane numbers `[n]`, and their outputs in NumPy, leaves `[n, …]`.
         """
+        from threadpoolctl import ThreadpoolController
+
+        threads = ThreadpoolController()  # of what is loaded now: LAPACK, if the program calls it
         for numbers in _calls(self.plan):
             true = numbers < self.plan.num_lanes
             rows = np.minimum(numbers, self.plan.num_lanes - 1)  # the last call is filled up
             chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
-            with jax.disable_jit(False):
+            with jax.disable_jit(False), _one_blas_thread(self.plan, threads):
                 outputs = jax.tree.map(np.asarray, self._compiled(chunk, shared))
             yield numbers[true], jax.tree.map(lambda leaf, true=true: leaf[true], outputs)
 
@@ -112,6 +119,17 @@ class Program:
         numbers, outputs = zip(*self.run(lanes, shared), strict=True)
         order = np.argsort(np.concatenate(numbers))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *outputs)
+
+
+def _one_blas_thread(plan: Plan, threads: ThreadpoolController) -> AbstractContextManager[Any]:
+    """While it is open, BLAS has one thread where a plan puts lanes on several cores.
+
+    LAPACK, which draws orthogonal matrices, calls BLAS, whose threads wait for each other in a loop: with two lanes at
+    work the draw of a matrix of H = 128 took 26 ms longer.
+    """
+    if len(plan.devices) == 1 or plan.devices[0].platform != "cpu":
+        return nullcontext()
+    return threads.limit(limits=1, user_api="blas")
 
 
 def map_lanes(

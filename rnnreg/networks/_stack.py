@@ -171,9 +171,12 @@ class Stack:
             if state is not None:
                 check_state(self, state, sequence.shape[1])
             raise
-        forwards = all(entry.forwards for entry in self.layers)
-        reached = jnp.cumsum(unknown, axis=0) if forwards else unknown.sum(axis=0, keepdims=True)
-        return visits, hidden, jnp.broadcast_to(reached > 0, unknown.shape)
+        if all(entry.forwards for entry in self.layers):
+            steps = jnp.arange(len(unknown))[:, None]
+            reached = steps >= jnp.where(unknown, steps, len(unknown)).min(axis=0, keepdims=True)
+        else:
+            reached = jnp.broadcast_to(unknown.any(axis=0), unknown.shape)
+        return visits, hidden, reached
 
     def _flat(self, hidden: Array, mask: Array | None) -> Array:
         """The h of all steps side by side, `[B, T·H]`, 0 where a step does not count."""

@@ -51,7 +51,9 @@ KERNELS = {
     "elman_relu": Kernel(_gate(elman(1, activation="relu")), 1),
     "elman_identity": Kernel(_gate(elman(1, activation="identity")), 1),
     "gru": Kernel(_gate(gru(1)), 3, ("reset", "update", "candidate", "h_candidate")),
-    "lstm": Kernel(_gate(lstm(1)), 4, ("input", "forget", "candidate", "output"), memory=True),
+    "lstm": Kernel(
+        _gate(lstm(1)), 4, ("input", "forget", "candidate", "output", "memory"), memory=True
+    ),
 }
 
 

@@ -72,26 +72,26 @@ struct Gru {  // blocks reset, update, candidate of h, candidate of x
 };
 
 struct Lstm {  // blocks input, forget, candidate, output
-  static constexpr int both = 4, of_h = 0, of_x = 0, saved = 4;
+  static constexpr int both = 4, of_h = 0, of_x = 0, saved = 5;
   static constexpr bool memory = true;
 
   template <class T, int M>
   static State<Group<T, M>> forward(const Group<T, M>* z, const State<Group<T, M>>& before, Group<T, M>* saved) {
     const auto input = logistic(z[0]), forget = logistic(z[1]), output = logistic(z[3]);
     const auto candidate = hyperbolic_tangent(z[2]);
-    saved[0] = input, saved[1] = forget, saved[2] = candidate, saved[3] = output;
     State<Group<T, M>> after;
     after.c = forget * before.c + input * candidate;
-    after.h = output * hyperbolic_tangent(after.c);
+    const auto y = hyperbolic_tangent(after.c);
+    after.h = output * y;
+    saved[0] = input, saved[1] = forget, saved[2] = candidate, saved[3] = output, saved[4] = y;
     return after;
   }
 
   template <class T, int M>
   static State<Group<T, M>> backward(const Group<T, M>* saved, const State<Group<T, M>>& before,
-                                     const State<Group<T, M>>& after, const State<Group<T, M>>& d,
+                                     const State<Group<T, M>>&, const State<Group<T, M>>& d,
                                      Group<T, M>* delta) {
-    const auto &input = saved[0], &forget = saved[1], &candidate = saved[2], &output = saved[3];
-    const auto y = hyperbolic_tangent(after.c);
+    const auto &input = saved[0], &forget = saved[1], &candidate = saved[2], &output = saved[3], &y = saved[4];
     const auto d_c = d.c + d.h * output * (T(1) - y * y);
     delta[0] = d_c * candidate * input * (T(1) - input);
     delta[1] = d_c * before.c * forget * (T(1) - forget);

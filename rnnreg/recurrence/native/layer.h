@@ -15,7 +15,7 @@
 namespace {
 
 constexpr int64_t kMostRows = 48;   // rows that go through time together
-constexpr int64_t kFewestRows = 32; // rows of (time, batch) in one update of a weight gradient
+constexpr int64_t kFewestRows = 96; // rows of (time, batch) in one update of a weight gradient
 
 
 // The arrays of one lane, row-major; what is absent is null. Those from d_W_xh on are results of the derivative.
