@@ -125,7 +125,7 @@ def test_the_derivative_of_shrunk_singular_values(case):
     shape = {"wide": (2, 4), "tall": (4, 2)}.get(case, (3, 3))
     W = RNG.normal(size=shape)
     W = {"orthogonal": np.linalg.qr(W)[0] if W.shape[0] == 3 else W, "zero": 0 * W}.get(case, W)
-    direction = RNG.normal(size=shape)
+    W, direction = W[None], RNG.normal(size=(1, *shape))
     function = jax.jit(shrink_singular_values)
     _, found = jax.jvp(function, (W, jnp.float64(0.3)), (direction, jnp.float64(1.0)))
     step = 1e-6

@@ -69,12 +69,14 @@ class Regulariser:
       options: of `rr.network`.
       clip: whether the gradient's global norm is clipped.
       cheap: whether it should add less than a tenth.
+      gated: whether it is defined for gated cells too.
     """
 
     penalties: dict[str, rr.penalties.Penalty] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     clip: bool = False
     cheap: bool = True
+    gated: bool = True
 
     def train(self, task: Task) -> rr.Train:
         """The run with this regulariser."""
@@ -103,6 +105,26 @@ def state_gradient() -> rr.penalties.Penalty:
     return rr.penalties.Penalty(lambda params: (), value, needs=frozenset({"state_gradients"}))
 
 
+def weight_penalties() -> dict[str, Regulariser]:
+    """The penalties on whole matrices, each with its default arguments."""
+    penalties = rr.penalties
+    factories = {
+        "group_lasso": penalties.group_lasso(),
+        "group_lasso of units": penalties.group_lasso("units"),
+        "nuclear": penalties.nuclear(),
+        "spectral_norm": penalties.spectral_norm(),
+        "soft_orthogonality": penalties.soft_orthogonality(),
+        "soft_orthogonality, spectral": penalties.soft_orthogonality(norm="spectral"),
+        "singular_value_margin": penalties.singular_value_margin(),
+        "non_normal": penalties.non_normal(),
+        "l2, scheduled": penalties.scheduled(penalties.l2(), optax.linear_schedule(0.0, 1.0, 100)),
+    }
+    plain = {"to_identity": penalties.to_identity(), "path_norm": penalties.path_norm()}
+    return {name: Regulariser({"penalty": one}) for name, one in factories.items()} | {
+        name: Regulariser({"penalty": one}, gated=False) for name, one in plain.items()
+    }
+
+
 def regularisers() -> dict[str, Regulariser]:
     """What is timed, by name."""
     l2, l1, elastic = rr.penalties.l2(), rr.penalties.l1(), rr.penalties.elastic_net()
@@ -114,6 +136,7 @@ def regularisers() -> dict[str, Regulariser]:
         "elastic_net": Regulariser({"elastic_net": elastic}),
         "l2 of W_hh": Regulariser({"l2": rr.penalties.l2("W_hh")}),
         "l2, l1 and elastic_net": Regulariser(norms),
+        **weight_penalties(),
         "penalty on states": Regulariser({"activity": activity()}),
         "clipping": Regulariser(clip=True),
         "input_dropout": Regulariser(options={"input_dropout": RATE}),
@@ -141,7 +164,11 @@ def measure_cell(cell: str, config: Config) -> list[dict[str, Any]]:
     unknown = [name for name in config.only if name not in chosen]
     if unknown:
         raise ValueError(f"there is no regulariser {unknown[0]!r}; there are {list(chosen)}.")
-    chosen = {name: one for name, one in chosen.items() if not config.only or name in config.only}
+    chosen = {
+        name: one
+        for name, one in chosen.items()
+        if (not config.only or name in config.only) and (one.gated or cell == "elman")
+    }
     device = jax.devices()[0]
 
     def call_of(regulariser: Regulariser):

@@ -12,7 +12,6 @@ from rnnreg._checks import check_count
 from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths, matrices
 from rnnreg.penalties._base import Params, Penalty
-from rnnreg.penalties._blocks import times
 
 
 def path_norm(num_steps: int = 10) -> Penalty:
@@ -48,6 +47,9 @@ def path_norm(num_steps: int = 10) -> Penalty:
 
     def value(params, context, state):
         leaves = leaf_paths(params)
+
+        def times(x, W):
+            return jnp.matmul(x, W, precision=jax.lax.Precision.HIGHEST)
 
         def squared(path):
             return jnp.square(leaves[path].astype(wide(leaves[path].dtype)))

@@ -63,7 +63,7 @@ def shrink_groups(groups: Array, amount: Array, *, num_steps: int = 20) -> Array
 
 
 def shrink_singular_values(W: Array, amount: Array) -> Array:
-    """U max(Σ − a, 0) Vᵀ of `[..., M, N]`, the prox of the nuclear norm; one amount alone, for it is not elementwise.
+    """U max(Σ − a, 0) Vᵀ of `[G, M, N]`, the prox of the nuclear norm; one amount alone, for it is not elementwise.
 
     Its derivative is made of divided differences of max(σ − a, 0) and is finite at repeated singular values, where that
     of the decomposition is not.
@@ -71,8 +71,8 @@ def shrink_singular_values(W: Array, amount: Array) -> Array:
     Raises:
       ValueError: an amount for each element.
 
-    >>> shrink_singular_values(jnp.diag(jnp.array([3.0, -0.5])), jnp.array(1.0)).round(5).tolist()
-    [[2.0, 0.0], [0.0, 0.0]]
+    >>> shrink_singular_values(jnp.diag(jnp.array([3.0, -0.5]))[None], jnp.array(1.0)).round(5).tolist()
+    [[[2.0, 0.0], [0.0, 0.0]]]
     """
     if jnp.ndim(amount):
         raise ValueError(

@@ -26,7 +26,7 @@ class Scheduled(NamedTuple):
     inner: Any
 
 
-def scheduled(penalty: Penalty, schedule: Callable[[Array], Array | float]) -> Penalty:
+def scheduled(penalty: Penalty, schedule: Callable[[Array], Any]) -> Penalty:
     """s(n) R at update n: a warm-up, an annealing or a pulse of the strength, λ_n = λ s(n).
 
     The shape s is fixed, and λ stays a traced value of `hyper`, so that a path of λ sweeps the height of the schedule.
@@ -75,10 +75,7 @@ def scheduled(penalty: Penalty, schedule: Callable[[Array], Array | float]) -> P
         inner = None if state is None else state.inner
         return penalty.prox(params, amount, weight_paths, inner)  # type: ignore[misc]
 
-    return penalty._replace(
-        init=init,
-        value=value,
-        name="scheduled",
-        arguments=(("penalty", penalty), ("schedule", schedule)),
-        prox=None if penalty.prox is None else prox,
-    )
+    arguments = (("penalty", penalty), ("schedule", schedule))
+    covers, needs = penalty.covers, penalty.needs
+    own = None if penalty.prox is None else prox
+    return Penalty(init, value, needs, covers, name="scheduled", arguments=arguments, prox=own)

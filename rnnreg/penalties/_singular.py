@@ -110,8 +110,9 @@ def nuclear(
     def function(sigma):
         # Rounding makes a zero ±1e-8, whose sign means nothing.
         most = jnp.max(jnp.abs(sigma), axis=-1, keepdims=True)
-        least = jnp.finfo(sigma.dtype).eps * sigma.shape[-1] * most
-        return sigma * jax.lax.stop_gradient(jnp.sign(sigma) * (jnp.abs(sigma) > least))
+        least = float(jnp.finfo(sigma.dtype).eps) * sigma.shape[-1] * most
+        sign = jnp.where(jnp.abs(sigma) > least, jnp.sign(sigma), 0)
+        return sigma * jax.lax.stop_gradient(sign)
 
     options: dict[str, Any] = {"paths": paths, "every": every, "recurrent": recurrent}
     return _of_singular_values("nuclear", function, prox=shrink_singular_values, **options)
