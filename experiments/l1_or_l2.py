@@ -58,7 +58,15 @@ class Config(Options):
 
 
 PRESETS = {
-    "quick": {"hidden_size": 6, "num_updates": 100, "num_lambdas": 4, "seeds": 2, "folds": 2, "delay": 5},
+    "quick": {
+        "hidden_size": 6,
+        "num_updates": 100,
+        "num_lambdas": 4,
+        "seeds": 2,
+        "folds": 2,
+        "delay": 5,
+        "learning_rate": 5e-2,
+    },
     "full": {},
 }
 
@@ -272,17 +280,17 @@ def draw(paths: dict[str, dict[str, Path]]) -> Figure:
             weights = path.W[:, 0].reshape(len(x), -1)
             ax.plot(x[1:], weights[1:], linewidth=0.6)
             ax.plot(np.full(weights.shape[1], x[0]), weights[0], ".", color="0.5", markersize=2)
-            ax.set_ylabel("weights of W_hh")
-            ax.set_title(task, loc="left")
+            ax.set_ylabel(f"{task}: weights of W_hh")
         zeros, errors = row[3:]
         for ax, label in ((zeros, "share"), (errors, "error / that of a guess")):
             x = rr.plotting.lambda_axis(ax, found["L1"].lam)
-            ax.set_ylabel(label)
+            ax.set_ylabel(f"{task}: {label}")
         for place, name in enumerate(("L1", "units", "L2")):
             path, color = found[name], f"C{place}"
-            size = path.W.shape[-1]
             zeros.plot(x, path.zeros.mean(axis=1), "o-", color=color, markersize=3, label=f"zeros, {name}")
-            zeros.plot(x, path.units_off.mean(axis=1) / size, "--", color=color, label=f"units off, {name}")
+            if name in PROXIMAL:
+                off = path.units_off.mean(axis=1) / path.W.shape[-1]
+                zeros.plot(x, off, "--", color=color, label=f"units off, {name}")
             spread = path.error.std(axis=1, ddof=1) / np.sqrt(path.error.shape[1])
             look = {"fmt": "o-", "color": color, "markersize": 3, "capsize": 2, "label": name}
             errors.errorbar(x, path.error.mean(axis=1), spread, **look)
