@@ -34,9 +34,10 @@ def group_lasso(
     | "units" | all that a unit of a layer receives: its columns in W_xh and W_hh and in every gate together |
 
     A unit whose group is zero sees neither inputs nor states: it is switched off. Groups do not overlap, so the
-    proximal step is (1 − αλ / ‖w_g‖)₊ w_g. "units" covers the matrices that stand beside a recurrent one; Wen et al.
-    2018 put a unit's rows into its group too, in W_hh and in the layer above, so that groups overlap. Gradient steps
-    make groups small and not zero. The gradient of a group that is zero is 0.
+    proximal step is (1 − a / ‖w_g‖)₊ w_g; or w_i τ / (τ + a_i) after Adam, where every weight has an amount of its own
+    and τ is the length of the result. "units" covers the matrices that stand beside a recurrent one; Wen et al. 2018
+    put a unit's rows into its group too, in W_hh and in the layer above, so that groups overlap. Gradient steps make
+    groups small and not zero. The gradient of a group that is zero is 0.
 
     Args:
       groups: "rows", "columns" or "units".

@@ -21,7 +21,7 @@ def soft_threshold(w: Array, amount: Array) -> Array:
     return jnp.sign(w) * jnp.maximum(jnp.abs(w) - amount, 0)
 
 
-def shrink_groups(groups: Array, amount: Array, *, num_steps: int = 20) -> Array:
+def shrink_groups(groups: Array, amount: Array, *, num_steps: int = 8) -> Array:
     """The prox of Σ_g ‖w_g‖₂; a group is exactly 0 if ‖w_g / a‖₂ ≤ 1.
 
     With one amount it is max(1 − a / ‖w_g‖, 0) w_g. Else w_i τ / (τ + a_i), where τ > 0 is the length of the result,
@@ -53,9 +53,10 @@ def shrink_groups(groups: Array, amount: Array, *, num_steps: int = 20) -> Array
     if jnp.ndim(amount):
 
         def newton(_, tau):
-            beyond = jnp.where(kept & (tau + a > 0), tau + a, 1)
-            total = jnp.sum(squares / beyond**2, axis=1, keepdims=True)
-            slope = jnp.sum(squares / beyond**3, axis=1, keepdims=True)
+            inverse = 1 / jnp.where(kept & (tau + a > 0), tau + a, 1)
+            parts = squares * inverse * inverse
+            total = jnp.sum(parts, axis=1, keepdims=True)
+            slope = jnp.sum(parts * inverse, axis=1, keepdims=True)
             return tau + safe_divide(total * (jnp.sqrt(total) - 1), slope)
 
         tau = jax.lax.fori_loop(0, num_steps, newton, tau)

@@ -62,7 +62,7 @@ class TrainInfo(NamedTuple):
       total: data loss + Σ λ_k R_k.
       data_loss: L.
       penalties: R_k by name, without its λ.
-      gradient_norm: global norm of the gradient of the total.
+      gradient_norm: global norm of the gradient of the total; of a proximal penalty, the subgradient of its last prox.
       finite: whether loss, gradient and the new parameters are finite.
       network_state: by layer, the network's state after the last step of the batch; give it to the next
         `update` as `network_state` to go on with the same sequences.

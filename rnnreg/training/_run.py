@@ -121,6 +121,8 @@ class Train:
     ) -> tuple[TrainState, TrainInfo]:
         """w ← w − α ∂(L + Σ_k λ_k R_k)/∂w on the whole batch that it is given: the step to jit and call by hand.
 
+        Proximal penalties are taken by their prox, as `make_train` says.
+
         Args:
           state: the state before; its `step` numbers the dropout masks.
           hyper: every number of the run, by name.
