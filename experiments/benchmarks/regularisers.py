@@ -117,7 +117,7 @@ def weight_penalties() -> dict[str, Regulariser]:
         "soft_orthogonality, spectral": penalties.soft_orthogonality(norm="spectral"),
         "singular_value_margin": penalties.singular_value_margin(),
         "non_normal": penalties.non_normal(),
-        "l2, scheduled": penalties.scheduled(penalties.l2(), optax.linear_schedule(0.0, 1.0, 100)),
+        "l2, scheduled": penalties.scheduled(penalties.l2(), optax.linear_schedule(1.0, 0.0, 100)),
     }
     plain = {"to_identity": penalties.to_identity(), "path_norm": penalties.path_norm()}
     return {name: Regulariser({"penalty": one}) for name, one in factories.items()} | {

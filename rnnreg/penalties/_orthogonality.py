@@ -39,7 +39,7 @@ def soft_orthogonality(
 
     Raises:
       ValueError: an unknown norm, `num_iterations` below 1; at `init` or in use, a pattern that matches no leaf, or a
-        leaf that fits not.
+        leaf that does not fit.
 
     Source: Vorontsov, Trabelsi, Kadoury & Pal 2017 (V17); Bansal, Chen & Wang 2018, "Can we gain more from
     orthogonality regularizations in training deep CNNs?" (SRIP).

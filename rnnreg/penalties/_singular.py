@@ -49,8 +49,8 @@ def spectral_norm(
       The penalty; it remembers v of every block.
 
     Raises:
-      ValueError: `num_iterations` below 1; at `init` or in use, a pattern that matches no leaf, or a leaf that fits
-        not.
+      ValueError: `num_iterations` below 1; at `init` or in use, a pattern that matches no leaf, or a leaf that does
+        not fit.
 
     Source: Yoshida & Miyato 2017, "Spectral norm regularization for improving the generalizability of deep learning",
     whose factor ½ is left out here; one warm-started iteration as in Miyato et al. 2018.
@@ -98,7 +98,7 @@ def nuclear(
       The penalty; it remembers the singular vectors of every block.
 
     Raises:
-      ValueError: `every` below 1; at `init` or in use, a pattern that matches no leaf, or a leaf that fits not.
+      ValueError: `every` below 1; at `init` or in use, a pattern that matches no leaf, or a leaf that does not fit.
 
     Source: Fazel, Hindi & Boyd 2001, "A rank minimization heuristic with application to minimum order system
     approximation".
@@ -147,7 +147,7 @@ def singular_value_margin(
 
     Raises:
       ValueError: a margin outside [0, 1], `every` below 1; at `init` or in use, a pattern that matches no leaf, or a
-        leaf that fits not.
+        leaf that does not fit.
 
     Source: Vorontsov, Trabelsi, Kadoury & Pal 2017, "On orthogonality and learning recurrent networks with long term
     dependencies".
