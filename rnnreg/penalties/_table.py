@@ -10,9 +10,18 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from rnnreg._checks import printable
+from rnnreg.penalties._activations import (
+    activation,
+    activity_l1,
+    firing_rate,
+    norm_stabilizer,
+    temporal_activation,
+)
 from rnnreg.penalties._base import Penalty
+from rnnreg.penalties._gradients import omega
 from rnnreg.penalties._groups import group_lasso
 from rnnreg.penalties._identity import to_identity
+from rnnreg.penalties._jacobians import gradient_flossing, jacobian_norm
 from rnnreg.penalties._orthogonality import non_normal, soft_orthogonality
 from rnnreg.penalties._path_norm import path_norm
 from rnnreg.penalties._schedules import scheduled
@@ -100,6 +109,7 @@ class Entry(NamedTuple):
 
 SUM, SVD = "a pass over the weights", "2 products, every 10th an SVD"
 BLOCKS = "W_hh by gate block"
+STATES, LAST = "a pass over the states", "h of the last layer"
 
 ENTRIES = (
     Entry(l2, "sum w^2", "weights", SUM, "Tikhonov 1943; Hoerl & Kennard 1970"),
@@ -156,6 +166,47 @@ ENTRIES = (
         "num_steps steps of one row",
         "Neyshabur et al. 2015, 2016",
     ),
+    Entry(activation, "mean h^2", LAST, STATES, "Merity, McCann & Socher 2017"),
+    Entry(
+        temporal_activation, "mean (h_t+1 - h_t)^2", LAST, STATES, "Merity, McCann & Socher 2017"
+    ),
+    Entry(
+        norm_stabilizer,
+        "mean (||h_t+1|| - ||h_t||)^2",
+        "h of every layer",
+        STATES,
+        "Krueger & Memisevic 2016",
+    ),
+    Entry(
+        firing_rate,
+        "mean r^2 or (mean r - r*)^2",
+        "h of every layer",
+        STATES,
+        "Song et al. 2016; Bellec et al. 2018",
+    ),
+    Entry(activity_l1, "mean |h|", "h of every layer", STATES, "Glorot, Bordes & Bengio 2011"),
+    Entry(
+        omega,
+        "mean (||d_t J_t||^2 / ||d_t||^2 - 1)^2",
+        "W_hh; all if derivative='full'",
+        "3 training steps; 6 if 'full'",
+        "Pascanu, Mikolov & Bengio 2013",
+    ),
+    Entry(
+        jacobian_norm,
+        "mean ||J_t||_F^2 / n or ||J_t r||^2 / n",
+        "every layer",
+        "4 training steps a direction",
+        "Hoffman et al. 2019; Bai et al. 2021",
+    ),
+    Entry(
+        gradient_flossing,
+        "mean_k (lambda_k - lambda*)^2",
+        "every layer",
+        "a QR a step and row",
+        "Engelken 2023",
+        (1,),
+    ),
     Entry(scheduled, "s(n) R at update n", "as R", "that of R", "-", (l2(), lambda count: 1.0)),
 )
 
@@ -173,7 +224,7 @@ def _row(entry: Entry) -> TableRow:
         arguments,
         entry.covers,
         ", ".join(sorted(penalty.needs)),
-        getattr(penalty, "prox", None) is not None,
+        penalty.prox is not None,
         entry.cost,
         entry.source,
     )
