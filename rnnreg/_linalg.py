@@ -185,6 +185,15 @@ def square_blocks(W: Any) -> Any:
     return blocks.swapaxes(-2, -3)
 
 
+def joined_blocks(blocks: Any) -> Any:
+    """Square blocks `[..., G, H, H]` side by side, `[..., H, G·H]`.
+
+    >>> joined_blocks(square_blocks(np.arange(8.0).reshape(2, 4))).tolist()
+    [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
+    """
+    return blocks.swapaxes(-2, -3).reshape(*blocks.shape[:-3], blocks.shape[-2], -1)
+
+
 def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:
     """σ_max(W) by power iteration on W Wᵀ; a lower bound that is exact in the limit.
 

@@ -17,8 +17,10 @@ from rnnreg.networks import (
     Network,
     Visit,
     check_states,
+    effective,
     passes_of,
     start_state,
+    trains_apart,
     visited,
     weight_paths,
 )
@@ -123,9 +125,11 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             own = start_state(net, params, batch.xs)
             start = jax.tree.map(lambda o, s: jnp.where(fresh, o, s), own, network_state)
 
+        counted = {"weights": per_row(batch.weights)} if train and trains_apart(net) else {}
+
         def data_loss(perturbations):
             options = {"mask": batch.mask, "state": start, "key": key, "train": train}
-            options["perturbations"] = perturbations
+            options |= {"perturbations": perturbations, **counted}
             out, visits = visited(net, params, batch.xs, **options)
             value = loss(out.outputs, batch.ys, batch.mask, batch.weights)
             return value, (out, [visit[1:] for visit in visits])  # a place is no array
@@ -138,6 +142,7 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
         value, (out, visits) = found
         if needs:
             check_states(out.states)
+        seen = effective(net, params) if penalties else params
         context = Context(
             outputs=out.outputs,
             mask=batch.mask,
@@ -146,13 +151,13 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,
             visits=_placed(net, visits) if visits and "step" in needs else None,
-            weight_paths=weight_paths(net, params) if penalties else None,
+            weight_paths=weight_paths(net, seen) if penalties else None,
             train=train,
         )
         total, values, states = value, {}, {}
         for name, penalty in penalties.items():
             values[name], states[name] = value_of(
-                penalty, params, context, penalty_state[name], f"penalties[{name!r}]"
+                penalty, seen, context, penalty_state[name], f"penalties[{name!r}]"
             )
             lam = jnp.asarray(hyper[name], values[name].dtype)
             total = total + lam * values[name]
@@ -204,6 +209,6 @@ def _steps(net: Network) -> dict[str, Callable[..., Any]]:
         )
     precision = net.recurrence.precision
     return {
-        f"layer_{index}": cell_step(entry.cell, precision=precision)
+        f"layer_{index}": cell_step(entry.cell._replace(effective=None), precision=precision)
         for index, entry in enumerate(net.layers)
     }

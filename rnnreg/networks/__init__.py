@@ -1,5 +1,9 @@
 """Embedding → recurrent layers → readout; a network is a pair of pure functions."""
 
+from rnnreg.networks._effective import calibrated, effective
+from rnnreg.networks._effective import effective_shapes as effective_shapes
+from rnnreg.networks._effective import isometric_paths as isometric_paths
+from rnnreg.networks._effective import trains_apart as trains_apart
 from rnnreg.networks._forecast import UNITS as UNITS
 from rnnreg.networks._forecast import forecast
 from rnnreg.networks._init import check_fits as check_fits
@@ -37,7 +41,9 @@ __all__ = [
     "Recurrence",
     "Stack",
     "Visit",
+    "calibrated",
     "describe",
+    "effective",
     "explain",
     "forecast",
     "layer",

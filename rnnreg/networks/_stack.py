@@ -58,6 +58,7 @@ class Stack:
         key: Array | None = None,
         train: bool = False,
         perturbations: dict[str, Any] | None = None,
+        weights: Array | None = None,
     ) -> NetworkOutput:
         """Outputs, states and the final state on a batch of sequences.
 
@@ -69,9 +70,10 @@ class Stack:
             network's own. A cell that reads backwards starts at the end: give a state that it has there, and not the
             `final_state`, which it has at the first step.
           key: for dropout; needed if `train` and some rate is not 0.
-          train: whether to drop units.
+          train: whether to drop units, and to take statistics over the batch in cells that do so in training.
           perturbations: by layer, `[B, T, H]`, added to h after each step; the gradient with respect to zeros is
             ∂L/∂h_t.
+          weights: `[B]`, how much a row counts in statistics over the batch.
 
         Returns:
           A `NetworkOutput`.
@@ -79,7 +81,7 @@ class Stack:
         Raises:
           ValueError: inputs, a mask or a state that do not fit, or dropout without a key.
         """
-        options = {"mask": mask, "state": state, "key": key, "train": train}
+        options = {"mask": mask, "state": state, "key": key, "train": train, "weights": weights}
         return self._run(params, xs, perturbations=perturbations, **options)[0]
 
     def _run(
@@ -92,6 +94,7 @@ class Stack:
         key: Array | None,
         train: bool,
         perturbations: dict[str, Any] | None,
+        weights: Array | None = None,
     ) -> tuple[NetworkOutput, list[Visit]]:
         """The output, and every pass on the way."""
         if train and self.random:
@@ -103,7 +106,14 @@ class Stack:
         mask = None if mask is None else jnp.asarray(mask)
         drops = Drops(key if train else None, self.rates.variational)
         visits, hidden, unknown = self._visited(
-            params, xs, mask=mask, state=state, drops=drops, perturbations=perturbations
+            params,
+            xs,
+            mask=mask,
+            state=state,
+            drops=drops,
+            perturbations=perturbations,
+            train=train,
+            weights=weights,
         )
         if self.readout == "last":
             tops = [one.final.h for one in visits[-2 if self.layers[-1].bidirectional else -1 :]]
@@ -139,6 +149,8 @@ class Stack:
         state: dict[str, Any] | None = None,
         drops: Drops | None = None,
         perturbations: dict[str, Any] | None = None,
+        train: bool = False,
+        weights: Array | None = None,
     ) -> tuple[list[Visit], Array]:
         """Every pass over `xs [B, T, …]` in order, and the h of the last layer; time first from here on.
 
@@ -149,6 +161,8 @@ class Stack:
           state: by layer, the state before the first step; None is the network's own.
           drops: draws dropout masks; None drops nothing.
           perturbations: by layer, `[B, T, H]`, added to h after each step.
+          train: whether cells take statistics over the batch, if they do so in training.
+          weights: `[B]`, how much a row counts in them.
 
         Returns:
           The visits in order, and the h of the last layer, `[T, B, H]` (two directions joined).
@@ -157,6 +171,7 @@ class Stack:
           ValueError: inputs, a mask or a state that do not fit the network.
         """
         options = {"mask": mask, "state": state, "drops": drops, "perturbations": perturbations}
+        options |= {"train": train, "weights": weights}
         visits, hidden, unknown = self._visited(params, xs, **options)
         return _poisoned(visits, unknown), poisoned(hidden, unknown)
 

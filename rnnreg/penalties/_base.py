@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches
-from rnnreg.networks import Network, Visit, weight_paths
+from rnnreg.networks import Network, Visit, effective, effective_shapes, weight_paths
 
 Params = dict[str, Any]
 
@@ -104,6 +104,8 @@ class Penalty(NamedTuple):
       covers: `covers(params, weight_paths=None) -> [path, ...]`; see `CoversFunction`.
       name: of the factory that made it, for descriptions; "custom" for a user's own.
       arguments: its arguments, pairs of name and value.
+      isotropic: whether R of a matrix is a function of its singular values, so that it says nothing about a matrix
+        whose parametrisation fixes them.
 
     >>> import jax.numpy as jnp, rnnreg as rr
     >>> params = {"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}
@@ -129,13 +131,15 @@ class Penalty(NamedTuple):
     covers: CoversFunction = lambda params, weight_paths=None: []
     name: str = "custom"
     arguments: tuple[tuple[str, Any], ...] = ()
+    isotropic: bool = False
 
     def __call__(self, params: Params, *, net: Network | None = None) -> Array:
         """R at some parameters, without its λ; inside `jax.jit` and `jax.grad` too.
 
         Args:
           params: the network's parameters.
-          net: the network, whose cells say which of their leaves are weights; None takes the matrices.
+          net: the network, whose cells say which of their leaves are weights, and whose parametrisations are carried
+            out; None takes the matrices.
 
         Returns:
           A scalar.
@@ -148,6 +152,7 @@ class Penalty(NamedTuple):
                 f"the penalty {self.name!r} needs {sorted(self.needs)} of a batch, not the parameters alone; use "
                 "rr.make_objective(net, loss, {name: penalty}), which returns its value in `parts.penalties`."
             )
+        params = params if net is None else effective(net, params)
         paths = None if net is None else weight_paths(net, params)
         context = Context(outputs=None, weight_paths=paths)
         return value_of(self, params, context, self.init(params), f"the penalty {self.name!r}")[0]
@@ -210,7 +215,10 @@ def covered(penalty: Penalty, params: Params, *, net: Network | None = None) -> 
     >>> covered(rr.penalties.l2(), net.init(jax.random.key(0), input_size=2), net=net)
     ['layer_0/W_hh', 'layer_0/W_xh', 'readout/W_hy']
     """
-    return penalty.covers(params, None if net is None else weight_paths(net, params))
+    if net is None:
+        return penalty.covers(params, None)
+    params = effective_shapes(net, params)
+    return penalty.covers(params, weight_paths(net, params))
 
 
 def select(

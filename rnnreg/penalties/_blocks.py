@@ -72,7 +72,9 @@ def on_blocks(
         return list(chosen(params, weight_paths))
 
     told = (("paths", paths), *arguments.items(), ("recurrent", recurrent))
-    return Penalty(init, value, covers=covers, name=name, arguments=told)
+    # on square blocks every one of them is a constant if the block is orthogonal
+    isotropic = recurrent is not None
+    return Penalty(init, value, covers=covers, name=name, arguments=told, isotropic=isotropic)
 
 
 def block_shape(

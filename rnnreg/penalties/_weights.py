@@ -86,7 +86,7 @@ def l2(
     """
     return elementwise(
         jnp.square, paths=paths, reduction=reduction, include_biases=include_biases
-    )._replace(name="l2")
+    )._replace(name="l2", isotropic=True)
 
 
 def l1(

@@ -14,7 +14,7 @@ from rnnreg.cells import plain
 from rnnreg.data import Scaling, Split
 from rnnreg.losses import DataLoss
 from rnnreg.metrics import Score, UserFunction
-from rnnreg.networks import Network, Stack, describe, explain, weight_paths
+from rnnreg.networks import Network, Stack, describe, effective_shapes, explain, weight_paths
 from rnnreg.penalties import Penalty
 from rnnreg.sweeps._folds import Folds
 
@@ -65,6 +65,7 @@ def describe_penalties(
     penalties: Mapping[str, Penalty], net: Network, params: Any
 ) -> dict[str, Any]:
     """By name, which is that of its λ: how a penalty was made, the leaves that it covers, and what it needs besides."""
+    params = effective_shapes(net, params)
     weights = weight_paths(net, params)
     return {
         name: {

@@ -11,8 +11,16 @@ from jax import Array
 
 from rnnreg._linalg import marked, sigma_max, square_blocks
 from rnnreg._tree import leaf_paths
-from rnnreg.data import Batch, Split, cleared, row_weights, scale_batch, unscale_outputs
-from rnnreg.networks import Network, recurrent_paths
+from rnnreg.data import (
+    Batch,
+    Split,
+    cleared,
+    per_row,
+    row_weights,
+    scale_batch,
+    unscale_outputs,
+)
+from rnnreg.networks import Network, calibrated, effective, recurrent_paths, trains_apart
 from rnnreg.objective import make_objective
 from rnnreg.training._records import Params, Run, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of
@@ -62,9 +70,19 @@ def averaged(state: TrainState) -> Params:
     return jax.tree.map(lambda new, old: new.astype(old.dtype), mean, state.params)
 
 
+def ready(settings: Settings, params: Params, hyper: Hyper, data: Split) -> Params:
+    """The parameters with the statistics of the training rows, if the network stores some for prediction."""
+    net = network_of(settings, hyper)
+    if not trains_apart(net):
+        return params
+    batch = scale_batch(data.train, data.scaling)
+    return calibrated(net, params, batch.xs, weights=per_row(batch.weights))
+
+
 def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> Run:
     """The run that ends in a state, without its history."""
     params = state.best.params if settings.keep_best else averaged(state)
+    params = ready(settings, params, hyper, data)
     values, predictions = measure(settings, params, state.penalty_state, hyper, data)
     diverged = state.diverged_at >= 0
     if state.best:
@@ -107,6 +125,7 @@ def _scores(settings: Settings, outputs: Array, batch: Batch, prefix: str) -> di
 
 def _norms(net: Network, params: Params) -> dict[str, Array]:
     """‖W‖_F and the largest σ_max over the gate blocks, for every recurrent matrix."""
+    params = effective(net, params)
     values, leaves = {}, leaf_paths(params)
     for path in recurrent_paths(net, params):
         W = leaves[path]
