@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -18,6 +18,7 @@ from rnnreg.networks import (
     Visit,
     check_states,
     effective,
+    expected_cell,
     passes_of,
     start_state,
     trains_apart,
@@ -79,7 +80,13 @@ class Objective(Protocol):
         ...
 
 
-def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -> Objective:
+def make_objective(
+    net: Network,
+    loss: Loss,
+    penalties: Mapping[str, Penalty],
+    *,
+    proximal: Collection[str] = (),
+) -> Objective:
     """total = L + Σ_k hyper[k] · R_k, as a function of the parameters.
 
     The λ named k is read from `hyper` inside the trace, so one compilation serves every value, and it can be
@@ -90,6 +97,8 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
       net: the network.
       loss: the data loss L.
       penalties: R_k by name.
+      proximal: the names of those that are part of the value alone, and not of its derivative by the parameters: a
+        proximal step takes them.
 
     Returns:
       `objective(params, hyper, batch, penalty_state, *, key, train, …) -> (total, (Parts, penalty_state))`; see
@@ -159,8 +168,8 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             values[name], states[name] = value_of(
                 penalty, seen, context, penalty_state[name], f"penalties[{name!r}]"
             )
-            lam = jnp.asarray(hyper[name], values[name].dtype)
-            total = total + lam * values[name]
+            lam, kept = jnp.asarray(hyper[name], values[name].dtype), name not in proximal
+            total = total + lam * (values[name] if kept else jax.lax.stop_gradient(values[name]))
         return total, (Parts(value, values, out.outputs, out.final_state), states)
 
     return objective
@@ -209,6 +218,8 @@ def _steps(net: Network) -> dict[str, Callable[..., Any]]:
         )
     precision = net.recurrence.precision
     return {
-        f"layer_{index}": cell_step(entry.cell._replace(effective=None), precision=precision)
-        for index, entry in enumerate(net.layers)
+        f"layer_{index}": cell_step(
+            expected_cell(net, index)._replace(effective=None), precision=precision
+        )
+        for index in range(len(net.layers))
     }

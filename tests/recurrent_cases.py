@@ -186,6 +186,7 @@ def loop(
     mask=None,
     recurrent_mask=None,
     perturbations=None,
+    holds=None,
     reverse=False,
     rounded=lambda values: values,
 ):
@@ -198,6 +199,10 @@ def loop(
         x_proj = rounded(xs[t]) @ W_xh + params["b_h"]
         h_proj = rounded(h) @ W_hh + params.get("b_hh", 0)
         new = case.gate(*([params] if case.own else []), state, x_proj, h_proj)
+        for field, hold in (holds or {}).items():
+            place = "hc".index(field)
+            kept = np.where(np.asarray(hold[t]), state[place], new[place])
+            new = (*new[:place], kept, *new[place + 1 :])
         if perturbations is not None:
             new = (new[0] + np.asarray(perturbations[t]), *new[1:])
         if mask is not None:

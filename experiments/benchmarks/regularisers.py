@@ -122,6 +122,7 @@ def regularisers() -> dict[str, Regulariser]:
         "gradient_flossing of 8, 1 row": rr.penalties.gradient_flossing(8, num_rows=1),
     }
     once = {"variational": True}
+    noises = {name: {"noise": rr.Noise(**{name: RATE})} for name in ("zoneout", "dropconnect", "recurrent_noise")}
     return {
         "l2": Regulariser({"l2": l2}),
         "l1": Regulariser({"l1": l1}),
@@ -142,6 +143,7 @@ def regularisers() -> dict[str, Regulariser]:
             clip=True,
         ),
         **{name: Regulariser({"penalty": penalty}, cheap=False) for name, penalty in jacobians.items()},
+        **{name: Regulariser(options=options, cheap=False) for name, options in noises.items()},
     }
 
 

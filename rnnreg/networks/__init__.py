@@ -15,13 +15,15 @@ from rnnreg.networks._network import (
     recurrent_paths,
     weight_paths,
 )
+from rnnreg.networks._rebuild import HELD as HELD
 from rnnreg.networks._rebuild import rebuild
-from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Recurrence
+from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Noise, Recurrence
 from rnnreg.networks._rows import cell_mixes_rows as cell_mixes_rows
 from rnnreg.networks._rows import mixes_rows as mixes_rows
 from rnnreg.networks._rows import mixing_part as mixing_part
 from rnnreg.networks._sample import sample
 from rnnreg.networks._stack import Stack
+from rnnreg.networks._stack import expected_cell as expected_cell
 from rnnreg.networks._stack import num_tokens as num_tokens
 from rnnreg.networks._stack import visited as visited
 from rnnreg.networks._states import check_states as check_states
@@ -37,6 +39,7 @@ __all__ = [
     "Layer",
     "Network",
     "NetworkOutput",
+    "Noise",
     "Pass",
     "Recurrence",
     "Stack",

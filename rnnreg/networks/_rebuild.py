@@ -7,7 +7,7 @@ from typing import Any
 
 from rnnreg.cells import Cell, batch_norm, elman, gru, layer_norm, lstm
 from rnnreg.networks._network import layer, network
-from rnnreg.networks._records import Network
+from rnnreg.networks._records import Network, Noise
 from rnnreg.parametrizations import (
     antisymmetric,
     low_rank,
@@ -31,13 +31,15 @@ _OF_A_CELL = {
 }
 _DRAWS = ("recurrent_init", "input_init")
 _OF_TRAINING = ("function_of_hyper", "reads", "dropout")
-_APART = ("layers", "output_size", "recurrence", "embedding", "by_layer", "made")
+_APART = ("layers", "output_size", "recurrence", "embedding", "by_layer", "made", "noise")
+HELD = ("zoneout", "zoneout_c")  # the noise that prediction depends on
 
 
 def rebuild(described: Mapping[str, Any]) -> Network:
     """The network that `rr.networks.describe` described, for its forward pass.
 
-    What matters in training alone is left out: there is no dropout, and `init` draws as the cells do by default.
+    What matters in training alone is left out: there is no dropout and no noise but the expectation of zoneout, and
+    `init` draws as the cells do by default.
 
     Args:
       described: what `describe` returned, or JSON made of it.
@@ -46,7 +48,8 @@ def rebuild(described: Mapping[str, Any]) -> Network:
       The network.
 
     Raises:
-      ValueError: a network, a cell or an activation that is a function of a user's own, which no description holds.
+      ValueError: a network, a cell or an activation that is a function of a user's own, or a rate of zoneout that is a
+        function of hyper, which no description holds.
 
     >>> import rnnreg as rr
     >>> net = rr.network([rr.cells.gru(8, reset="before")], 1, readout="last", output_dropout=0.1)
@@ -60,11 +63,16 @@ def rebuild(described: Mapping[str, Any]) -> Network:
         layer(_cell(entry["cell"]), **{name: entry[name] for name in entry if name != "cell"})
         for entry in described["layers"]
     ]
+    rates = {name: described.get("noise", {}).get(name, 0.0) for name in HELD}
+    traced = [name for name, rate in rates.items() if isinstance(rate, str)]
+    if traced:
+        raise ValueError(f"its {traced[0]}, which its predictions depend on, is {rates[traced[0]]}")
     embedding = described["embedding"]
     return network(
         layers,
         described["output_size"],
         embedding=None if embedding is None else tuple(embedding),
+        noise=Noise(**rates),
         **described["recurrence"],
         **{name: described[name] for name in described if name not in (*_OF_TRAINING, *_APART)},
     )

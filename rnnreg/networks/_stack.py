@@ -11,11 +11,20 @@ from jax import Array
 
 from rnnreg._checks import check_key, check_mask
 from rnnreg._linalg import computing, widen_labels
-from rnnreg.cells import made_for
+from rnnreg.cells import Cell, made_for
 from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._init import check_fits, check_parts, check_state
-from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Params, Recurrence
+from rnnreg.networks._noise import expected
+from rnnreg.networks._records import (
+    Dropout,
+    Layer,
+    Network,
+    NetworkOutput,
+    Noise,
+    Params,
+    Recurrence,
+)
 from rnnreg.networks._walk import SIDES, Visit, by_layer, merged, walk
 from rnnreg.recurrence import product
 
@@ -37,6 +46,7 @@ class Stack:
       recurrence: how the recurrence is computed.
       learned: whether the states to start from are learned.
       num_steps: T, for a readout of all steps together.
+      noise: in the recurrence.
     """
 
     layers: tuple[Layer, ...]
@@ -47,6 +57,7 @@ class Stack:
     recurrence: Recurrence
     learned: bool = False
     num_steps: int | None = None
+    noise: Noise = Noise()  # noqa: RUF009 - a tuple of numbers
 
     def __call__(
         self,
@@ -69,8 +80,9 @@ class Stack:
           state: by layer, the state before the first step, such as the `final_state` of the part before; None is the
             network's own. A cell that reads backwards starts at the end: give a state that it has there, and not the
             `final_state`, which it has at the first step.
-          key: for dropout; needed if `train` and some rate is not 0.
-          train: whether to drop units, and to take statistics over the batch in cells that do so in training.
+          key: for dropout and noise; needed if `train` and some rate is not 0.
+          train: whether to drop units, to draw noise, and to take statistics over the batch in cells that do so in
+            training; if not, zoneout has its expectation.
           perturbations: by layer, `[B, T, H]`, added to h after each step; the gradient with respect to zeros is
             ∂L/∂h_t.
           weights: `[B]`, how much a row counts in statistics over the batch.
@@ -100,7 +112,7 @@ class Stack:
         if train and self.random:
             if key is None:
                 raise ValueError(
-                    "dropout in training draws masks: pass apply(..., train=True, key=key)."
+                    "dropout and noise draw random numbers in training: pass apply(..., train=True, key=key)."
                 )
             check_key(key)
         mask = None if mask is None else jnp.asarray(mask)
@@ -138,7 +150,7 @@ class Stack:
     @property
     def random(self) -> bool:
         """Whether training draws random numbers."""
-        return self.rates.any
+        return self.rates.any or self.noise.any
 
     def walk(
         self,
@@ -194,6 +206,7 @@ class Stack:
                 mask=None if mask is None else jnp.swapaxes(mask, 0, 1),
                 state=state,
                 rates=self.rates,
+                noise=self.noise,
                 recurrence=self.recurrence,
                 **options,
             )
@@ -251,6 +264,12 @@ def visited(
     if isinstance(net.apply, Stack):
         return net.apply._run(params, xs, **options)
     return net.apply(params, xs, **options), []
+
+
+def expected_cell(net: Network, index: int) -> Cell:
+    """The cell of a layer as the network predicts with it: its own, or the expectation of zoneout."""
+    cell = net.layers[index].cell
+    return expected(cell, net.apply.noise) if isinstance(net.apply, Stack) else cell
 
 
 def num_tokens(net: Network) -> int | None:

@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg._linalg import square_blocks, wide
 from rnnreg._tree import path_matches
-from rnnreg.penalties._base import Penalty, select
+from rnnreg.penalties._base import Penalty, on_leaves, select
 
 Shape = tuple[int, int, int]
 
@@ -24,6 +24,7 @@ def on_blocks(
     recurrent: str | None,
     start: Callable[[Shape, Any], Any] = lambda shape, dtype: (),
     square: bool = False,
+    prox: Callable[[Array, Array], Array] | None = None,
     **arguments: Any,
 ) -> Penalty:
     """R = Σ over matrices of one function of their blocks.
@@ -36,6 +37,7 @@ def on_blocks(
       recurrent: pattern of the leaves that are read as square blocks, one a gate; None for none.
       start: `start((G, M, N), dtype) -> state` of one leaf.
       square: whether blocks must be square.
+      prox: `prox(blocks [G, M, N], amount) -> blocks`; None for none.
       **arguments: of the factory, for descriptions.
 
     Returns:
@@ -71,10 +73,27 @@ def on_blocks(
     def covers(params, weight_paths=None):
         return list(chosen(params, weight_paths))
 
+    def step(params, amount, weight_paths=None, state=None):
+        shapes = {path: shape for path, (_, shape) in chosen(params, weight_paths).items()}
+        for path, shape in shapes.items():
+
+            def moved(leaf, own, shape=shape):
+                return from_blocks(prox(as_blocks(leaf, shape), own), leaf.shape)  # type: ignore[misc]
+
+            params = on_leaves(moved, params, amount, [path])
+        return params
+
     told = (("paths", paths), *arguments.items(), ("recurrent", recurrent))
     # on square blocks every one of them is a constant if the block is orthogonal
-    isotropic = recurrent is not None
-    return Penalty(init, value, covers=covers, name=name, arguments=told, isotropic=isotropic)
+    return Penalty(
+        init,
+        value,
+        covers=covers,
+        name=name,
+        arguments=told,
+        isotropic=recurrent is not None,
+        prox=None if prox is None else step,
+    )
 
 
 def block_shape(
@@ -108,6 +127,12 @@ def as_blocks(leaf: Array, shape: Shape) -> Array:
     if shape[0] == 1:
         return W[None]
     return square_blocks(W if W.shape[0] < W.shape[1] else W.T)
+
+
+def from_blocks(blocks: Array, shape: tuple[int, ...]) -> Array:
+    """The leaf of such a shape that `as_blocks` made blocks of."""
+    side_by_side = jnp.swapaxes(blocks, 0, 1).reshape(blocks.shape[1], -1)
+    return side_by_side if side_by_side.shape == shape else side_by_side.T
 
 
 def times(left: Array, right: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_flag
 from rnnreg._linalg import safe_norm, wide
-from rnnreg._tree import beside, leaf_paths
-from rnnreg.penalties._base import Params, Penalty, select
+from rnnreg._tree import beside, leaf_paths, with_leaves
+from rnnreg.penalties._base import Params, Penalty, amounts_of, select
+from rnnreg.penalties._prox import shrink_groups
 
 
 def group_lasso(
@@ -32,9 +34,10 @@ def group_lasso(
     | "units" | all that a unit of a layer receives: its columns in W_xh and W_hh and in every gate together |
 
     A unit whose group is zero sees neither inputs nor states: it is switched off. Groups do not overlap, so the
-    proximal step is (1 − αλ / ‖w_g‖)₊ w_g. "units" covers the matrices that stand beside a recurrent one; Wen et al.
-    2018 put a unit's rows into its group too, in W_hh and in the layer above, so that groups overlap. Gradient steps
-    make groups small and not zero. The gradient of a group that is zero is 0.
+    proximal step is (1 − a / ‖w_g‖)₊ w_g; or w_i τ / (τ + a_i) after Adam, where every weight has an amount of its own
+    and τ is the length of the result. "units" covers the matrices that stand beside a recurrent one; Wen et al. 2018
+    put a unit's rows into its group too, in W_hh and in the layer above, so that groups overlap. Gradient steps make
+    groups small and not zero. The gradient of a group that is zero is 0.
 
     Args:
       groups: "rows", "columns" or "units".
@@ -81,9 +84,37 @@ def group_lasso(
     def covers(params, weight_paths=None):
         return sorted(path for family in chosen(params, weight_paths).values() for path in family)
 
+    def prox(params, amount, weight_paths=None, state=None):
+        leaves, amounts = leaf_paths(params), amounts_of(amount, params)
+        for members in chosen(params, weight_paths).values():
+            shapes = {path: leaves[path].shape for path in members}
+            joined = jnp.concatenate(
+                [as_groups(leaves[path], count, groups) for path, count in members.items()], axis=1
+            )
+            each = [jnp.asarray(amounts[path], joined.dtype) for path in members]
+            if len(each) > 1 or each[0].ndim:
+                each = [
+                    as_groups(jnp.broadcast_to(own, shapes[path]), members[path], groups)
+                    for own, path in zip(each, members, strict=True)
+                ]
+            together = jnp.concatenate(each, axis=1) if each[0].ndim else each[0]
+            size = joined.shape[1] ** 0.5 if by_size else 1.0
+            moved = shrink_groups(joined, size * together)
+            for path, shape in shapes.items():
+                width = math.prod(shape) // members[path]
+                own, moved = moved[:, :width], moved[:, width:]
+                leaf = own if groups == "rows" else own.T.reshape(shape)
+                leaves[path] = leaf.astype(leaves[path].dtype)
+        return with_leaves(params, leaves)
+
     arguments = {"groups": groups, "paths": paths, "by_size": by_size, "recurrent": recurrent}
     return Penalty(
-        init, value, covers=covers, name="group_lasso", arguments=tuple(arguments.items())
+        init,
+        value,
+        covers=covers,
+        name="group_lasso",
+        arguments=tuple(arguments.items()),
+        prox=prox,
     )
 
 

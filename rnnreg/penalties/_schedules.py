@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -68,6 +69,13 @@ def scheduled(penalty: Penalty, schedule: Callable[[Array], Any]) -> Penalty:
             R = R * jnp.asarray(schedule(state.count), R.dtype)
         return R, Scheduled(state.count + 1, inner)
 
+    def prox(params, amount, weight_paths=None, state=None):
+        now: Any = 1.0 if state is None else schedule(state.count)
+        amount = jax.tree.map(lambda a: a * jnp.asarray(now, jnp.result_type(a)), amount)
+        inner = None if state is None else state.inner
+        return penalty.prox(params, amount, weight_paths, inner)  # type: ignore[misc]
+
     arguments = (("penalty", penalty), ("schedule", schedule))
     covers, needs = penalty.covers, penalty.needs
-    return Penalty(init, value, needs, covers, name="scheduled", arguments=arguments)
+    own = None if penalty.prox is None else prox
+    return Penalty(init, value, needs, covers, name="scheduled", arguments=arguments, prox=own)

@@ -13,6 +13,7 @@ from rnnreg._checks import check_count, check_share
 from rnnreg._linalg import safe_divide, safe_norm
 from rnnreg.penalties._base import Penalty
 from rnnreg.penalties._blocks import Shape, on_blocks, times
+from rnnreg.penalties._prox import shrink_singular_values
 
 
 class Vectors(NamedTuple):
@@ -80,7 +81,8 @@ def nuclear(
     """‖W‖_* = Σ_i σ_i, the nuclear norm of each matrix; of a gated W_hh, of each square block. It makes W of low rank.
 
     It equals min ½ (‖A‖_F² + ‖B‖_F²) over W = A B. Gradient steps make singular values small and not zero: that
-    takes the proximal step. The gradient is U Vᵀ, with 0 for singular values that are 0.
+    takes the proximal step, U max(Σ − a, 0) Vᵀ, with an SVD in every update and one rate for the matrix (SGD). The
+    gradient is U Vᵀ, with 0 for singular values that are 0.
 
     In an update Σ_i |u_iᵀ W v_i| is taken with the singular vectors of the last decomposition, which is made anew at
     every tenth update: a lower bound, whose error is of second order in how far W has moved since. In reports, and in
@@ -113,7 +115,8 @@ def nuclear(
         sign = jnp.where(jnp.abs(sigma) > least, jnp.sign(sigma), 0)
         return sigma * jax.lax.stop_gradient(sign)
 
-    return _of_singular_values("nuclear", function, paths=paths, every=every, recurrent=recurrent)
+    options: dict[str, Any] = {"paths": paths, "every": every, "recurrent": recurrent}
+    return _of_singular_values("nuclear", function, prox=shrink_singular_values, **options)
 
 
 def singular_value_margin(

@@ -224,7 +224,7 @@ def _row(entry: Entry) -> TableRow:
         arguments,
         entry.covers,
         ", ".join(sorted(penalty.needs)),
-        getattr(penalty, "prox", None) is not None,
+        penalty.prox is not None,
         entry.cost,
         entry.source,
     )

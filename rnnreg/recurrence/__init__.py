@@ -13,6 +13,7 @@ from rnnreg.recurrence._scan import check_recurrent_dropout as check_recurrent_d
 from rnnreg.recurrence._scan import settle as settle
 from rnnreg.recurrence._scan import states_before as states_before
 from rnnreg.recurrence._unroll import check_segments as check_segments
+from rnnreg.recurrence._unroll import held_apart as held_apart
 from rnnreg.recurrence._unroll import unroll
 
 __all__ = ["BackendChoice", "cell_step", "choose_backend", "product", "unroll"]

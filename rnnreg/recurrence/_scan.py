@@ -27,11 +27,13 @@ class Streams(NamedTuple):
       xs: `[T, B, D]`.
       keeps: `[T, B]` or `[T, B, H]` booleans, False where the state (of a unit) is held; None where every step counts.
       perturbations: `[T, B, H]`, added to h after each step; None without.
+      holds: by field of the state, `[T, B, H]` booleans, True where a unit holds it; None without.
     """
 
     xs: Array
     keeps: Array | None
     perturbations: Array | None
+    holds: dict[str, Array] | None = None
 
 
 def plain_scan(
@@ -53,8 +55,8 @@ def plain_scan(
         gates = inputs.shape[-1] // cell.hidden_size  # the inputs are projected
 
     def body(state, step_inputs):
-        x, keep, perturbation = step_inputs
-        new = settle(advance(state, x), state, keep, perturbation)
+        x, *ending = step_inputs
+        new = settle(advance(state, x), state, *ending)
         return new, new
 
     return loop(body, state, streams._replace(xs=inputs), gates=gates, reverse=reverse)
@@ -167,11 +169,19 @@ def masked(h: Array, recurrent_mask: Array | None) -> Array:
     return h if recurrent_mask is None else h * recurrent_mask
 
 
-def settle(new: Any, old: Any, keep: Array | None, perturbation: Array | None) -> Any:
-    """What a step ends with: the new state, its h perturbed, in the rows that the step counts for; else the old one.
+def settle(
+    new: Any,
+    old: Any,
+    keep: Array | None,
+    perturbation: Array | None,
+    holds: dict[str, Array] | None = None,
+) -> Any:
+    """What a step ends with: the new state, or the old one in the units that hold it; h perturbed; else the old rows.
 
     Linear in states and perturbation, so tangents end alike.
     """
+    for name, hold in (holds or {}).items():
+        new = new._replace(**{name: jnp.where(hold, getattr(old, name), getattr(new, name))})
     if perturbation is not None:
         new = new._replace(h=new.h + perturbation)
     if keep is None:

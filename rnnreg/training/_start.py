@@ -22,6 +22,7 @@ from rnnreg.networks import (
 )
 from rnnreg.runtime import counter_based
 from rnnreg.training._checks import check_data, check_hyper, check_values, num_outputs
+from rnnreg.training._proximal import check_proximal, start_pull
 from rnnreg.training._records import Best, Params, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
 
@@ -42,9 +43,10 @@ def start(
     if settings.keep_best or settings.patience is not None:
         worst = -jnp.inf if settings.maximise else jnp.inf
         best = Best(params, jnp.asarray(worst, dtype), jnp.int32(0), jnp.int32(0))
+    opt_state = optimizer_of(settings, hyper).init(params)
     return TrainState(
         params=params,
-        opt_state=optimizer_of(settings, hyper).init(params),
+        opt_state=opt_state,
         penalty_state={name: penalty.init(seen) for name, penalty in settings.penalties.items()},
         key=key_run,
         step=jnp.int32(0),
@@ -52,6 +54,7 @@ def start(
         diverged_at=jnp.int32(-1),
         best=best,
         stalled=jnp.int32(0),
+        proximal=start_pull(settings, hyper, network_of(settings, hyper), params, opt_state),
     )
 
 
@@ -78,6 +81,8 @@ def check_start(
                 "parametrisation keeps them all at 1. Leave these paths out, or use a parametrisation that lets them "
                 "move, such as rr.parametrizations.singular_margin."
             )
+    if settings.proximal:
+        check_proximal(settings, hyper, net, wanted)
 
 
 def _drawing(

@@ -14,7 +14,7 @@ from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, WeightsFunction, formed
 from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
 from rnnreg.diagnostics.dynamics._system import System
-from rnnreg.networks import Network
+from rnnreg.networks import Network, expected_cell
 
 
 class JacobianBounds(NamedTuple):
@@ -109,7 +109,7 @@ def _only_cell(system: System, params: Any) -> tuple[Cell | None, Any]:
     if isinstance(system, Network) and len(system.layers) == 1:
         layer = system.layers[0]
         if layer.repeat == 1 and layer.forwards:
-            return layer.cell, params["layer_0"]
+            return expected_cell(system, 0), params["layer_0"]
     return None, None
 
 
