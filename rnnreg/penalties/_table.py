@@ -57,10 +57,10 @@ class Table(tuple[TableRow, ...]):
     """The rows; it prints as text, and as a table in a notebook."""
 
     def __repr__(self) -> str:
-        columns = ("name", "formula", "covers", "needs", "prox", "cost of an update")
+        columns = ("name", "formula", "covers", "prox", "cost of an update")
         cells = [
             columns,
-            *((r.name, r.formula, r.covers, r.needs, _word(r.prox), r.cost) for r in self),
+            *((r.name, r.formula, r.covers, _word(r.prox), r.cost) for r in self),
         ]
         widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
         lines = [
@@ -188,13 +188,13 @@ ENTRIES = (
     Entry(
         omega,
         "mean (||d_t J_t||^2 / ||d_t||^2 - 1)^2",
-        "W_hh; all if derivative='full'",
+        "W_hh; all if 'full'",
         "3 training steps; 6 if 'full'",
         "Pascanu, Mikolov & Bengio 2013",
     ),
     Entry(
         jacobian_norm,
-        "mean ||J_t||_F^2 / n or ||J_t r||^2 / n",
+        "mean ||J_t||_F^2 / n, or of J_t r",
         "every layer",
         "4 training steps a direction",
         "Hoffman et al. 2019; Bai et al. 2021",
