@@ -529,6 +529,18 @@ def test_a_penalty_that_still_says_something_does_not_warn():
         )
 
 
+def test_a_prox_of_a_matrix_that_is_not_trained_itself_is_refused():
+    net = rr.network([low_rank(rr.cells.elman(H), 2)], 1, readout="last")
+    for paths, refused in (("*", True), ("W_xh", False)):
+        train = make(net, penalties={"l1": rr.penalties.l1(paths)}, proximal=True)
+        start = {"l1": 1e-3, "learning_rate": 0.1}, sine()
+        if refused:
+            with pytest.raises(ValueError, match=r"a parametrisation makes weights of .*W_hh/left"):
+                train.init(*start, key=jax.random.key(0))
+        else:
+            train.init(*start, key=jax.random.key(0))
+
+
 def test_a_margin_is_an_axis_with_one_compilation():
     traces = []
 

@@ -118,7 +118,7 @@ def batch_norm(cell: Cell, num_steps: int, *, gain: Any = 0.1, epsilon: Any = 1e
         initial_state=initial_state,
         weights=weights,
         gate=gate_with(_stored),
-        decayed=("W_xh", "W_hh"),
+        decayed=("W_xh", "W_hh*"),  # also what stands in the place of W_hh in a parametrisation
         training=Training(gate_with(_of_batch), statistics),
     )
     return made_by("batch_norm", found, cell=cell, num_steps=num_steps, gain=gain, epsilon=epsilon)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._tree import leaf_paths, with_leaves
-from rnnreg.networks import Network, weight_paths
+from rnnreg.networks import Network, effective_shapes, weight_paths
 from rnnreg.training._records import Params, TrainState
 from rnnreg.training._settings import Hyper, Settings, optimizer_of
 
@@ -151,13 +151,13 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
         path: jax.ShapeDtypeStruct(leaf.shape if steps[path] == "each" else (), leaf.dtype)
         for path, leaf in leaf_paths(params).items()
     }
-    made = [f"layer_{i}/" for i, one in enumerate(net.layers) if one.cell.effective is not None]
+    plain = leaf_paths(effective_shapes(net, params))
     for name, paths in covered_by(settings, params, weights).items():
-        formed = [path for path in paths if path.startswith(tuple(made))]
+        formed = [path for path in paths if path not in plain]
         if formed:
             raise ValueError(
-                f"the prox of penalties[{name!r}] moves what is trained, and a parametrisation makes the weights of "
-                f"{formed} from it. Leave these paths out, or take the penalty by its gradient (proximal=False)."
+                f"the prox of penalties[{name!r}] moves what is trained, and a parametrisation makes weights of "
+                f"{formed}. Leave these paths out, or take the penalty by its gradient (proximal=False)."
             )
         if all(steps[path] == "none" for path in paths):
             raise _undefined(
