@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_number, check_share, described
-from rnnreg.cells import Cell, Gate, Step, Weights, as_gate, as_step
+from rnnreg.cells import Cell, Gate, Step, Weights, as_gate, as_step, formed
 from rnnreg.networks._dropout import inverted_mask, is_zero, kept_share, uniform_24_bits
 from rnnreg.networks._records import Noise
 
@@ -113,7 +113,7 @@ def _with_noisy_weights(noise: Noise, cell: Cell, params: Any, key: Array, leaf:
     if not noise.on_weights:
         return cell
     assert cell.weights is not None
-    found = Weights(*cell.weights(params))
+    found = Weights(*cell.weights(formed(cell, params)))
     for name in ("W_xh", "W_hh"):
         W = getattr(found, name)
         if not is_zero(noise.weight_noise):

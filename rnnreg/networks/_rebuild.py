@@ -5,11 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rnnreg.cells import Cell, elman, gru, lstm
+from rnnreg.cells import Cell, batch_norm, elman, gru, layer_norm, lstm
 from rnnreg.networks._network import layer, network
 from rnnreg.networks._records import Network, Noise
+from rnnreg.parametrizations import (
+    antisymmetric,
+    low_rank,
+    orthogonal,
+    singular_margin,
+    weight_norm,
+)
 
 FACTORIES = {"elman": elman, "gru": gru, "lstm": lstm}
+_OF_A_CELL = {
+    made.__name__: made
+    for made in (
+        antisymmetric,
+        batch_norm,
+        layer_norm,
+        low_rank,
+        orthogonal,
+        singular_margin,
+        weight_norm,
+    )
+}
 _DRAWS = ("recurrent_init", "input_init")
 _OF_TRAINING = ("function_of_hyper", "reads", "dropout")
 _APART = ("layers", "output_size", "recurrence", "embedding", "by_layer", "made", "noise")
@@ -66,6 +85,9 @@ def _cell(described: Mapping[str, Any]) -> Cell:
         raise ValueError(f"its cell {described['name']!r} has a function of your own ({part})")
     if factory == "chrono":  # draws biases, and changes nothing else
         return _cell(arguments["cell"])
+    if factory in _OF_A_CELL:
+        rest = {name: given for name, given in arguments.items() if name != "cell"}
+        return _OF_A_CELL[factory](_cell(arguments["cell"]), **rest)
     if factory not in FACTORIES:
         raise ValueError(f"its cell {described['name']!r} is not one of {', '.join(FACTORIES)}")
     return FACTORIES[factory](**{name: arguments[name] for name in arguments if name not in _DRAWS})

@@ -144,6 +144,8 @@ def walk(
     noise: Noise = Noise(),  # noqa: B008
     perturbations: dict[str, Any] | None = None,
     recurrence: Recurrence = Recurrence(),  # noqa: B008
+    train: bool = False,
+    weights: Array | None = None,
 ) -> tuple[list[Visit], Array]:
     """Every pass over a time-first sequence, and the sequence that comes out at the top.
 
@@ -158,6 +160,8 @@ def walk(
       noise: in the recurrence.
       perturbations: by layer, `[B, T, H]`, added to h after each step.
       recurrence: how the recurrence is computed.
+      train: whether cells do what they do in training alone.
+      weights: `[B]`, how much a row counts in statistics over the batch.
 
     Returns:
       The visits in order, and the h of the last layer, `[T, B, H]`.
@@ -184,11 +188,14 @@ def walk(
                 leaf=place.leaf,
             )
             place, start, added = place._replace(cell=drawn.cell), drawn.start, drawn.added
+            cell = place.cell
+            if train and cell.training is not None:
+                cell, start = _in_training(place, start, mask, weights)
             if perturbations is not None:
                 given = jnp.swapaxes(place.part_of(perturbations), 0, 1)
                 added = given if added is None else given + added
             final, states = unroll(
-                place.cell,
+                cell,
                 own,
                 sequence,
                 start,
@@ -203,6 +210,23 @@ def walk(
             joined.append(states.h)
         sequence = merged(layers[together[0].index], joined)
     return visits, sequence
+
+
+def _in_training(
+    place: Pass, start: Any, mask: Array | None, weights: Array | None
+) -> tuple[Cell, Any]:
+    """The cell with its gate of training, and its start with the weights of the rows; raises where it cannot be."""
+    cell = place.cell
+    if mask is not None or place.application is not None:
+        what = "a mask" if mask is not None else "a layer that is applied several times"
+        raise ValueError(
+            f"the cell {cell.name!r} takes statistics of each step over the rows of a batch in training, and {what} "
+            "leaves a step without one set of rows. Use sequences of one length and repeat=1, or rr.cells.layer_norm."
+        )
+    assert cell.training is not None
+    if weights is not None:
+        start = start._replace(weight=weights.astype(start.h.dtype)[:, None])
+    return cell._replace(gate=cell.training.gate), start
 
 
 def merged(layer: Layer, hidden: Sequence[Array]) -> Array:

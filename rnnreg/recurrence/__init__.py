@@ -6,6 +6,7 @@ from rnnreg.recurrence._backend import BackendChoice, choose_backend
 from rnnreg.recurrence._backend import check_backend as check_backend
 from rnnreg.recurrence._product import check_precision as check_precision
 from rnnreg.recurrence._product import product
+from rnnreg.recurrence._scan import affine as affine
 from rnnreg.recurrence._scan import cell_step
 from rnnreg.recurrence._scan import cell_values as cell_values
 from rnnreg.recurrence._scan import check_recurrent_dropout as check_recurrent_dropout

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells import Cell, Weights, as_gate, as_step
+from rnnreg.cells import Cell, Weights, as_gate, as_step, formed
 from rnnreg.recurrence._product import product
 
 # A loop's turn costs a few microseconds on a CPU and a kernel launch or two elsewhere. Short sequences are written out
@@ -94,11 +94,9 @@ def cell_step(
     >>> cell_step(cell)(params, cell.initial_state(1), jnp.ones((1, 1))).h.tolist()
     [[1.0, 1.0]]
     """
-    if cell.gate is None and cell.step is not None:
-        return cell.step
 
     def step(params, state, x):
-        inputs, advance = step_and_inputs(cell, params, x, None, precision)
+        inputs, advance = step_and_inputs(cell, formed(cell, params), x, None, precision)
         return advance(state, inputs)
 
     return step
@@ -110,9 +108,10 @@ def cell_values(
     """What a cell's gate or step names at one step, `values(params, state, x [B, D])`, such as its open gates."""
     if cell.gate is None and cell.step is not None:
         whole = as_step(cell.step)
-        return lambda params, state, x: whole.forward(params, state, x)[1]
+        return lambda params, state, x: whole.forward(formed(cell, params), state, x)[1]
 
     def values(params, state, x):
+        params = formed(cell, params)
         assert cell.weights is not None
         assert cell.gate is not None
         gate, (W_xh, W_hh, b_h, b_hh) = as_gate(cell.gate), Weights(*cell.weights(params))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, is_count
-from rnnreg.cells import Cell
+from rnnreg.cells import Cell, formed
 from rnnreg.recurrence._backend import BACKENDS, choose_backend
 from rnnreg.recurrence._product import check_precision
 from rnnreg.recurrence._scan import Streams
@@ -78,6 +78,7 @@ def unroll(
     """
     check_segments(remat, truncate)
     check_precision(precision)
+    params = formed(cell, params)
     keeps = None if mask is None else mask.astype(bool)
     if keeps is not None:  # NaN at padding, times a gradient of 0, is NaN
         counted = keeps if keeps.ndim == 2 else keeps.any(axis=-1)

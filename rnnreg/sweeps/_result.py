@@ -33,6 +33,7 @@ class SweepResult:
     Attributes:
       metrics: xarray Dataset; dimensions are the sweep's own axes, `seed`, `fold`, and `epoch` for histories.
         `train_loss`, `val_loss`, `penalty_<name>`, …: final values, NaN where a lane diverged or did not run;
+        of proximal penalties also `zeros_<name>`, `units_off.<path>` and `rank.<path>`;
         `history_<name>`: values at the record stride ("." for the "/" of a path: `history_norm.layer_0.W_hh`);
         `diverged_at`: step, −1 where it did not;
         `finished`: False where an interruption came first; `ensemble_val_<name>`: score of the mean

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnreg._checks import described
 from rnnreg._tree import leaf_paths
-from rnnreg.cells import Cell, WeightsFunction
+from rnnreg.cells import Cell, WeightsFunction, formed
 from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
 from rnnreg.diagnostics.dynamics._system import System
 from rnnreg.networks import Network, expected_cell
@@ -71,7 +71,8 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     cell, weights = _only_cell(system, params)
     if cell is None or cell.weights is None:
         return JacobianBounds(None, None, None, None, None)
-    W_hh = _recurrent_matrix(cell, cell.weights, weights)
+    form = cell.weights
+    W_hh = _recurrent_matrix(cell, lambda own: form(formed(cell, own)), weights)
     if W_hh.shape[-2] != W_hh.shape[-1]:
         return JacobianBounds(None, None, None, None, None)
     spectrum = matrix_spectrum(W_hh)
