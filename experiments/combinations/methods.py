@@ -45,13 +45,17 @@ class Method:
         return float(self.low + share * (self.high - self.low))
 
 
-CELLS: dict[str, Callable[[int], rr.cells.Cell]] = {"gru": rr.cells.gru}
+CELLS: dict[str, Callable[[int], rr.cells.Cell]] = {
+    "gru": rr.cells.gru,
+    "normalised gru": lambda hidden_size: rr.cells.layer_norm(rr.cells.gru(hidden_size)),
+}
 # Another method is a line here; one that normalises the cell names it in CELLS.
 METHODS = {
     "L2": Method(("l2",), 1e-6, 1e-3, log=True),
     "dropout": Method(("output_dropout",), 0.05, 0.6),
     "variational": Method(("output_dropout", "recurrent_dropout"), 0.05, 0.5, variational=True),
     "zoneout": Method(("zoneout",), 0.02, 0.4),
+    "layer norm": Method(cell="normalised gru"),
 }
 
 
@@ -93,7 +97,7 @@ def arms(methods: Mapping[str, Method] = METHODS) -> list[Arm]:
     """No method, each alone, and all pairs that can be together: they set different numbers and need no two cells.
 
     >>> [arm.name for arm in arms() if "dropout" in arm.parts]
-    ['dropout', 'L2 + dropout', 'dropout + zoneout']
+    ['dropout', 'L2 + dropout', 'dropout + zoneout', 'dropout + layer norm']
     """
     pairs = [
         pair
