@@ -135,7 +135,7 @@ class Stack:
             hidden = self._flat(hidden, mask)
         outputs = self.read(params, hidden)
         at_each = self.readout == "all"
-        outputs = poisoned(outputs, unknown if at_each else unknown.any(axis=0))
+        outputs = poisoned(outputs, unknown if at_each else unknown[-1])
         visits = _poisoned(visits, unknown)
         states = jax.tree.map(
             lambda leaf: jnp.swapaxes(leaf, 0, 1), by_layer(self.layers, [v.states for v in visits])
@@ -296,7 +296,7 @@ def poisoned(tree: Any, unknown: Array) -> Any:
 
 def _poisoned(visits: list[Visit], unknown: Array) -> list[Visit]:
     def poison(one: Visit) -> Visit:
-        ends = unknown.any(axis=0)
+        ends = unknown[-1]  # what is reached stays so to the end
         return one._replace(
             inputs=poisoned(one.inputs, unknown),
             final=poisoned(one.final, ends),
