@@ -147,6 +147,15 @@ def check_choice(value: Any, name: str, choices: Iterable[Any], *, hint: str = "
         )
 
 
+def check_every(every: int, num_steps: int) -> None:
+    """Raises if steps do not come in blocks of `every`."""
+    check_count(every, "every")
+    if num_steps % every:
+        raise ValueError(
+            f"every must divide the number of steps; got every={every!r} and T={num_steps}. Cut xs, or change every."
+        )
+
+
 def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
     """Raises if a mask has not the shape `[B, T]` of what it masks."""
     if np.shape(mask) != shape:

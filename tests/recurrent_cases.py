@@ -15,6 +15,7 @@ from rnnreg.recurrence import unroll
 from rnnreg.recurrence.native import kernel_library
 
 HIDDEN = 4
+EPSILON = 0.1  # of layer normalisation; a small one makes a large derivative of four units
 INSIDE, OUTSIDE = (
     2,
     17,
@@ -83,6 +84,34 @@ def _layer_normalised():
     return plain._replace(name="layer_norm", init=init, gate=gate)
 
 
+def _standardised(z):
+    return (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + EPSILON)
+
+
+def _layer_norm(params, place, z):
+    """What `rr.cells.layer_norm` does to the sum of a gate: b_h comes after it, and `loop` has added it before."""
+    block = slice(place * HIDDEN, (place + 1) * HIDDEN)
+    return params["gain"][block] * _standardised(z - params["b_h"][block]) + params["b_h"][block]
+
+
+def _normalised_elman(params, state, x_proj, h_proj):
+    return (np.tanh(_layer_norm(params, 0, x_proj + h_proj)),)
+
+
+def _normalised_gru(params, state, x_proj, h_proj):
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(x_proj, 3, 1), np.split(h_proj, 3, 1)
+    r = _sigmoid(_layer_norm(params, 0, x_r + h_r))
+    z = _sigmoid(_layer_norm(params, 1, x_z + h_z))
+    return ((1 - z) * np.tanh(_layer_norm(params, 2, x_n + r * h_n)) + z * state[0],)
+
+
+def _normalised_lstm(params, state, x_proj, h_proj):
+    sums = np.split(x_proj + h_proj, 4, 1)
+    i, f, g, o = (_layer_norm(params, place, one) for place, one in enumerate(sums))
+    c = _sigmoid(f) * state[1] + _sigmoid(i) * np.tanh(g)
+    return _sigmoid(o) * np.tanh(params["gain_c"] * _standardised(c) + params["b_c"]), c
+
+
 def _softmax(z):
     z = np.exp(z - z.max(-1, keepdims=True))
     return z / z.sum(-1, keepdims=True)
@@ -113,6 +142,10 @@ def _elman_of(activation):
     return rr.cells.elman(HIDDEN, activation=activation)
 
 
+def _layer_norm_of(make):
+    return rr.cells.layer_norm(make(HIDDEN), epsilon=EPSILON)
+
+
 CASES = {
     "elman_tanh": Case(_elman_of(jnp.tanh), _elman(np.tanh)),
     "elman_relu": Case(_elman_of(jax.nn.relu), _elman(lambda z: np.maximum(z, 0))),
@@ -122,6 +155,9 @@ CASES = {
     "elman_softplus": Case(_elman_of(jax.nn.softplus), _elman(lambda z: np.logaddexp(z, 0))),
     "gru_derived": Case(_gru_without_tangent(), _gru, 3),
     "layer_norm": Case(_layer_normalised(), _normalised, own=True),
+    "layer_norm_elman": Case(_layer_norm_of(rr.cells.elman), _normalised_elman, own=True),
+    "layer_norm_gru": Case(_layer_norm_of(rr.cells.gru), _normalised_gru, 3, own=True),
+    "layer_norm_lstm": Case(_layer_norm_of(rr.cells.lstm), _normalised_lstm, 4, own=True),
     # units that see each other, with a tangent by hand
     "softmax": Case(_softmax_cell(), lambda state, x_proj, h_proj: (_softmax(x_proj + h_proj),)),
     "irnn": Case(rr.cells.irnn(HIDDEN), _elman(lambda z: np.maximum(z, 0))),
@@ -152,6 +188,7 @@ def loop(
     mask=None,
     recurrent_mask=None,
     perturbations=None,
+    holds=None,
     reverse=False,
     rounded=lambda values: values,
 ):
@@ -164,6 +201,10 @@ def loop(
         x_proj = rounded(xs[t]) @ W_xh + params["b_h"]
         h_proj = rounded(h) @ W_hh + params.get("b_hh", 0)
         new = case.gate(*([params] if case.own else []), state, x_proj, h_proj)
+        for field, hold in (holds or {}).items():
+            place = "hc".index(field)
+            kept = np.where(np.asarray(hold[t]), state[place], new[place])
+            new = (*new[:place], kept, *new[place + 1 :])
         if perturbations is not None:
             new = (new[0] + np.asarray(perturbations[t]), *new[1:])
         if mask is not None:

@@ -24,6 +24,7 @@ ROOMS = [
     "runtime",
     "data",
     "cells",
+    "parametrizations",
     "recurrence",
     "networks",
     "bridges",

@@ -75,7 +75,8 @@ def native_scan(
     assert inside
     assert cell.weights is not None
     assert cell.facts.native is not None
-    xs, keeps, perturbations = streams
+    xs, keeps, perturbations, holds = streams
+    assert holds is None
     weights = Weights(*cell.weights(params))
     given = {
         "x": xs,
