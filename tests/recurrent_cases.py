@@ -1,5 +1,6 @@
 """Cells with a gate, a loop over time in NumPy for each, and random arguments for both."""
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ from conftest import SEED, tolerance
 
 import rnnreg as rr
 from rnnreg.recurrence import unroll
+from rnnreg.recurrence.native import kernel_library
 
 HIDDEN = 4
 EPSILON = 0.1  # of layer normalisation; a small one makes a large derivative of four units
@@ -206,7 +208,7 @@ def loop(
         if perturbations is not None:
             new = (new[0] + np.asarray(perturbations[t]), *new[1:])
         if mask is not None:
-            counts = np.asarray(mask[t], bool)[:, None]
+            counts = np.asarray(mask[t], bool).reshape(len(h), -1)  # of a row, or of each unit
             new = tuple(np.where(counts, n, old) for n, old in zip(new, state, strict=True))
         state = states[t] = new
     return state, tuple(np.stack(field) for field in zip(*states, strict=True))
@@ -274,6 +276,17 @@ def forget_programs():
     jax.clear_caches()
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def kernel():
+    """The library for the dtype in force; without one skip, or fail in CI, which has a compiler."""
+    found = kernel_library(jnp.result_type(float))
+    if found.path is None and os.environ.get("RNNREG_REQUIRE_PEERS"):
+        pytest.fail(found.reason)
+    if found.path is None:
+        pytest.skip(found.reason)
+    return found
 
 
 every_case = pytest.mark.parametrize("case", TRIED.values(), ids=TRIED.keys())

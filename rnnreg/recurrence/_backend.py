@@ -155,8 +155,9 @@ def choose_backend(
     which every weight gradient is one product a sequence; it needs a cell with a gate. The tangent of the gate is the
     one that it states, or else `jax.jvp` of the gate. "native" is compiled for this processor, forwards and
     backwards; it needs a CPU, a C++ compiler the first time, and a gate that names its kernel (`Facts.native`).
-    Other derivatives than the gradient, and other devices, then run as "fused" does. All give forward mode, reverse
-    mode and higher orders, and agree to rounding.
+    Other derivatives than the gradient, other devices, and programs that `jax.export` makes then run as "fused" does.
+    It runs whole on each device where `jit` divides its arguments over CPU devices; `shard_map` divides it. All give
+    forward mode, reverse mode and higher orders, and agree to rounding.
 
     Args:
       cell: the cell.

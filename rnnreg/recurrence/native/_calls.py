@@ -3,6 +3,9 @@
 There are three. `forward` gives the states, and on request what the derivative reads. `tangent` is linear in the
 tangents of the operands; it is evaluated by the fused recurrence, and its transpose is the third one, `backward`. So
 training runs two compiled calls, while forward mode, higher orders and other platforms run what `_fused.py` states.
+
+A program that `jax.export` makes holds no call either: it outlives the process and the machine that the library is for.
+XLA cannot divide a call. Where `jit` divides its arguments over devices, each device gathers them and computes all.
 """
 
 from __future__ import annotations
@@ -361,12 +364,16 @@ def _primitive(
         return outs, [0] * len(outs)
 
     batching.primitive_batchers[primitive] = batch
-    mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=True))
+    portable = mlir.lower_fun(reference, multiple_results=True)
+    mlir.register_lowering(primitive, portable)
     if compiled:
-        native = functools.partial(_native, results=results)
-        mlir.register_lowering(
-            primitive, mlir.lower_fun(native, multiple_results=True), platform="cpu"
-        )
+        native = mlir.lower_fun(functools.partial(_native, results=results), multiple_results=True)
+
+        def lower(context, *operands, **params):
+            exported = context.module_context.lowering_parameters.for_export
+            return (portable if exported else native)(context, *operands, **params)
+
+        mlir.register_lowering(primitive, lower, platform="cpu")
     return primitive, reference
 
 
