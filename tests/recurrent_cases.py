@@ -30,14 +30,16 @@ run = jax.jit(unroll, static_argnums=0, static_argnames=STATIC)
 class Case(NamedTuple):
     """A cell, and its gate in NumPy: `gate(state, x_proj, h_proj) -> state`, both tuples that begin with h.
 
-    With `own`, the gate has parameters of its own, which come first.
+    With `own`, the gate has parameters of its own, which come first. A cell without a gate has `step` instead:
+    `step(params, state, x_proj) -> state`.
     """
 
     cell: Any
-    gate: Callable
+    gate: Callable | None
     gates: int = 1
     recurrent: Callable = lambda params: params["W_hh"]
     own: bool = False
+    step: Callable | None = None
 
 
 def _sigmoid(z):
@@ -52,6 +54,16 @@ def _gru(state, x_proj, h_proj):
     (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(x_proj, 3, 1), np.split(h_proj, 3, 1)
     z = _sigmoid(x_z + h_z)
     return ((1 - z) * np.tanh(x_n + _sigmoid(x_r + h_r) * h_n) + z * state[0],)
+
+
+def _gru_reset_before(params, state, x_proj):
+    """The bias of the recurrent product is outside it, and so the reset gate is not in it."""
+    h, W_hh, hidden_size = state[0], params["W_hh"], state[0].shape[1]
+    x_proj = x_proj + params.get("b_hh", 0)
+    gates = _sigmoid(x_proj + h @ W_hh)
+    r, z = gates[:, :hidden_size], gates[:, hidden_size : 2 * hidden_size]
+    n = np.tanh((x_proj + (r * h) @ W_hh)[:, 2 * hidden_size :])
+    return ((1 - z) * n + z * h,)
 
 
 def _lstm(state, x_proj, h_proj):
@@ -173,6 +185,14 @@ CASES = {
         recurrent=_symmetric,
     ),
 }
+# cells that do their own products, and so have no recurrent mask
+STEPS = {
+    "gru_reset_before": Case(rr.cells.gru(HIDDEN, reset="before"), None, 3, step=_gru_reset_before),
+    "gru_reset_before_one_bias": Case(
+        rr.cells.gru(HIDDEN, reset="before", recurrent_bias=False), None, 3, step=_gru_reset_before
+    ),
+}
+EVERY = CASES | STEPS
 # the three kinds of gate, where a property does not depend on more
 KINDS = {name: CASES[name] for name in ("elman_tanh", "gru", "lstm")}
 # Arithmetic is tried on every case in float64, where an error shows; in float32 on one of each kind of derivative.
@@ -200,7 +220,10 @@ def loop(
         h = state[0] if recurrent_mask is None else state[0] * np.asarray(recurrent_mask)
         x_proj = rounded(xs[t]) @ W_xh + params["b_h"]
         h_proj = rounded(h) @ W_hh + params.get("b_hh", 0)
-        new = case.gate(*([params] if case.own else []), state, x_proj, h_proj)
+        if case.step is not None:
+            new = case.step(params, state, x_proj)
+        else:
+            new = case.gate(*([params] if case.own else []), state, x_proj, h_proj)
         for field, hold in (holds or {}).items():
             place = "hc".index(field)
             kept = np.where(np.asarray(hold[t]), state[place], new[place])
@@ -217,7 +240,9 @@ def loop(
 def draw(
     case, *, input_size=INSIDE, steps=LONG, batch=3, seed=0, radius=None, but=(), dtype=None
 ) -> dict[str, Any]:
-    """Arguments of `unroll`, all but those named: no weight at 0, no row with all steps but one with none.
+    """Arguments that `unroll` takes for a cell, all but those named.
+
+    No weight is at 0, no row has all steps, and one row has none.
 
     With `radius`, each gate's recurrent matrix has this spectral radius.
     """
@@ -244,6 +269,7 @@ def draw(
         "perturbations": rng.normal(size=(steps, batch, HIDDEN)) / 4,
     }
     given = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), given) | {"mask": jnp.asarray(mask)}
+    but = but if case.step is None else (*but, "recurrent_mask")
     return {name: value for name, value in given.items() if name not in but}
 
 

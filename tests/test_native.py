@@ -8,14 +8,15 @@ import numpy as np
 import optax
 import pytest
 from jax.test_util import check_grads
+from recurrent_cases import EVERY as CASES
 from recurrent_cases import (
-    CASES,
     HIDDEN,
     INSIDE,
     LONG,
     OPTIONAL,
     OUTSIDE,
     SHORT,
+    STEPS,
     assert_close,
     draw,
     forget_programs,  # noqa: F401 - it works by being here
@@ -33,7 +34,8 @@ from rnnreg.recurrence.native import kernel_library
 pytestmark = pytest.mark.numerics
 ABLE = {name: case for name, case in CASES.items() if case.cell.facts.native is not None}
 every_able = pytest.mark.parametrize("name", ABLE)
-every_kernel = pytest.mark.parametrize("name", ["elman_tanh", "gru", "lstm"])
+KERNELS = ("elman_tanh", "gru", "gru_reset_before", "lstm")
+every_kernel = pytest.mark.parametrize("name", KERNELS)
 either_way = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 
 
@@ -57,7 +59,7 @@ SCENES = {
 def test_the_cells_of_the_library_have_a_kernel():
     """So that the cases below are not fewer than it looks."""
     kernels = {case.cell.facts.native for case in ABLE.values()}
-    assert kernels == {"elman_tanh", "elman_relu", "elman_identity", "gru", "lstm"}
+    assert kernels == {*KERNELS, "elman_relu", "elman_identity"}
 
 
 @either_way
@@ -89,8 +91,13 @@ def test_gradients_equal_those_of_the_plain_scan(name, scene, reverse):
     assert_close(got, expected, loosen=3)
 
 
-@pytest.mark.parametrize("wanted", ["params", "xs", "state", "perturbations", "recurrent_mask"])
-@every_kernel
+WANTED = ("params", "xs", "state", "perturbations", "recurrent_mask")
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [(name, one) for name in KERNELS for one in WANTED[: 4 if name in STEPS else 5]],
+)
 def test_each_gradient_alone_is_the_one_among_the_others(name, wanted):
     given, mask = split(given_of(name))
 
@@ -232,7 +239,7 @@ def test_a_lane_beside_others_is_the_lane_alone_bit_for_bit(name):
     """Over parameters, over inputs and their masks, over initial states; each level of vmap shares the rest."""
     case = CASES[name]
     cases = [given_of(name, seed=seed, but=("perturbations",)) for seed in range(2)]
-    tables = lanes_of(cases)
+    tables = {"recurrent_mask": None} | lanes_of(cases)
     order = ("params", "xs", "mask", "recurrent_mask", "state")
 
     def each(params, xs, mask, recurrent_mask, state):
@@ -245,7 +252,7 @@ def test_a_lane_beside_others_is_the_lane_alone_bit_for_bit(name):
     together, alone = nested(*(tables[one] for one in order)), jax.jit(each)
     for i, j, k in np.ndindex(2, 2, 2):
         numbers = dict(zip(order, (i, j, j, j, k), strict=True))
-        expected = alone(*(cases[numbers[one]][one] for one in order))
+        expected = alone(*(cases[numbers[one]].get(one) for one in order))
         assert_equal(lane_of(together, i, j, k), expected)
 
 
@@ -272,12 +279,13 @@ def test_the_gradient_of_a_sum_over_lanes_reaches_what_they_share(name):
     assert_close(got, expected, loosen=10)
 
 
-def test_inputs_that_lanes_share_are_not_copied():
-    given = given_of("gru", but=OPTIONAL)
+@pytest.mark.parametrize("name", ["gru", "gru_reset_before"])
+def test_inputs_that_lanes_share_are_not_copied(name):
+    given = given_of(name, but=OPTIONAL)
     params = lanes_of([given["params"]] * 5)
 
     def value(params):
-        return wave(given | {"params": params}, CASES["gru"].cell, backend="native")
+        return wave(given | {"params": params}, CASES[name].cell, backend="native")
 
     text = jax.jit(jax.vmap(jax.grad(value))).lower(params).as_text()
     assert f"tensor<5x{LONG}x3x{INSIDE}x" not in text
@@ -304,6 +312,7 @@ def own_gate(params, state, x_proj, h_proj):
 
 
 TANH = rr.cells.ACTIVATIONS["tanh"]
+BEFORE = rr.cells.gru(4, reset="before").step
 OTHERS = {
     "another gate": rr.cells.elman(4)._replace(gate=own_gate),
     "another forward map": rr.cells.elman(4)._replace(
@@ -319,7 +328,12 @@ OTHERS = {
     "another candidate": rr.cells.gru(4, activation="relu"),
     "other gates": rr.cells.lstm(4, gate_activation="hard_sigmoid"),
     "a function without a kernel": rr.cells.elman(4, activation="sigmoid"),
-    "a step": rr.cells.gru(4, reset="before"),
+    "another step": rr.cells.gru(4, reset="before")._replace(step=lambda params, state, x: state),
+    "another forward map of a step": rr.cells.gru(4, reset="before")._replace(
+        step=BEFORE._replace(forward=BEFORE.forward)
+    ),
+    "another candidate of a step": rr.cells.gru(4, reset="before", activation="relu"),
+    "other gates of a step": rr.cells.gru(4, reset="before", gate_activation="hard_sigmoid"),
 }
 
 
@@ -398,3 +412,20 @@ def test_arrays_that_are_broadcast_run_as_before(name):
         run(CASES["elman_tanh"].cell, **given, backend=one) for one in ("native", "fused")
     )
     assert_equal(got, expected)
+
+
+def test_a_step_is_given_the_parameters_that_it_reads():
+    """Weights of one's own are for a gate: a step reads its leaves, and no perturbation that is broadcast."""
+    case = STEPS["gru_reset_before"]
+    cell = case.cell._replace(weights=lambda params: jax.tree.map(jnp.zeros_like, params))
+    given = given_of("gru_reset_before")
+    assert_close(run(cell, **given, backend="native"), run(case.cell, **given, backend="native"))
+    given["perturbations"] = given["perturbations"][..., :1, :]
+    assert_equal(*(run(case.cell, **given, backend=one) for one in ("native", "scan")))
+
+
+def test_a_step_takes_no_recurrent_mask():
+    given = given_of("gru_reset_before")
+    given["recurrent_mask"] = jnp.ones((3, HIDDEN), given["xs"].dtype)
+    with pytest.raises(ValueError, match="recurrent dropout needs a cell with a gate"):
+        unroll(CASES["gru_reset_before"].cell, **given, backend="native")

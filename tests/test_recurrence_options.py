@@ -260,7 +260,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("cell", "reason"), REFUSED)
-def test_fused_is_refused_with_the_reason_and_auto_falls_back(cell, reason):
+def test_fused_is_refused_with_the_reason_and_auto_falls_back(cell, reason, monkeypatch):
+    monkeypatch.setenv("RNNREG_NATIVE", "0")
     message = f"backend='fused' cannot run this cell: {reason}.*Use backend='auto' or 'scan'"
     for make in (
         lambda: rr.network([rr.cells.lstm(HIDDEN), cell], 1, backend="fused"),
@@ -303,7 +304,8 @@ def test_explain_says_which_and_why(monkeypatch):
     assert {name: str(choice) for name, choice in choices.items()} == {
         "layer_0": "fused, inputs projected inside the loop: the gate states its tangent, so weight "
         "gradients are one product a sequence; RNNREG_NATIVE=0 switches the compiled kernel off",
-        "layer_1": "scan, inputs projected before the loop: gru_reset_before does its own products",
+        "layer_1": "scan, inputs projected before the loop: gru_reset_before does its own products; "
+        "RNNREG_NATIVE=0 switches the compiled kernel off",
         "layer_2": "fused, inputs projected inside the loop: the gate states its tangent, so weight "
         "gradients are one product a sequence; RNNREG_NATIVE=0 switches the compiled kernel off",
         "layer_3": "fused, inputs projected before the loop: the gate's tangent is derived, so weight "

@@ -17,6 +17,7 @@ from rnnreg.cells._base import made_by as made_by
 from rnnreg.cells._base import made_for as made_for
 from rnnreg.cells._base import named as named
 from rnnreg.cells._base import plain as plain
+from rnnreg.cells._base import plain_weights as plain_weights
 from rnnreg.cells._base import recurrent_leaves as recurrent_leaves
 from rnnreg.cells._batch_norm import NormalisedState, batch_norm
 from rnnreg.cells._chrono import chrono

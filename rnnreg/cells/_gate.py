@@ -24,7 +24,7 @@ class Facts(NamedTuple):
       blocks: names of the gate blocks on the last axis of W_xh, W_hh and b_h, in order.
       keeps: the block of the gate that keeps the state from step to step.
       enters: the block of the gate that lets new values in.
-      native: the name of the compiled kernel that does what the gate and its tangent do.
+      native: the name of the compiled kernel that does what the gate and its tangent, or the step, do.
     """
 
     opens: tuple[str, ...] = ()

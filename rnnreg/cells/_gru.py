@@ -58,7 +58,7 @@ def gru(
       input_init: name or initialiser of each gate's block of W_xh.
 
     Returns:
-      The cell; with `reset="after"` it runs fused, and natively on a CPU.
+      The cell. It runs natively on a CPU; elsewhere fused with `reset="after"`, through the plain scan with "before".
 
     Raises:
       ValueError: another `reset`, or a hidden size, an activation or an initialiser that is none.
@@ -129,8 +129,7 @@ def gru_gate(phi: Activation, sigma: Activation, norm: Norm = PLAIN) -> Gate:
     sigma_slope: Any = sigma.slope
     phi_slope: Any = phi.slope
     by_hand = sigma_slope and phi_slope
-    native = "gru" if (phi.native, sigma.native) == ("tanh", "sigmoid") else None
-    facts = _facts(phi, sigma)._replace(native=native)
+    facts = _facts(phi, sigma, "gru")
     return normal_gate(forward, tangent if by_hand else None, facts=facts, norm=norm)
 
 
@@ -150,14 +149,15 @@ def reset_before(phi: Activation, sigma: Activation, norm: Norm = PLAIN) -> Step
         n = phi(norm(params, 2, x_n + (r * state.h) @ W_n))
         return _combined(z, n, state.h), {"reset": r, "update": z, "candidate": n}
 
-    return Step(forward, _facts(phi, sigma))
+    facts = _facts(phi, sigma, "gru_reset_before")
+    return Step(forward, facts if norm is PLAIN else facts._replace(native=None))
 
 
 def _combined(z: Array, n: Array, h: Array) -> HiddenState:
     return HiddenState(h=n + z * (h - n))
 
 
-def _facts(phi: Activation, sigma: Activation) -> Facts:
+def _facts(phi: Activation, sigma: Activation, kernel: str) -> Facts:
     """h lies between φ and the last h, from 0 on, so long as the update gate is in [0, 1]."""
     opens = sigma.bounds == (0.0, 1.0)
     bounds = phi.bounds and (min(phi.bounds[0], 0.0), max(phi.bounds[1], 0.0))
@@ -166,4 +166,5 @@ def _facts(phi: Activation, sigma: Activation) -> Facts:
         bounds=bounds if opens else None,
         blocks=("reset", "update", "candidate"),
         keeps="update",
+        native=kernel if (phi.native, sigma.native) == ("tanh", "sigmoid") else None,
     )

@@ -154,10 +154,10 @@ def choose_backend(
     "scan" is one `lax.scan`, differentiated by JAX; it runs every cell. "fused" has a derivative of its own, in
     which every weight gradient is one product a sequence; it needs a cell with a gate. The tangent of the gate is the
     one that it states, or else `jax.jvp` of the gate. "native" is compiled for this processor, forwards and
-    backwards; it needs a CPU, a C++ compiler the first time, and a gate that names its kernel (`Facts.native`).
-    Other derivatives than the gradient, other devices, and programs that `jax.export` makes then run as "fused" does.
-    It runs whole on each device where `jit` divides its arguments over CPU devices; `shard_map` divides it. All give
-    forward mode, reverse mode and higher orders, and agree to rounding.
+    backwards; it needs a CPU, a C++ compiler the first time, and a gate or a step that names its kernel
+    (`Facts.native`). Other derivatives than the gradient, other devices, and programs that `jax.export` makes then run
+    as "fused" does, or for a step as "scan" does. It runs whole on each device where `jit` divides its arguments over
+    CPU devices; `shard_map` divides it. All give forward mode, reverse mode and higher orders, and agree to rounding.
 
     Args:
       cell: the cell.
@@ -178,7 +178,7 @@ def choose_backend(
     >>> import rnnreg as rr
     >>> choose_backend(rr.cells.gru(8), input_size=2, projection="before").backend
     'fused'
-    >>> print(choose_backend(rr.cells.gru(8, reset="before"), input_size=2))
+    >>> print(choose_backend(rr.cells.gru(8, activation="relu", reset="before"), input_size=2))
     scan, inputs projected before the loop: gru_reset_before does its own products
     """
     check_choice(backend, "backend", NAMES)

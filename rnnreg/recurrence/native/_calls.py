@@ -2,7 +2,8 @@
 
 There are three. `forward` gives the states, and on request what the derivative reads. `tangent` is linear in the
 tangents of the operands; it is evaluated by the fused recurrence, and its transpose is the third one, `backward`. So
-training runs two compiled calls, while forward mode, higher orders and other platforms run what `_fused.py` states.
+training runs two compiled calls, while forward mode, higher orders and other platforms run what `_fused.py` states,
+or `_stepped.py` for a cell that does its own products.
 
 A program that `jax.export` makes holds no call either: it outlives the process and the machine that the library is for.
 XLA cannot divide a call. Where `jit` divides its arguments over devices, each device gathers them and computes all.
@@ -12,52 +13,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.interpreters import ad, batching, mlir
 
-from rnnreg.cells import Cell, Gate, HiddenState, LSTMState, Weights, elman, gru, lstm
-from rnnreg.recurrence._fused import Inputs, Stored, forward_pass, fused_scan, tangent_pass
-from rnnreg.recurrence._scan import Streams
+from rnnreg.cells import Cell, HiddenState, Step, Weights, plain_weights
+from rnnreg.recurrence._fused import Stored, fused_scan
+from rnnreg.recurrence._scan import Streams, check_recurrent_dropout, plain_scan
 from rnnreg.recurrence.native._build import target
+from rnnreg.recurrence.native._kernels import KERNELS, Call
 
 # The operands of every call in their order; a call has those that are there.
 OPERANDS = ("x", "W_hh", "W_xh", "b_h", "b_hh", "h_0", "c_0", "keep", "mask", "perturbations")
-
-
-class Kernel(NamedTuple):
-    """What the compiled code does for a cell.
-
-    Attributes:
-      gate: the same in JAX.
-      gates: G.
-      saved: names of the values that the derivative reads, in the order in which they are stored.
-      memory: whether the state has a c.
-    """
-
-    gate: Gate
-    gates: int
-    saved: tuple[str, ...] = ()
-    memory: bool = False
-
-
-def _gate(cell: Cell) -> Gate:
-    assert isinstance(cell.gate, Gate)
-    return cell.gate
-
-
-KERNELS = {
-    "elman_tanh": Kernel(_gate(elman(1, activation="tanh")), 1),
-    "elman_relu": Kernel(_gate(elman(1, activation="relu")), 1),
-    "elman_identity": Kernel(_gate(elman(1, activation="identity")), 1),
-    "gru": Kernel(_gate(gru(1)), 3, ("reset", "update", "candidate", "h_candidate")),
-    "lstm": Kernel(
-        _gate(lstm(1)), 4, ("input", "forget", "candidate", "output", "memory"), memory=True
-    ),
-}
 
 
 def native_scan(
@@ -71,13 +41,17 @@ def native_scan(
     precision: str | None,
     inside: bool,
 ) -> tuple[Any, Any]:
-    """`unroll` by the compiled kernel that the cell's gate states; inputs are projected inside its loop."""
+    """`unroll` by the compiled kernel that the cell's gate or step states; inputs are projected inside its loop."""
     assert inside
     assert cell.weights is not None
     assert cell.facts.native is not None
     xs, keeps, perturbations, holds = streams
     assert holds is None
-    weights = Weights(*cell.weights(params))
+    kernel = KERNELS[cell.facts.native]
+    whole = isinstance(kernel.rule, Step)  # it reads the parameters themselves
+    if whole and recurrent_mask is not None:
+        check_recurrent_dropout(cell)
+    weights = plain_weights(params) if whole else Weights(*cell.weights(params))
     given = {
         "x": xs,
         "W_hh": weights.W_hh,
@@ -90,9 +64,10 @@ def native_scan(
         "mask": None if recurrent_mask is None else recurrent_mask.astype(xs.dtype),
         "perturbations": perturbations,
     }
-    if _is_unusual(given, KERNELS[cell.facts.native].gates):
-        options = {"reverse": reverse, "precision": precision, "inside": inside}
-        return fused_scan(cell, params, streams, state, recurrent_mask, **options)
+    if _is_unusual(given, kernel.gates):
+        options = {"reverse": reverse, "precision": precision, "inside": not whole}
+        run = plain_scan if whole else fused_scan
+        return run(cell, params, streams, state, recurrent_mask, **options)
     names = tuple(name for name in OPERANDS if given[name] is not None)
     call = Call(cell.facts.native, reverse, precision, names)
     outs = forward_p.bind(*(given[name] for name in names), call=call, store=False, lanes=())
@@ -128,72 +103,14 @@ def _is_divided(array: Array) -> bool:
     return bool(varying) or any(axis is not None for axis in kind.sharding.spec)
 
 
-class Call(NamedTuple):
-    """What all three primitives know of a call.
-
-    Attributes:
-      cell: name of the kernel.
-      reverse: whether time runs backwards.
-      precision: of the products where XLA does them; the compiled ones are exact to rounding.
-      operands: names of the operands that there are.
-    """
-
-    cell: str
-    reverse: bool
-    precision: str | None
-    operands: tuple[str, ...]
-
-    @property
-    def kernel(self) -> Kernel:
-        return KERNELS[self.cell]
-
-    @property
-    def states(self) -> tuple[str, ...]:
-        """Names of what the forward pass gives at every step."""
-        return ("h", "c") if self.kernel.memory else ("h",)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """The states, and the last ones apart: a loss of these alone has no cotangent at the other steps."""
-        return (*self.states, *(f"{name}_last" for name in self.states))
-
-    @property
-    def stored(self) -> tuple[str, ...]:
-        """The states, and what else the derivative reads: of an Elman network h before it is perturbed."""
-        apart = self.kernel.saved or "perturbations" in self.operands
-        return (*self.states, "saved") if apart else self.states
-
-    def with_last(self, states: Any) -> list[Array]:
-        """All outputs, from the states (or their tangents) at all steps."""
-        return [*states, *(leaf[0 if self.reverse else -1] for leaf in states)]
-
-    def width(self, hidden_size: int) -> int:
-        """Of a row of what is saved."""
-        return max(1, len(self.kernel.saved)) * hidden_size
-
-    def inputs(self, values: dict[str, Any]) -> Inputs:
-        """Operands, or tangents of them, as the fused recurrence has them."""
-        get = values.get
-        state = LSTMState if self.kernel.memory else HiddenState
-        return Inputs(
-            Weights(values["W_xh"], values["W_hh"], values["b_h"], get("b_hh")),
-            {},
-            Streams(values["x"], get("keep"), get("perturbations")),
-            state(*(values[f"{name}_0"] for name in self.states)),
-            get("mask"),
-        )
-
-
 # ---- the same in JAX ------------------------------------------------------------------------------
 
 
 def _forward(*operands: Array, call: Call, store: bool) -> list[Array]:
-    stored = forward_pass(
-        call.kernel.gate,
+    stored = call.kernel.states(
         call.inputs(dict(zip(call.operands, operands, strict=True))),
         reverse=call.reverse,
         precision=call.precision,
-        inside=True,
         store=store,
     )
     outs = call.with_last(stored.states)
@@ -223,14 +140,12 @@ def _tangent(*operands: Array, call: Call, wanted: tuple[str, ...]) -> list[Arra
     elif "saved" in stored:
         gated = HiddenState(stored["saved"])
     return call.with_last(
-        tangent_pass(
-            kernel.gate,
+        kernel.tangents(
             inputs,
             call.inputs(moving),
             Stored(states, gated, saved),
             reverse=call.reverse,
             precision=call.precision,
-            inside=True,
         )
     )
 

@@ -9,7 +9,9 @@ namespace {
 // The elementwise part of each cell. A step's sums stand in blocks of H: first those of both projections (`both`),
 // then those of h alone (`of_h`) and of x alone (`of_x`). `saved` is what the derivative reads beside the states;
 // `delta` is the derivative with respect to the sums; `through` is the part of the derivative with respect to the
-// state before that goes through no product.
+// state before that goes through no product. With `two_products` a step has two phases: the last block's product is
+// not with h but with what the gate of block 0 lets through of it (`enter`), so it waits for that gate; backwards, the
+// gate's `delta` waits for what comes back through that product (`leave`).
 
 template <class X>
 struct State {
@@ -21,7 +23,7 @@ enum Activation { kTanh, kRelu, kIdentity };
 template <Activation activation>
 struct Elman {
   static constexpr int both = 1, of_h = 0, of_x = 0, saved = 0;
-  static constexpr bool memory = false;
+  static constexpr bool memory = false, two_products = false;
 
   template <class T, int M>
   static State<Group<T, M>> forward(const Group<T, M>* z, const State<Group<T, M>>&, Group<T, M>*) {
@@ -45,7 +47,7 @@ struct Elman {
 
 struct Gru {  // blocks reset, update, candidate of h, candidate of x
   static constexpr int both = 2, of_h = 1, of_x = 1, saved = 4;
-  static constexpr bool memory = false;
+  static constexpr bool memory = false, two_products = false;
 
   template <class T, int M>
   static State<Group<T, M>> forward(const Group<T, M>* z, const State<Group<T, M>>& before, Group<T, M>* saved) {
@@ -71,9 +73,50 @@ struct Gru {  // blocks reset, update, candidate of h, candidate of x
   }
 };
 
+struct GruResetBefore {  // blocks reset, update, candidate
+  static constexpr int both = 3, of_h = 0, of_x = 0, saved = 3;
+  static constexpr bool memory = false, two_products = true;
+
+  // From the reset gate's sum, which becomes the gate, to the h that enters the candidate's product.
+  template <class T, int M>
+  static Group<T, M> enter(Group<T, M>& reset, const Group<T, M>& h) {
+    reset = logistic(reset);
+    return reset * h;
+  }
+
+  template <class T, int M>
+  static State<Group<T, M>> forward(const Group<T, M>* z, const State<Group<T, M>>& before, Group<T, M>* saved) {
+    const auto update = logistic(z[1]), candidate = hyperbolic_tangent(z[2]);
+    saved[0] = z[0], saved[1] = update, saved[2] = candidate;
+    State<Group<T, M>> after;
+    after.h = candidate + update * (before.h - candidate);
+    return after;
+  }
+
+  template <class T, int M>
+  static State<Group<T, M>> backward(const Group<T, M>* saved, const State<Group<T, M>>& before,
+                                     const State<Group<T, M>>&, const State<Group<T, M>>& d, Group<T, M>* delta) {
+    const auto &update = saved[1], &candidate = saved[2];
+    delta[2] = d.h * (T(1) - update) * (T(1) - candidate * candidate);
+    delta[1] = d.h * (before.h - candidate) * update * (T(1) - update);
+    delta[0] = {};
+    State<Group<T, M>> through;
+    through.h = d.h * update;
+    return through;
+  }
+
+  // From the derivative with respect to what entered to the reset gate's delta; d_h gets its part.
+  template <class T, int M>
+  static Group<T, M> leave(const Group<T, M>& reset, const Group<T, M>& h, const Group<T, M>& d_entering,
+                           Group<T, M>& d_h) {
+    d_h = d_h + d_entering * reset;
+    return d_entering * h * reset * (T(1) - reset);
+  }
+};
+
 struct Lstm {  // blocks input, forget, candidate, output
   static constexpr int both = 4, of_h = 0, of_x = 0, saved = 5;
-  static constexpr bool memory = true;
+  static constexpr bool memory = true, two_products = false;
 
   template <class T, int M>
   static State<Group<T, M>> forward(const Group<T, M>* z, const State<Group<T, M>>& before, Group<T, M>* saved) {

@@ -36,7 +36,7 @@ struct Group {
 };
 
 template <class T, int M, class Function>
-inline __attribute__((always_inline)) Group<T, M> map(Function function) {
+INLINE Group<T, M> map(Function function) {
   Group<T, M> result;
   each<M>([&](auto m) { result.v[m] = function(m); });
   return result;
@@ -75,7 +75,7 @@ inline Group<T, M> at_most(const Group<T, M>& x, T most) {
 // 5 %, by a step of Newton to 0.13 % (its constants spread the error to both sides) and by one of Halley to the cube
 // of that; then what remains of p.
 template <class T, int M>
-inline Group<T, M> quotient(const Group<T, M>& p, const Group<T, M>& q) {
+INLINE Group<T, M> quotient(const Group<T, M>& p, const Group<T, M>& q) {
   auto inverse = map<T, M>([&](auto m) { return (Vec<T>)(Numbers<T>::inverse - (Ints<T>)q.v[m]); });
   inverse = inverse * (T(2.00128) - T(1.00064) * q * inverse);
   const auto error = T(1) - q * inverse;
@@ -86,7 +86,7 @@ inline Group<T, M> quotient(const Group<T, M>& p, const Group<T, M>& q) {
 
 // e^(factor x) = scale (1 + rest) with scale = 2^k, |rest| < 0.42 and `factor` a power of 2 with a sign.
 template <class T, int M>
-inline void exponential(const Group<T, M>& x, T factor, Group<T, M>& scale, Group<T, M>& rest) {
+INLINE void exponential(const Group<T, M>& x, T factor, Group<T, M>& scale, Group<T, M>& rest) {
   using N = Numbers<T>;
   const auto shifted = x * (factor * N::log2e_high) + N::round;  // its last bits are k
   scale = map<T, M>([&](auto m) {
@@ -106,7 +106,7 @@ inline Group<T, M> absolute(const Group<T, M>& x) {
 
 // tanh x = (e^2x - 1) / (e^2x + 1), by |x|, so that small arguments lose nothing. NaN passes.
 template <class T, int M>
-inline Group<T, M> hyperbolic_tangent(const Group<T, M>& x) {
+INLINE Group<T, M> hyperbolic_tangent(const Group<T, M>& x) {
   const Ints<T> sign = (Ints<T>)fill<T>(-T(0));
   Group<T, M> scale, rest;
   exponential(at_most(absolute(x), Numbers<T>::tanh_most), T(2), scale, rest);
@@ -117,7 +117,7 @@ inline Group<T, M> hyperbolic_tangent(const Group<T, M>& x) {
 
 // 1 / (1 + e^-x) for x >= 0, e^x / (1 + e^x) below. NaN passes.
 template <class T, int M>
-inline Group<T, M> logistic(const Group<T, M>& x) {
+INLINE Group<T, M> logistic(const Group<T, M>& x) {
   Group<T, M> scale, rest;
   exponential(at_most(absolute(x), Numbers<T>::most), T(-1), scale, rest);
   const auto small = scale * rest + scale;

@@ -66,6 +66,7 @@ Run<T> cell_of(std::string_view name) {
   if (name == "elman_relu") return run_lane<T, Elman<kRelu>>;
   if (name == "elman_identity") return run_lane<T, Elman<kIdentity>>;
   if (name == "gru") return run_lane<T, Gru>;
+  if (name == "gru_reset_before") return run_lane<T, GruResetBefore>;
   if (name == "lstm") return run_lane<T, Lstm>;
   return nullptr;
 }

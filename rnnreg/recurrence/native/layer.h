@@ -7,9 +7,9 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <vector>
 
 #include "cells.h"
+#include "memory.h"
 #include "product.h"
 
 namespace {
@@ -17,63 +17,11 @@ namespace {
 constexpr int64_t kMostRows = 48;   // rows that go through time together
 constexpr int64_t kFewestRows = 96; // rows of (time, batch) in one update of a weight gradient
 
-
-// The arrays of one lane, row-major; what is absent is null. Those from d_W_xh on are results of the derivative.
-template <class T>
-struct Lane {
-  T *x, *W_xh, *W_hh, *b_h, *b_hh, *h_0, *c_0, *mask, *perturbations;
-  const bool* keep;
-  T *h, *c, *h_last, *c_last, *saved, *g_h, *g_c, *g_h_last, *g_c_last;
-  T *d_W_xh, *d_W_hh, *d_b_h, *d_b_hh, *d_h_0, *d_c_0, *d_x, *d_mask, *d_perturbations;
-};
-
-struct Sizes {
-  int64_t T, B, D, H;
-  bool reverse, by_unit;  // by_unit: `keep` is [T, B, H], not [T, B]
-};
-
-// Memory of one thread, kept from call to call.
-template <class T>
-class Scratch {
- public:
-  void start() { used_ = 0; }
-  // `count` numbers, all 0.
-  T* zeros(int64_t count) {
-    T* taken = take(count);
-    std::fill_n(taken, count, T(0));
-    return taken;
-  }
-
-  // `count` numbers, which begin where a line of the cache does.
-  T* take(int64_t count) {
-    constexpr uintptr_t line = 64;
-    arrays_.resize(std::max(arrays_.size(), used_ + 1));
-    std::vector<T>& one = arrays_[used_++];
-    const size_t needed = count + kWidth<T> + line / sizeof(T);
-    if (one.size() < needed) one.resize(needed);
-    return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(one.data()) + line - 1) / line * line);
-  }
-
- private:
-  std::vector<std::vector<T>> arrays_;
-  size_t used_ = 0;
-};
-
-template <class T>
-inline int64_t vectors_of(int64_t width) {
-  return (width + kWidth<T> - 1) / kWidth<T>;
-}
-
-// A row of so many vectors and one more: rows one after another then fall on different lines of the cache.
-template <class T>
-inline int64_t row_of(int64_t vectors) {
-  return (vectors + 1) * kWidth<T>;
-}
-
 template <class T, class Cell>
 class Pass {
  public:
   static constexpr int kGates = Cell::both + Cell::of_h, kBlocks = kGates + Cell::of_x;
+  static constexpr int kLate = Cell::two_products, kEarly = Cell::both - kLate;  // of the blocks of both projections
   static constexpr int kTogether = Cell::saved == 0 ? 4 : 2;  // rows of the elementwise part
 
   Pass(const Sizes& sizes, const Lane<T>& lane, Scratch<T>& scratch)
@@ -85,6 +33,7 @@ class Pass {
     const T* bias = biases();
     sums_ = scratch_.take(most_rows() * row_);
     masked_ = l_.mask ? scratch_.take(most_rows() * s_.H) : nullptr;
+    T* entering_late = kLate ? scratch_.take(most_rows() * row_of<T>(units_)) : nullptr;
     for_blocks([&](int64_t first, int64_t rows) {
       for (int64_t turn = 0; turn < s_.T; ++turn) {
         const int64_t t = time(turn);
@@ -94,9 +43,14 @@ class Pass {
             {l_.x + (t * s_.B + first) * s_.D, s_.D, 1, W_x, row_, s_.D},
             {entering, s_.H, 1, W_h, row_, s_.H},
         };
-        blocks(rows, 0, Cell::both, bias, both, 2);
+        blocks(rows, 0, kEarly, bias, both, 2);
         blocks(rows, Cell::both, Cell::of_h, bias, both + 1, 1);
         blocks(rows, kGates, Cell::of_x, bias, both, 1);
+        if constexpr (kLate > 0) {
+          enter(h, rows, entering_late);
+          const Operand<T> late[] = {both[0], {entering_late, row_of<T>(units_), 1, W_h, row_, s_.H}};
+          blocks(rows, kEarly, kLate, bias, late, 2);
+        }
         settle(turn, first, rows);
       }
     });
@@ -119,8 +73,9 @@ class Pass {
     T* d_x = l_.d_x ? scratch_.take(most * row_D) : nullptr;
     T* deltas = scratch_.take(chunk * most * row_);
     T* masked = l_.mask ? scratch_.take(chunk * most * H) : nullptr;
+    T* late = kLate ? scratch_.take(chunk * most * row_H) : nullptr;
     const T* zeros = scratch_.zeros(std::max(row_H, row_D));
-    Operand<T> of_h[kFewestRows], of_x[kFewestRows];
+    Operand<T> of_h[kFewestRows], of_x[kFewestRows], of_late[kLate ? kFewestRows : 1];
     int64_t place = 0;  // in the chunk
     if (l_.d_mask) std::fill_n(l_.d_mask, s_.B * H, T(0));
     for_blocks([&](int64_t first, int64_t rows) {
@@ -135,11 +90,17 @@ class Pass {
         Operand<T> through[kGates];
         for (int g = 0; g < kGates; ++g)
           through[g] = {delta + g * units_ * kWidth<T>, row_, 1, W_hT + g * H * row_H, row_H, H};
+        if constexpr (kLate > 0) {
+          T* entered = late + place * most * row_H;
+          product<T>(rows, units_, zeros, 0, entered, row_H, through + kEarly, kLate);
+          leave(turn, h, first, rows, delta, entered);
+          of_late[place] = {entered, 1, row_H, delta, row_, rows};
+        }
         if (l_.mask) {
-          product<T>(rows, units_, zeros, 0, back, row_H, through, kGates);
+          product<T>(rows, units_, zeros, 0, back, row_H, through, kGates - kLate);
           unmask(h, first, rows, back);
         } else {
-          product<T>(rows, units_, d_h_, row_H, d_h_, row_H, through, kGates);
+          product<T>(rows, units_, d_h_, row_H, d_h_, row_H, through, kGates - kLate);
         }
         if (l_.d_x) {
           for (int g = 0; g < kGates; ++g) {
@@ -153,7 +114,8 @@ class Pass {
         of_h[place] = {entering, 1, H, delta, row_, rows};
         of_x[place] = {x, 1, s_.D, delta, row_, rows};
         if (++place == chunk || turn == 0) {
-          if (l_.d_W_hh) accumulate(H, 0, kGates, d_W_h, of_h, place);
+          if (l_.d_W_hh) accumulate(H, 0, kGates - kLate, d_W_h, of_h, place);
+          if (l_.d_W_hh) accumulate(H, kGates - kLate, kLate, d_W_h, of_late, place);
           if (l_.d_W_xh) accumulate(s_.D, 0, Cell::both, d_W_x, of_x, place);
           if (l_.d_W_xh) accumulate(s_.D, kGates, Cell::of_x, d_W_x, of_x, place);
           place = 0;
@@ -308,7 +270,7 @@ class Pass {
 
   // Of M rows from b on, and of a vector of units.
   template <int M, bool plain>
-  inline __attribute__((always_inline)) void settle(int64_t turn, int64_t first, int64_t b, int64_t unit) {
+  INLINE void settle(int64_t turn, int64_t first, int64_t b, int64_t unit) {
     constexpr int S = std::max(Cell::saved, 1);
     const int64_t H = s_.H, count = plain ? kWidth<T> : H - unit, block = units_ * kWidth<T>;
     const int64_t place = time(turn) * s_.B + first + b, at = place * H + unit, old_at = (first + b) * H + unit;
@@ -344,8 +306,7 @@ class Pass {
   }
 
   template <int M, bool plain>
-  inline __attribute__((always_inline)) void unsettle(int64_t turn, int64_t first, int64_t b, int64_t unit, T* delta,
-                                                      Vec<T>* d_bias) {
+  INLINE void unsettle(int64_t turn, int64_t first, int64_t b, int64_t unit, T* delta, Vec<T>* d_bias) {
     const int64_t H = s_.H, count = plain ? kWidth<T> : H - unit, row_H = row_of<T>(units_);
     const int64_t place = time(turn) * s_.B + first + b, at = place * H + unit, old_at = (first + b) * H + unit;
     const int64_t carry = b * row_H + unit;
@@ -379,6 +340,50 @@ class Pass {
     });
     store_rows<M>(d_h_ + carry, row_H, through.h + held.h, kWidth<T>);
     if (Cell::memory) store_rows<M>(d_c_ + carry, row_H, through.c + held.c, kWidth<T>);
+  }
+
+  // body(M, b, unit) for M rows from b on and a vector of units: M is `most` as long as there are so many, then 1.
+  template <int most, class Body>
+  INLINE void for_vectors(int64_t rows, Body body) const {
+    for (int64_t unit = 0; unit < s_.H; unit += kWidth<T>) {
+      int64_t b = 0;
+      for (; b + most <= rows; b += most) body(std::integral_constant<int, most>(), b, unit);
+      for (; b < rows; ++b) body(std::integral_constant<int, 1>(), b, unit);
+    }
+  }
+
+  // From the sums of block 0 to its gate, and to what enters the late product, padded.
+  void enter(const T* h, int64_t rows, T* to) {
+    const int64_t H = s_.H, row_H = row_of<T>(units_);
+    for_vectors<4>(rows, [&](auto together, int64_t b, int64_t unit) {
+      constexpr int M = together;
+      auto gate = load_rows<M>(sums_ + b * row_ + unit, row_, kWidth<T>);
+      const auto entering = Cell::enter(gate, load_rows<M>(h + b * H + unit, H, H - unit));
+      store_rows<M>(to + b * row_H + unit, row_H, entering, kWidth<T>);
+      store_rows<M>(sums_ + b * row_ + unit, row_, gate, kWidth<T>);
+    });
+  }
+
+  // From what came back through the late product to the delta of block 0 and its part of d_h. `entered` holds the
+  // derivative with respect to what entered that product, and then what entered.
+  void leave(int64_t turn, const T* h, int64_t first, int64_t rows, T* delta, T* entered) {
+    constexpr int S = Cell::saved;
+    const int64_t H = s_.H, row_H = row_of<T>(units_);
+    const T* saved = l_.saved + (time(turn) * s_.B + first) * S * H;
+    for_vectors<4>(rows, [&](auto together, int64_t b, int64_t unit) {
+      constexpr int M = together;
+      const int64_t carry = b * row_H + unit;
+      const auto gate = load_rows<M>(saved + b * S * H + unit, S * H, H - unit);
+      const auto old = load_rows<M>(h + b * H + unit, H, H - unit);
+      auto d_h = load_rows<M>(d_h_ + carry, row_H, kWidth<T>);
+      const auto out = Cell::leave(gate, old, load_rows<M>(entered + carry, row_H, kWidth<T>), d_h);
+      store_rows<M>(d_h_ + carry, row_H, d_h, kWidth<T>);
+      store_rows<M>(entered + carry, row_H, gate * old, kWidth<T>);
+      store_rows<M>(delta + b * row_ + unit, row_, out, kWidth<T>);
+      Vec<T> d_bias = load(d_bias_ + unit);
+      each<M>([&](auto m) { d_bias += out.v[m]; });
+      store(d_bias_ + unit, d_bias);
+    });
   }
 
   const Sizes s_;

@@ -44,7 +44,7 @@ inline void tile(const T* from, int64_t from_row, T* to, int64_t to_row, const O
 
 // Tiles of R rows as long as there are so many, then of fewer.
 template <class T, int R, int N, class... Given>
-inline __attribute__((always_inline)) void tiles(int64_t rows, int64_t row, int64_t column, Given... given) {
+INLINE void tiles(int64_t rows, int64_t row, int64_t column, Given... given) {
   for (; row + R <= rows; row += R) tile<T, R, N>(given..., row, column);
   if constexpr (R > 1) tiles<T, (R > 4 ? 4 : R / 2), N>(rows, row, column, given...);
 }

@@ -12,7 +12,9 @@
 #else
 #define NOCLONE __attribute__((noinline, noclone))
 #endif
-
+// A function that is called hands over vectors through memory, and how large it may grow before it is called would
+// depend on how many cells use it.
+#define INLINE inline __attribute__((always_inline))
 
 namespace {
 
@@ -85,13 +87,13 @@ inline Vec<T> fill(T a) {
 }
 
 template <class Body, int... numbers>
-inline __attribute__((always_inline)) void each([[maybe_unused]] Body body, std::integer_sequence<int, numbers...>) {
+INLINE void each([[maybe_unused]] Body body, std::integer_sequence<int, numbers...>) {
   (body(std::integral_constant<int, numbers>()), ...);
 }
 
 // body(0), body(1), … with numbers that the compiler knows: what they index then stays in registers.
 template <int count, class Body>
-inline __attribute__((always_inline)) void each(Body body) {
+INLINE void each(Body body) {
   each(body, std::make_integer_sequence<int, count>());
 }
 
