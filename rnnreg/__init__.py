@@ -3,6 +3,7 @@
 from rnnreg import (
     bridges,
     cells,
+    constraints,
     convert,
     data,
     datasets,
@@ -11,6 +12,7 @@ from rnnreg import (
     losses,
     metrics,
     networks,
+    parametrizations,
     penalties,
     plotting,
     recurrence,
@@ -24,7 +26,7 @@ from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.bridges import from_equinox, from_flax, from_functions
 from rnnreg.data import Batch, Scaling, Split
 from rnnreg.metrics import evaluate
-from rnnreg.networks import Network, explain, forecast, layer, network, sample
+from rnnreg.networks import Network, Noise, explain, forecast, layer, network, sample
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
 from rnnreg.runtime import compilation_cache, environment, use_all_cores
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Batch",
     "Network",
+    "Noise",
     "Scaling",
     "Split",
     "SweepResult",
@@ -43,6 +46,7 @@ __all__ = [
     "bridges",
     "cells",
     "compilation_cache",
+    "constraints",
     "convert",
     "convert_lambda",
     "data",
@@ -66,6 +70,7 @@ __all__ = [
     "metrics",
     "network",
     "networks",
+    "parametrizations",
     "penalties",
     "plotting",
     "recurrence",

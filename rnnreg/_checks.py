@@ -75,8 +75,10 @@ def check_function(value: Any, name: str, signature: str) -> None:
         raise ValueError(f"{name} must be a function, {signature}; got {described(value)}.")
 
 
-def check_number(value: Any, name: str, *, least: float = -math.inf, hint: str = "") -> None:
-    """Raises unless a value is a finite real number of at least `least`; a traced one is not looked at.
+def check_number(
+    value: Any, name: str, *, least: float = -math.inf, above: bool = False, hint: str = ""
+) -> None:
+    """Raises unless a value is a finite real number of at least `least`, or `above` it; a traced one is not looked at.
 
     >>> check_number("x", "ridge", least=0)
     Traceback (most recent call last):
@@ -88,8 +90,9 @@ def check_number(value: Any, name: str, *, least: float = -math.inf, hint: str =
         value.item() if isinstance(value, (jax.Array, np.ndarray)) and value.size == 1 else value
     )
     real = isinstance(number, Real) and not isinstance(number, bool)
-    if not real or not math.isfinite(number) or number < least:
-        expected = "a finite number" if least == -math.inf else f"a number of at least {least:g}"
+    if not real or not math.isfinite(number) or number < least or (above and number == least):
+        bound = "above" if above else "of at least"
+        expected = "a finite number" if least == -math.inf else f"a number {bound} {least:g}"
         raise ValueError(f"{name} must be {expected}; got {described(value)}.{_then(hint)}")
 
 
@@ -144,6 +147,15 @@ def check_choice(value: Any, name: str, choices: Iterable[Any], *, hint: str = "
         *others, last = map(repr, known)
         raise ValueError(
             f"{name} must be {', '.join(others)} or {last}; got {described(value)}.{_then(hint)}"
+        )
+
+
+def check_every(every: int, num_steps: int) -> None:
+    """Raises if steps do not come in blocks of `every`."""
+    check_count(every, "every")
+    if num_steps % every:
+        raise ValueError(
+            f"every must divide the number of steps; got every={every!r} and T={num_steps}. Cut xs, or change every."
         )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+from rnnreg._checks import check_key
 
 
 def wide(dtype: Any) -> Any:
@@ -120,13 +123,16 @@ def mean_and_error(values: Array, axis: int = -1) -> tuple[Array, Array]:
 def safe_norm(values: Array, axis: int | tuple[int, ...] = -1) -> Array:
     """‖·‖₂ along an axis, or several, scaled by the largest element; infinite where an element is, at least float32.
 
+    Its derivative is x / ‖x‖, and 0 at x = 0.
+
     >>> lengths = safe_norm(jnp.array([[3e-30, 4e-30], [3e30, 4e30], [0.0, 0.0], [1.0, jnp.inf]]))
     >>> [f"{length:.3g}" for length in lengths.tolist()]
     ['5e-30', '5e+30', '0', 'inf']
     """
     values = values.astype(wide(values.dtype))
-    scale = scale_of(jnp.max(jnp.abs(values), axis=axis, keepdims=True))
-    norm = jnp.sqrt(jnp.sum(jnp.square(values / scale), axis=axis))
+    scale = jax.lax.stop_gradient(scale_of(jnp.max(jnp.abs(values), axis=axis, keepdims=True)))
+    squares = jnp.sum(jnp.square(values / scale), axis=axis)
+    norm = jnp.where(squares == 0, 0, jnp.sqrt(jnp.where(squares == 0, 1, squares)))
     return norm * jnp.squeeze(scale, axis)
 
 
@@ -151,11 +157,41 @@ def scale_of(largest: Array) -> Array:
     return jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
 
 
+def starting_frame(size: int, columns: int, dtype: Any, *, key: Array | None = None) -> Array:
+    """`[size, columns]` orthonormal columns in general position: drawn from `key`, or always the same without one.
+
+    General position matters: a frame along the axes would never find the growing direction of a diagonal map.
+    """
+    if key is None:
+        drawn = jnp.asarray(np.random.default_rng(0).normal(size=(size, columns)), dtype)
+    else:
+        check_key(key)
+        drawn = jax.random.normal(key, (size, columns), dtype)
+    return jnp.linalg.qr(drawn)[0]
+
+
+def pushed(
+    step: Callable[[Array, Array], Array], state: Array, x: Any, frame: Array
+) -> tuple[Array, Array]:
+    """The next state `[B, n]`, and J F: the frame `[B, n, k]` moved by the step's Jacobian, row by row."""
+    new, push = jax.linearize(lambda state: step(state, x), state)
+    return new, jnp.moveaxis(jax.vmap(push)(jnp.moveaxis(frame, -1, 0)), 0, -1)
+
+
 def square_blocks(W: Any) -> Any:
     """A recurrent matrix `[..., H, G·H]` as its square blocks `[..., G, H, H]`."""
     hidden_size = W.shape[-2]
     blocks = W.reshape(*W.shape[:-1], W.shape[-1] // hidden_size, hidden_size)
     return blocks.swapaxes(-2, -3)
+
+
+def joined_blocks(blocks: Any) -> Any:
+    """Square blocks `[..., G, H, H]` side by side, `[..., H, G·H]`.
+
+    >>> joined_blocks(square_blocks(np.arange(8.0).reshape(2, 4))).tolist()
+    [[0.0, 1.0, 2.0, 3.0], [4.0, 5.0, 6.0, 7.0]]
+    """
+    return blocks.swapaxes(-2, -3).reshape(*blocks.shape[:-3], blocks.shape[-2], -1)
 
 
 def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:
@@ -193,3 +229,56 @@ def sigma_max(W: Array, *, num_iterations: int = 30) -> Array:
 
     _, values = jax.lax.scan(iterate, start, length=num_iterations)
     return values[-1] * unit
+
+
+@jax.custom_jvp
+def clip_singular_values(W: Array, limit: Array) -> Array:
+    """W with every singular value above `limit` set to it: the nearest matrix whose σ_max is no more.
+
+    From the eigenvalues σ² of the smaller of WᵀW and WWᵀ, which cost less than an SVD: what is above the limit is taken
+    away, so a W below it comes back bit for bit. Its relative error is that of the dtype times (σ_max/limit)². The
+    derivative is that of the matrix function (Daleckii & Krein), which exists where singular values repeat; that of
+    eigenvectors does not.
+
+    Args:
+      W: `[M, N]`, real.
+      limit: scalar above 0, in the dtype of W.
+
+    >>> clip_singular_values(jnp.diag(jnp.array([3.0, 0.5])), jnp.asarray(2.0)).round(4).tolist()
+    [[2.0, 0.0], [0.0, 0.5]]
+    """
+    if W.shape[0] < W.shape[1]:
+        return clip_singular_values(W.T, limit).T
+    V, s = _right_vectors(W)
+    return W - W @ (V * _excess(s, limit)) @ V.T
+
+
+@clip_singular_values.defjvp
+def _clip_singular_values_jvp(primals, tangents):
+    # P = W − W k(WᵀW), k = max(0, 1 − limit/σ). The derivative of k(S) is V (D ∘ Vᵀ dS V) Vᵀ, with D the divided
+    # differences of k by σ², written without a cancellation.
+    (W, limit), (dW, dlimit) = primals, tangents
+    if W.shape[0] < W.shape[1]:
+        found = _clip_singular_values_jvp((W.T, limit), (dW.T, dlimit))
+        return found[0].T, found[1].T
+    V, s = _right_vectors(W)
+    high, low = jnp.maximum(s, s.T), jnp.minimum(s, s.T)
+    both = safe_divide(limit, low * high * (high + low))
+    one = safe_divide(high - limit, (high - low) * high * (high + low))
+    D = jnp.where(low > limit, both, jnp.where(high > limit, one, 0))
+    half = V.T @ (dW.T @ W) @ V
+    edge = jnp.where(s > limit, safe_divide(dlimit, s), 0)
+    changed = D * (half + half.T) - jnp.diag(jnp.ravel(edge))
+    removed = (V * _excess(s, limit)) @ V.T
+    return W - W @ removed, dW - dW @ removed - W @ (V @ changed @ V.T)
+
+
+def _right_vectors(W: Array) -> tuple[Array, Array]:
+    """The right singular vectors of a tall W, in columns, and the singular values `[1, N]`."""
+    squares, V = jnp.linalg.eigh(W.T @ W)
+    return V, jnp.sqrt(jnp.maximum(squares, 0))[None]
+
+
+def _excess(s: Array, limit: Array) -> Array:
+    """k = max(0, 1 − limit/σ): the share of σ that is above the limit."""
+    return jnp.where(s > limit, 1 - safe_divide(limit, s), 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 
-def leaf_paths(tree: Any) -> dict[str, Any]:
+def leaf_paths(tree: Any, *, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """The leaves of a tree by path; a lone leaf has the path "".
 
     Args:
       tree: any tree of dicts, tuples and records.
+      is_leaf: what counts as a leaf too, such as a record.
 
     Returns:
       A flat dict in the tree's own order of leaves.
@@ -25,7 +26,7 @@ def leaf_paths(tree: Any) -> dict[str, Any]:
     """
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree, is_leaf=is_leaf)
     }
 
 
@@ -55,6 +56,16 @@ def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:
 def leaf_name(path: str) -> str:
     """The last part of a path, such as "W_hh" of "layer_0/W_hh"."""
     return path.rpartition("/")[2]
+
+
+def beside(path: str, name: str) -> str:
+    """The path of a leaf of another name next to one.
+
+    >>> beside("layer_0/W_hh", "b_h"), beside("W_hh", "b_h")
+    ('layer_0/b_h', 'b_h')
+    """
+    folder, slash, _ = path.rpartition("/")
+    return f"{folder}{slash}{name}"
 
 
 def path_matches(path: str, pattern: str) -> bool:

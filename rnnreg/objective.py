@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -13,7 +13,18 @@ from rnnreg._checks import described
 from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
-from rnnreg.networks import Network, check_states, start_state, weight_paths
+from rnnreg.networks import (
+    Network,
+    Visit,
+    check_states,
+    effective,
+    expected_cell,
+    passes_of,
+    start_state,
+    trains_apart,
+    visited,
+    weight_paths,
+)
 from rnnreg.penalties import Context, Penalty, value_of
 from rnnreg.recurrence import cell_step
 
@@ -59,7 +70,7 @@ class Objective(Protocol):
           batch: the rows.
           penalty_state: the state of each penalty, by name.
           key: for dropout masks; None if nothing is drawn.
-          train: whether dropout is on.
+          train: whether this is an update: dropout is on, and a penalty may be estimated or scheduled.
           network_state: by layer, the state that the network goes on from; None starts anew.
           fresh: scalar; if true, the network's own start replaces `network_state`, inside the gradient.
 
@@ -69,7 +80,13 @@ class Objective(Protocol):
         ...
 
 
-def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -> Objective:
+def make_objective(
+    net: Network,
+    loss: Loss,
+    penalties: Mapping[str, Penalty],
+    *,
+    proximal: Collection[str] = (),
+) -> Objective:
     """total = L + Σ_k hyper[k] · R_k, as a function of the parameters.
 
     The λ named k is read from `hyper` inside the trace, so one compilation serves every value, and it can be
@@ -80,6 +97,8 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
       net: the network.
       loss: the data loss L.
       penalties: R_k by name.
+      proximal: the names of those that are part of the value alone, and not of its derivative by the parameters: a
+        proximal step takes them.
 
     Returns:
       `objective(params, hyper, batch, penalty_state, *, key, train, …) -> (total, (Parts, penalty_state))`; see
@@ -115,25 +134,24 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             own = start_state(net, params, batch.xs)
             start = jax.tree.map(lambda o, s: jnp.where(fresh, o, s), own, network_state)
 
+        counted = {"weights": per_row(batch.weights)} if train and trains_apart(net) else {}
+
         def data_loss(perturbations):
-            out = net.apply(
-                params,
-                batch.xs,
-                mask=batch.mask,
-                state=start,
-                key=key,
-                train=train,
-                perturbations=perturbations,
-            )
-            return loss(out.outputs, batch.ys, batch.mask, batch.weights), out
+            options = {"mask": batch.mask, "state": start, "key": key, "train": train}
+            options |= {"perturbations": perturbations, **counted}
+            out, visits = visited(net, params, batch.xs, **options)
+            value = loss(out.outputs, batch.ys, batch.mask, batch.weights)
+            return value, (out, [visit[1:] for visit in visits])  # a place is no array
 
         if "state_gradients" in needs:
             zeros = zero_perturbations(net, params, batch)
-            (value, out), gradients = jax.value_and_grad(data_loss, has_aux=True)(zeros)
+            found, gradients = jax.value_and_grad(data_loss, has_aux=True)(zeros)
         else:
-            (value, out), gradients = data_loss(None), None
+            found, gradients = data_loss(None), None
+        value, (out, visits) = found
         if needs:
             check_states(out.states)
+        seen = effective(net, params) if penalties else params
         context = Context(
             outputs=out.outputs,
             mask=batch.mask,
@@ -141,15 +159,17 @@ def make_objective(net: Network, loss: Loss, penalties: Mapping[str, Penalty]) -
             states=out.states if needs & {"states", "step"} else None,
             state_gradients=gradients,
             step=_steps(net) if "step" in needs else None,
-            weight_paths=weight_paths(net, params) if penalties else None,
+            visits=_placed(net, visits) if visits and "step" in needs else None,
+            weight_paths=weight_paths(net, seen) if penalties else None,
+            train=train,
         )
         total, values, states = value, {}, {}
         for name, penalty in penalties.items():
             values[name], states[name] = value_of(
-                penalty, params, context, penalty_state[name], f"penalties[{name!r}]"
+                penalty, seen, context, penalty_state[name], f"penalties[{name!r}]"
             )
-            lam = jnp.asarray(hyper[name], values[name].dtype)
-            total = total + lam * values[name]
+            lam, kept = jnp.asarray(hyper[name], values[name].dtype), name not in proximal
+            total = total + lam * (values[name] if kept else jax.lax.stop_gradient(values[name]))
         return total, (Parts(value, values, out.outputs, out.final_state), states)
 
     return objective
@@ -184,6 +204,12 @@ def zero_perturbations(net: Network, params: Params, batch: Batch) -> dict[str, 
     )
 
 
+def _placed(net: Network, visits: list[tuple[Any, ...]]) -> tuple[Visit, ...]:
+    """Visits, from what each holds beside its place."""
+    places = [place for together in passes_of(net.layers) for place in together]
+    return tuple(Visit(place, *arrays) for place, arrays in zip(places, visits, strict=True))
+
+
 def _steps(net: Network) -> dict[str, Callable[..., Any]]:
     if not net.layers:
         raise ValueError(
@@ -192,6 +218,8 @@ def _steps(net: Network) -> dict[str, Callable[..., Any]]:
         )
     precision = net.recurrence.precision
     return {
-        f"layer_{index}": cell_step(entry.cell, precision=precision)
-        for index, entry in enumerate(net.layers)
+        f"layer_{index}": cell_step(
+            expected_cell(net, index)._replace(effective=None), precision=precision
+        )
+        for index in range(len(net.layers))
     }

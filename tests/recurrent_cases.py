@@ -1,5 +1,6 @@
 """Cells with a gate, a loop over time in NumPy for each, and random arguments for both."""
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,8 +12,10 @@ from conftest import SEED, tolerance
 
 import rnnreg as rr
 from rnnreg.recurrence import unroll
+from rnnreg.recurrence.native import kernel_library
 
 HIDDEN = 4
+EPSILON = 0.1  # of layer normalisation; a small one makes a large derivative of four units
 INSIDE, OUTSIDE = (
     2,
     17,
@@ -93,6 +96,34 @@ def _layer_normalised():
     return plain._replace(name="layer_norm", init=init, gate=gate)
 
 
+def _standardised(z):
+    return (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + EPSILON)
+
+
+def _layer_norm(params, place, z):
+    """What `rr.cells.layer_norm` does to the sum of a gate: b_h comes after it, and `loop` has added it before."""
+    block = slice(place * HIDDEN, (place + 1) * HIDDEN)
+    return params["gain"][block] * _standardised(z - params["b_h"][block]) + params["b_h"][block]
+
+
+def _normalised_elman(params, state, x_proj, h_proj):
+    return (np.tanh(_layer_norm(params, 0, x_proj + h_proj)),)
+
+
+def _normalised_gru(params, state, x_proj, h_proj):
+    (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(x_proj, 3, 1), np.split(h_proj, 3, 1)
+    r = _sigmoid(_layer_norm(params, 0, x_r + h_r))
+    z = _sigmoid(_layer_norm(params, 1, x_z + h_z))
+    return ((1 - z) * np.tanh(_layer_norm(params, 2, x_n + r * h_n)) + z * state[0],)
+
+
+def _normalised_lstm(params, state, x_proj, h_proj):
+    sums = np.split(x_proj + h_proj, 4, 1)
+    i, f, g, o = (_layer_norm(params, place, one) for place, one in enumerate(sums))
+    c = _sigmoid(f) * state[1] + _sigmoid(i) * np.tanh(g)
+    return _sigmoid(o) * np.tanh(params["gain_c"] * _standardised(c) + params["b_c"]), c
+
+
 def _softmax(z):
     z = np.exp(z - z.max(-1, keepdims=True))
     return z / z.sum(-1, keepdims=True)
@@ -123,6 +154,10 @@ def _elman_of(activation):
     return rr.cells.elman(HIDDEN, activation=activation)
 
 
+def _layer_norm_of(make):
+    return rr.cells.layer_norm(make(HIDDEN), epsilon=EPSILON)
+
+
 CASES = {
     "elman_tanh": Case(_elman_of(jnp.tanh), _elman(np.tanh)),
     "elman_relu": Case(_elman_of(jax.nn.relu), _elman(lambda z: np.maximum(z, 0))),
@@ -132,6 +167,9 @@ CASES = {
     "elman_softplus": Case(_elman_of(jax.nn.softplus), _elman(lambda z: np.logaddexp(z, 0))),
     "gru_derived": Case(_gru_without_tangent(), _gru, 3),
     "layer_norm": Case(_layer_normalised(), _normalised, own=True),
+    "layer_norm_elman": Case(_layer_norm_of(rr.cells.elman), _normalised_elman, own=True),
+    "layer_norm_gru": Case(_layer_norm_of(rr.cells.gru), _normalised_gru, 3, own=True),
+    "layer_norm_lstm": Case(_layer_norm_of(rr.cells.lstm), _normalised_lstm, 4, own=True),
     # units that see each other, with a tangent by hand
     "softmax": Case(_softmax_cell(), lambda state, x_proj, h_proj: (_softmax(x_proj + h_proj),)),
     "irnn": Case(rr.cells.irnn(HIDDEN), _elman(lambda z: np.maximum(z, 0))),
@@ -170,6 +208,7 @@ def loop(
     mask=None,
     recurrent_mask=None,
     perturbations=None,
+    holds=None,
     reverse=False,
     rounded=lambda values: values,
 ):
@@ -185,10 +224,14 @@ def loop(
             new = case.step(params, state, x_proj)
         else:
             new = case.gate(*([params] if case.own else []), state, x_proj, h_proj)
+        for field, hold in (holds or {}).items():
+            place = "hc".index(field)
+            kept = np.where(np.asarray(hold[t]), state[place], new[place])
+            new = (*new[:place], kept, *new[place + 1 :])
         if perturbations is not None:
             new = (new[0] + np.asarray(perturbations[t]), *new[1:])
         if mask is not None:
-            counts = np.asarray(mask[t], bool)[:, None]
+            counts = np.asarray(mask[t], bool).reshape(len(h), -1)  # of a row, or of each unit
             new = tuple(np.where(counts, n, old) for n, old in zip(new, state, strict=True))
         state = states[t] = new
     return state, tuple(np.stack(field) for field in zip(*states, strict=True))
@@ -259,6 +302,17 @@ def forget_programs():
     jax.clear_caches()
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def kernel():
+    """The library for the dtype in force; without one skip, or fail in CI, which has a compiler."""
+    found = kernel_library(jnp.result_type(float))
+    if found.path is None and os.environ.get("RNNREG_REQUIRE_PEERS"):
+        pytest.fail(found.reason)
+    if found.path is None:
+        pytest.skip(found.reason)
+    return found
 
 
 every_case = pytest.mark.parametrize("case", TRIED.values(), ids=TRIED.keys())

@@ -1,11 +1,6 @@
 """The compiled recurrence: values and derivatives against a loop and the plain scan, lanes, where it steps aside."""
 
 import functools
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +20,7 @@ from recurrent_cases import (
     assert_close,
     draw,
     forget_programs,  # noqa: F401 - it works by being here
+    kernel,  # noqa: F401 - as this does
     loop,
     run,
     split,
@@ -41,17 +37,6 @@ every_able = pytest.mark.parametrize("name", ABLE)
 KERNELS = ("elman_tanh", "gru", "gru_reset_before", "lstm")
 every_kernel = pytest.mark.parametrize("name", KERNELS)
 either_way = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
-
-
-@pytest.fixture(autouse=True)
-def kernel():
-    """The library for the dtype in force; without one skip, or fail in CI, which has a compiler."""
-    found = kernel_library(jnp.result_type(float))
-    if found.path is None and os.environ.get("RNNREG_REQUIRE_PEERS"):
-        pytest.fail(found.reason)
-    if found.path is None:
-        pytest.skip(found.reason)
-    return found
 
 
 def given_of(name, **options):
@@ -131,61 +116,6 @@ def test_a_unit_whose_step_is_masked_holds_its_state(name):
     got, expected = (run(cell, **given, mask=keep, backend=one) for one in ("native", "scan"))
     assert_close(got, expected)
     assert_close(*(gradient(cell, given, keep, backend=one) for one in ("native", "scan")))
-
-
-def some_network(rng):
-    """A cell, arguments and a mask of random kinds and sizes, those of vectors and tiles among them."""
-    hidden_size = int(rng.choice([1, 2, 3, 7, 8, 15, 16, 17, 24, 32, 33, 48, 64, 70]))
-    batch, steps, input_size = (int(rng.integers(1, most)) for most in (60, 9, 20))
-    kind = rng.choice(["tanh", "relu", "identity", "gru", "one bias", "before", "lstm"])
-    if kind in ("gru", "one bias", "before"):
-        reset = "before" if kind == "before" else "after"
-        cell = rr.cells.gru(hidden_size, reset=reset, recurrent_bias=kind != "one bias")
-    elif kind == "lstm":
-        cell = rr.cells.lstm(hidden_size)
-    else:
-        cell = rr.cells.elman(hidden_size, activation=str(kind))
-    dtype = jnp.result_type(float)
-
-    def normal(like, scale=1.0):
-        return jnp.asarray(rng.normal(size=like.shape) * scale, dtype)
-
-    shapes = jax.eval_shape(lambda key: cell.init(key, input_size), jax.random.key(0))
-    start = jax.eval_shape(lambda: cell.initial_state(batch))
-    like = jax.ShapeDtypeStruct((steps, batch, hidden_size), dtype)
-    given = {
-        "params": jax.tree.map(lambda leaf: normal(leaf, leaf.shape[0] ** -0.5), shapes),
-        "xs": normal(jax.ShapeDtypeStruct((steps, batch, input_size), dtype)),
-        "state": jax.tree.map(normal, start),
-    }
-    if rng.random() < 0.3 and kind != "before":
-        given["recurrent_mask"] = jnp.asarray(rng.random((batch, hidden_size)) < 0.7, dtype)
-    if rng.random() < 0.3:
-        given["perturbations"] = normal(like, 0.2)
-    shape = like.shape[: rng.choice([2, 3])]
-    mask = jnp.asarray(rng.random(shape) < 0.7) if rng.random() < 0.5 else None
-    return cell, given, mask, bool(rng.random() < 0.5)
-
-
-def agree(seeds):
-    for seed in seeds:
-        cell, given, mask, reverse = some_network(np.random.default_rng(seed))
-        derivative = jax.jit(
-            jax.value_and_grad(functools.partial(wave, cell=cell, mask=mask, reverse=reverse)),
-            static_argnames="backend",
-        )
-        got, expected = (derivative(given, backend=one) for one in ("native", "scan"))
-        assert_close(got, expected, loosen=3)
-        jax.clear_caches()
-
-
-def test_random_sizes_and_options_agree_with_the_plain_scan():
-    agree(range(12))
-
-
-@pytest.mark.slow
-def test_many_random_sizes_and_options_agree_with_the_plain_scan():
-    agree(range(12, 200))
 
 
 # ---- numbers that are not plain -------------------------------------------------------------------
@@ -361,65 +291,6 @@ def test_inputs_that_lanes_share_are_not_copied(name):
     assert f"tensor<5x{LONG}x3x{INSIDE}x" not in text
 
 
-DEVICES = """
-import json, sys
-import jax
-jax.config.update("jax_num_cpu_devices", 2)
-sys.path.insert(0, "tests")
-import jax.numpy as jnp, numpy as np
-from jax.sharding import Mesh, PartitionSpec as P
-from recurrent_cases import EVERY as CASES, draw, wave
-equal = {}
-for name in ("elman_tanh", "gru_reset_before", "lstm"):
-    cases = [draw(CASES[name], seed=seed, radius=0.9, but=("mask",)) for seed in range(2)]
-    tables = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
-    each = jax.grad(lambda given: wave(given, CASES[name].cell, backend="native"))
-    mesh = Mesh(np.array(jax.devices()), ("lanes",))
-    lanes = lambda given: jax.vmap(each)(given)
-    split = jax.jit(jax.shard_map(lanes, mesh=mesh, in_specs=P("lanes"), out_specs=P("lanes"), check_vma=False))
-    two, one = split(tables), [jax.jit(each)(case) for case in cases]
-    one = jax.tree.map(lambda *leaves: jnp.stack(leaves), *one)
-    equal[name] = all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), two, one)))
-    # with its check, shard_map knows that the gradient of what the devices share is a sum over them
-    params = cases[0]["params"]
-    rest = {one: value for one, value in tables.items() if one != "params"}
-    def total(params, rest):
-        given = jax.tree.map(lambda leaf: leaf[0], rest) | {"params": params}
-        return jax.lax.psum(wave(given, CASES[name].cell, backend="native"), "lanes")
-    specs = (P(), P("lanes"))
-    shared = jax.shard_map(jax.grad(total), mesh=mesh, in_specs=specs, out_specs=P(), check_vma=True)
-    each = lambda params, rest: wave(rest | {"params": params}, CASES[name].cell, backend="scan")
-    sums = jax.grad(lambda params: jax.vmap(each, in_axes=(None, 0))(params, rest).sum())(params)
-    for got, expected in zip(*map(jax.tree.leaves, (jax.jit(shared)(params, rest), sums))):
-        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
-print(json.dumps([len(jax.devices()), equal]))
-"""
-
-
-def test_two_devices_give_what_one_gives_bit_for_bit_and_the_sum_of_what_they_share():
-    done = subprocess.run(
-        [sys.executable, "-c", DEVICES],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    equal = dict.fromkeys(("elman_tanh", "gru_reset_before", "lstm"), True)
-    assert json.loads(done.stdout) == [2, equal]
-
-
-@every_kernel
-def test_programs_for_accelerators_lower_without_the_kernel(name):
-    given, mask = split(given_of(name))
-    traced = jax.jit(
-        jax.value_and_grad(lambda at: wave(at, CASES[name].cell, mask=mask, backend="native"))
-    ).trace(given)
-    for platform, there in (("cuda", False), ("tpu", False), ("cpu", True)):
-        text = traced.lower(lowering_platforms=(platform,)).as_text()
-        assert ("rnnreg_recurrence" in text) == there, platform
-
-
 # ---- which cells ----------------------------------------------------------------------------------
 
 
@@ -428,11 +299,12 @@ def chosen(cell, **options):
     return choose_backend(cell, **options)
 
 
-def test_auto_takes_the_kernel_and_says_who_compiled_it(kernel):
+def test_auto_takes_the_kernel_and_says_who_compiled_it():
+    found = kernel_library(jnp.result_type(float))
     choice = chosen(rr.cells.gru(8))
     assert (choice.backend, choice.inside) == ("native", True)
-    assert str(choice) == f"native, inputs projected inside the loop: {kernel.reason}"
-    assert "compiled for this processor by" in kernel.reason
+    assert str(choice) == f"native, inputs projected inside the loop: {found.reason}"
+    assert "compiled for this processor by" in found.reason
 
 
 def own_gate(params, state, x_proj, h_proj):

@@ -23,12 +23,13 @@ claims, figures. `run` does the rest.
 
 from experiments._harness.claims import Claim, claims_table
 from experiments._harness.command import Options, Report, carry_out, command_line, run
-from experiments._harness.statistics import mean_and_error, proportion, standard_error
+from experiments._harness.statistics import Comparison, holm, mean_and_error, paired, proportion, standard_error
 from experiments._harness.summary import commit, plain, write_json, write_summary
 from experiments._harness.tables import format_table, plus_minus, text_table
 
 __all__ = [
     "Claim",
+    "Comparison",
     "Options",
     "Report",
     "carry_out",
@@ -36,7 +37,9 @@ __all__ = [
     "command_line",
     "commit",
     "format_table",
+    "holm",
     "mean_and_error",
+    "paired",
     "plain",
     "plus_minus",
     "proportion",

@@ -73,7 +73,7 @@ def carry_out(main: Callable[[Any], Report], config: Any, *, x64: bool = False) 
     """Measure with these options, print, and write figures, summary.json and report.txt into `config.out`."""
     with rr.plotting.style(), jax.enable_x64() if x64 else contextlib.nullcontext():
         report = main(config)
-        full = config.preset == "full"
+        full = config.preset != "quick"
         claims = claims_table(report.claims, full=full)
         note = "" if full else "The claims are about --preset full; this run is too short for them."
         printed = (report.text, note, "" if report.found else claims)

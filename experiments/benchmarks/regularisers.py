@@ -4,8 +4,8 @@ A step is `Train.update` under SGD (loss, gradient, penalty, checks and new para
 device. A call is a loop of several steps, so what it costs to start one does not count. Each regulariser runs next
 to a run of its own without any, in every round; its cost is the median of their ratios.
 
-The claim is that each adds less than a tenth. A penalty on ∂L/∂h_t is reported without one: it differentiates a
-gradient, a second backward pass by nature.
+The claim is that each adds less than a tenth. Penalties on ∂L/∂h_t and on Jacobians are reported without one: they go
+through every step again, and back.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import rnnreg as rr
@@ -69,12 +68,14 @@ class Regulariser:
       options: of `rr.network`.
       clip: whether the gradient's global norm is clipped.
       cheap: whether it should add less than a tenth.
+      gated: whether it is defined for gated cells too.
     """
 
     penalties: dict[str, rr.penalties.Penalty] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     clip: bool = False
     cheap: bool = True
+    gated: bool = True
 
     def train(self, task: Task) -> rr.Train:
         """The run with this regulariser."""
@@ -83,38 +84,53 @@ class Regulariser:
         return task.train(penalties=self.penalties, optimizer=clipped if self.clip else sgd, **self.options)
 
 
-def activity() -> rr.penalties.Penalty:
-    """Σ_h h² over the states of the layers, a mean over rows and steps: a user's own penalty."""
-
-    def value(params, context, state):
-        squares = [jnp.mean(jnp.square(layer.h)) for layer in context.states.values()]
-        return jnp.stack(squares).sum(), state
-
-    return rr.penalties.Penalty(lambda params: (), value, needs=frozenset({"states"}))
-
-
-def state_gradient() -> rr.penalties.Penalty:
-    """Σ_t ‖∂L/∂h_t‖²: a user's own penalty on the backward pass."""
-
-    def value(params, context, state):
-        squares = [jnp.sum(jnp.square(gradient)) for gradient in context.state_gradients.values()]
-        return jnp.stack(squares).sum(), state
-
-    return rr.penalties.Penalty(lambda params: (), value, needs=frozenset({"state_gradients"}))
+def weight_penalties() -> dict[str, Regulariser]:
+    """The penalties on whole matrices, each with its default arguments."""
+    penalties = rr.penalties
+    factories = {
+        "group_lasso": penalties.group_lasso(),
+        "group_lasso of units": penalties.group_lasso("units"),
+        "nuclear": penalties.nuclear(),
+        "spectral_norm": penalties.spectral_norm(),
+        "soft_orthogonality": penalties.soft_orthogonality(),
+        "soft_orthogonality, spectral": penalties.soft_orthogonality(norm="spectral"),
+        "singular_value_margin": penalties.singular_value_margin(),
+        "non_normal": penalties.non_normal(),
+        "l2, scheduled": penalties.scheduled(penalties.l2(), optax.linear_schedule(1.0, 0.0, 100)),
+    }
+    plain = {"to_identity": penalties.to_identity(), "path_norm": penalties.path_norm()}
+    return {name: Regulariser({"penalty": one}) for name, one in factories.items()} | {
+        name: Regulariser({"penalty": one}, gated=False) for name, one in plain.items()
+    }
 
 
 def regularisers() -> dict[str, Regulariser]:
     """What is timed, by name."""
     l2, l1, elastic = rr.penalties.l2(), rr.penalties.l1(), rr.penalties.elastic_net()
     norms = {"l2": l2, "l1": l1, "elastic_net": elastic}
+    states = {
+        "activation": rr.penalties.activation(),
+        "temporal_activation": rr.penalties.temporal_activation(),
+        "norm_stabilizer": rr.penalties.norm_stabilizer(),
+        "activity_l1": rr.penalties.activity_l1(),
+        "firing_rate": rr.penalties.firing_rate(target=0.1),
+    }
+    jacobians = {
+        "omega": rr.penalties.omega(),
+        "omega, full derivative": rr.penalties.omega(derivative="full"),
+        "jacobian_norm, 1 direction": rr.penalties.jacobian_norm(num_directions=1, key=jax.random.key(0)),
+        "gradient_flossing of 8, 1 row": rr.penalties.gradient_flossing(8, num_rows=1),
+    }
     once = {"variational": True}
+    noises = {name: {"noise": rr.Noise(**{name: RATE})} for name in ("zoneout", "dropconnect", "recurrent_noise")}
     return {
         "l2": Regulariser({"l2": l2}),
         "l1": Regulariser({"l1": l1}),
         "elastic_net": Regulariser({"elastic_net": elastic}),
         "l2 of W_hh": Regulariser({"l2": rr.penalties.l2("W_hh")}),
         "l2, l1 and elastic_net": Regulariser(norms),
-        "penalty on states": Regulariser({"activity": activity()}),
+        **weight_penalties(),
+        **{name: Regulariser({name: penalty}) for name, penalty in states.items()},
         "clipping": Regulariser(clip=True),
         "input_dropout": Regulariser(options={"input_dropout": RATE}),
         "input_dropout, variational": Regulariser(options={"input_dropout": RATE, **once}),
@@ -122,11 +138,12 @@ def regularisers() -> dict[str, Regulariser]:
         "output_dropout, variational": Regulariser(options={"output_dropout": RATE, **once}),
         "recurrent_dropout": Regulariser(options={"recurrent_dropout": RATE}),
         "all of these, variational": Regulariser(
-            {**norms, "activity": activity()},
+            {**norms, **states},
             {**dict.fromkeys(("input_dropout", "output_dropout", "recurrent_dropout"), RATE), **once},
             clip=True,
         ),
-        "penalty on ∂L/∂h": Regulariser({"gradient": state_gradient()}, cheap=False),
+        **{name: Regulariser({"penalty": penalty}, cheap=False) for name, penalty in jacobians.items()},
+        **{name: Regulariser(options=options, cheap=False) for name, options in noises.items()},
     }
 
 
@@ -141,7 +158,11 @@ def measure_cell(cell: str, config: Config) -> list[dict[str, Any]]:
     unknown = [name for name in config.only if name not in chosen]
     if unknown:
         raise ValueError(f"there is no regulariser {unknown[0]!r}; there are {list(chosen)}.")
-    chosen = {name: one for name, one in chosen.items() if not config.only or name in config.only}
+    chosen = {
+        name: one
+        for name, one in chosen.items()
+        if (not config.only or name in config.only) and (one.gated or cell == "elman")
+    }
     device = jax.devices()[0]
 
     def call_of(regulariser: Regulariser):

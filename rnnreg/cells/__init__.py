@@ -5,21 +5,25 @@ from rnnreg.cells._base import (
     Cell,
     HiddenState,
     Made,
+    Training,
     Weights,
     describe_cell,
     from_step,
 )
 from rnnreg.cells._base import decayed_leaves as decayed_leaves
 from rnnreg.cells._base import describe_made as describe_made
+from rnnreg.cells._base import formed as formed
 from rnnreg.cells._base import made_by as made_by
 from rnnreg.cells._base import made_for as made_for
 from rnnreg.cells._base import named as named
 from rnnreg.cells._base import plain as plain
 from rnnreg.cells._base import plain_weights as plain_weights
 from rnnreg.cells._base import recurrent_leaves as recurrent_leaves
+from rnnreg.cells._batch_norm import NormalisedState, batch_norm
 from rnnreg.cells._chrono import chrono
 from rnnreg.cells._contracts import (
     DrawFunction,
+    EffectiveFunction,
     GateFunction,
     InitFunction,
     InitialStateFunction,
@@ -38,6 +42,7 @@ from rnnreg.cells._initializers import (
     normal,
     orthogonal,
 )
+from rnnreg.cells._layer_norm import layer_norm
 from rnnreg.cells._lstm import LSTMState, lstm
 
 __all__ = [
@@ -45,6 +50,7 @@ __all__ = [
     "Activation",
     "Cell",
     "DrawFunction",
+    "EffectiveFunction",
     "Facts",
     "Gate",
     "GateFunction",
@@ -54,13 +60,16 @@ __all__ = [
     "Initializer",
     "LSTMState",
     "Made",
+    "NormalisedState",
     "Step",
     "StepFunction",
+    "Training",
     "Weights",
     "WeightsFunction",
     "as_activation",
     "as_gate",
     "as_step",
+    "batch_norm",
     "chrono",
     "describe_cell",
     "elman",
@@ -71,6 +80,7 @@ __all__ = [
     "gru",
     "identity",
     "irnn",
+    "layer_norm",
     "lstm",
     "normal",
     "orthogonal",

@@ -14,6 +14,7 @@ from rnnreg._checks import check_count
 from rnnreg._tree import leaf_paths, matching, matrices
 from rnnreg.cells._activation import ACTIVATIONS, Activation
 from rnnreg.cells._contracts import (
+    EffectiveFunction,
     GateFunction,
     InitFunction,
     InitialStateFunction,
@@ -65,6 +66,19 @@ class Made:
     parts: tuple[Any, ...] = ()
 
 
+class Training(NamedTuple):
+    """What a cell does in training and not in prediction: statistics over the rows of a batch.
+
+    Attributes:
+      gate: the gate in training; it may mix the rows of a batch.
+      statistics: `statistics(params, xs [T, B, D], before, states, weights [B]) -> leaves` to store for prediction,
+        from the states `[T, B, …]` before and after each step of a pass in training.
+    """
+
+    gate: Gate
+    statistics: Callable[..., Params]
+
+
 class Cell(NamedTuple):
     """A recurrent cell as its gates; the library does the matrix products.
 
@@ -84,6 +98,10 @@ class Cell(NamedTuple):
       made: how the cell was made; None for a cell of a user's own.
       recurrent: names or paths of its recurrent matrices, `[H, G·H]` or `[G·H, H]`, whose norms a run records;
         wildcards are allowed, and a name that is no leaf is passed over.
+      effective: `effective(params) -> params`, what the trained numbers of a parametrisation stand for; see
+        `EffectiveFunction`. None: the parameters stand for themselves.
+      isometric: paths of the effective matrices whose singular values a parametrisation fixes.
+      training: what it does in training and not in prediction; None for a cell that does the same in both.
     """
 
     name: str
@@ -96,6 +114,9 @@ class Cell(NamedTuple):
     decayed: tuple[str, ...] | None = None
     made: Made | None = None
     recurrent: tuple[str, ...] = ("W_hh",)
+    effective: EffectiveFunction | None = None
+    isometric: tuple[str, ...] = ()
+    training: Training | None = None
 
     @property
     def facts(self) -> Facts:
@@ -111,7 +132,7 @@ def made_by(factory: str, made: Cell, /, **arguments: Any) -> Cell:
 
 def _parts(cell: Cell) -> tuple[Any, ...]:
     functions = (cell.init, cell.initial_state, cell.weights, cell.gate, cell.step)
-    return (*functions, cell.decayed, cell.recurrent)
+    return (*functions, cell.decayed, cell.recurrent, cell.effective, cell.training)
 
 
 def describe_cell(cell: Cell) -> dict[str, Any]:
@@ -194,11 +215,33 @@ def made_for(cell: Cell, params: Params) -> int | None:
     if cell.weights is None:
         return None
     try:
-        return Weights(*jax.eval_shape(cell.weights, params)).W_xh.shape[-2]
+        shapes = jax.eval_shape(lambda own: formed(cell, own), params)
+        return Weights(*jax.eval_shape(cell.weights, shapes)).W_xh.shape[-2]
     except KeyError as error:
         raise ValueError(
             f"the parameters of the cell {cell.name!r} lack {error}; got {sorted(params)}."
         ) from error
+
+
+def formed(cell: Cell, params: Params) -> Params:
+    """The effective parameters of a cell, which its weights, gate and step read."""
+    return params if cell.effective is None else cell.effective(params)
+
+
+def normalisable(cell: Cell, who: str) -> Made:
+    """How a cell was made; raises unless it is one of the library's that was not changed since."""
+    described = describe_cell(cell)
+    if (
+        cell.made is None
+        or described["changed"]
+        or cell.made.factory not in ("elman", "gru", "lstm")
+    ):
+        raise ValueError(
+            f"{who} is for a cell as elman, irnn, gru or lstm makes it; got {cell.name!r}"
+            f"{', which was changed since' if described['changed'] else ''}. Normalise first, as in "
+            f"rr.cells.chrono(rr.cells.{who}(rr.cells.lstm(16), …), 100)."
+        )
+    return cell.made
 
 
 def plain_weights(params: Params) -> Weights:

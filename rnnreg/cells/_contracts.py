@@ -78,7 +78,7 @@ class InitialStateFunction(Protocol):
 
 
 class WeightsFunction(Protocol):
-    """How the matrices of a cell follow from its parameters, once per sequence; the place of a parametrisation."""
+    """How the matrices of a cell follow from its effective parameters, once per sequence."""
 
     def __call__(self, params: Params, /) -> Any:
         """The effective weights.
@@ -88,6 +88,21 @@ class WeightsFunction(Protocol):
 
         Returns:
           A `Weights`, or the plain triple (W_xh, W_hh, b_h).
+        """
+        ...
+
+
+class EffectiveFunction(Protocol):
+    """What trained numbers stand for, formed once per sequence: W_hh = exp(A), for instance."""
+
+    def __call__(self, params: Params, /) -> Params:
+        """The parameters that weights, gate and step of the cell read, and that penalties and spectra see.
+
+        Args:
+          params: the cell's parameters as they are trained, or stacked over any leading axes.
+
+        Returns:
+          The parameters of the cell without a parametrisation.
         """
         ...
 

@@ -21,6 +21,7 @@ from rnnreg.cells._base import (
 from rnnreg.cells._contracts import DrawFunction
 from rnnreg.cells._gate import Facts, Gate
 from rnnreg.cells._initializers import gate_blocks, identity, normal, resolve
+from rnnreg.cells._norm import PLAIN, Norm, normal_gate
 
 
 def elman(
@@ -84,12 +85,12 @@ def elman(
     )
 
 
-def elman_gate(phi: Activation) -> Gate:
-    """h = φ(x_proj + h_proj), with a tangent by hand where φ states its slope."""
+def elman_gate(phi: Activation, norm: Norm = PLAIN) -> Gate:
+    """h = φ(x_proj + h_proj), with a tangent by hand where φ states its slope and nothing is normalised."""
 
     def forward(params, state, x_proj, h_proj):
-        del params, state
-        return HiddenState(h=phi(x_proj + h_proj)), {}
+        del state
+        return HiddenState(h=phi(norm(params, 0, x_proj + h_proj))), {}
 
     def tangent(values, state, new, d_state, d_x_proj, d_h_proj):
         del values, state, d_state
@@ -98,7 +99,7 @@ def elman_gate(phi: Activation) -> Gate:
     slope: Any = phi.slope
     native = f"elman_{phi.native}" if phi.native in ("tanh", "relu", "identity") else None
     facts = Facts(bounds=phi.bounds, max_slope=phi.max_slope, blocks=("hidden",), native=native)
-    return Gate(forward, tangent if slope else None, additive=True, facts=facts)
+    return normal_gate(forward, tangent if slope else None, additive=True, facts=facts, norm=norm)
 
 
 def irnn(hidden_size: int, *, gain: Any = 1.0, input_stddev: Any = 1e-3) -> Cell:

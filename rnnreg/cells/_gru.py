@@ -22,6 +22,7 @@ from rnnreg.cells._base import (
 from rnnreg.cells._contracts import DrawFunction
 from rnnreg.cells._gate import Facts, Gate, Step
 from rnnreg.cells._initializers import gate_blocks, resolve
+from rnnreg.cells._norm import PLAIN, Norm, inner_bias, normal_gate
 
 
 def gru(
@@ -84,7 +85,7 @@ def gru(
 
     zeros = zero_hidden(hidden_size)
     if reset == "before":
-        own = {"name": "gru_reset_before", "step": _reset_before(phi, sigma)}
+        own = {"name": "gru_reset_before", "step": reset_before(phi, sigma)}
     else:
         own = {"name": "gru", "gate": gru_gate(phi, sigma)}
     cell = Cell(
@@ -103,15 +104,14 @@ def gru(
     )
 
 
-def gru_gate(phi: Activation, sigma: Activation) -> Gate:
+def gru_gate(phi: Activation, sigma: Activation, norm: Norm = PLAIN) -> Gate:
     """The gate with the reset after the product, with a tangent by hand where φ and σ state their slopes."""
 
     def forward(params, state, x_proj, h_proj):
-        del params
         x_r, x_z, x_n = jnp.split(x_proj, 3, axis=-1)
         h_r, h_z, h_n = jnp.split(h_proj, 3, axis=-1)
-        r, z = sigma(x_r + h_r), sigma(x_z + h_z)
-        n = phi(x_n + r * h_n)
+        r, z = sigma(norm(params, 0, x_r + h_r)), sigma(norm(params, 1, x_z + h_z))
+        n = phi(norm(params, 2, x_n + r * h_n))
         values = {"reset": r, "update": z, "candidate": n, "h_candidate": h_n}
         return _combined(z, n, state.h), values
 
@@ -129,24 +129,28 @@ def gru_gate(phi: Activation, sigma: Activation) -> Gate:
     sigma_slope: Any = sigma.slope
     phi_slope: Any = phi.slope
     by_hand = sigma_slope and phi_slope
-    return Gate(forward, tangent if by_hand else None, facts=_facts(phi, sigma, "gru"))
+    facts = _facts(phi, sigma, "gru")
+    return normal_gate(forward, tangent if by_hand else None, facts=facts, norm=norm)
 
 
-def _reset_before(phi: Activation, sigma: Activation) -> Step:
+def reset_before(phi: Activation, sigma: Activation, norm: Norm = PLAIN) -> Step:
     """The step with the reset before the product, which it does itself."""
 
     def forward(params, state, x):
         hidden_size = state.h.shape[-1]
         W_gates, W_n = jnp.split(params["W_hh"], [2 * hidden_size], axis=-1)
-        bias = params["b_h"] + params["b_hh"] if "b_hh" in params else params["b_h"]
+        own = inner_bias(params, norm)
+        bias = own + params["b_hh"] if "b_hh" in params else own
         x_proj = x @ params["W_xh"]
         x_proj = x_proj + jnp.broadcast_to(bias, x_proj.shape)
         x_gates, x_n = jnp.split(x_proj, [2 * hidden_size], axis=-1)
-        r, z = jnp.split(sigma(x_gates + state.h @ W_gates), 2, axis=-1)
-        n = phi(x_n + (r * state.h) @ W_n)
+        z_r, z_z = jnp.split(x_gates + state.h @ W_gates, 2, axis=-1)
+        r, z = sigma(norm(params, 0, z_r)), sigma(norm(params, 1, z_z))
+        n = phi(norm(params, 2, x_n + (r * state.h) @ W_n))
         return _combined(z, n, state.h), {"reset": r, "update": z, "candidate": n}
 
-    return Step(forward, _facts(phi, sigma, "gru_reset_before"))
+    facts = _facts(phi, sigma, "gru_reset_before")
+    return Step(forward, facts if norm is PLAIN else facts._replace(native=None))
 
 
 def _combined(z: Array, n: Array, h: Array) -> HiddenState:

@@ -14,6 +14,7 @@ from rnnreg.cells._base import Cell, check_hidden_size, made_by, plain_weights
 from rnnreg.cells._contracts import DrawFunction
 from rnnreg.cells._gate import Facts, Gate
 from rnnreg.cells._initializers import gate_blocks, resolve
+from rnnreg.cells._norm import PLAIN, Norm, normal_gate
 
 
 class LSTMState(NamedTuple):
@@ -100,16 +101,16 @@ def lstm(
     )
 
 
-def lstm_gate(phi: Activation, sigma: Activation) -> Gate:
+def lstm_gate(phi: Activation, sigma: Activation, norm: Norm = PLAIN) -> Gate:
     """The gates i, f, g, o and the memory, with a tangent by hand where φ and σ state their slopes."""
 
     def forward(params, state, x_proj, h_proj):
-        del params
-        i, f, g, o = jnp.split(x_proj + h_proj, 4, axis=-1)
+        sums = jnp.split(x_proj + h_proj, 4, axis=-1)
+        i, f, g, o = (norm(params, place, one) for place, one in enumerate(sums))
         i, f, o = sigma(i), sigma(f), sigma(o)
         g = phi(g)
         c = f * state.c + i * g
-        y = phi(c)
+        y = phi(norm(params, "c", c))
         values = {"input": i, "forget": f, "candidate": g, "output": o, "memory": y}
         return LSTMState(h=o * y, c=c), values
 
@@ -125,7 +126,8 @@ def lstm_gate(phi: Activation, sigma: Activation) -> Gate:
     sigma_slope: Any = sigma.slope
     phi_slope: Any = phi.slope
     by_hand = sigma_slope and phi_slope
-    return Gate(forward, tangent if by_hand else None, additive=True, facts=_facts(phi, sigma))
+    facts, own = _facts(phi, sigma), tangent if by_hand else None
+    return normal_gate(forward, own, additive=True, facts=facts, norm=norm)
 
 
 def _facts(phi: Activation, sigma: Activation) -> Facts:

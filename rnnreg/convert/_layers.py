@@ -31,6 +31,11 @@ def kind_of(cell: str | Cell, library: str, *, resets: tuple[str, ...], named: b
     if not isinstance(cell, Cell):
         check_choice(cell, "cell", GATES)
         return cell
+    if cell.effective is not None:
+        raise ValueError(
+            f"{library} gets plain weights, and the cell {cell.name!r} has a parametrisation: give the cell that it "
+            "was made from, with the layer of rr.networks.effective(net, params)."
+        )
     described = _described(cell)
     kind, given = described["factory"], described["arguments"]
     phis = ("tanh", "relu") if kind == "elman" else ("tanh",)

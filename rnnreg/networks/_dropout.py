@@ -24,17 +24,26 @@ class Drops:
         self.count += 1  # counted even when off: no mask moves another
         if self.key is None or is_zero(rate):
             return None
-        key = jax.random.fold_in(self.key, place)
-        keep = 1 - jnp.asarray(rate, wide(dtype))  # bfloat16 would round the rate
-        keep = jnp.where((keep > 0) & (keep <= 1), keep, jnp.nan)  # a rate outside [0, 1) diverges
-        kept = uniform_24_bits(key, shape).astype(keep.dtype) < keep * 2**24
-        return jnp.where(kept, 1 / keep, 0 * keep).astype(dtype)
+        return inverted_mask(jax.random.fold_in(self.key, place), shape, rate, dtype)
 
     def __call__(self, values: Array, rate: Any, *, over_time: bool = True) -> Array:
         one_mask = self.variational and over_time
         shape = (1, *values.shape[1:]) if one_mask else values.shape
         mask = self.mask(shape, rate, values.dtype)
         return values if mask is None else values * mask
+
+
+def inverted_mask(key: Array, shape: tuple[int, ...], rate: Any, dtype: Any) -> Array:
+    """0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1."""
+    keep = kept_share(rate, dtype)
+    kept = uniform_24_bits(key, shape).astype(keep.dtype) < keep * 2**24
+    return jnp.where(kept, 1 / keep, 0 * keep).astype(dtype)
+
+
+def kept_share(rate: Any, dtype: Any) -> Array:
+    """1 − rate; NaN for a rate outside [0, 1), so that the run diverges."""
+    keep = 1 - jnp.asarray(rate, wide(dtype))  # bfloat16 would round the rate
+    return jnp.where((keep > 0) & (keep <= 1), keep, jnp.nan)
 
 
 def uniform_24_bits(key: Array, shape: tuple[int, ...]) -> Array:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import (
@@ -27,8 +29,9 @@ from rnnreg.cells import (
 )
 from rnnreg.networks._dropout import is_zero
 from rnnreg.networks._init import init_stack
-from rnnreg.networks._records import Dropout, Layer, Network, Params, Recurrence
-from rnnreg.networks._stack import Stack
+from rnnreg.networks._noise import check_noise, held
+from rnnreg.networks._records import Dropout, Layer, Network, Noise, Params, Recurrence
+from rnnreg.networks._stack import Stack, expected_cell
 from rnnreg.networks._walk import passes_of
 from rnnreg.recurrence import (
     BackendChoice,
@@ -37,6 +40,7 @@ from rnnreg.recurrence import (
     check_recurrent_dropout,
     check_segments,
     choose_backend,
+    held_apart,
 )
 
 
@@ -94,6 +98,7 @@ def network(
     output_dropout: Any = 0.0,
     recurrent_dropout: Any = 0.0,
     variational: bool = False,
+    noise: Noise = Noise(),  # noqa: B008 - a tuple of numbers
     initial_state: str = "zero",
     backend: str = "auto",
     remat: str | int = "full",
@@ -120,6 +125,7 @@ def network(
       output_dropout: rate before the readout.
       recurrent_dropout: rate on the h that enters the recurrent product, one mask over time; needs cells with a gate.
       variational: use one mask over time for the other three rates too.
+      noise: in the recurrence, such as `rr.Noise(zoneout=0.1)`: zoneout, DropConnect, noise on weights and on states.
       initial_state: "zero" or "learned" (starts at zero).
       backend: "auto", "scan", "fused" or "native": which recurrence runs; `rr.explain` says which, and why.
       remat: "full", "sqrt" or an int: how much of a long sequence the backward pass keeps, and how much it
@@ -131,6 +137,7 @@ def network(
       projection: "auto", or where the fused recurrence projects its inputs: "inside" its loop or "before" it.
 
     Every rate may be traced, so that it can be an axis of a sweep; a traced rate outside [0, 1) makes the run diverge.
+    They act in training; zoneout has its expectation in prediction.
 
     Returns:
       The network.
@@ -152,6 +159,7 @@ def network(
     recurrence = Recurrence(backend, remat, truncate, precision, projection)
     rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
     _check_layers(layers, cells, recurrence, rates)
+    check_noise(noise, [entry.cell for entry in layers], backend)
     check_flag(variational, "variational")
     if output_size is not None:
         check_count(output_size, "output_size", hint="None returns the hidden states.")
@@ -173,7 +181,9 @@ def network(
             "output_dropout or recurrent_dropout."
         )
     learned = initial_state == "learned"
-    stack = Stack(layers, output_size, embedding, readout, rates, recurrence, learned, num_steps)
+    stack = Stack(
+        layers, output_size, embedding, readout, rates, recurrence, learned, num_steps, noise
+    )
 
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
         """The parameters before training, drawn from a key by the initialisers of the cells.
@@ -238,7 +248,7 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
       input_size: D, of its first layer (the size of the embedding, where it has one).
 
     Returns:
-      A `BackendChoice` for each layer; print it.
+      A `BackendChoice` for each layer in training; print it.
 
     Raises:
       ValueError: something that is not a network, or a size that is no count.
@@ -254,15 +264,19 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
             "explain(make_net(hyper), …)."
         )
     check_count(input_size, "input_size")
-    choices = {}
+    choices, noise = {}, net.apply.noise if isinstance(net.apply, Stack) else Noise()
+    asked = net.recurrence._asdict()
+    asked = {name: asked[name] for name in ("backend", "projection", "precision")}
     for index, entry in enumerate(net.layers):
-        choices[f"layer_{index}"] = choose_backend(
-            entry.cell,
-            input_size=input_size,
-            backend=net.recurrence.backend,
-            projection=net.recurrence.projection,
-            precision=net.recurrence.precision,
-        )
+        state = jax.eval_shape(lambda e=entry: e.cell.initial_state(1, jnp.float32))
+        holds, noisy = held(noise, state), not is_zero(noise.recurrent_noise)
+        apart = bool(holds) and held_apart(state, holds, noisy)
+        choice = choose_backend(entry.cell, input_size=input_size, **asked, holds=apart)
+        if holds:
+            predicts = choose_backend(expected_cell(net, index), input_size=input_size, **asked)
+            also = f"{choice.reason}; in prediction zoneout has its expectation and runs {predicts.backend}"
+            choice = choice._replace(reason=also)
+        choices[f"layer_{index}"] = choice
         input_size = entry.width
     return choices
 
@@ -337,8 +351,8 @@ def describe(net: Network) -> dict[str, Any]:
 
     Returns:
       A dict: `layers` (cell and its directions), `output_size`, `readout`, `recurrence`, and of a network of
-      recurrent layers `embedding` and `dropout`; `by_layer` says whether its `apply` is that of `rr.network`, and
-      `made` how a network of another library was made: factory and arguments.
+      recurrent layers `embedding`, `dropout` and `noise`; `by_layer` says whether its `apply` is that of `rr.network`,
+      and `made` how a network of another library was made: factory and arguments.
 
     >>> import rnnreg as rr
     >>> described = describe(network([rr.cells.gru(8)], 1))
@@ -367,4 +381,5 @@ def describe(net: Network) -> dict[str, Any]:
         found["embedding"] = plain(net.apply.embedding)
         found["initial_state"] = "learned" if net.apply.learned else "zero"
         found["dropout"] = {name: plain(rate) for name, rate in net.apply.rates._asdict().items()}
+        found["noise"] = {name: plain(rate) for name, rate in net.apply.noise._asdict().items()}
     return found

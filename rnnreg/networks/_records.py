@@ -82,6 +82,59 @@ class Dropout(NamedTuple):
         return not all(map(is_zero, (self.inputs, self.between, self.outputs, self.recurrent)))
 
 
+class Noise(NamedTuple):
+    """Noise in the recurrence of a network in training; each number may be traced.
+
+    Every layer draws its own, outside the loop over time, and each kind of noise has a key of its own:
+
+        W_hh ← m ⊙ (W_hh + σ_w ε) / (1 − p_w),  W_xh ← W_xh + σ_w ε        once for each batch
+        c_t = z_c ⊙ c_{t−1} + (1 − z_c) ⊙ c̃_t                              memory of an LSTM
+        h_t = z_h ⊙ h_{t−1} + (1 − z_h) ⊙ h̃_t + σ_h ε_t                    at each step
+
+    h̃ and c̃ are what the cell returns, z is 1 with probability p, m is 0 with probability p_w, and ε is standard
+    normal. A masked step holds the state, without noise. Prediction draws nothing: zoneout has its expectation there,
+    h_t = p h_{t−1} + (1 − p) h̃_t, and the other kinds their mean, which is no noise. Diagnostics look at the network
+    that predicts.
+
+    Attributes:
+      zoneout: p of h. A typical value is 0.05 to 0.15.
+      zoneout_c: p of c, for cells whose state has one (LSTM). A typical value is 0.15 to 0.5.
+      dropconnect: p_w, the rate at which weights of W_hh are dropped. A typical value is 0.5.
+      weight_noise: σ_w, the standard deviation of what is added to W_xh and W_hh. A typical value is 0.075.
+      recurrent_noise: σ_h, the standard deviation of what is added to h at each step.
+
+    Source: zoneout is Krueger et al. 2017, eq. 4–5, dropped recurrent weights Merity, Keskar & Socher 2018, and
+    weight noise Graves 2011; the typical values are those of Krueger et al. and of Merity et al.
+
+    >>> import jax, jax.numpy as jnp, rnnreg as rr
+    >>> net = rr.network([rr.cells.lstm(4)], 1, noise=rr.Noise(zoneout=0.1, zoneout_c=0.5))
+    >>> params = net.init(jax.random.key(0), input_size=1)
+    >>> net.apply(params, jnp.ones((2, 5, 1)), train=True, key=jax.random.key(1)).outputs.shape
+    (2, 5, 1)
+    """
+
+    zoneout: Any = 0.0
+    zoneout_c: Any = 0.0
+    dropconnect: Any = 0.0
+    weight_noise: Any = 0.0
+    recurrent_noise: Any = 0.0
+
+    @property
+    def any(self) -> bool:
+        """Whether some number is not 0 (a traced one counts as such)."""
+        return not all(map(is_zero, self))
+
+    @property
+    def holding(self) -> bool:
+        """Whether units are held."""
+        return not (is_zero(self.zoneout) and is_zero(self.zoneout_c))
+
+    @property
+    def on_weights(self) -> bool:
+        """Whether weights are changed."""
+        return not (is_zero(self.dropconnect) and is_zero(self.weight_noise))
+
+
 class NetworkOutput(NamedTuple):
     """What a network returns.
 
@@ -119,7 +172,7 @@ class Network(_NetworkFields):
       readout: "all", "last" or "flatten".
       output_size: O, or None without a readout matrix.
       recurrence: how the recurrence is computed.
-      random: whether training draws random numbers (some dropout rate is not 0).
+      random: whether training draws random numbers (some rate of dropout or noise is not 0).
       decayed: names or paths of the leaves outside the layers that are weights, which penalties shrink; wildcards are
         allowed. None: the matrices.
       made: how a network of another library, or of two functions, was made; None for `rr.network`.

@@ -11,11 +11,20 @@ from jax import Array
 
 from rnnreg._checks import check_key, check_mask
 from rnnreg._linalg import computing, widen_labels
-from rnnreg.cells import made_for
+from rnnreg.cells import Cell, made_for
 from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._init import check_fits, check_parts, check_state
-from rnnreg.networks._records import Dropout, Layer, Network, NetworkOutput, Params, Recurrence
+from rnnreg.networks._noise import expected
+from rnnreg.networks._records import (
+    Dropout,
+    Layer,
+    Network,
+    NetworkOutput,
+    Noise,
+    Params,
+    Recurrence,
+)
 from rnnreg.networks._walk import SIDES, Visit, by_layer, merged, walk
 from rnnreg.recurrence import product
 
@@ -37,6 +46,7 @@ class Stack:
       recurrence: how the recurrence is computed.
       learned: whether the states to start from are learned.
       num_steps: T, for a readout of all steps together.
+      noise: in the recurrence.
     """
 
     layers: tuple[Layer, ...]
@@ -47,6 +57,7 @@ class Stack:
     recurrence: Recurrence
     learned: bool = False
     num_steps: int | None = None
+    noise: Noise = Noise()  # noqa: RUF009 - a tuple of numbers
 
     def __call__(
         self,
@@ -58,6 +69,7 @@ class Stack:
         key: Array | None = None,
         train: bool = False,
         perturbations: dict[str, Any] | None = None,
+        weights: Array | None = None,
     ) -> NetworkOutput:
         """Outputs, states and the final state on a batch of sequences.
 
@@ -68,10 +80,12 @@ class Stack:
           state: by layer, the state before the first step, such as the `final_state` of the part before; None is the
             network's own. A cell that reads backwards starts at the end: give a state that it has there, and not the
             `final_state`, which it has at the first step.
-          key: for dropout; needed if `train` and some rate is not 0.
-          train: whether to drop units.
+          key: for dropout and noise; needed if `train` and some rate is not 0.
+          train: whether to drop units, to draw noise, and to take statistics over the batch in cells that do so in
+            training; if not, zoneout has its expectation.
           perturbations: by layer, `[B, T, H]`, added to h after each step; the gradient with respect to zeros is
             ∂L/∂h_t.
+          weights: `[B]`, how much a row counts in statistics over the batch.
 
         Returns:
           A `NetworkOutput`.
@@ -79,16 +93,39 @@ class Stack:
         Raises:
           ValueError: inputs, a mask or a state that do not fit, or dropout without a key.
         """
+        options = {"mask": mask, "state": state, "key": key, "train": train, "weights": weights}
+        return self._run(params, xs, perturbations=perturbations, **options)[0]
+
+    def _run(
+        self,
+        params: Params,
+        xs: Array,
+        *,
+        mask: Array | None,
+        state: dict[str, Any] | None,
+        key: Array | None,
+        train: bool,
+        perturbations: dict[str, Any] | None,
+        weights: Array | None = None,
+    ) -> tuple[NetworkOutput, list[Visit]]:
+        """The output, and every pass on the way."""
         if train and self.random:
             if key is None:
                 raise ValueError(
-                    "dropout in training draws masks: pass apply(..., train=True, key=key)."
+                    "dropout and noise draw random numbers in training: pass apply(..., train=True, key=key)."
                 )
             check_key(key)
         mask = None if mask is None else jnp.asarray(mask)
         drops = Drops(key if train else None, self.rates.variational)
         visits, hidden, unknown = self._visited(
-            params, xs, mask=mask, state=state, drops=drops, perturbations=perturbations
+            params,
+            xs,
+            mask=mask,
+            state=state,
+            drops=drops,
+            perturbations=perturbations,
+            train=train,
+            weights=weights,
         )
         if self.readout == "last":
             tops = [one.final.h for one in visits[-2 if self.layers[-1].bidirectional else -1 :]]
@@ -98,21 +135,22 @@ class Stack:
             hidden = self._flat(hidden, mask)
         outputs = self.read(params, hidden)
         at_each = self.readout == "all"
-        outputs = poisoned(outputs, unknown if at_each else unknown.any(axis=0))
+        outputs = poisoned(outputs, unknown if at_each else unknown[-1])
         visits = _poisoned(visits, unknown)
         states = jax.tree.map(
             lambda leaf: jnp.swapaxes(leaf, 0, 1), by_layer(self.layers, [v.states for v in visits])
         )
-        return NetworkOutput(
+        out = NetworkOutput(
             jnp.swapaxes(outputs, 0, 1) if at_each else outputs,
             states,
             by_layer(self.layers, [one.final for one in visits]),
         )
+        return out, visits
 
     @property
     def random(self) -> bool:
         """Whether training draws random numbers."""
-        return self.rates.any
+        return self.rates.any or self.noise.any
 
     def walk(
         self,
@@ -123,6 +161,8 @@ class Stack:
         state: dict[str, Any] | None = None,
         drops: Drops | None = None,
         perturbations: dict[str, Any] | None = None,
+        train: bool = False,
+        weights: Array | None = None,
     ) -> tuple[list[Visit], Array]:
         """Every pass over `xs [B, T, …]` in order, and the h of the last layer; time first from here on.
 
@@ -133,6 +173,8 @@ class Stack:
           state: by layer, the state before the first step; None is the network's own.
           drops: draws dropout masks; None drops nothing.
           perturbations: by layer, `[B, T, H]`, added to h after each step.
+          train: whether cells take statistics over the batch, if they do so in training.
+          weights: `[B]`, how much a row counts in them.
 
         Returns:
           The visits in order, and the h of the last layer, `[T, B, H]` (two directions joined).
@@ -141,6 +183,7 @@ class Stack:
           ValueError: inputs, a mask or a state that do not fit the network.
         """
         options = {"mask": mask, "state": state, "drops": drops, "perturbations": perturbations}
+        options |= {"train": train, "weights": weights}
         visits, hidden, unknown = self._visited(params, xs, **options)
         return _poisoned(visits, unknown), poisoned(hidden, unknown)
 
@@ -163,6 +206,7 @@ class Stack:
                 mask=None if mask is None else jnp.swapaxes(mask, 0, 1),
                 state=state,
                 rates=self.rates,
+                noise=self.noise,
                 recurrence=self.recurrence,
                 **options,
             )
@@ -213,6 +257,21 @@ class Stack:
         return outputs + jnp.broadcast_to(b_y, outputs.shape)
 
 
+def visited(
+    net: Network, params: Params, xs: Array, **options: Any
+) -> tuple[NetworkOutput, list[Visit]]:
+    """`net.apply(params, xs, **options)`, all of them given, and every pass on the way; none of a function's own."""
+    if isinstance(net.apply, Stack):
+        return net.apply._run(params, xs, **options)
+    return net.apply(params, xs, **options), []
+
+
+def expected_cell(net: Network, index: int) -> Cell:
+    """The cell of a layer as the network predicts with it: its own, or the expectation of zoneout."""
+    cell = net.layers[index].cell
+    return expected(cell, net.apply.noise) if isinstance(net.apply, Stack) else cell
+
+
 def num_tokens(net: Network) -> int | None:
     """The rows of a network's embedding; None where it has none, or where none is known."""
     embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
@@ -237,7 +296,7 @@ def poisoned(tree: Any, unknown: Array) -> Any:
 
 def _poisoned(visits: list[Visit], unknown: Array) -> list[Visit]:
     def poison(one: Visit) -> Visit:
-        ends = unknown.any(axis=0)
+        ends = unknown[-1]  # what is reached stays so to the end
         return one._replace(
             inputs=poisoned(one.inputs, unknown),
             final=poisoned(one.final, ends),

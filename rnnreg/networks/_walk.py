@@ -14,7 +14,8 @@ from jax import Array
 
 from rnnreg.cells import Cell
 from rnnreg.networks._dropout import Drops
-from rnnreg.networks._records import Dropout, Layer, Params, Recurrence
+from rnnreg.networks._noise import draw
+from rnnreg.networks._records import Dropout, Layer, Noise, Params, Recurrence
 from rnnreg.recurrence import states_before, unroll
 
 SIDES = ("forward", "backward")
@@ -47,6 +48,11 @@ class Pass(NamedTuple):
         """The name of the pass, such as "layer_0", "layer_1/0" or "layer_1/backward"."""
         parts = (self.layer, self.application, self.side)
         return "/".join(str(part) for part in parts if part is not None)
+
+    @property
+    def leaf(self) -> str:
+        """The path of its parameters, which all repeats of a layer share, such as "layer_1/backward"."""
+        return self.layer if self.side is None else f"{self.layer}/{self.side}"
 
     def params_of(self, params: Params) -> Params:
         """The parameters of its cell, which all repeats of a layer share.
@@ -135,8 +141,11 @@ def walk(
     state: dict[str, Any] | None = None,
     drops: Drops | None = None,
     rates: Dropout = Dropout(),  # noqa: B008 - a tuple of numbers
+    noise: Noise = Noise(),  # noqa: B008
     perturbations: dict[str, Any] | None = None,
     recurrence: Recurrence = Recurrence(),  # noqa: B008
+    train: bool = False,
+    weights: Array | None = None,
 ) -> tuple[list[Visit], Array]:
     """Every pass over a time-first sequence, and the sequence that comes out at the top.
 
@@ -146,10 +155,13 @@ def walk(
       sequence: `[T, B, D]` real inputs (tokens are embedded).
       mask: `[T, B]`, 1 where a step counts.
       state: by layer, the states to start from; None is each cell's own.
-      drops: draws dropout masks; None drops nothing.
+      drops: draws dropout masks; None drops nothing, and takes the expectation of noise.
       rates: of dropout.
+      noise: in the recurrence.
       perturbations: by layer, `[B, T, H]`, added to h after each step.
       recurrence: how the recurrence is computed.
+      train: whether cells do what they do in training alone.
+      weights: `[B]`, how much a row counts in statistics over the batch.
 
     Returns:
       The visits in order, and the h of the last layer, `[T, B, H]`.
@@ -165,15 +177,32 @@ def walk(
             size = (sequence.shape[1], place.cell.hidden_size)
             given = None if state is None else place.part_of(state)
             start = start_of(place.cell, own, sequence) if given is None else given
-            added = None if perturbations is None else place.part_of(perturbations)
-            final, states = unroll(
+            drawn = draw(
+                noise,
                 place.cell,
+                own,
+                start,
+                key=drops.key,
+                num_steps=len(sequence),
+                name=place.name,
+                leaf=place.leaf,
+            )
+            place, start, added = place._replace(cell=drawn.cell), drawn.start, drawn.added
+            cell = place.cell
+            if train and cell.training is not None:
+                cell, start = _in_training(place, start, mask, weights)
+            if perturbations is not None:
+                given = jnp.swapaxes(place.part_of(perturbations), 0, 1)
+                added = given if added is None else given + added
+            final, states = unroll(
+                cell,
                 own,
                 sequence,
                 start,
                 mask=mask,
                 recurrent_mask=drops.mask(size, rates.recurrent, sequence.dtype),
-                perturbations=None if added is None else jnp.swapaxes(added, 0, 1),
+                perturbations=added,
+                holds=drawn.holds,
                 reverse=place.reverse,
                 **recurrence._asdict(),
             )
@@ -181,6 +210,23 @@ def walk(
             joined.append(states.h)
         sequence = merged(layers[together[0].index], joined)
     return visits, sequence
+
+
+def _in_training(
+    place: Pass, start: Any, mask: Array | None, weights: Array | None
+) -> tuple[Cell, Any]:
+    """The cell with its gate of training, and its start with the weights of the rows; raises where it cannot be."""
+    cell = place.cell
+    if mask is not None or place.application is not None:
+        what = "a mask" if mask is not None else "a layer that is applied several times"
+        raise ValueError(
+            f"the cell {cell.name!r} takes statistics of each step over the rows of a batch in training, and {what} "
+            "leaves a step without one set of rows. Use sequences of one length and repeat=1, or rr.cells.layer_norm."
+        )
+    assert cell.training is not None
+    if weights is not None:
+        start = start._replace(weight=weights.astype(start.h.dtype)[:, None])
+    return cell._replace(gate=cell.training.gate), start
 
 
 def merged(layer: Layer, hidden: Sequence[Array]) -> Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches
-from rnnreg.networks import Network, weight_paths
+from rnnreg._linalg import wide
+from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches, with_leaves
+from rnnreg.networks import Network, Visit, effective, effective_shapes, weight_paths
 
 Params = dict[str, Any]
 
@@ -27,8 +28,11 @@ class Context(NamedTuple):
       weights: `[B]` row weights, or None.
       states: by layer, states at every step, fields `[B, T, H]`; None unless needed.
       state_gradients: by layer, ∂(data loss)/∂h_t `[B, T, H]`, differentiable; None unless needed.
-      step: by layer, `step(params, state, x) -> state`; None unless needed.
+      step: by layer, `step(params, state, x) -> state`, without recurrent dropout; None unless needed.
+      visits: every pass through the layers in order, time first, with its parameters, what it read and where it
+        started; None unless the step is needed, and for a network whose `apply` is a function.
       weight_paths: the leaves that are weights, by path, as the network's cells say; None: the matrices.
+      train: whether an update is computed, where an estimate will do; a report wants R itself.
     """
 
     outputs: Array | None
@@ -37,7 +41,9 @@ class Context(NamedTuple):
     states: dict[str, Any] | None = None
     state_gradients: dict[str, Any] | None = None
     step: dict[str, Callable[..., Any]] | None = None
+    visits: tuple[Visit, ...] | None = None
     weight_paths: Collection[str] | None = None
+    train: bool = False
 
 
 class StartFunction(Protocol):
@@ -88,6 +94,35 @@ class CoversFunction(Protocol):
         ...
 
 
+class ProxFunction(Protocol):
+    """The proximal step of a penalty, by which zeros become exact."""
+
+    def __call__(
+        self,
+        params: Params,
+        amount: Any,
+        weight_paths: Collection[str] | None = None,
+        state: Any = None,
+        /,
+    ) -> Params:
+        """argmin_v R(v) + ½ Σ_i (v_i − w_i)² / a_i over the leaves that the penalty covers; the others are as given.
+
+        Args:
+          params: w, the network's parameters.
+          amount: a = step · λ, at least 0. One number; or a tree like `params`, of numbers and of arrays like the
+            leaves (a diagonal metric). a = 0 leaves w as it is.
+          weight_paths: the paths of the weights, as the network's cells say; None: the matrices.
+          state: what the penalty remembers, as it was given to `value` in this update.
+
+        Returns:
+          The parameters after the step, in the same dtypes.
+
+        Raises:
+          ValueError: an amount for each element, and a prox that is not defined for it.
+        """
+        ...
+
+
 class Penalty(NamedTuple):
     """R(W), which never sees its λ.
 
@@ -99,6 +134,11 @@ class Penalty(NamedTuple):
       covers: `covers(params, weight_paths=None) -> [path, ...]`; see `CoversFunction`.
       name: of the factory that made it, for descriptions; "custom" for a user's own.
       arguments: its arguments, pairs of name and value.
+      isotropic: whether R of a matrix is a function of its singular values, so that it says nothing about a matrix
+        whose parametrisation fixes them.
+      prox: `prox(params, amount, weight_paths=None, state=None) -> params`, for `rr.make_train(…, proximal=…)`; see
+        `ProxFunction`. None if R has none.
+      decays: whether its gradient holds c·w of every weight w that it covers, as weight decay does.
 
     >>> import jax.numpy as jnp, rnnreg as rr
     >>> params = {"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}
@@ -124,13 +164,17 @@ class Penalty(NamedTuple):
     covers: CoversFunction = lambda params, weight_paths=None: []
     name: str = "custom"
     arguments: tuple[tuple[str, Any], ...] = ()
+    isotropic: bool = False
+    prox: ProxFunction | None = None
+    decays: bool = False
 
     def __call__(self, params: Params, *, net: Network | None = None) -> Array:
         """R at some parameters, without its λ; inside `jax.jit` and `jax.grad` too.
 
         Args:
           params: the network's parameters.
-          net: the network, whose cells say which of their leaves are weights; None takes the matrices.
+          net: the network, whose cells say which of their leaves are weights, and whose parametrisations are carried
+            out; None takes the matrices.
 
         Returns:
           A scalar.
@@ -143,6 +187,7 @@ class Penalty(NamedTuple):
                 f"the penalty {self.name!r} needs {sorted(self.needs)} of a batch, not the parameters alone; use "
                 "rr.make_objective(net, loss, {name: penalty}), which returns its value in `parts.penalties`."
             )
+        params = params if net is None else effective(net, params)
         paths = None if net is None else weight_paths(net, params)
         context = Context(outputs=None, weight_paths=paths)
         return value_of(self, params, context, self.init(params), f"the penalty {self.name!r}")[0]
@@ -205,7 +250,10 @@ def covered(penalty: Penalty, params: Params, *, net: Network | None = None) -> 
     >>> covered(rr.penalties.l2(), net.init(jax.random.key(0), input_size=2), net=net)
     ['layer_0/W_hh', 'layer_0/W_xh', 'readout/W_hy']
     """
-    return penalty.covers(params, None if net is None else weight_paths(net, params))
+    if net is None:
+        return penalty.covers(params, None)
+    params = effective_shapes(net, params)
+    return penalty.covers(params, weight_paths(net, params))
 
 
 def select(
@@ -213,6 +261,8 @@ def select(
     paths: str | Sequence[str],
     include_biases: bool,
     weights: Collection[str] | None = None,
+    *,
+    what: str = "penalty",
 ) -> dict[str, Any]:
     """The leaves whose path, or last name, matches a pattern; each once, however many match it.
 
@@ -224,6 +274,7 @@ def select(
       paths: one pattern or several.
       include_biases: cover what is not a weight too.
       weights: the paths of the weights; None: the matrices.
+      what: whose pattern it is, for the message.
 
     Raises:
       ValueError: a pattern matches no leaf, or only leaves that are left out.
@@ -236,7 +287,7 @@ def select(
         found = [path for path in leaves if _matches(path, pattern, shrunk)]
         if not found:
             raise ValueError(
-                f"penalty path {pattern!r} matches no leaf; the leaves are {sorted(leaves)}. A pattern "
+                f"{what} path {pattern!r} matches no leaf; the leaves are {sorted(leaves)}. A pattern "
                 "matches a whole path or a last name, for example 'W_hh' or 'layer_0/*'; biases need "
                 "include_biases=True."
             )
@@ -245,7 +296,7 @@ def select(
         ]
         if not counted:
             raise ValueError(
-                f"penalty path {pattern!r} matches only leaves that are not weights ({', '.join(found)}): biases, "
+                f"{what} path {pattern!r} matches only leaves that are not weights ({', '.join(found)}): biases, "
                 "gains and scales are left out; give include_biases=True."
             )
         chosen |= {path: leaves[path] for path in counted}
@@ -261,3 +312,32 @@ def _matches(path: str, pattern: str, weights: Collection[str]) -> bool:
 def _is_start(path: str, pattern: str, weights: Collection[str]) -> bool:
     """Whether a path is a learned start that its pattern names."""
     return is_learned_start(path) and path not in weights and "initial" in pattern
+
+
+def on_leaves(
+    function: Callable[[Array, Array], Array], params: Params, amount: Any, paths: Iterable[str]
+) -> Params:
+    """The tree with `function(leaf, its amount)` at some paths, computed in at least float32 and kept in its dtype.
+
+    >>> halved = on_leaves(lambda w, a: w / (1 + a), {"W": jnp.ones(2), "b": jnp.ones(1)}, 1.0, ["W"])
+    >>> halved["W"].tolist(), halved["b"].tolist()
+    ([0.5, 0.5], [1.0])
+    """
+    leaves, amounts = leaf_paths(params), amounts_of(amount, params)
+
+    def moved(path):
+        leaf, dtype = leaves[path], wide(leaves[path].dtype)
+        return function(leaf.astype(dtype), jnp.asarray(amounts[path], dtype)).astype(leaf.dtype)
+
+    return with_leaves(params, {path: moved(path) for path in paths})
+
+
+def amounts_of(amount: Any, params: Params) -> dict[str, Any]:
+    """The amount of every leaf by path: one number for all, or a tree of them.
+
+    >>> amounts_of(0.5, {"W": 1.0, "b": 2.0}), amounts_of({"W": 0.1, "b": 0.2}, {"W": 1.0, "b": 2.0})
+    ({'W': 0.5, 'b': 0.5}, {'W': 0.1, 'b': 0.2})
+    """
+    if jax.tree.structure(amount) == jax.tree.structure(params):
+        return leaf_paths(amount)
+    return dict.fromkeys(leaf_paths(params), amount)

@@ -11,7 +11,8 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_flag, check_share
 from rnnreg._linalg import wide
-from rnnreg.penalties._base import Penalty, select
+from rnnreg.penalties._base import Penalty, on_leaves, select
+from rnnreg.penalties._prox import soft_threshold
 
 
 def elementwise(
@@ -20,6 +21,7 @@ def elementwise(
     paths: str | Sequence[str] = "*",
     reduction: str = "sum",
     include_biases: bool = False,
+    prox: Callable[[Array, Array], Array] | None = None,
 ) -> Penalty:
     """R(W) = Σ_i f(w_i) over the elements of the covered leaves (or their mean).
 
@@ -28,6 +30,7 @@ def elementwise(
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       reduction: "sum" over elements, or "mean" over all of them together.
       include_biases: cover biases, gains and scales too; the textbook Σ over all w_i.
+      prox: `prox(w, a)`, elementwise argmin_v f(v) + (v − w)² / 2a, for proximal steps; None if f has none.
 
     Returns:
       The penalty.
@@ -59,8 +62,20 @@ def elementwise(
     def covers(params, weight_paths=None):
         return list(chosen(params, weight_paths))
 
+    def step(params, amount, weight_paths=None, state=None):
+        leaves = chosen(params, weight_paths)
+        share = sum(leaf.size for leaf in leaves.values()) if reduction == "mean" else 1
+        return on_leaves(lambda w, a: prox(w, a / share), params, amount, leaves)  # type: ignore[misc]
+
     arguments = (("paths", paths), ("reduction", reduction), ("include_biases", include_biases))
-    return Penalty(init, value, covers=covers, name="elementwise", arguments=arguments)
+    return Penalty(
+        init,
+        value,
+        covers=covers,
+        name="elementwise",
+        arguments=arguments,
+        prox=None if prox is None else step,
+    )
 
 
 def l2(
@@ -69,7 +84,7 @@ def l2(
     """‖W‖² = Σ_i w_i², without a ½; its λ has the units of loss / weight².
 
     Under SGD, λ‖W‖² is the same as `optax.add_decayed_weights(2λ)` before any clipping; under Adam it
-    is not AdamW. Pass `convert_lambda` a λ from another tool.
+    is not AdamW. Pass `convert_lambda` a λ from another tool. Its proximal step, w / (1 + 2a), is stable for any λ.
 
     Args:
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
@@ -85,8 +100,12 @@ def l2(
     25.0
     """
     return elementwise(
-        jnp.square, paths=paths, reduction=reduction, include_biases=include_biases
-    )._replace(name="l2")
+        jnp.square,
+        paths=paths,
+        reduction=reduction,
+        include_biases=include_biases,
+        prox=lambda w, amount: w / (1 + 2 * amount),
+    )._replace(name="l2", isotropic=True, decays=True)
 
 
 def l1(
@@ -95,8 +114,8 @@ def l1(
     """Σ_i |w_i|, with the subgradient 0 at 0.
 
     Gradient steps do not reach exact zeros: they make weights small, which then change sign from step to step. For
-    exact zeros leave the penalty out and shrink the weights after each update of step α (proximal gradient descent):
-    w ← sign(w) max(|w| − αλ, 0), as in the second example, by `state._replace(params=…)` around `train.update`.
+    exact zeros give `rr.make_train(…, proximal=True)`: then each update ends with w ← sign(w) max(|w| − a, 0), where a
+    is λ times the optimiser's own step.
 
     Args:
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
@@ -109,12 +128,15 @@ def l1(
     >>> penalty, params = l1(reduction="mean"), {"W_hy": jnp.array([[-3.0, 1.0]])}
     >>> float(penalty.value(params, None, penalty.init(params))[0])
     2.0
-    >>> shrunk = lambda w, by: jnp.sign(w) * jnp.maximum(jnp.abs(w) - by, 0)
-    >>> shrunk(params["W_hy"], 1.5).tolist()
+    >>> l1().prox(params, 1.5)["W_hy"].tolist()
     [[-1.5, 0.0]]
     """
     return elementwise(
-        _absolute, paths=paths, reduction=reduction, include_biases=include_biases
+        absolute,
+        paths=paths,
+        reduction=reduction,
+        include_biases=include_biases,
+        prox=soft_threshold,
     )._replace(name="l1")
 
 
@@ -126,6 +148,8 @@ def elastic_net(
     include_biases: bool = False,
 ) -> Penalty:
     """ρ Σ_i |w_i| + (1 − ρ) Σ_i w_i², with ρ = l1_ratio (Zou & Hastie 2005; no ½ here).
+
+    Its proximal step is sign(w) max(|w| − ρa, 0) / (1 + 2 (1 − ρ) a): exact zeros, as with `l1`.
 
     Args:
       l1_ratio: ρ in [0, 1], the share of the L1 part; may be traced.
@@ -143,14 +167,19 @@ def elastic_net(
     check_share(l1_ratio, "l1_ratio")
 
     def function(leaf):
-        return l1_ratio * _absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)
+        return l1_ratio * absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)
 
-    penalty = elementwise(function, paths=paths, reduction=reduction, include_biases=include_biases)
+    def prox(w, amount):
+        return soft_threshold(w, l1_ratio * amount) / (1 + 2 * (1 - l1_ratio) * amount)
+
+    penalty = elementwise(
+        function, paths=paths, reduction=reduction, include_biases=include_biases, prox=prox
+    )
     return penalty._replace(
-        name="elastic_net", arguments=(("l1_ratio", l1_ratio), *penalty.arguments)
+        name="elastic_net", arguments=(("l1_ratio", l1_ratio), *penalty.arguments), decays=True
     )
 
 
-def _absolute(leaf: Array) -> Array:
+def absolute(leaf: Array) -> Array:
     # jnp.abs has derivative 1 at 0, which would push a weight off zero that nothing else moves.
     return leaf * jax.lax.stop_gradient(jnp.sign(leaf))

@@ -13,6 +13,7 @@ from rnnreg.plotting._axes import (
     limit_y,
     log_y,
     numbers,
+    size_inches,
     whole_steps,
 )
 from rnnreg.plotting._inputs import curves_by_name, history_by_lambda, names_after, one
@@ -39,10 +40,11 @@ def cv_curve(
     In the manner of glmnet's `plot.cv.glmnet`. Trials that differ in more than λ are points without a line.
     The grey curves are the single folds: where they move up
     and down together, the bars overstate the doubt about λ, and the paired rule is the one to look at. Rules
-    that agree share a line.
+    that agree share a line. If λ is that of a proximal penalty, the numbers along the top are the weights that are not
+    0, the mean over seeds and folds.
 
     Args:
-      result: the sweep, for the number of its seeds.
+      result: the sweep, for the number of its seeds and of the weights that are not 0.
       choice: from `rr.selection.choose`.
       ax: where to draw.
       scale: multiplies all scores, such as variance of the series / 1535 for ARV.
@@ -105,6 +107,8 @@ def cv_curve(
             ax.axvline(place[lam], **look, label=" =\u00a0".join([*names, said]))
         ax.set_ylabel(ylabel or in_words(choice.metric))
         _limit(ax, mean, np.nan_to_num(se), folds if show_folds else None)
+        if f"zeros_{choice.axis}" in result.metrics:
+            _count_above(ax, positions, _nonzeros(result, choice))
         legend_above(ax, first=[bars])
     return ax
 
@@ -141,6 +145,34 @@ def _limit(ax: Axes, mean: np.ndarray, se: np.ndarray, folds: np.ndarray | None)
         high = min(max(high, np.nanmax(folds)), high + room)
     margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
     limit_y(ax, low - margin, high + margin)
+
+
+def _nonzeros(result: SweepResult, choice: Choice) -> np.ndarray:
+    """`[n]` covered weights that are not 0, at the choice's values of all other axes."""
+    metrics = result.metrics
+    (along,) = metrics[choice.axis].dims
+    at = {dim: label for dim, label in choice.labels.items() if dim != along}
+    number = next(n for n, one in enumerate(result.groups) if one.static.items() <= at.items())
+    covered = result.config["penalties"][number][choice.axis]["num_weights"]
+    zeros = metrics[f"zeros_{choice.axis}"].sel(at)
+    return covered - zeros.mean([dim for dim in zeros.dims if dim != along]).values
+
+
+def _count_above(ax: Axes, positions: np.ndarray, counts: np.ndarray) -> None:
+    """Numbers along the upper edge of the axes, inside, as many as fit; the curves make room for them."""
+    order = np.argsort(positions)
+    most = max(2, int(size_inches(ax)[0] / 0.42))
+    order = order[
+        np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int))
+    ]
+    labels = ["" if np.isnan(counts[place]) else f"{counts[place]:.0f}" for place in order]
+    top = ax.secondary_xaxis("top")
+    top.set_xticks(positions[order], labels)
+    top.minorticks_off()
+    top.tick_params(direction="in", pad=-13, labelsize=7)
+    top.set_xlabel("weights that are not 0", fontsize=7, labelpad=-24, loc="left")
+    low, high = ax.get_ylim()
+    limit_y(ax, low, high + 0.16 * (high - low))
 
 
 def weight_norms(

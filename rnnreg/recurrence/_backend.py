@@ -44,11 +44,13 @@ class Asked(NamedTuple):
       projection: where to project the inputs.
       precision: of the products.
       dtype: of all arrays; None where they differ.
+      holds: whether units hold fields of the state each by a mask of its own.
     """
 
     projection: str = "auto"
     precision: str | None = None
     dtype: Any = jnp.float32
+    holds: bool = False
 
 
 class Backend(NamedTuple):
@@ -88,6 +90,10 @@ def _no_native(cell: Cell, asked: Asked) -> str | None:
         return f"{cell.name} has no compiled kernel"
     if asked.precision == "bfloat16":
         return "the compiled kernel has no products of bfloat16"
+    if asked.holds:
+        return (
+            "the compiled kernel holds h and c of a unit together, and adds nothing to a held unit"
+        )
     if asked.dtype not in (jnp.float32, jnp.float64):
         return "the compiled kernel takes arrays of float32 or of float64, all alike"
     if asked.projection == "before":
@@ -141,6 +147,7 @@ def choose_backend(
     projection: str = "auto",
     precision: str | None = None,
     dtype: Any = jnp.float32,
+    holds: bool = False,
 ) -> BackendChoice:
     """The recurrence that runs a cell.
 
@@ -148,8 +155,9 @@ def choose_backend(
     which every weight gradient is one product a sequence; it needs a cell with a gate. The tangent of the gate is the
     one that it states, or else `jax.jvp` of the gate. "native" is compiled for this processor, forwards and
     backwards; it needs a CPU, a C++ compiler the first time, and a gate or a step that names its kernel
-    (`Facts.native`). Other derivatives than the gradient, and other devices, then run as "fused" does, or for a step
-    as "scan" does. All give forward mode, reverse mode and higher orders, and agree to rounding.
+    (`Facts.native`). Other derivatives than the gradient, other devices, and programs that `jax.export` makes then run
+    as "fused" does, or for a step as "scan" does. It runs whole on each device where `jit` divides its arguments over
+    CPU devices; `shard_map` divides it. All give forward mode, reverse mode and higher orders, and agree to rounding.
 
     Args:
       cell: the cell.
@@ -159,6 +167,7 @@ def choose_backend(
         inside on a CPU up to 16 features. "scan" always projects before, "native" inside.
       precision: of the products.
       dtype: of the arrays; None where they differ.
+      holds: whether units hold fields of the state each by a mask of its own (zoneout), or h is perturbed as well.
 
     Returns:
       The choice, with its reason.
@@ -174,7 +183,7 @@ def choose_backend(
     """
     check_choice(backend, "backend", NAMES)
     check_choice(projection, "projection", PROJECTIONS)
-    asked = Asked(projection, precision, dtype)
+    asked = Asked(projection, precision, dtype, holds)
     if backend != "auto":
         _check_able(cell, backend, asked)
         name, why = backend, "as asked"

@@ -102,23 +102,24 @@ def forward_pass(
 ) -> Stored:
     W_xh, W_hh, b_h, b_hh = inputs.weights
     recurrent_mask = inputs.recurrent_mask
-    xs, keeps, perturbations = inputs.streams
+    xs = inputs.streams.xs
     project = functools.partial(affine, weights=W_xh, bias=b_h, precision=precision)
 
     def body(state, step_inputs):
-        x, keep, perturbation = step_inputs
+        x, keep, perturbation, holds = step_inputs
         h = masked(state.h, recurrent_mask)
         x_proj = project(x) if inside else x
         h_proj = affine(h, W_hh, b_hh, precision)
         gated, values = gate.forward(inputs.params, state, x_proj, h_proj)
-        new = settle(gated, state, keep, perturbation)
+        new = settle(gated, state, keep, perturbation, holds)
         saved = () if not store else values if gate.tangent else (x_proj, h_proj)
         # A row that is held has no tangent, so its state serves; a unit that is held shares its row with others.
-        apart = perturbation is not None or (keep is not None and keep.ndim > 1)
+        by_unit = holds is not None or (keep is not None and keep.ndim > 1)
+        apart = by_unit or perturbation is not None
         return new, (new, gated if apart else None, saved)
 
     xs = xs if inside else project(xs)
-    streams = Streams(xs, keeps, perturbations)
+    streams = inputs.streams._replace(xs=xs)
     _, (states, gated, saved) = loop(
         body, inputs.state, streams, gates=gates_of(inputs.weights), reverse=reverse
     )
@@ -138,8 +139,8 @@ def tangent_pass(
     """The tangents of all states, linear in `d_inputs`."""
     W_xh, W_hh, _, _ = inputs.weights
     dW_xh, dW_hh, db_h, db_hh = d_inputs.weights
-    xs, keeps, _ = inputs.streams
-    d_xs, _, d_perturbations = d_inputs.streams
+    xs, keeps, _, holds = inputs.streams
+    d_xs, _, d_perturbations, _ = d_inputs.streams
     mask, d_mask = inputs.recurrent_mask, d_inputs.recurrent_mask
     linear = functools.partial(_linear, precision=precision)
 
@@ -169,14 +170,15 @@ def tangent_pass(
     # Without the checkpoint the scan's transpose would store φ′ beside the activations that it is made of.
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def body(d_state, step_inputs):
-        state, gated, saved, keep, u_x, u_h, d_perturbation = step_inputs
+        state, gated, saved, u_x, u_h, *ending = step_inputs
         d_h_proj = recurrent(masked(d_state.h, mask))
         d_h_proj = d_h_proj if u_h is None else d_h_proj + u_h
         d_new = tangent(saved, state, gated, d_state, u_x, d_h_proj)
-        d_new = settle(d_new, d_state, keep, d_perturbation)
+        d_new = settle(d_new, d_state, *ending)
         return d_new, d_new
 
-    streams = (previous, stored.gated, stored.saved, keeps, u_x, u_h, d_perturbations)
+    ends = (keeps, d_perturbations, holds)
+    streams = (previous, stored.gated, stored.saved, u_x, u_h, *ends)
     gates = gates_of(inputs.weights)
     return loop(body, d_inputs.state, streams, gates=gates, reverse=reverse)[1]
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.cells import Cell, Weights, as_gate, as_step
+from rnnreg.cells import Cell, Weights, as_gate, as_step, formed
 from rnnreg.recurrence._product import product
 
 # A loop's turn costs a few microseconds on a CPU and a kernel launch or two elsewhere. Short sequences are written out
@@ -27,11 +27,13 @@ class Streams(NamedTuple):
       xs: `[T, B, D]`.
       keeps: `[T, B]` or `[T, B, H]` booleans, False where the state (of a unit) is held; None where every step counts.
       perturbations: `[T, B, H]`, added to h after each step; None without.
+      holds: by field of the state, `[T, B, H]` booleans, True where a unit holds it; None without.
     """
 
     xs: Array
     keeps: Array | None
     perturbations: Array | None
+    holds: dict[str, Array] | None = None
 
 
 def plain_scan(
@@ -53,8 +55,8 @@ def plain_scan(
         gates = inputs.shape[-1] // cell.hidden_size  # the inputs are projected
 
     def body(state, step_inputs):
-        x, keep, perturbation = step_inputs
-        new = settle(advance(state, x), state, keep, perturbation)
+        x, *ending = step_inputs
+        new = settle(advance(state, x), state, *ending)
         return new, new
 
     return loop(body, state, streams._replace(xs=inputs), gates=gates, reverse=reverse)
@@ -92,11 +94,9 @@ def cell_step(
     >>> cell_step(cell)(params, cell.initial_state(1), jnp.ones((1, 1))).h.tolist()
     [[1.0, 1.0]]
     """
-    if cell.gate is None and cell.step is not None:
-        return cell.step
 
     def step(params, state, x):
-        inputs, advance = step_and_inputs(cell, params, x, None, precision)
+        inputs, advance = step_and_inputs(cell, formed(cell, params), x, None, precision)
         return advance(state, inputs)
 
     return step
@@ -108,9 +108,10 @@ def cell_values(
     """What a cell's gate or step names at one step, `values(params, state, x [B, D])`, such as its open gates."""
     if cell.gate is None and cell.step is not None:
         whole = as_step(cell.step)
-        return lambda params, state, x: whole.forward(params, state, x)[1]
+        return lambda params, state, x: whole.forward(formed(cell, params), state, x)[1]
 
     def values(params, state, x):
+        params = formed(cell, params)
         assert cell.weights is not None
         assert cell.gate is not None
         gate, (W_xh, W_hh, b_h, b_hh) = as_gate(cell.gate), Weights(*cell.weights(params))
@@ -168,11 +169,19 @@ def masked(h: Array, recurrent_mask: Array | None) -> Array:
     return h if recurrent_mask is None else h * recurrent_mask
 
 
-def settle(new: Any, old: Any, keep: Array | None, perturbation: Array | None) -> Any:
-    """What a step ends with: the new state, its h perturbed, in the rows that the step counts for; else the old one.
+def settle(
+    new: Any,
+    old: Any,
+    keep: Array | None,
+    perturbation: Array | None,
+    holds: dict[str, Array] | None = None,
+) -> Any:
+    """What a step ends with: the new state, or the old one in the units that hold it; h perturbed; else the old rows.
 
     Linear in states and perturbation, so tangents end alike.
     """
+    for name, hold in (holds or {}).items():
+        new = new._replace(**{name: jnp.where(hold, getattr(old, name), getattr(new, name))})
     if perturbation is not None:
         new = new._replace(h=new.h + perturbation)
     if keep is None:

@@ -21,9 +21,9 @@ def step_pass(
     params = _params_of(inputs.weights)
 
     def body(state, step_inputs):
-        x, keep, perturbation = step_inputs
+        x, *ending = step_inputs
         new, values = step.forward(params, state, x)
-        new = settle(new, state, keep, perturbation)
+        new = settle(new, state, *ending)
         return new, (new, values if store else {})
 
     gates = gates_of(inputs.weights)
@@ -36,17 +36,17 @@ def step_tangent_pass(
 ) -> Any:
     """The tangents of the states: `jax.jvp` of the step at each state that was stored, so linear in `d_inputs`."""
     params, d_params = _params_of(inputs.weights), _params_of(d_inputs.weights)
-    xs, keeps, _ = inputs.streams
-    d_xs, _, d_perturbations = d_inputs.streams
+    xs, keeps, _, holds = inputs.streams
+    d_xs, _, d_perturbations, _ = d_inputs.streams
 
     def body(d_state, step_inputs):
-        state, x, keep, d_x, d_perturbation = step_inputs
+        state, x, d_x, *ending = step_inputs
         d_new = jax.jvp(step, (params, state, x), (d_params, d_state, d_x))[1]
-        d_new = settle(d_new, d_state, keep, d_perturbation)
+        d_new = settle(d_new, d_state, *ending)
         return d_new, d_new
 
     previous = states_before(inputs.state, stored.states, reverse=reverse)
-    streams = (previous, xs, keeps, d_xs, d_perturbations)
+    streams = (previous, xs, d_xs, keeps, d_perturbations, holds)
     gates = gates_of(inputs.weights)
     return loop(body, d_inputs.state, streams, gates=gates, reverse=reverse)[1]
 

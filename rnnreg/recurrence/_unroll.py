@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, is_count
-from rnnreg.cells import Cell
+from rnnreg.cells import Cell, formed
 from rnnreg.recurrence._backend import BACKENDS, choose_backend
 from rnnreg.recurrence._product import check_precision
 from rnnreg.recurrence._scan import Streams
@@ -28,6 +28,7 @@ def unroll(
     mask: Array | None = None,
     recurrent_mask: Array | None = None,
     perturbations: Array | None = None,
+    holds: dict[str, Array] | None = None,
     reverse: bool = False,
     backend: str = "auto",
     remat: str | int = "full",
@@ -49,6 +50,8 @@ def unroll(
         (variational dropout, Gal & Ghahramani 2016); the carried state is left alone.
       perturbations: `[T, B, H]`, added to h after each step; the gradient with respect to zeros is
         ∂L/∂h_t.
+      holds: by field of the state, such as "h", `[T, B, H]` booleans: True where a unit keeps its old value of it
+        (zoneout). Perturbations are added to held units too.
       reverse: run from the last step to the first.
       backend: "auto", "scan", "fused" or "native"; see `choose_backend`.
       remat: "full" keeps what the backward pass needs of all T steps; an int k keeps the states at the ends of
@@ -75,6 +78,15 @@ def unroll(
     """
     check_segments(remat, truncate)
     check_precision(precision)
+    params = formed(cell, params)
+    keeps = None if mask is None else mask.astype(bool)
+    if keeps is not None:  # NaN at padding, times a gradient of 0, is NaN
+        counted = keeps if keeps.ndim == 2 else keeps.any(axis=-1)
+        xs = jnp.where(counted[..., None], xs, jnp.zeros((), xs.dtype))
+    if holds and not held_apart(state, holds, perturbations is not None):
+        moves = ~holds["h"]  # a mask for each unit, which every back end has
+        keeps = moves if keeps is None else moves & (keeps if keeps.ndim == 3 else keeps[..., None])
+        holds = None
     leaves = jax.tree.leaves((params, xs, state, perturbations))
     choice = choose_backend(
         cell,
@@ -83,6 +95,7 @@ def unroll(
         projection=projection,
         precision=precision,
         dtype=xs.dtype if all(leaf.dtype == xs.dtype for leaf in leaves) else None,
+        holds=bool(holds),
     )
 
     def whole(state: Any, streams: Streams) -> tuple[Any, Any]:
@@ -104,11 +117,12 @@ def unroll(
         run = _in_segments(jax.checkpoint(run), length, reverse)
     if truncate is not None:
         run = _in_segments(run, int(truncate), reverse, cut=True)
-    keeps = None if mask is None else mask.astype(bool)
-    if keeps is not None:  # NaN at padding, times a gradient of 0, is NaN
-        counted = keeps if keeps.ndim == 2 else keeps.any(axis=-1)
-        xs = jnp.where(counted[..., None], xs, jnp.zeros((), xs.dtype))
-    return run(state, Streams(xs, keeps, perturbations))
+    return run(state, Streams(xs, keeps, perturbations, holds or None))
+
+
+def held_apart(state: Any, holds: Iterable[str], perturbed: bool) -> bool:
+    """Whether holding these fields is more than a mask for each unit: of a state that is more than h, or perturbed."""
+    return perturbed or set(holds) != {"h"} or len(jax.tree.leaves(state)) > 1
 
 
 def check_segments(remat: str | int, truncate: int | None) -> None:

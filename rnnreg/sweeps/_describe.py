@@ -14,7 +14,7 @@ from rnnreg.cells import plain
 from rnnreg.data import Scaling, Split
 from rnnreg.losses import DataLoss
 from rnnreg.metrics import Score, UserFunction
-from rnnreg.networks import Network, Stack, describe, explain, weight_paths
+from rnnreg.networks import Network, Stack, describe, effective_shapes, explain, weight_paths
 from rnnreg.penalties import Penalty
 from rnnreg.sweeps._folds import Folds
 
@@ -64,13 +64,16 @@ def describe_optimizer(
 def describe_penalties(
     penalties: Mapping[str, Penalty], net: Network, params: Any
 ) -> dict[str, Any]:
-    """By name, which is that of its λ: how a penalty was made, the leaves that it covers, and what it needs besides."""
-    weights = weight_paths(net, params)
+    """By name, which is that of its λ: how a penalty was made, what it covers, and what it needs besides."""
+    params = effective_shapes(net, params)
+    weights, leaves = weight_paths(net, params), leaf_paths(params)
+    covers = {name: list(one.covers(params, weights)) for name, one in penalties.items()}
     return {
         name: {
             "name": penalty.name,
             "arguments": {key: plain(value) for key, value in penalty.arguments},
-            "covers": list(penalty.covers(params, weights)),
+            "covers": covers[name],
+            "num_weights": sum(leaves[path].size for path in covers[name]),
             "needs": sorted(penalty.needs),
         }
         for name, penalty in penalties.items()

@@ -12,7 +12,7 @@ from rnnreg._checks import printable
 from rnnreg._tree import leaf_paths, tree_bytes
 from rnnreg.data import Fold, Split
 from rnnreg.lanes import Calibration, Plan
-from rnnreg.networks import Network, Stack, recurrent_paths
+from rnnreg.networks import Network, Stack, effective_shapes, recurrent_paths
 from rnnreg.training import Run, Settings
 
 # Of a program, and of each equation of a lane in it: ten programs of 1,200 to 5,900 equations took .66 to 1.64 times
@@ -100,13 +100,13 @@ class Size(NamedTuple):
 
     Attributes:
       hidden_size: H of the largest recurrent layer; 16 for a network without any.
-      recurrent: the paths of its recurrent matrices.
+      recurrent: the shapes of its recurrent matrices.
       embedding: numbers in its embedding; 0 without one.
       equations: of its jaxpr, those of its loops once.
     """
 
     hidden_size: int
-    recurrent: list[str]
+    recurrent: list[tuple[int, ...]]
     embedding: int = 0
     equations: int = 0
 
@@ -115,7 +115,10 @@ def size_of(net: Network, params: Any) -> Size:
     """The size of a network's part of a lane."""
     hidden = max((entry.cell.hidden_size for entry in net.layers), default=16)
     embedding = net.apply.embedding if isinstance(net.apply, Stack) else None
-    return Size(hidden, recurrent_paths(net, params), math.prod(embedding or (0,)))
+    formed = effective_shapes(net, params)
+    leaves = leaf_paths(formed)
+    shapes = [leaves[path].shape for path in recurrent_paths(net, formed)]
+    return Size(hidden, shapes, math.prod(embedding or (0,)))
 
 
 def count_equations(jaxpr: Any) -> int:
@@ -147,11 +150,10 @@ def estimate(
     leaves = leaf_paths(output.params)
     # tokens pick rows of the embedding, and multiply nothing
     weights = sum(leaf.size for leaf in leaves.values()) - size.embedding
-    recurrent = [leaves[path] for path in size.recurrent]
     hidden = size.hidden_size
     itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)
     # states and gates are stored for the backward pass, and their cotangents come back
-    activations = 4 * num_rows * steps * sum(max(leaf.shape) for leaf in recurrent) * itemsize
+    activations = 4 * num_rows * steps * sum(map(max, size.recurrent)) * itemsize
     operations = 6.0 * batch * steps * weights * minibatches
     if jax.default_backend() == "cpu":
         rate = rates.rate(hidden)
@@ -164,5 +166,5 @@ def estimate(
         compile_seconds=_COMPILE_SECONDS + _EQUATION_SECONDS * size.equations,
         lane_bytes=tree_bytes(output) + 4 * tree_bytes(output.params) + activations,
         hidden_size=hidden,
-        step_operations=2.0 * batch * sum(leaf.size for leaf in recurrent),
+        step_operations=2.0 * batch * sum(map(math.prod, size.recurrent)),
     )

@@ -146,6 +146,7 @@ def make_job(
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
     num_tokens, _ = seen.description["network"].get("embedding") or (None, None)
     check_values(settings, data, seen.num_outputs, num_tokens)
+    _check_optimizers(train, lanes["hyper"])
     first = {name: each[0] for name, each in lanes["hyper"].items()}
     rates = load_calibration()
     rows = None if folds is None else folds.rows
@@ -211,6 +212,13 @@ def _check_rows(settings: Settings, data: Split, request: Request) -> None:
     if request.folds is not None:  # the folds will be the validation set
         settings = settings._replace(keep_best=False, patience=None)
     check_data(settings, data)
+
+
+def _check_optimizers(train: Train, hyper: dict[str, np.ndarray]) -> None:
+    """Makes the optimiser of every lane: one that refuses a number, such as a radius of 0, sees none in a trace."""
+    if not is_optimizer(train.settings.optimizer):
+        for values in dict.fromkeys(zip(*hyper.values(), strict=True)):
+            train.optimizer(dict(zip(hyper, values, strict=True)))
 
 
 # ---- parts of a job ---------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnreg.data import Split, per_row
 from rnnreg.lanes import Plan
-from rnnreg.networks import Stack, mixing_part
+from rnnreg.networks import Stack, mixing_part, trains_apart
 from rnnreg.runtime import Kept
 from rnnreg.sweeps._folds import Folds
 from rnnreg.training import Train
@@ -38,10 +38,12 @@ def check_rows_apart(
     split = plan.name == "split_rows"
     if not (idle_train or idle_scored or split):
         return
-    in_training, in_scoring = _MIXING.get(train, "rows", lambda: _mixing(train, hyper, shared))
-    if split and in_training:
+    in_training, in_scoring, together = _MIXING.get(
+        train, "rows", lambda: _mixing(train, hyper, shared)
+    )
+    if split and together:
         raise ValueError(
-            f"{in_training} mixes the rows of a batch, as statistics over the batch do, and plan='split_rows' deals "
+            f"{together} mixes the rows of a batch, as statistics over the batch do, and plan='split_rows' deals "
             "them to devices, each of which would have statistics of its own. Use plan='one_by_one'."
         )
     who = (in_training if updated else None) or (in_scoring if idle_train or idle_scored else None)
@@ -77,14 +79,17 @@ def _idle_rows(data: Split, folds: Folds | None) -> tuple[bool, bool, str]:
     return train, train or scored, where
 
 
-def _mixing(train: Train, hyper: dict[str, Any], shared: dict[str, Any]) -> tuple[Any, Any]:
-    """What mixes rows in training, and in scoring."""
+def _mixing(train: Train, hyper: dict[str, Any], shared: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """What mixes rows in training whatever they weigh, what does in scoring, and what mixes any rows in training."""
     net, xs, key = train.network(hyper), shared["data"].train.xs, jax.random.key(0)
     params = shared["params"]
     if params is None:
         size = xs.shape[-1] if xs.ndim == 3 else None
         params = net.init(key, size)
     in_scoring = mixing_part(net, params, xs)
-    if isinstance(net.apply, Stack):  # its cells do the same in both
-        return in_scoring, in_scoring
-    return mixing_part(net, params, xs, train=True, key=key), in_scoring
+    if isinstance(
+        net.apply, Stack
+    ):  # what its cells do in training alone goes by the weights of rows
+        return in_scoring, in_scoring, "batch_norm" if trains_apart(net) else in_scoring
+    in_training = mixing_part(net, params, xs, train=True, key=key)
+    return in_training, in_scoring, in_training

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 from rnnreg._checks import check_choice, check_count, warn_caller
 from rnnreg._tree import leaf_paths
 from rnnreg.data import Batch, Scaling, as_array, scale_inputs, unscale_outputs
-from rnnreg.networks import UNITS, Network, forecast, rebuild
+from rnnreg.networks import HELD, UNITS, Network, forecast, rebuild
 from rnnreg.runtime import Kept, weakly
 
 _FORWARD = Kept()
@@ -43,6 +43,28 @@ def network_of(described: Mapping[str, Any]) -> Network:
             f"the network of this result cannot be made again from what is stored: {error}. Give the network that was "
             "trained: result.predict(batch, network=net)."
         ) from error
+
+
+def network_for(
+    config: Mapping[str, Any], number: int, dims: Sequence[str], given: Network | None
+) -> Network:
+    """The network of all lanes along some dimensions: the given one, else that of the description.
+
+    Raises:
+      ValueError: there is no description, or the networks differ along a dimension by a rate of zoneout.
+    """
+    described, grid = config["network"][number], config["grid"]
+    net = network_of(described) if given is None else given
+    held = [name for name in HELD if isinstance(described.get("noise", {}).get(name), str)]
+    for dim in dims if held else ():
+        members = grid.get(dim)
+        if {dim, *(members if isinstance(members, dict) else ())} & set(described["reads"]):
+            raise ValueError(
+                f"predictions depend on {held[0]}, which is a function of hyper, so the networks of the lanes along "
+                f"{dim!r} may differ. Take one of them at a time, with its own network: "
+                f"result.predict(batch, {dim}=label, network=train.network(hyper))."
+            )
+    return net
 
 
 @functools.lru_cache(maxsize=32)

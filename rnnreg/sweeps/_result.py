@@ -19,7 +19,7 @@ from rnnreg.sweeps._files import read_tree, write_tree
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._lookup import default_position, group_number, position
 from rnnreg.sweeps._map import map_groups
-from rnnreg.sweeps._predict import Ahead, network_of, predict, scaling_of
+from rnnreg.sweeps._predict import Ahead, network_for, network_of, predict, scaling_of
 from rnnreg.sweeps._show import lines
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class SweepResult:
     Attributes:
       metrics: xarray Dataset; dimensions are the sweep's own axes, `seed`, `fold`, and `epoch` for histories.
         `train_loss`, `val_loss`, `penalty_<name>`, …: final values, NaN where a lane diverged or did not run;
+        of proximal penalties also `zeros_<name>`, `units_off.<path>` and `rank.<path>`;
         `history_<name>`: values at the record stride ("." for the "/" of a path: `history_norm.layer_0.W_hh`);
         `diverged_at`: step, −1 where it did not;
         `finished`: False where an interruption came first; `ensemble_val_<name>`: score of the mean
@@ -226,7 +227,6 @@ class SweepResult:
 
         number = self._group_number(labels)
         group, stored = self.groups[number], self.config["data"][number]
-        net = network_of(self.config["network"][number]) if network is None else network
         coordinates = {dim: self.metrics[dim] for dim in self.dims if dim not in labels}
         every = [
             dim for dim, each in coordinates.items() if default_position(dim, each.values) is None
@@ -243,6 +243,7 @@ class SweepResult:
             found = predict(net, params, batch, scaling=scaling, units=units, **options)
             return found if finished else np.full_like(found, np.nan)
 
+        net = network_for(self.config, number, every, network)
         names = [coordinates[dim].values.tolist() for dim in every]
         found = np.stack([one(own) for own in itertools.product(*names)])
         found = found.reshape(*map(len, names), *found.shape[1:])

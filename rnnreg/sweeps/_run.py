@@ -289,6 +289,7 @@ def _config(
         "updates": [job.cost.updates for job in jobs],
         "keep_best": [each.keep_best for each in settings],
         "monitor": [each.monitor for each in settings],
+        "proximal": [list(each.proximal) for each in settings],
         "early_stopping": [each.patience is not None for each in settings],
         "epoch_rows": [None if job.folds is None else job.folds.rows.epoch_rows for job in jobs],
         "program_sha256": [one.fingerprint for one in done],  # None if Ctrl-C came first

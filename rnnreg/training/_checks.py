@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rnnreg._checks import is_count
+from rnnreg._checks import is_count, warn_caller
 from rnnreg.data import Batch, Split, check_batch, check_tokens
 from rnnreg.losses import check_targets as check_targets_of
 from rnnreg.metrics import as_function
@@ -43,6 +43,7 @@ def checked(settings: Settings) -> Settings:
     _check_monitor(settings.monitor, metrics)
     for name, penalty in (penalties or {}).items():
         _check_penalty(name, penalty)
+    proximal = _proximal(settings.proximal, penalties or {})
     segment_steps = as_segment_steps(settings.segment_steps)
     if isinstance(settings.net, Network):  # else when the function of hyper has made it
         check_segments(settings.net, segment_steps)
@@ -56,6 +57,7 @@ def checked(settings: Settings) -> Settings:
         metrics=metrics,
         track={name: _as_track(name, given) for name, given in (settings.track or {}).items()},
         segment_steps=segment_steps,
+        proximal=proximal,
     )
 
 
@@ -134,6 +136,57 @@ def _check_penalty(name: Any, penalty: Any) -> None:
             f"penalties[{name!r}] needs {sorted(penalty.needs - NEEDS)[0]!r}; a penalty may need "
             f"{sorted(NEEDS)}."
         )
+
+
+def _proximal(given: Any, penalties: Mapping[str, Penalty]) -> tuple[str, ...]:
+    """The names of the penalties that are taken by their prox.
+
+    Raises:
+      ValueError: a name of none, a penalty without a prox, or one that looks at states.
+
+    Warns:
+      RuntimeWarning: the same penalty is taken by its gradient too.
+    """
+    having = [name for name, penalty in penalties.items() if penalty.prox is not None]
+    if isinstance(given, (bool, np.bool_)):
+        names = having if given else []
+        if given and not having:
+            raise ValueError(
+                f"proximal=True, and none of the penalties {list(penalties)} states a prox; l1, l2, elastic_net and "
+                "elementwise(f, prox=…) do."
+            )
+    else:
+        names = [given] if isinstance(given, str) else list(given)
+    for name in names:
+        if name not in penalties:
+            raise ValueError(
+                f"proximal must be True or names of penalties, {list(penalties)}; got {name!r}."
+            )
+        if name not in having or penalties[name].needs:
+            cause = "looks at states" if name in having else "states no prox"
+            raise ValueError(
+                f"proximal={name!r}: the penalty {penalties[name].name!r} {cause}, so it can be taken by its gradient "
+                f"only. Those with a prox are {having}."
+            )
+    for name in names:
+        for other in set(penalties) - set(names):
+            if _is_same(penalties[name], penalties[other]):
+                warn_caller(
+                    f"penalties[{name!r}] is taken by its prox and penalties[{other!r}], the same one, by its "
+                    "gradient: the two add up. Drop one of them."
+                )
+    return tuple(dict.fromkeys(names))
+
+
+def _is_same(one: Penalty, other: Penalty) -> bool:
+    """Whether two penalties were made alike, up to the leaves of one being among those of the other."""
+    first, second = ({**penalty._asdict(), **dict(penalty.arguments)} for penalty in (one, other))
+    patterns = [
+        {each} if isinstance(each, str) else set(each)
+        for each in (first.get("paths", ()), second.get("paths", ()))
+    ]
+    shared = patterns[0] & patterns[1] or "*" in patterns[0] | patterns[1]
+    return one.name == other.name and bool(shared) and all(patterns)
 
 
 def _as_track(name: str, given: Any) -> Track:

@@ -9,7 +9,7 @@ from jax import Array
 from rnnreg._checks import check_count
 from rnnreg._linalg import marked
 from rnnreg.data import Batch, Split, per_row, scale_batch, take_rows
-from rnnreg.training._measure import averaged, measure, track
+from rnnreg.training._measure import averaged, measure, ready, track
 from rnnreg.training._records import TrainState, note_best
 from rnnreg.training._segments import NO_UPDATE
 from rnnreg.training._settings import Hyper, Settings, network_of
@@ -51,7 +51,7 @@ def advance(
         if settings.patience is not None:
             stopped |= state.stalled >= settings.patience
         state, gradient_norm = jax.lax.cond(stopped, skip, run, state)
-        params = averaged(state)
+        params = ready(settings, averaged(state), hyper, data)
         values, _ = measure(settings, params, state.penalty_state, hyper, data)
         net = network_of(settings, hyper)
         values |= track(settings, net, params, batch, taken=set(values))

@@ -9,11 +9,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._linalg import marked, sigma_max, square_blocks
+from rnnreg._linalg import marked, sigma_max, square_blocks, wide
 from rnnreg._tree import leaf_paths
-from rnnreg.data import Batch, Split, cleared, row_weights, scale_batch, unscale_outputs
-from rnnreg.networks import Network, recurrent_paths
+from rnnreg.data import (
+    Batch,
+    Split,
+    cleared,
+    per_row,
+    row_weights,
+    scale_batch,
+    unscale_outputs,
+)
+from rnnreg.networks import (
+    Network,
+    calibrated,
+    effective,
+    recurrent_paths,
+    trains_apart,
+    weight_paths,
+)
 from rnnreg.objective import make_objective
+from rnnreg.training._proximal import covered_by
 from rnnreg.training._records import Params, Run, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of
 
@@ -35,7 +51,7 @@ def measure(
         predictions = net.apply(params, seen.xs, mask=seen.mask).outputs
         predictions = unscale_outputs(predictions, data.scaling)
         values |= _scores(settings, predictions, data.validation, "val")
-    return values | _norms(net, params), predictions
+    return values | _norms(net, params) | _zeros(settings, net, params), predictions
 
 
 def averaged(state: TrainState) -> Params:
@@ -62,13 +78,25 @@ def averaged(state: TrainState) -> Params:
     return jax.tree.map(lambda new, old: new.astype(old.dtype), mean, state.params)
 
 
+def ready(settings: Settings, params: Params, hyper: Hyper, data: Split) -> Params:
+    """The parameters with the statistics of the training rows, if the network stores some for prediction."""
+    net = network_of(settings, hyper)
+    if not trains_apart(net):
+        return params
+    batch = scale_batch(data.train, data.scaling)
+    return calibrated(net, params, batch.xs, weights=per_row(batch.weights))
+
+
 def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> Run:
     """The run that ends in a state, without its history."""
     params = state.best.params if settings.keep_best else averaged(state)
+    params = ready(settings, params, hyper, data)
     values, predictions = measure(settings, params, state.penalty_state, hyper, data)
     diverged = state.diverged_at >= 0
     if state.best:
         values["best_epoch"] = state.best.epoch.astype(values["train_loss"].dtype)
+    for path, W in _shrunk(settings, network_of(settings, hyper), params).items():
+        values[f"rank/{path}"] = jnp.linalg.matrix_rank(W).astype(wide(W.dtype))
     return Run(
         params=params,
         history={},
@@ -105,8 +133,41 @@ def _scores(settings: Settings, outputs: Array, batch: Batch, prefix: str) -> di
     }
 
 
+def _zeros(settings: Settings, net: Network, params: Params) -> dict[str, Array]:
+    """Of each proximal penalty the weights that are exactly 0, of each recurrent matrix that it covers the units off.
+
+    A unit is off if it takes no part in the recurrence: its row of `[H, G·H]`, what it sends, or its columns, what it
+    receives through every gate, are all 0.
+    """
+    if not settings.proximal:
+        return {}
+    leaves = leaf_paths(params)
+
+    def count(*arrays):
+        dtype = jnp.result_type(float)
+        return jnp.stack([jnp.sum(array, dtype=dtype) for array in arrays]).sum()
+
+    values = {}
+    for name, covers in covered_by(settings, params, weight_paths(net, params)).items():
+        values[f"zeros_{name}"] = count(*(leaves[path] == 0 for path in covers))
+    for path, W in _shrunk(settings, net, params).items():
+        blocks = square_blocks(W if W.shape[0] <= W.shape[1] else W.T) == 0
+        values[f"units_off/{path}"] = count(blocks.all(axis=(0, 1)) | blocks.all(axis=(0, 2)))
+    return values
+
+
+def _shrunk(settings: Settings, net: Network, params: Params) -> dict[str, Array]:
+    """The recurrent matrices that a proximal penalty covers, by path."""
+    if not settings.proximal:
+        return {}
+    own = covered_by(settings, params, weight_paths(net, params)).values()
+    leaves = leaf_paths(params)
+    return {p: leaves[p] for p in recurrent_paths(net, params) if any(p in one for one in own)}
+
+
 def _norms(net: Network, params: Params) -> dict[str, Array]:
     """‖W‖_F and the largest σ_max over the gate blocks, for every recurrent matrix."""
+    params = effective(net, params)
     values, leaves = {}, leaf_paths(params)
     for path in recurrent_paths(net, params):
         W = leaves[path]

@@ -40,6 +40,7 @@ class TrainState(NamedTuple):
       diverged_at: the step whose loss, gradient or result was not finite; −1 while there is none.
       best: the best record so far, or () where it is not kept.
       stalled: records since the monitored score last improved.
+      proximal: what proximal steps remember, or () without them.
     """
 
     params: Params
@@ -51,6 +52,7 @@ class TrainState(NamedTuple):
     diverged_at: Array
     best: Any
     stalled: Array
+    proximal: Any = ()
 
 
 class TrainInfo(NamedTuple):
@@ -60,7 +62,7 @@ class TrainInfo(NamedTuple):
       total: data loss + Σ λ_k R_k.
       data_loss: L.
       penalties: R_k by name, without its λ.
-      gradient_norm: global norm of the gradient of the total.
+      gradient_norm: global norm of the gradient of the total; of a proximal penalty, the subgradient of its last prox.
       finite: whether loss, gradient and the new parameters are finite.
       network_state: by layer, the network's state after the last step of the batch; give it to the next
         `update` as `network_state` to go on with the same sequences.

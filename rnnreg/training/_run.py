@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -120,6 +120,8 @@ class Train:
         fresh: Array | None = None,
     ) -> tuple[TrainState, TrainInfo]:
         """w ← w − α ∂(L + Σ_k λ_k R_k)/∂w on the whole batch that it is given: the step to jit and call by hand.
+
+        Proximal penalties are taken by their prox, as `make_train` says.
 
         Args:
           state: the state before; its `step` numbers the dropout masks.
@@ -269,6 +271,7 @@ def make_train(
     metrics: Mapping[str, Metric] | None = None,
     monitor: str = "loss",
     track: Mapping[str, Track | TrackFunction] | None = None,
+    proximal: bool | str | Sequence[str] = False,
 ) -> Train:
     """w ← w − α ∂(L + Σ_k λ_k R_k)/∂w, over minibatches drawn on the device from the key.
 
@@ -287,6 +290,21 @@ def make_train(
     filled up with masked steps. A sequence counts in the segments in which it has a true step; a segment in
     which nothing is true makes no update. Penalties see one segment at a time, and dropout draws its masks for
     each. k ≥ T is the run without segments. Losses are recorded over whole sequences.
+
+    With `proximal=`, updates end with the proximal map of these penalties, which makes exact zeros:
+
+        w ← prox_{λD}(w + u − u_p),  prox_a(z) = argmin_v R(v) + ½ Σ_i (v_i − z_i)² / a_i
+
+    where u is what the optimiser makes of ∂L/∂w + p (and of the other penalties' gradients), p is the subgradient of
+    Σ_k λ_k R_k that the last prox took (at first its gradient), u_p is the part of u that it makes of this p and of
+    those before, and D is the optimiser's step: how far it answers a gradient of −1 in every update so far. D and u_p
+    are read from the derivative of its update, not from its settings: D = α for SGD, α (1 − β^t) / (1 − β) with
+    momentum β, α / (√v̂ + ε) for Adam (whose v̂ has decayed once more). SGD then is proximal gradient descent,
+    w ← prox_{αλ}(w − α ∂L/∂w); with momentum the prox follows the averaged gradient. Clipping and second moments see
+    the gradient of the whole objective, as with smooth penalties, so that where the run comes to rest the objective is
+    stationary, whatever the optimiser: a metric moves no minimiser. An optimiser without such a D is refused: one that
+    takes signs (Lion), mixes weights (line searches, L-BFGS, Muon), scales by their size (LAMB) or averages parameters
+    (schedule-free); and the nuclear norm wants one D for a matrix, which Adam does not have.
 
     Args:
       net: a network, or `lambda hyper: rr.network(..., dropout=hyper["dropout"])`.
@@ -311,16 +329,29 @@ def make_train(
       track: by name, `f(net, params, batch)` on the (scaled) training rows, an array or a tree of arrays that is
         recorded with the history as `<name>` or `<name>/<path>`; such as `rr.diagnostics.track_gradient_flow(loss)`,
         or `rr.training.Track(f, dims)`, whose axes have names in a sweep.
+      proximal: the penalties that are taken by their prox and not by their gradient: a name, several, or True for all
+        that state one (`Penalty.prox`).
 
     Returns:
       The run, as a record of pure functions.
 
     Recorded: `train_loss` and `val_loss` (data losses without dropout, in the units of the split's arrays),
     `penalty_<name>` (without its λ), `gradient_norm` (of the last update), `norm/<path>` and
-    `sigma_max/<path>` of every recurrent matrix that a cell states, such as W_hh (the largest over its gate blocks).
+    `sigma_max/<path>` of every recurrent matrix that a cell states, such as W_hh (the largest over its gate blocks). Of
+    proximal penalties also `zeros_<name>`, how many of the weights that it covers are exactly 0, and of the recurrent
+    matrices among them `units_off/<path>`, how many units take no part in the recurrence (what they send, a row of
+    `[H, G·H]`, or what they receive, their columns, is all 0), and at the end `rank/<path>`. `gradient_norm` is then
+    that of what the optimiser is given.
 
     Raises:
-      ValueError: an argument out of range, before anything compiles.
+      ValueError: an argument out of range, before anything compiles; an optimiser that proximal steps are not defined
+        for, once hyperparameters and data are known.
+
+    Warns:
+      RuntimeWarning: the same penalty is taken by its prox and, under another name, by its gradient.
+
+    Source of proximal steps: Beck & Teboulle 2009; in the metric of Adam, Yun, Lozano & Yang 2021, "Adaptive proximal
+    gradient methods for structured neural networks".
 
     >>> import jax, jax.numpy as jnp, optax, rnnreg as rr
     >>> net = rr.network([rr.cells.elman(hidden_size=4)], output_size=1, readout="last")
@@ -347,6 +378,7 @@ def make_train(
                 track=track,  # type: ignore[arg-type]
                 segment_steps=segment_steps,
                 monitor=monitor,
+                proximal=proximal,  # type: ignore[arg-type]
             )
         )
     )

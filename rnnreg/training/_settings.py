@@ -65,6 +65,7 @@ class Settings(NamedTuple):
       devices: over which the rows of an update are split; None keeps them together.
       segment_steps: time steps of each update; None for whole sequences.
       monitor: the score on the validation rows by which the best record is told, "loss" or one of the metrics.
+      proximal: the names of the penalties that are taken by their prox.
     """
 
     net: Network | NetworkFunction
@@ -81,6 +82,7 @@ class Settings(NamedTuple):
     devices: tuple[Any, ...] | None = None
     segment_steps: int | None = None
     monitor: str = "loss"
+    proximal: tuple[str, ...] = ()
 
     @property
     def maximise(self) -> bool:
@@ -94,6 +96,7 @@ def lines_of(settings: Settings) -> str:
         "net": settings.net if isinstance(settings.net, Network) else "a function of hyper",
         "loss": function_name(settings.loss),
         "penalties": ", ".join(f"{name} ({one.name})" for name, one in settings.penalties.items()),
+        "proximal": ", ".join(settings.proximal),
         "optimizer": type(settings.optimizer).__name__
         if is_optimizer(settings.optimizer)
         else "a function of hyper",

@@ -9,13 +9,21 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_key
+from rnnreg._checks import check_key, warn_caller
 from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths
+from rnnreg.constraints import decayed_paths
 from rnnreg.data import Split
-from rnnreg.networks import num_tokens, weight_paths
+from rnnreg.networks import (
+    effective,
+    effective_shapes,
+    isometric_paths,
+    num_tokens,
+    weight_paths,
+)
 from rnnreg.runtime import counter_based
 from rnnreg.training._checks import check_data, check_hyper, check_values, num_outputs
+from rnnreg.training._proximal import check_proximal, start_pull
 from rnnreg.training._records import Best, Params, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
 
@@ -31,20 +39,24 @@ def start(
         params = draw(key_params)
     else:
         params = _given(params, jax.eval_shape(draw, key_params))
+    seen = effective(network_of(settings, hyper), params)
     best = ()
     if settings.keep_best or settings.patience is not None:
         worst = -jnp.inf if settings.maximise else jnp.inf
         best = Best(params, jnp.asarray(worst, dtype), jnp.int32(0), jnp.int32(0))
+    opt_state = optimizer_of(settings, hyper).init(params)
+    _warn_of_two_decays(settings, decayed_paths(opt_state), seen, network_of(settings, hyper))
     return TrainState(
         params=params,
-        opt_state=optimizer_of(settings, hyper).init(params),
-        penalty_state={name: penalty.init(params) for name, penalty in settings.penalties.items()},
+        opt_state=opt_state,
+        penalty_state={name: penalty.init(seen) for name, penalty in settings.penalties.items()},
         key=key_run,
         step=jnp.int32(0),
         epoch=jnp.int32(0),
         diverged_at=jnp.int32(-1),
         best=best,
         stalled=jnp.int32(0),
+        proximal=start_pull(settings, hyper, network_of(settings, hyper), params, opt_state),
     )
 
 
@@ -61,9 +73,30 @@ def check_start(
         _given(params, wanted)
     net = network_of(settings, hyper)
     check_values(settings, data, num_outputs(net, wanted, data.train), num_tokens(net))
-    weights = weight_paths(net, wanted)
-    for penalty in settings.penalties.values():  # a pattern that covers nothing is an error
-        penalty.covers(wanted, weights)
+    seen = effective_shapes(net, wanted)
+    weights, fixed = weight_paths(net, seen), set(isometric_paths(net))
+    for name, penalty in settings.penalties.items():  # a pattern that covers nothing is an error
+        idle = fixed.intersection(penalty.covers(seen, weights))
+        if penalty.isotropic and idle:
+            warn_caller(
+                f"penalties[{name!r}] does nothing to {sorted(idle)}: it looks at singular values, and the "
+                "parametrisation keeps them all at 1. Leave these paths out, or use a parametrisation that lets them "
+                "move, such as rr.parametrizations.singular_margin."
+            )
+    if settings.proximal:
+        check_proximal(settings, hyper, net, wanted)
+
+
+def _warn_of_two_decays(settings: Settings, decayed: set[str], params: Params, net: Any) -> None:
+    """Warns if the optimiser decays a weight that a penalty decays too."""
+    for name, penalty in settings.penalties.items() if decayed else ():
+        both = decayed & set(penalty.covers(params, weight_paths(net, params)))
+        if penalty.decays and both:
+            warn_caller(
+                f"penalties[{name!r}] and the decay in the optimiser both shrink {', '.join(sorted(both))}: the first "
+                "through the gradient, the second beside it, so that neither strength alone says how much. Leave one "
+                "out, or give them different paths."
+            )
 
 
 def _drawing(

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg.data import Batch
+from rnnreg.networks import Network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import check_kept
 from rnnreg.training._gradients import Gradients, gradients_of, split_gradients_of
+from rnnreg.training._proximal import proximal_step
 from rnnreg.training._records import Params, TrainInfo, TrainState, select
 from rnnreg.training._segments import update_segments
 from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
@@ -27,7 +29,8 @@ def update(
     fresh: Array | None = None,
 ) -> tuple[TrainState, TrainInfo]:
     """The state after one update, which is applied only if everything in it is finite."""
-    objective = make_objective(network_of(settings, hyper), settings.loss, settings.penalties)
+    net = network_of(settings, hyper)
+    objective = make_objective(net, settings.loss, settings.penalties, proximal=settings.proximal)
     key = jax.random.fold_in(jax.random.fold_in(state.key, 1), state.step)
     arguments = (hyper, batch, state.penalty_state)
     options = {"key": key, "network_state": network_state, "fresh": fresh}
@@ -38,10 +41,14 @@ def update(
             objective, state.params, *arguments, devices=settings.devices, **options
         )
 
+    if settings.proximal:
+        gradients = jax.tree.map(jnp.add, found.gradients, state.proximal.pull)
+        found = found._replace(gradients=gradients)
+
     def total_of(params):  # for optimisers that search along a line
         return objective(params, *arguments, train=True, **options)[0]
 
-    params, opt_state = _moved(settings, state, hyper, found, total_of)
+    params, opt_state, proximal = _moved(settings, net, state, hyper, found, total_of)
     check_kept(state.penalty_state, found.penalty_state)
     gradient_norm, finite = _check(found, params)
     new = state._replace(
@@ -49,6 +56,7 @@ def update(
         opt_state=opt_state,
         penalty_state=found.penalty_state,
         step=state.step + 1,
+        proximal=proximal,
     )
     running = state.diverged_at < 0
     kept = select(finite & running, new, state)
@@ -76,9 +84,14 @@ def update_minibatch(
 
 
 def _moved(
-    settings: Settings, state: TrainState, hyper: Hyper, found: Gradients, total_of: Any
-) -> tuple[Params, Any]:
-    """The parameters after a step of the optimiser, and the optimiser's state."""
+    settings: Settings,
+    net: Network,
+    state: TrainState,
+    hyper: Hyper,
+    found: Gradients,
+    total_of: Any,
+) -> tuple[Params, Any, Any]:
+    """The parameters after a step of the optimiser, its state, and what proximal steps remember."""
     import optax
 
     if _has_two_sets(state.opt_state):
@@ -86,16 +99,15 @@ def _moved(
             "optax.lookahead moves two sets of parameters, fast and slow, and a run has one. An average of the "
             "parameters is what optax.contrib.schedule_free(optimizer, learning_rate) keeps."
         )
+    extra = {"value": found.total, "grad": found.gradients, "value_fn": total_of}
     updates, opt_state = optimizer_of(settings, hyper).update(
-        found.gradients,
-        state.opt_state,
-        state.params,
-        value=found.total,
-        grad=found.gradients,
-        value_fn=total_of,
+        found.gradients, state.opt_state, state.params, **extra
     )
+    if settings.proximal:
+        moved = proximal_step(settings, net, state, hyper, updates, opt_state, **extra)
+        return moved[0], opt_state, moved[1]
     params: Any = optax.apply_updates(state.params, updates)
-    return params, opt_state
+    return params, opt_state, state.proximal
 
 
 def _has_two_sets(opt_state: Any) -> bool:

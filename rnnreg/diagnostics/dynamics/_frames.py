@@ -1,4 +1,4 @@
-"""Orthonormal frames of tangent vectors: where they start, how a step moves them, what a QR says they lost."""
+"""Frames of tangent vectors that a step moves, and what a QR says they lost."""
 
 from __future__ import annotations
 
@@ -10,29 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_count, check_key
+from rnnreg._checks import check_count
 from rnnreg._linalg import safe_divide, safe_norm
-
-
-def starting_frame(size: int, columns: int, dtype: Any, *, key: Array | None = None) -> Array:
-    """`[size, columns]` orthonormal columns in general position: drawn from `key`, or always the same without one.
-
-    General position matters: a frame along the axes would never find the growing direction of a diagonal map.
-    """
-    if key is None:
-        drawn = jnp.asarray(np.random.default_rng(0).normal(size=(size, columns)), dtype)
-    else:
-        check_key(key)
-        drawn = jax.random.normal(key, (size, columns), dtype)
-    return jnp.linalg.qr(drawn)[0]
-
-
-def pushed(
-    step: Callable[[Array, Array], Array], state: Array, x: Any, frame: Array
-) -> tuple[Array, Array]:
-    """The next state `[B, n]`, and J F: the frame `[B, n, k]` moved by the step's Jacobian, row by row."""
-    new, push = jax.linearize(lambda state: step(state, x), state)
-    return new, jnp.moveaxis(jax.vmap(push)(jnp.moveaxis(frame, -1, 0)), 0, -1)
 
 
 def pulled(step: Callable[[Array, Array], Array], state: Array, x: Any, frame: Array) -> Array:
@@ -84,15 +63,6 @@ def check_inputs(xs: Any) -> int:
             "jnp.zeros((B, T, 0)), or the constant input."
         )
     return shapes[0][1]
-
-
-def check_every(every: int, num_steps: int) -> None:
-    """Raises if steps do not come in blocks of `every`."""
-    check_count(every, "every")
-    if num_steps % every:
-        raise ValueError(
-            f"every must divide the number of steps; got every={every!r} and T={num_steps}. Cut xs, or change every."
-        )
 
 
 def how_many(count: int | None, name: str, most: int) -> int:

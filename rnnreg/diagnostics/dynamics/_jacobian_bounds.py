@@ -11,10 +11,10 @@ import numpy as np
 
 from rnnreg._checks import described
 from rnnreg._tree import leaf_paths
-from rnnreg.cells import Cell, WeightsFunction
+from rnnreg.cells import Cell, WeightsFunction, formed
 from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
 from rnnreg.diagnostics.dynamics._system import System
-from rnnreg.networks import Network
+from rnnreg.networks import Network, expected_cell
 
 
 class JacobianBounds(NamedTuple):
@@ -71,7 +71,8 @@ def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     cell, weights = _only_cell(system, params)
     if cell is None or cell.weights is None:
         return JacobianBounds(None, None, None, None, None)
-    W_hh = _recurrent_matrix(cell, cell.weights, weights)
+    form = cell.weights
+    W_hh = _recurrent_matrix(cell, lambda own: form(formed(cell, own)), weights)
     if W_hh.shape[-2] != W_hh.shape[-1]:
         return JacobianBounds(None, None, None, None, None)
     spectrum = matrix_spectrum(W_hh)
@@ -108,7 +109,7 @@ def _only_cell(system: System, params: Any) -> tuple[Cell | None, Any]:
     if isinstance(system, Network) and len(system.layers) == 1:
         layer = system.layers[0]
         if layer.repeat == 1 and layer.forwards:
-            return layer.cell, params["layer_0"]
+            return expected_cell(system, 0), params["layer_0"]
     return None, None
 
 

@@ -8,18 +8,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_number
-from rnnreg._linalg import safe_divide
+from rnnreg._checks import check_every, check_number
+from rnnreg._linalg import safe_divide, starting_frame
 from rnnreg.diagnostics.dynamics import _graded as graded
 from rnnreg.diagnostics.dynamics._frames import (
     apart,
-    check_every,
     check_inputs,
     how_many,
     orthonormalised,
     pulled,
     rounded,
-    starting_frame,
 )
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, place_of
 from rnnreg.diagnostics.dynamics._trajectory import backwards, check_arrays

@@ -8,17 +8,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_count
-from rnnreg._linalg import marked, safe_divide
+from rnnreg._checks import check_count, check_every
+from rnnreg._linalg import marked, pushed, safe_divide, starting_frame
 from rnnreg.diagnostics.dynamics._frames import (
     apart,
-    check_every,
     check_inputs,
     how_many,
     orthonormalised,
-    pushed,
     rounded,
-    starting_frame,
     time_first,
 )
 from rnnreg.diagnostics.dynamics._system import System, dynamics_of

@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg._linalg import safe_divide, square_blocks, wide
 from rnnreg._tree import leaf_paths, matching
+from rnnreg.networks import Network, effective
 
 
 class Spectrum(NamedTuple):
@@ -36,7 +37,9 @@ class Spectrum(NamedTuple):
     condition: Any
 
 
-def spectra(params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh") -> dict[str, Spectrum]:
+def spectra(
+    params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh", net: Network | None = None
+) -> dict[str, Spectrum]:
     """ρ, σ_max, ‖·‖_F, departure from normality and condition of every `W_hh`, one a square gate block.
 
     Of stored parameters it is computed on the host, in float64. Inside `jit`, `vmap`, `SweepResult.map` or
@@ -51,6 +54,7 @@ def spectra(params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh") -> d
       params: parameters of one network, or stacked over any leading axes.
       paths: one pattern or several for the matrices to take; each matches a whole path or a last name. Of a network
         of another library, for example "layer_0/h*/kernel".
+      net: the network; needed if its cells have a parametrisation, whose effective matrices are then looked at.
 
     Returns:
       A `Spectrum` by path, such as "layer_0/W_hh", with an axis G for the gate blocks.
@@ -68,7 +72,7 @@ def spectra(params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh") -> d
 
     >>> track = {"rho": lambda net, params, batch: spectra(params)["layer_0/W_hh"].rho}
     """
-    leaves = leaf_paths(params)
+    leaves = leaf_paths(params if net is None else effective(net, params))
     found = {}
     for path, leaf in matching(leaves, paths).items():
         W = leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf, dtype=np.float64)
@@ -81,7 +85,8 @@ def spectra(params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh") -> d
     if not found:
         raise ValueError(
             f"spectra looks at leaves called {' or '.join([paths] if isinstance(paths, str) else paths)}; params has "
-            f"{list(leaves)}. Give paths= for other names, or any square matrix to matrix_spectrum."
+            f"{list(leaves)}. Give net= for the matrices of a parametrisation, paths= for other names, or any square "
+            "matrix to matrix_spectrum."
         )
     return found
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg.diagnostics.dynamics._frames import check_inputs, pushed, time_first
+from rnnreg._linalg import pushed
+from rnnreg.diagnostics.dynamics._frames import check_inputs, time_first
 from rnnreg.diagnostics.dynamics._spectra import Spectrum, matrix_spectrum
 from rnnreg.diagnostics.dynamics._system import System, dynamics_of, place_of
 from rnnreg.diagnostics.dynamics._trajectory import check_arrays

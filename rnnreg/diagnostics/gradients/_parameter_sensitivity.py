@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_every
 from rnnreg._linalg import safe_norm, unit
 from rnnreg._tree import is_learned_start, leaf_paths, matching, with_leaves
-from rnnreg.diagnostics.dynamics._frames import check_every, check_inputs
+from rnnreg.diagnostics.dynamics._frames import check_inputs
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, place_of
 from rnnreg.diagnostics.dynamics._trajectory import backwards
 

@@ -4,6 +4,9 @@ There are three. `forward` gives the states, and on request what the derivative 
 tangents of the operands; it is evaluated by the fused recurrence, and its transpose is the third one, `backward`. So
 training runs two compiled calls, while forward mode, higher orders and other platforms run what `_fused.py` states,
 or `_stepped.py` for a cell that does its own products.
+
+A program that `jax.export` makes holds no call either: it outlives the process and the machine that the library is for.
+XLA cannot divide a call. Where `jit` divides its arguments over devices, each device gathers them and computes all.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ def native_scan(
     assert inside
     assert cell.weights is not None
     assert cell.facts.native is not None
-    xs, keeps, perturbations = streams
+    xs, keeps, perturbations, holds = streams
+    assert holds is None
     kernel = KERNELS[cell.facts.native]
     whole = isinstance(kernel.rule, Step)  # it reads the parameters themselves
     if whole and recurrent_mask is not None:
@@ -275,12 +279,16 @@ def _primitive(
         return outs, [0] * len(outs)
 
     batching.primitive_batchers[primitive] = batch
-    mlir.register_lowering(primitive, mlir.lower_fun(reference, multiple_results=True))
+    portable = mlir.lower_fun(reference, multiple_results=True)
+    mlir.register_lowering(primitive, portable)
     if compiled:
-        native = functools.partial(_native, results=results)
-        mlir.register_lowering(
-            primitive, mlir.lower_fun(native, multiple_results=True), platform="cpu"
-        )
+        native = mlir.lower_fun(functools.partial(_native, results=results), multiple_results=True)
+
+        def lower(context, *operands, **params):
+            exported = context.module_context.lowering_parameters.for_export
+            return (portable if exported else native)(context, *operands, **params)
+
+        mlir.register_lowering(primitive, lower, platform="cpu")
     return primitive, reference
 
 

@@ -1,0 +1,290 @@
+"""Proximal steps: how far an optimiser's step goes, and the prox that ends an update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rnnreg._tree import leaf_paths, with_leaves
+from rnnreg.networks import Network, effective_shapes, weight_paths
+from rnnreg.training._records import Params, TrainState
+from rnnreg.training._settings import Hyper, Settings, optimizer_of
+
+# An update whose derivative goes through one of these is no product of each gradient with a number of its own.
+_MIXING = {"dot_general", "while", "scan", "eigh", "svd", "qr", "cholesky", "triangular_solve"}
+
+
+class Pull(NamedTuple):
+    """What the proximal steps of a run remember; the last two are like the real numbers in the optimiser's state.
+
+    Attributes:
+      pull: p, like the parameters: the subgradient of Σ_k λ_k R_k that the last prox took; 0 where none covers.
+      unit: what the optimiser's state holds of a gradient of 1 in every update so far.
+      held: what it holds of the p of every update so far.
+    """
+
+    pull: Params
+    unit: list[Array]
+    held: list[Array]
+
+
+def start_pull(
+    settings: Settings, hyper: Hyper, net: Network, params: Params, opt_state: Any
+) -> Any:
+    """The memory before the first update; () without proximal penalties."""
+    if not settings.proximal:
+        return ()
+
+    def shrinking(params):
+        values = {name: settings.penalties[name](params, net=net) for name in settings.proximal}
+        return sum(jnp.asarray(hyper[name], value.dtype) * value for name, value in values.items())
+
+    nothing = [jnp.zeros_like(leaf) for leaf in _reals(opt_state)]
+    return Pull(jax.grad(shrinking)(params), nothing, nothing)
+
+
+def proximal_step(
+    settings: Settings,
+    net: Network,
+    state: TrainState,
+    hyper: Hyper,
+    updates: Any,
+    opt_state: Any,
+    **extra: Any,
+) -> tuple[Params, Pull]:
+    """w ← prox_{λD}(w + u − u_p), after an optimiser that was given ∂L/∂w + p; and the next p. See `make_train`.
+
+    D and u_p are derivatives of the optimiser's update at the gradient 0, with the moments that its state holds after
+    the update and the counts from before. The derivatives of the state itself are carried along: of the gradient 1 in
+    `unit`, of p in `held`. The next p is (w + u − u_p − prox) / D, a subgradient of Σ_k λ_k R_k at the next w; a place
+    where ∂L/∂w + p = 0 is left by no step, whatever D is.
+
+    Args:
+      settings: the static choices of a run.
+      net: the network.
+      state: before the update.
+      hyper: every number of the run, by name.
+      updates: u, of the optimiser.
+      opt_state: its state after the update.
+      **extra: further arguments of its `update`.
+    """
+    import optax
+
+    params: Any = state.params
+    pull, unit, held = state.proximal
+    weights, optimizer = weight_paths(net, params), optimizer_of(settings, hyper)
+    covers = covered_by(settings, params, weights)
+    steps = steps_of(optimizer, state.opt_state, params, **extra)
+    respond = _response(optimizer, state.opt_state, opt_state, params, extra)
+    answer, unit = respond(_ones(params, covers), unit)
+    taken_out, held = respond(pull, held)
+    # The root of a second moment of 0 has no derivative: there was no gradient yet, and nothing of p to take out.
+    changed = jax.tree.map(lambda u, p: u - jnp.where(jnp.isfinite(p), p, 0), updates, taken_out)
+    params = optax.apply_updates(params, changed)
+    moved = leaf_paths(params)
+    metric = {}
+    for path, rate in leaf_paths(answer).items():
+        rate = jnp.where(rate < 0, -rate, 0)  # 0 for NaN
+        metric[path] = rate if steps[path] == "each" else rate.reshape(-1)[0]
+    for name in settings.proximal:
+        amounts = {
+            path: rate * jnp.asarray(hyper[name], rate.dtype) for path, rate in metric.items()
+        }
+        prox: Any = settings.penalties[name].prox
+        of_state = state.penalty_state[name]
+        params = prox(params, with_leaves(params, amounts), weights, of_state)
+    after, pulls = leaf_paths(params), leaf_paths(pull)
+    for path in (path for paths in covers.values() for path in paths):
+        rate = metric[path].astype(after[path].dtype)
+        new = (moved[path] - after[path]) / jnp.where(rate > 0, rate, 1)
+        pulls[path] = jnp.where(rate > 0, new, pulls[path])
+    return params, Pull(with_leaves(pull, pulls), unit, held)
+
+
+def covered_by(settings: Settings, params: Params, weights: list[str]) -> dict[str, list[str]]:
+    """The leaves of each proximal penalty.
+
+    Raises:
+      ValueError: one leaf that two of them cover.
+    """
+    owner, covers = {}, {}
+    for name in settings.proximal:
+        covers[name] = settings.penalties[name].covers(params, weights)
+        for path in covers[name]:
+            if path in owner:
+                raise ValueError(
+                    f"the proximal penalties {owner[path]!r} and {name!r} both cover {path!r}, and the prox of a sum "
+                    "is not known from those of its terms: take one by its gradient, or rr.penalties.elastic_net."
+                )
+            owner[path] = name
+    return covers
+
+
+def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Params) -> None:
+    """Raises if the optimiser has no step that a prox of these penalties could follow; nothing is computed."""
+    import optax
+
+    weights, optimizer = weight_paths(net, params), optimizer_of(settings, hyper)
+    opt_state = jax.eval_shape(optimizer.init, params)
+    averages = (
+        optax.contrib.ScheduleFreeState
+    )  # its parameters are a mean, which is zero where all terms are
+
+    def is_mean(part):
+        return isinstance(part, averages)
+
+    if any(map(is_mean, jax.tree.leaves(opt_state, is_leaf=is_mean))):
+        raise _undefined(settings, "averages the parameters, and an average has no exact zeros")
+    zero = jnp.zeros(())
+    steps = steps_of(optimizer, opt_state, params, value=zero, value_fn=lambda params: zero)
+    for kind, why in (
+        ("mixed", "mixes the gradients of several weights (a line search, L-BFGS, Muon)"),
+        ("sized", "scales the step by the size of the weights, or projects them (LAMB, LARS)"),
+    ):
+        if kind in steps.values():
+            raise _undefined(settings, why)
+    amounts = {
+        path: jax.ShapeDtypeStruct(leaf.shape if steps[path] == "each" else (), leaf.dtype)
+        for path, leaf in leaf_paths(params).items()
+    }
+    plain = leaf_paths(effective_shapes(net, params))
+    for name, paths in covered_by(settings, params, weights).items():
+        formed = [path for path in paths if path not in plain]
+        if formed:
+            raise ValueError(
+                f"the prox of penalties[{name!r}] moves what is trained, and a parametrisation makes weights of "
+                f"{formed}. Leave these paths out, or take the penalty by its gradient (proximal=False)."
+            )
+        if all(steps[path] == "none" for path in paths):
+            raise _undefined(
+                settings, "does not answer a small gradient with a small step (it takes its sign)"
+            )
+        own: Any = settings.penalties[name]
+        found = jax.eval_shape(
+            lambda p, a, own=own: own.prox(p, a, weights, own.init(p)),
+            params,
+            with_leaves(params, amounts),
+        )
+        if jax.tree.map(_kind, found) != jax.tree.map(_kind, params):
+            raise ValueError(
+                f"the prox of penalties[{name!r}] must return parameters of the same shapes and dtypes; it made "
+                f"{jax.tree.map(_kind, found)} of {jax.tree.map(_kind, params)}."
+            )
+
+
+def _undefined(settings: Settings, why: str) -> ValueError:
+    return ValueError(
+        f"proximal={list(settings.proximal)}: no proximal step is defined for this optimiser, for it {why}. Take "
+        "optax.sgd (with momentum, too), adam, adamw, amsgrad, nadam or rmsprop, with schedules and clipping, or leave "
+        "proximal out."
+    )
+
+
+def steps_of(optimizer: Any, opt_state: Any, params: Params, **extra: Any) -> dict[str, str]:
+    """By path, what an optimiser makes of a small gradient, told from what the derivative of its update depends on.
+
+    A step of "one" rate for the leaf, or of a rate for "each" element; "none"; one that depends on the weights
+    ("sized") or on the gradients of other elements ("mixed").
+
+    >>> import optax
+    >>> params = {"W": jnp.ones((2, 2))}
+    >>> for optimizer in (optax.sgd(0.1, momentum=0.9), optax.adam(0.1), optax.lion(0.1)):
+    ...     print(steps_of(optax.with_extra_args_support(optimizer), optimizer.init(params), params))
+    {'W': 'one'}
+    {'W': 'each'}
+    {'W': 'none'}
+    """
+
+    def answer(gradient, held, opt_state, params):
+        return _response(optimizer, opt_state, opt_state, params, extra)(gradient, held)[0]
+
+    given = (params, _reals(opt_state), opt_state, params)
+    jaxpr = jax.make_jaxpr(answer)(*given).jaxpr
+    leaves = [jax.tree.leaves(part) for part in given]
+    marks = [[True] * len(part) for part in leaves]
+    marks[2] = [_is_real(leaf) and leaf.size > 1 for leaf in leaves[2]]  # no counts and rates
+
+    def depends(*arguments):
+        of = (mark and n in arguments for n, part in enumerate(marks) for mark in part)
+        return _reached(jaxpr, list(of))
+
+    own, through = depends(0, 1)
+    by_moments, by_weights = depends(2)[0], depends(3)[0]
+    kinds = zip(leaf_paths(params), own, by_moments, by_weights, strict=True)
+    return {
+        path: "mixed"
+        if through & _MIXING
+        else "none"
+        if not answers
+        else "sized"
+        if by_weight
+        else "each"
+        if by_moment
+        else "one"
+        for path, answers, by_moment, by_weight in kinds
+    }
+
+
+def _response(
+    optimizer: Any, before: Any, after: Any, params: Params, extra: dict[str, Any]
+) -> Callable[[Params, list[Array]], tuple[Params, list[Array]]]:
+    """How updates and state change with the gradient and the state, at the gradient 0: a linear function.
+
+    Whole numbers, which count updates, are those before the update, and real ones, the moments, those after it.
+    """
+
+    def respond(gradient, reals):
+        state = _with_reals(before, reals)
+        updates, state = optimizer.update(gradient, state, params, **{**extra, "grad": gradient})
+        return updates, _reals(state)
+
+    return jax.linearize(respond, jax.tree.map(jnp.zeros_like, params), _reals(after))[1]
+
+
+def _reached(jaxpr: Any, given: list[bool]) -> tuple[list[bool], set[str]]:
+    """Which outputs of a jaxpr depend on the inputs that are marked, and through which primitives."""
+    marked = {id(var) for var, is_marked in zip(jaxpr.invars, given, strict=True) if is_marked}
+    through: set[str] = set()
+    for equation in jaxpr.eqns:
+        own = [id(var) in marked for var in equation.invars]
+        if not any(own):
+            continue
+        inner = equation.params.get("jaxpr") if equation.primitive.name in ("jit", "pjit") else None
+        outputs, names = [True] * len(equation.outvars), {equation.primitive.name}
+        if inner is not None:
+            outputs, names = _reached(inner.jaxpr, own)
+        through |= names
+        marked |= {
+            id(var) for var, is_marked in zip(equation.outvars, outputs, strict=True) if is_marked
+        }
+    return [id(var) in marked for var in jaxpr.outvars], through
+
+
+def _ones(params: Params, covers: dict[str, list[str]]) -> Params:
+    """1 at the leaves that are covered, 0 at the others."""
+    own = {path for paths in covers.values() for path in paths}
+    leaves = leaf_paths(params).items()
+    return with_leaves(params, {path: jnp.full_like(leaf, path in own) for path, leaf in leaves})
+
+
+def _is_real(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def _reals(tree: Any) -> list[Any]:
+    """The real leaves of a tree, in order."""
+    return [leaf for leaf in jax.tree.leaves(tree) if _is_real(leaf)]
+
+
+def _with_reals(tree: Any, reals: list[Any]) -> Any:
+    """The tree with other real leaves."""
+    new = iter(reals)
+    return jax.tree.map(lambda leaf: next(new) if _is_real(leaf) else leaf, tree)
+
+
+def _kind(leaf: Any) -> tuple[Any, Any]:
+    return leaf.shape, leaf.dtype
