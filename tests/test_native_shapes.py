@@ -167,7 +167,8 @@ def outputs_and_gradients(case: Any, arrays: Arrays, reverse: bool) -> tuple[Arr
     x_proj = at["x"] @ at["W_xh"] + at["b_h"]
     h_proj = entering @ at["W_hh"] + at.get("b_hh", 0)
     late = slice(2 * hidden_size if case.step else h_proj.shape[-1], None)
-    reset = sigmoid((x_proj + h_proj)[..., :hidden_size])
+    gates = (x_proj + h_proj)[..., :hidden_size]
+    reset = sigmoid(gates) if case.step else np.ones_like(gates)
     W_late = at["W_hh"][:, late]
     h_proj[..., late] += (reset * entering - entering) @ W_late
     gate = reset_before_gate if case.step else case.gate
