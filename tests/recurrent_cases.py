@@ -42,7 +42,7 @@ class Case(NamedTuple):
     step: Callable | None = None
 
 
-def _sigmoid(z):
+def sigmoid(z):
     return 1 / (1 + np.exp(-z))
 
 
@@ -52,15 +52,15 @@ def _elman(activation):
 
 def _gru(state, x_proj, h_proj):
     (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(x_proj, 3, 1), np.split(h_proj, 3, 1)
-    z = _sigmoid(x_z + h_z)
-    return ((1 - z) * np.tanh(x_n + _sigmoid(x_r + h_r) * h_n) + z * state[0],)
+    z = sigmoid(x_z + h_z)
+    return ((1 - z) * np.tanh(x_n + sigmoid(x_r + h_r) * h_n) + z * state[0],)
 
 
 def _gru_reset_before(params, state, x_proj):
     """The bias of the recurrent product is outside it, and so the reset gate is not in it."""
     h, W_hh, hidden_size = state[0], params["W_hh"], state[0].shape[1]
     x_proj = x_proj + params.get("b_hh", 0)
-    gates = _sigmoid(x_proj + h @ W_hh)
+    gates = sigmoid(x_proj + h @ W_hh)
     r, z = gates[:, :hidden_size], gates[:, hidden_size : 2 * hidden_size]
     n = np.tanh((x_proj + (r * h) @ W_hh)[:, 2 * hidden_size :])
     return ((1 - z) * n + z * h,)
@@ -68,8 +68,8 @@ def _gru_reset_before(params, state, x_proj):
 
 def _lstm(state, x_proj, h_proj):
     i, f, g, o = np.split(x_proj + h_proj, 4, 1)
-    c = _sigmoid(f) * state[1] + _sigmoid(i) * np.tanh(g)
-    return _sigmoid(o) * np.tanh(c), c
+    c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
 
 
 def _normalised(params, state, x_proj, h_proj):
@@ -112,16 +112,16 @@ def _normalised_elman(params, state, x_proj, h_proj):
 
 def _normalised_gru(params, state, x_proj, h_proj):
     (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(x_proj, 3, 1), np.split(h_proj, 3, 1)
-    r = _sigmoid(_layer_norm(params, 0, x_r + h_r))
-    z = _sigmoid(_layer_norm(params, 1, x_z + h_z))
+    r = sigmoid(_layer_norm(params, 0, x_r + h_r))
+    z = sigmoid(_layer_norm(params, 1, x_z + h_z))
     return ((1 - z) * np.tanh(_layer_norm(params, 2, x_n + r * h_n)) + z * state[0],)
 
 
 def _normalised_lstm(params, state, x_proj, h_proj):
     sums = np.split(x_proj + h_proj, 4, 1)
     i, f, g, o = (_layer_norm(params, place, one) for place, one in enumerate(sums))
-    c = _sigmoid(f) * state[1] + _sigmoid(i) * np.tanh(g)
-    return _sigmoid(o) * np.tanh(params["gain_c"] * _standardised(c) + params["b_c"]), c
+    c = sigmoid(f) * state[1] + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(params["gain_c"] * _standardised(c) + params["b_c"]), c
 
 
 def _softmax(z):
@@ -162,7 +162,7 @@ CASES = {
     "elman_tanh": Case(_elman_of(jnp.tanh), _elman(np.tanh)),
     "elman_relu": Case(_elman_of(jax.nn.relu), _elman(lambda z: np.maximum(z, 0))),
     "elman_identity": Case(_elman_of(jax.nn.identity), _elman(lambda z: z)),
-    "elman_sigmoid": Case(_elman_of(jax.nn.sigmoid), _elman(_sigmoid)),
+    "elman_sigmoid": Case(_elman_of(jax.nn.sigmoid), _elman(sigmoid)),
     # no slope is stated, so the tangent is derived
     "elman_softplus": Case(_elman_of(jax.nn.softplus), _elman(lambda z: np.logaddexp(z, 0))),
     "gru_derived": Case(_gru_without_tangent(), _gru, 3),
@@ -195,6 +195,8 @@ STEPS = {
 EVERY = CASES | STEPS
 # the three kinds of gate, where a property does not depend on more
 KINDS = {name: CASES[name] for name in ("elman_tanh", "gru", "lstm")}
+# one of each way to run natively
+COMPILED = KINDS | {"gru_reset_before": STEPS["gru_reset_before"]}
 # Arithmetic is tried on every case in float64, where an error shows; in float32 on one of each kind of derivative.
 TRIED = CASES if jax.config.jax_enable_x64 else KINDS | {"layer_norm": CASES["layer_norm"]}
 

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 from jax.test_util import check_grads
-from recurrent_cases import EVERY as CASES
 from recurrent_cases import (
+    COMPILED,
     HIDDEN,
     INSIDE,
     LONG,
@@ -26,6 +26,7 @@ from recurrent_cases import (
     split,
     wave,
 )
+from recurrent_cases import EVERY as CASES
 
 import rnnreg as rr
 from rnnreg.recurrence import choose_backend, unroll
@@ -34,8 +35,7 @@ from rnnreg.recurrence.native import kernel_library
 pytestmark = pytest.mark.numerics
 ABLE = {name: case for name, case in CASES.items() if case.cell.facts.native is not None}
 every_able = pytest.mark.parametrize("name", ABLE)
-KERNELS = ("elman_tanh", "gru", "gru_reset_before", "lstm")
-every_kernel = pytest.mark.parametrize("name", KERNELS)
+every_kernel = pytest.mark.parametrize("name", COMPILED)
 either_way = pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "backwards"])
 
 
@@ -59,7 +59,7 @@ SCENES = {
 def test_the_cells_of_the_library_have_a_kernel():
     """So that the cases below are not fewer than it looks."""
     kernels = {case.cell.facts.native for case in ABLE.values()}
-    assert kernels == {*KERNELS, "elman_relu", "elman_identity"}
+    assert kernels == {*COMPILED, "elman_relu", "elman_identity"}
 
 
 @either_way
@@ -96,7 +96,7 @@ WANTED = ("params", "xs", "state", "perturbations", "recurrent_mask")
 
 @pytest.mark.parametrize(
     ("name", "wanted"),
-    [(name, one) for name in KERNELS for one in WANTED[: 4 if name in STEPS else 5]],
+    [(name, one) for name in COMPILED for one in WANTED[: 4 if name in STEPS else 5]],
 )
 def test_each_gradient_alone_is_the_one_among_the_others(name, wanted):
     given, mask = split(given_of(name))

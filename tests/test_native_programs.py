@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 from jax import export
 from recurrent_cases import (
-    CASES,
-    KINDS,
+    COMPILED,
     assert_close,
     draw,
     forget_programs,  # noqa: F401 - it works by being here
@@ -26,12 +25,13 @@ from recurrent_cases import (
     split,
     wave,
 )
+from recurrent_cases import EVERY as CASES
 
 import rnnreg as rr
 from rnnreg.recurrence import unroll
 
 pytestmark = pytest.mark.numerics
-every_kernel = pytest.mark.parametrize("name", KINDS)
+every_kernel = pytest.mark.parametrize("name", COMPILED)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="backend")
@@ -48,9 +48,9 @@ jax.config.update("jax_num_cpu_devices", 2)
 sys.path.insert(0, "tests")
 import jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from recurrent_cases import CASES, HIDDEN, KINDS, LONG, assert_close, draw, split, wave
+from recurrent_cases import COMPILED, EVERY as CASES, HIDDEN, LONG, assert_close, draw, split, wave
 equal = {}
-for name in ("elman_tanh", "lstm"):
+for name in ("elman_tanh", "gru_reset_before", "lstm"):
     cases = [draw(CASES[name], seed=seed, radius=0.9, but=("mask",)) for seed in range(2)]
     tables = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
     each = jax.grad(lambda given: wave(given, CASES[name].cell, backend="native"))
@@ -81,7 +81,7 @@ def program_of(name, given, backend):
         return wave(given, CASES[name].cell, mask=mask, backend=backend)
     return jax.jit(jax.value_and_grad(value)).lower(*split(given)).compile()
 whole = []
-for name in KINDS:
+for name in COMPILED:
     given = draw(CASES[name], radius=0.9, batch=6)
     divided = {
         one: jax.device_put(value, NamedSharding(mesh, P(*[None] * axes[one], "rows") if one in axes else P()))
@@ -113,8 +113,8 @@ def test_two_devices_give_what_one_gives():
     assert done.returncode == 0, done.stderr
     num_devices, equal, whole = json.loads(done.stdout)
     assert num_devices == 2
-    assert equal == {"elman_tanh": True, "lstm": True}
-    assert whole == [True] * 2 * len(KINDS) + [False, True]
+    assert equal == {"elman_tanh": True, "gru_reset_before": True, "lstm": True}
+    assert whole == [True] * 2 * len(COMPILED) + [False, True]
 
 
 # ---- other platforms, exported programs -----------------------------------------------------------

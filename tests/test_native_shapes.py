@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import SEED
-from recurrent_cases import CASES, forget_programs, kernel, loop  # noqa: F401 - two are fixtures
+from recurrent_cases import EVERY as CASES
+from recurrent_cases import forget_programs, kernel, loop, sigmoid  # noqa: F401 - two are fixtures
 
 import rnnreg as rr
 from rnnreg.recurrence import unroll
@@ -23,6 +24,10 @@ CELLS = {
     "elman_identity": lambda hidden_size: rr.cells.elman(hidden_size, activation="identity"),
     "gru": rr.cells.gru,
     "gru_one_bias": lambda hidden_size: rr.cells.gru(hidden_size, recurrent_bias=False),
+    "gru_reset_before": lambda hidden_size: rr.cells.gru(hidden_size, reset="before"),
+    "gru_reset_before_one_bias": lambda hidden_size: rr.cells.gru(
+        hidden_size, reset="before", recurrent_bias=False
+    ),
     "lstm": rr.cells.lstm,
 }
 # on either side of the widths of vectors and tiles
@@ -84,12 +89,12 @@ def draw_example(number: int, attempt: int) -> Example:
         "h_0": (batch, hidden_size),
     }
     each = {"h": (steps, batch, hidden_size), "h_last": (batch, hidden_size)}
-    if name == "gru":
+    if name in ("gru", "gru_reset_before"):
         shapes["b_hh"] = (wide,)
     if memory:
         shapes["c_0"] = shapes["h_0"]
         each |= {"c": each["h"], "c_last": each["h_last"]}
-    if rng.random() < 0.4:
+    if rng.random() < 0.4 and case.step is None:
         shapes["recurrent_mask"] = shapes["h_0"]
     if rng.random() < 0.4:
         shapes["perturbations"] = each["h"]
@@ -127,6 +132,13 @@ def draw_example(number: int, attempt: int) -> Example:
 # ---- in NumPy -------------------------------------------------------------------------------------
 
 
+def reset_before_gate(state: Any, x_proj: np.ndarray, h_proj: np.ndarray) -> tuple[np.ndarray]:
+    """Of the GRU with the reset before the product: the reset acts on what enters the last third of `h_proj`."""
+    _, z, n = np.split(x_proj + h_proj, 3, 1)
+    z = sigmoid(z)
+    return ((1 - z) * np.tanh(n) + z * state[0],)
+
+
 def outputs_and_gradients(case: Any, arrays: Arrays, reverse: bool) -> tuple[Arrays, Arrays, float]:
     """Of one lane, in float64: the outputs, the gradients of all operands, the smallest |sum| of an activation.
 
@@ -154,13 +166,18 @@ def outputs_and_gradients(case: Any, arrays: Arrays, reverse: bool) -> tuple[Arr
     entering = before[0] * factor
     x_proj = at["x"] @ at["W_xh"] + at["b_h"]
     h_proj = entering @ at["W_hh"] + at.get("b_hh", 0)
+    late = slice(2 * hidden_size if case.step else h_proj.shape[-1], None)
+    reset = sigmoid((x_proj + h_proj)[..., :hidden_size])
+    W_late = at["W_hh"][:, late]
+    h_proj[..., late] += (reset * entering - entering) @ W_late
+    gate = reset_before_gate if case.step else case.gate
     flat = [value.reshape(steps * batch, -1) for value in (*before, x_proj, h_proj)]
 
     def slopes(moved: int, block: int) -> np.ndarray:
         """[field, T, B, H], with respect to one block of one argument."""
         there = [value.astype(complex) for value in flat]
         there[moved][:, block * hidden_size : (block + 1) * hidden_size] += 1e-30j
-        new = case.gate(tuple(there[:-2]), there[-2], there[-1])
+        new = gate(tuple(there[:-2]), there[-2], there[-1])
         return (
             np.stack([value.imag for value in new]).reshape(len(fields), *states[0].shape) / 1e-30
         )
@@ -179,7 +196,11 @@ def outputs_and_gradients(case: Any, arrays: Arrays, reverse: bool) -> tuple[Arr
         d_perturbations[t] = through[0]
         d_x_proj[t] = np.concatenate([np.sum(one[:, t] * through, 0) for one in of_x], -1)
         d_h_proj[t] = np.concatenate([np.sum(one[:, t] * through, 0) for one in of_h], -1)
-        d_entering[t] = d_h_proj[t] @ at["W_hh"].T
+        d_late = d_h_proj[t][:, late] @ W_late.T  # 0 without a late product
+        d_reset = d_late * entering[t] * reset[t] * (1 - reset[t])
+        d_x_proj[t][:, :hidden_size] += d_reset
+        d_h_proj[t][:, :hidden_size] += d_reset
+        d_entering[t] = d_h_proj[t] @ at["W_hh"].T + d_late * (reset[t] - 1)
         d = held + np.stack([np.sum(one[:, t] * through, 0) for one in of_state])
         d[0] += d_entering[t] * factor
 
@@ -188,7 +209,13 @@ def outputs_and_gradients(case: Any, arrays: Arrays, reverse: bool) -> tuple[Arr
 
     gradients = {
         "x": d_x_proj @ at["W_xh"].T,
-        "W_hh": product(entering, d_h_proj),
+        "W_hh": np.concatenate(
+            [
+                product(entering, d_h_proj[..., : late.start]),
+                product(reset * entering, d_h_proj[..., late]),
+            ],
+            axis=1,
+        ),
         "W_xh": product(at["x"], d_x_proj),
         "b_h": d_x_proj.sum((0, 1)),
         "b_hh": d_h_proj.sum((0, 1)),

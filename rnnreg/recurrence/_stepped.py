@@ -14,9 +14,7 @@ from rnnreg.recurrence._fused import Inputs, Stored
 from rnnreg.recurrence._scan import gates_of, loop, settle, states_before
 
 
-def step_pass(
-    step: Step, inputs: Inputs, *, reverse: bool, store: bool = False, **_: Any
-) -> Stored:
+def step_pass(step: Step, inputs: Inputs, *, reverse: bool, store: bool = False) -> Stored:
     """The states, and with `store` what the step names at every one."""
     params = _params_of(inputs.weights)
 
@@ -32,7 +30,7 @@ def step_pass(
 
 
 def step_tangent_pass(
-    step: Step, inputs: Inputs, d_inputs: Inputs, stored: Stored, *, reverse: bool, **_: Any
+    step: Step, inputs: Inputs, d_inputs: Inputs, stored: Stored, *, reverse: bool
 ) -> Any:
     """The tangents of the states: `jax.jvp` of the step at each state that was stored, so linear in `d_inputs`."""
     params, d_params = _params_of(inputs.weights), _params_of(d_inputs.weights)

@@ -107,12 +107,8 @@ def _is_divided(array: Array) -> bool:
 
 
 def _forward(*operands: Array, call: Call, store: bool) -> list[Array]:
-    stored = call.kernel.states(
-        call.inputs(dict(zip(call.operands, operands, strict=True))),
-        reverse=call.reverse,
-        precision=call.precision,
-        store=store,
-    )
+    inputs = call.inputs(dict(zip(call.operands, operands, strict=True)))
+    stored = call.kernel.states(inputs, call, store=store)
     outs = call.with_last(stored.states)
     if store and "saved" in call.stored:
         saved = [stored.saved[name] for name in call.kernel.saved] or [stored.gated.h]
@@ -140,13 +136,7 @@ def _tangent(*operands: Array, call: Call, wanted: tuple[str, ...]) -> list[Arra
     elif "saved" in stored:
         gated = HiddenState(stored["saved"])
     return call.with_last(
-        kernel.tangents(
-            inputs,
-            call.inputs(moving),
-            Stored(states, gated, saved),
-            reverse=call.reverse,
-            precision=call.precision,
-        )
+        kernel.tangents(inputs, call.inputs(moving), Stored(states, gated, saved), call)
     )
 
 

@@ -27,17 +27,19 @@ class Kernel(NamedTuple):
     saved: tuple[str, ...] = ()
     memory: bool = False
 
-    def states(self, inputs: Inputs, **options: Any) -> Stored:
+    def states(self, inputs: Inputs, call: Call, *, store: bool) -> Stored:
         """The forward pass in JAX."""
         if isinstance(self.rule, Step):
-            return step_pass(self.rule, inputs, **options)
-        return forward_pass(self.rule, inputs, **options, inside=True)
+            return step_pass(self.rule, inputs, reverse=call.reverse, store=store)
+        options = {"reverse": call.reverse, "precision": call.precision, "inside": True}
+        return forward_pass(self.rule, inputs, **options, store=store)
 
-    def tangents(self, *args: Any, **options: Any) -> Any:
-        """The tangents of the states in JAX, from inputs, their tangents and what was stored."""
+    def tangents(self, inputs: Inputs, d_inputs: Inputs, stored: Stored, call: Call) -> Any:
+        """The tangents of the states in JAX, linear in `d_inputs`."""
         if isinstance(self.rule, Step):
-            return step_tangent_pass(self.rule, *args, **options)
-        return tangent_pass(self.rule, *args, **options, inside=True)
+            return step_tangent_pass(self.rule, inputs, d_inputs, stored, reverse=call.reverse)
+        options = {"reverse": call.reverse, "precision": call.precision, "inside": True}
+        return tangent_pass(self.rule, inputs, d_inputs, stored, **options)
 
 
 def _rule(cell: Cell) -> Gate | Step:
