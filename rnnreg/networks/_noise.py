@@ -155,7 +155,7 @@ def expected(cell: Cell, noise: Noise) -> Cell:
             new, values = whole.forward(params, state, x)
             return blended(new, state), values
 
-        return cell._replace(step=Step(stepped, whole.facts))
+        return cell._replace(step=Step(stepped, whole.facts._replace(native=None)))
     assert cell.gate is not None
     gate = as_gate(cell.gate)
 
