@@ -254,7 +254,8 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
       ValueError: something that is not a network, or a size that is no count.
 
     >>> import rnnreg as rr
-    >>> net = network([rr.cells.elman(8, activation="elu"), rr.cells.gru(8, reset="before")], 1)
+    >>> normalised = rr.cells.layer_norm(rr.cells.gru(8, reset="before"))
+    >>> net = network([rr.cells.elman(8, activation="elu"), normalised], 1)
     >>> {name: choice.backend for name, choice in explain(net, input_size=2).items()}
     {'layer_0': 'fused', 'layer_1': 'scan'}
     """
