@@ -111,7 +111,7 @@ def test_a_parametrisation_and_gate_biases_go_with_it():
     cell = rr.parametrizations.orthogonal(
         rr.cells.chrono(rr.cells.layer_norm(rr.cells.lstm(H)), 50), method="cayley"
     )
-    params = cell.init(jax.random.key(0), D)
+    params = cell.init(jax.random.key(0), D, jnp.result_type(float))
     i, f = params["b_h"][:H], params["b_h"][H : 2 * H]
     np.testing.assert_array_equal(i, -f)  # the shifts, after the normalisation
     blocks = np.split(np.asarray(cell.effective(params)["W_hh"]), 4, axis=1)

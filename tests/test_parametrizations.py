@@ -364,7 +364,9 @@ def test_the_matrix_is_formed_once_a_sequence_and_not_once_a_segment():
     params = _numbers(cell)
     count.clear()
     jax.eval_shape(
-        lambda xs: unroll(cell, params, xs, cell.initial_state(B), remat=2, backend="scan"),
+        lambda xs: unroll(
+            cell, params, xs, cell.initial_state(B, xs.dtype), remat=2, backend="scan"
+        ),
         jnp.zeros((7, B, D)),
     )
     assert len(count) == 1
