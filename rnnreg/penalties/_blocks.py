@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._linalg import square_blocks, wide
+from rnnreg._linalg import joined_blocks, square_blocks, wide
 from rnnreg._tree import path_matches
 from rnnreg.penalties._base import Penalty, on_leaves, select
 
@@ -131,7 +131,7 @@ def as_blocks(leaf: Array, shape: Shape) -> Array:
 
 def from_blocks(blocks: Array, shape: tuple[int, ...]) -> Array:
     """The leaf of such a shape that `as_blocks` made blocks of."""
-    side_by_side = jnp.swapaxes(blocks, 0, 1).reshape(blocks.shape[1], -1)
+    side_by_side = joined_blocks(blocks)
     return side_by_side if side_by_side.shape == shape else side_by_side.T
 
 

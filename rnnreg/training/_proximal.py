@@ -130,12 +130,9 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
 
     weights, optimizer = weight_paths(net, params), optimizer_of(settings, hyper)
     opt_state = jax.eval_shape(optimizer.init, params)
-    averages = (
-        optax.contrib.ScheduleFreeState
-    )  # its parameters are a mean, which is zero where all terms are
 
     def is_mean(part):
-        return isinstance(part, averages)
+        return isinstance(part, optax.contrib.ScheduleFreeState)
 
     if any(map(is_mean, jax.tree.leaves(opt_state, is_leaf=is_mean))):
         raise _undefined(settings, "averages the parameters, and an average has no exact zeros")
