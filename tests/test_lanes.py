@@ -359,9 +359,9 @@ def test_blas_has_one_thread_while_lanes_are_on_several_cores():
     before = [one["num_threads"] for one in threads.info()]
     plan = make_plan(4)
     core = types.SimpleNamespace(platform="cpu")
-    with _one_blas_thread(dataclasses.replace(plan, devices=(core, core)), threads):
+    with _one_blas_thread(dataclasses.replace(plan, devices=(core, core)))():
         blas = [one for one in threads.info() if one["user_api"] == "blas"]
         assert {one["num_threads"] for one in blas} == {1}
     assert [one["num_threads"] for one in threads.info()] == before
-    with _one_blas_thread(dataclasses.replace(plan, devices=(core,)), threads):
+    with _one_blas_thread(dataclasses.replace(plan, devices=(core,)))():
         assert [one["num_threads"] for one in threads.info()] == before

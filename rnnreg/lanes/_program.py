@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import time
@@ -9,7 +10,7 @@ import types
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,9 +19,6 @@ from jax.sharding import Mesh, PartitionSpec
 from rnnreg._checks import warn_caller
 from rnnreg.lanes._plan import Plan, make_plan
 from rnnreg.runtime import Kept, weakly
-
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
 
 _JITTED, _COMPILED, _BY_TEXT = Kept(), Kept(), Kept()
 # The text of a program does not say which function of Python it calls.
@@ -95,14 +93,12 @@ class Program:
         Yields:
           Lane numbers `[n]`, and their outputs in NumPy, leaves `[n, …]`.
         """
-        from threadpoolctl import ThreadpoolController
-
-        threads = ThreadpoolController()  # of what is loaded now: LAPACK, if the program calls it
+        one_thread = _one_blas_thread(self.plan)
         for numbers in _calls(self.plan):
             true = numbers < self.plan.num_lanes
             rows = np.minimum(numbers, self.plan.num_lanes - 1)  # the last call is filled up
             chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
-            with jax.disable_jit(False), _one_blas_thread(self.plan, threads):
+            with jax.disable_jit(False), one_thread():
                 outputs = jax.tree.map(np.asarray, self._compiled(chunk, shared))
             yield numbers[true], jax.tree.map(lambda leaf, true=true: leaf[true], outputs)
 
@@ -121,15 +117,17 @@ class Program:
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *outputs)
 
 
-def _one_blas_thread(plan: Plan, threads: ThreadpoolController) -> AbstractContextManager[Any]:
-    """While it is open, BLAS has one thread where a plan puts lanes on several cores.
+def _one_blas_thread(plan: Plan) -> Callable[[], AbstractContextManager[Any]]:
+    """Makes contexts in which BLAS has one thread, where a plan puts lanes on several cores; else they do nothing.
 
     LAPACK, which draws orthogonal matrices, calls BLAS, whose threads wait for each other in a loop: with two lanes at
-    work the draw of a matrix of H = 128 took 26 ms longer.
+    work the draw of a matrix of H = 128 took 26 ms longer. The libraries are those that are loaded now.
     """
     if len(plan.devices) == 1 or plan.devices[0].platform != "cpu":
-        return nullcontext()
-    return threads.limit(limits=1, user_api="blas")
+        return nullcontext
+    from threadpoolctl import ThreadpoolController
+
+    return functools.partial(ThreadpoolController().limit, limits=1, user_api="blas")
 
 
 def map_lanes(
