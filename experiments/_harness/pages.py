@@ -68,7 +68,10 @@ def experiments_page(experiments: Mapping[str, str], results: Mapping[str, Any],
 
 
 def benchmarks_page(benchmarks: Mapping[str, str], kept: Mapping[str, Any], findings: Path) -> str:
-    """The page of the benchmarks: what each measures, what is known of it, the numbers of each device."""
+    """The page of the benchmarks: what each measures, what is known of it, the numbers of each device.
+
+    A device has the tables of what was measured on it.
+    """
     from experiments.benchmarks import diagnostics, regularisers
     from experiments.benchmarks.lanes.report import ratios
 
@@ -79,11 +82,13 @@ def benchmarks_page(benchmarks: Mapping[str, str], kept: Mapping[str, Any], find
             f"\n## {device}\n\n{_facts(data['environment'])}\n",
             "Value and gradient of many networks at once: our rate over that of a large product, and over others.\n",
             _records(RATES, ratios(data["rows"])),
-            "\nWhat a regulariser adds to a training step (H = 64):\n",
-            _records(regularisers.COLUMNS, data["regularisers"]),
-            "\nWhat a diagnostic of one batch costs, in training steps:\n",
-            _records(diagnostics.COSTS, data["diagnostics"]["rows"]),
         ]
+        if "regularisers" in data:
+            parts.append("\nWhat a regulariser adds to a training step (H = 64):\n")
+            parts.append(_records(regularisers.COLUMNS, data["regularisers"]))
+        if "diagnostics" in data:
+            parts.append("\nWhat a diagnostic of one batch costs, in training steps:\n")
+            parts.append(_records(diagnostics.COSTS, data["diagnostics"]["rows"]))
     return "\n".join(parts)
 
 
