@@ -3,7 +3,8 @@
 from rnnreg.sweeps._axes import Zipped, zipped
 from rnnreg.sweeps._dry_run import DryRun
 from rnnreg.sweeps._group import Group
-from rnnreg.sweeps._result import SweepResult, load_result
+from rnnreg.sweeps._load import load_result
+from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._run import dry_run, sweep
 
 __all__ = [

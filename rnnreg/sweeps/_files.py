@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ import numpy as np
 
 from rnnreg._linalg import widen
 from rnnreg._tree import leaf_paths
+from rnnreg.sweeps._disk import told, write_whole
 from rnnreg.sweeps._group import Group
 
 if TYPE_CHECKING:
@@ -28,14 +31,14 @@ def write_tree(
     """Writes metrics at the root, and below it `params/<group>/…` and `predictions/<group>`.
 
     Below `params/<group>` a dict of parameters (a list, a tuple) is a node, and an array a variable of it; the header
-    holds the tree. The file is written beside its
-    place and moved there, so an interruption leaves no half a file.
+    holds the tree. The file is made in memory, and its last line is the SHA-256 of all before: HDF5 does not look
+    behind its own end.
+
+    Raises:
+      OSError: it cannot be written; the message says why.
     """
     import xarray as xr
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.unlink(missing_ok=True)
     header = header | {
         "groups": [group.static for group in groups],
         "trees": [tree_of(group.params) for group in groups],
@@ -46,9 +49,9 @@ def write_tree(
         if group.predictions is not None:
             arrays = {name: _variable(name, getattr(group, name)) for name in _SCORED}
             nodes[f"/predictions/{number}"] = xr.Dataset(arrays)
-    tree = xr.DataTree.from_dict(nodes)
-    tree.to_netcdf(partial, engine="h5netcdf")
-    partial.replace(path)
+    image = bytes(xr.DataTree.from_dict(nodes).to_netcdf(engine="h5netcdf"))
+    with told(path, "written", "The result is still in memory: make room or save it elsewhere."):
+        write_whole(path, image + _last_line(image))
 
 
 def read_tree(path: Path) -> tuple[xr.Dataset, tuple[Group, ...], dict[str, Any]]:
@@ -56,24 +59,18 @@ def read_tree(path: Path) -> tuple[xr.Dataset, tuple[Group, ...], dict[str, Any]
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: the file is another one.
+      OSError: it cannot be read; the message says why.
+      ValueError: the file is another one, or damaged.
     """
     import xarray as xr
 
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}.")
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as opened:
-            tree = opened.load()
-    except OSError as error:
-        raise ValueError(f"{path} is not a netCDF file ({error}).") from error
-    if "rnnreg" not in tree.attrs:
-        raise ValueError(f"{path} was not written by rnnreg's SweepResult.save.")
+    with told(path, "read", "Check the path and its access rights."):
+        image = _checked(path, path.read_bytes())
+    with xr.open_datatree(io.BytesIO(image), engine="h5netcdf") as opened:
+        tree = opened.load()
     header = json.loads(tree.attrs.pop("rnnreg"))
-    if "trees" not in header:
-        raise ValueError(
-            f"{path} was written by an earlier rnnreg, in another layout; run the sweep again."
-        )
     groups = []
     for number, static in enumerate(header["groups"]):
         scored = {}
@@ -83,6 +80,57 @@ def read_tree(path: Path) -> tuple[xr.Dataset, tuple[Group, ...], dict[str, Any]
         params = _params_of(tree[f"params/{number}"], header["trees"][number])
         groups.append(Group(static, params, **scored))
     return tree.to_dataset(), tuple(groups), header
+
+
+def _last_line(image: bytes) -> bytes:
+    return b"\nrnnreg-sha256:" + hashlib.sha256(image).hexdigest().encode() + b"\n"
+
+
+def _checked(path: Path, content: bytes) -> bytes:
+    """The file without its last line, if that is right and nothing in it leads outside.
+
+    The check comes before any library opens the file: a damaged HDF5 file can end the process.
+    """
+    if not content.startswith(b"\x89HDF\r\n\x1a\n"):
+        raise ValueError(f"{path} is not a netCDF file.")
+    size = len(_last_line(b""))
+    image, last = content[:-size], content[-size:]
+    if not last.startswith(b"\nrnnreg-sha256:"):
+        raise ValueError(
+            f"{path} was not written by rnnreg's SweepResult.save, or was cut off or changed afterwards."
+        )
+    if last != _last_line(image):
+        raise ValueError(
+            f"{path} is damaged: its bytes are not those that were saved. Take a copy of it, or run the sweep again."
+        )
+    _check_inside(path, image)
+    return image
+
+
+def _check_inside(path: Path, image: bytes) -> None:
+    """Refuses what a saved result never has: links, data in other files, and arrays larger than the file."""
+    import h5py
+
+    def check(group):
+        for name in group:
+            node = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
+            if isinstance(node, h5py.Group):
+                check(node)
+            elif node is None or node.external or node.is_virtual or _stored(node) > len(image):
+                where = f"{group.name.rstrip('/')}/{name}"
+                raise ValueError(
+                    f"{path} has an array that is not in the file itself, {where}: it was not written by rnnreg's "
+                    "SweepResult.save."
+                )
+
+    with h5py.File(io.BytesIO(image), "r") as file:
+        check(file)
+
+
+def _stored(node: Any) -> int:
+    """Bytes that an array takes when read; a dimension without numbers has none."""
+    named = bytes(node.attrs.get("NAME", b"")) if "NAME" in node.attrs else b""
+    return 0 if named.startswith(b"This is a netCDF dimension but not") else node.nbytes
 
 
 def tree_of(params: Any) -> Any:

@@ -15,7 +15,8 @@ import numpy as np
 from rnnreg.data import Batch, Scaling
 from rnnreg.lanes import Plan
 from rnnreg.networks import Network
-from rnnreg.sweeps._files import read_tree, write_tree
+from rnnreg.sweeps._disk import read_path
+from rnnreg.sweeps._files import write_tree
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._lookup import default_position, group_number, position
 from rnnreg.sweeps._map import map_groups
@@ -369,39 +370,19 @@ class SweepResult:
         """Writes everything to one netCDF file, readable by any netCDF tool; `rr.load_result` reads it back.
 
         `xarray.open_datatree` shows it: metrics at the root, `params/<group>/layer_0/W_hh`, `predictions/<group>`. The
-        file is written beside its place and moved there, so an interruption leaves no half a file.
+        file is made in memory, written beside its place and moved there: an interruption leaves no half a file, and a
+        full disk harms neither the old file nor the result. Its last line is a check sum.
 
         Args:
           path: the file, "~" for the home folder; its folder is made if absent.
 
         Returns:
           The path.
+
+        Raises:
+          OSError: it cannot be written; the message names the file and says why.
+          TypeError, ValueError: no path of a file.
         """
-        path = Path(path).expanduser()
+        path = read_path(path)
         write_tree(path, self.metrics, self.groups, {"config": self.config, "plan": self.plan})
         return path
-
-
-def load_result(path: str | Path) -> SweepResult:
-    """The sweep that `result.save(path)` wrote.
-
-    Args:
-      path: the file.
-
-    Returns:
-      The result, equal to the one that was saved.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: the file is not one of them.
-
-    >>> import tempfile, xarray as xr
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder) / "other.nc"
-    ...     xr.Dataset({"x": 1}).to_netcdf(path, engine="h5netcdf")
-    ...     load_result(path)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ValueError: ...other.nc was not written by rnnreg's SweepResult.save.
-    """
-    metrics, groups, header = read_tree(Path(path).expanduser())
-    return SweepResult(metrics, groups, header["config"], header["plan"])
