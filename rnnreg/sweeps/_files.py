@@ -68,18 +68,18 @@ def read_tree(path: Path) -> tuple[xr.Dataset, tuple[Group, ...], dict[str, Any]
         raise FileNotFoundError(f"there is no file {path}.")
     with told(path, "read", "Check the path and its access rights."):
         image = _checked(path, path.read_bytes())
-    with xr.open_datatree(io.BytesIO(image), engine="h5netcdf") as opened:
-        tree = opened.load()
-    header = json.loads(tree.attrs.pop("rnnreg"))
     groups = []
-    for number, static in enumerate(header["groups"]):
-        scored = {}
-        if "predictions" in tree.children and str(number) in tree["predictions"].children:
-            node: Any = tree[f"predictions/{number}"]
-            scored = {name: node[name].values for name in _SCORED}
-        params = _params_of(tree[f"params/{number}"], header["trees"][number])
-        groups.append(Group(static, params, **scored))
-    return tree.to_dataset(), tuple(groups), header
+    with xr.open_datatree(io.BytesIO(image), engine="h5netcdf") as tree:
+        metrics = tree.to_dataset().load()
+        header = json.loads(metrics.attrs.pop("rnnreg"))
+        for number, static in enumerate(header["groups"]):
+            scored = {}
+            if "predictions" in tree.children and str(number) in tree["predictions"].children:
+                node: Any = tree[f"predictions/{number}"]
+                scored = {name: node[name].values for name in _SCORED}
+            params = _params_of(tree[f"params/{number}"], header["trees"][number])
+            groups.append(Group(static, params, **scored))
+    return metrics, tuple(groups), header
 
 
 def _last_line(image: bytes) -> bytes:
