@@ -1,5 +1,7 @@
 """Penalties: their values, the leaves they cover, and what they may ask the objective for."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from conftest import tolerance
 import rnnreg as rr
 from rnnreg._tree import leaf_paths
 from rnnreg.penalties import Penalty, covered, elastic_net, elementwise, l1, l2
+from rnnreg.penalties._table import ENTRIES
 
 pytestmark = pytest.mark.numerics
 
@@ -145,6 +148,60 @@ def test_unknown_settings_are_named():
     for ratio in (-0.1, 1.5):
         with pytest.raises(ValueError, match=r"l1_ratio must lie in \[0, 1\]"):
             elastic_net(ratio)
+
+
+# ---- a record that is a function ------------------------------------------------------------------
+
+ON_WEIGHTS = [entry for entry in ENTRIES if not entry.factory(*entry.required).needs]
+ON_A_BATCH = [entry for entry in ENTRIES if entry.factory(*entry.required).needs]
+
+
+@pytest.mark.parametrize("entry", ON_WEIGHTS, ids=lambda entry: entry.factory.__name__)
+def test_a_bare_penalty_goes_through_jit_grad_and_vmap(entry):
+    """`jax.jit` keeps weak references and reads its function's hash: a record of another kind crashes it."""
+    penalty, params = entry.factory(*entry.required), _drawn(NET, 2)
+    several = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf]), params)
+    with jax.numpy_dtype_promotion("strict"):
+        value = penalty(params)
+        np.testing.assert_allclose(jax.jit(penalty)(params), value, **tolerance(loosen=10))
+        given_net = jax.jit(penalty, static_argnames="net")(params, net=NET)
+        np.testing.assert_allclose(given_net, penalty(params, net=NET), **tolerance(loosen=10))
+        together = jax.jit(jax.vmap(penalty))(several)
+        alone = [value, penalty(jax.tree.map(lambda leaf: 2 * leaf, params))]
+        np.testing.assert_allclose(together, alone, **tolerance(loosen=10))
+        gradient = jax.jit(jax.grad(penalty))(params)
+        expected = jax.grad(lambda p: penalty(p))(params)
+    close = lambda a, b: np.testing.assert_allclose(a, b, **tolerance(loosen=100))  # noqa: E731
+    jax.tree.map(close, gradient, expected)
+    assert any(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("entry", ON_A_BATCH, ids=lambda entry: entry.factory.__name__)
+def test_a_bare_penalty_on_a_batch_says_what_it_needs_under_jit_too(entry):
+    penalty = entry.factory(*entry.required)
+    for function in (penalty, jax.jit(penalty), jax.grad(penalty)):
+        with pytest.raises(ValueError, match=r"needs \['st.*rr.make_objective"):
+            function(_drawn(NET, 2))
+
+
+def test_a_penalty_is_a_frozen_record_with_equality_and_a_hash():
+    penalty = l2("W_hh")
+    assert [field.name for field in dataclasses.fields(Penalty)] == [
+        *("init", "value", "needs", "covers", "name", "arguments", "isotropic", "prox", "decays")
+    ]
+    same, other = dataclasses.replace(penalty), dataclasses.replace(penalty, decays=False)
+    assert penalty == same
+    assert hash(penalty) == hash(same)
+    assert penalty != other
+    assert penalty != l2("W_hh")  # made of other functions
+    assert repr(penalty).startswith("Penalty(init=<function")
+    assert "name='l2', arguments=(('paths', 'W_hh')" in repr(penalty)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        penalty.name = "l3"  # pyright: ignore
+    assert jax.tree.leaves(penalty) == [penalty]  # no container of what it holds
+    holds_an_array = dataclasses.replace(penalty, arguments=(("target", np.ones(2)),))
+    assert isinstance(hash(holds_an_array), int)
+    np.testing.assert_array_equal(jax.jit(holds_an_array)(PARAMS), penalty(PARAMS))
 
 
 # ---- numerics -------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Proximal steps: the maps themselves, the steps that optimisers take, the minimisers they reach, what is reported."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -522,7 +524,7 @@ WRONG = {
         "none of the penalties .'q'. states a prox",
     ),
     "states": (
-        {"proximal": True, "penalties": {"l1": l1()._replace(needs=frozenset({"states"}))}},
+        {"proximal": True, "penalties": {"l1": replace(l1(), needs=frozenset({"states"}))}},
         "looks at states",
     ),
 }
@@ -543,7 +545,7 @@ def test_two_proximal_penalties_may_not_share_a_leaf():
 
 
 def test_a_prox_of_ones_own_must_return_parameters():
-    wrong = l1()._replace(prox=lambda params, amount, weights=None, state=None: params["layer_0"])
+    wrong = replace(l1(), prox=lambda params, amount, weights=None, state=None: params["layer_0"])
     train = make(penalties={"l1": wrong}, proximal=True)
     with pytest.raises(ValueError, match=r"prox of penalties\['l1'\] must return parameters"):
         train.init({"l1": 0.1, "learning_rate": 0.1}, sine(), key=jax.random.key(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -123,8 +124,12 @@ class ProxFunction(Protocol):
         ...
 
 
-class Penalty(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Penalty:
     """R(W), which never sees its λ.
+
+    A plain function of parameters too: `jax.jit(penalty)`, `jax.grad(penalty)` and `jax.vmap(penalty)` take it as it
+    is. `dataclasses.replace(penalty, name="own")` is one with other facts.
 
     Attributes:
       init: `init(params) -> state`; see `StartFunction`.
@@ -167,6 +172,11 @@ class Penalty(NamedTuple):
     isotropic: bool = False
     prox: ProxFunction | None = None
     decays: bool = False
+
+    def __hash__(self) -> int:
+        return hash(
+            (self.init, self.value, self.name)
+        )  # not of the arguments, which may hold arrays
 
     def __call__(self, params: Params, *, net: Network | None = None) -> Array:
         """R at some parameters, without its λ; inside `jax.jit` and `jax.grad` too.

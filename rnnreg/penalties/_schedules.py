@@ -78,5 +78,13 @@ def scheduled(penalty: Penalty, schedule: Callable[[Array], Any]) -> Penalty:
     arguments = (("penalty", penalty), ("schedule", schedule))
     covers, needs = penalty.covers, penalty.needs
     own = None if penalty.prox is None else prox
-    made = Penalty(init, value, needs, covers, name="scheduled", arguments=arguments, prox=own)
-    return made._replace(decays=penalty.decays)
+    return Penalty(
+        init,
+        value,
+        needs,
+        covers,
+        name="scheduled",
+        arguments=arguments,
+        prox=own,
+        decays=penalty.decays,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -165,7 +166,7 @@ def singular_value_margin(
 
     name = "singular_value_margin"
     penalty = _of_singular_values(name, function, paths=paths, every=every, recurrent=recurrent)
-    return penalty._replace(arguments=(("margin", margin), *penalty.arguments))
+    return replace(penalty, arguments=(("margin", margin), *penalty.arguments))
 
 
 def _of_singular_values(

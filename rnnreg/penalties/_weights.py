@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -99,13 +100,14 @@ def l2(
     >>> float(penalty.value(params, None, penalty.init(params))[0])
     25.0
     """
-    return elementwise(
+    penalty = elementwise(
         jnp.square,
         paths=paths,
         reduction=reduction,
         include_biases=include_biases,
         prox=lambda w, amount: w / (1 + 2 * amount),
-    )._replace(name="l2", isotropic=True, decays=True)
+    )
+    return replace(penalty, name="l2", isotropic=True, decays=True)
 
 
 def l1(
@@ -131,13 +133,14 @@ def l1(
     >>> l1().prox(params, 1.5)["W_hy"].tolist()
     [[-1.5, 0.0]]
     """
-    return elementwise(
+    penalty = elementwise(
         absolute,
         paths=paths,
         reduction=reduction,
         include_biases=include_biases,
         prox=soft_threshold,
-    )._replace(name="l1")
+    )
+    return replace(penalty, name="l1")
 
 
 def elastic_net(
@@ -175,9 +178,8 @@ def elastic_net(
     penalty = elementwise(
         function, paths=paths, reduction=reduction, include_biases=include_biases, prox=prox
     )
-    return penalty._replace(
-        name="elastic_net", arguments=(("l1_ratio", l1_ratio), *penalty.arguments), decays=True
-    )
+    arguments = (("l1_ratio", l1_ratio), *penalty.arguments)
+    return replace(penalty, name="elastic_net", arguments=arguments, decays=True)
 
 
 def absolute(leaf: Array) -> Array:

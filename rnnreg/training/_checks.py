@@ -180,7 +180,7 @@ def _proximal(given: Any, penalties: Mapping[str, Penalty]) -> tuple[str, ...]:
 
 def _is_same(one: Penalty, other: Penalty) -> bool:
     """Whether two penalties were made alike, up to the leaves of one being among those of the other."""
-    first, second = ({**penalty._asdict(), **dict(penalty.arguments)} for penalty in (one, other))
+    first, second = dict(one.arguments), dict(other.arguments)
     patterns = [
         {each} if isinstance(each, str) else set(each)
         for each in (first.get("paths", ()), second.get("paths", ()))
