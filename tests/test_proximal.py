@@ -221,6 +221,25 @@ def test_one_update_of_sgd_is_proximal_gradient_descent():
 REFUSED = {
     "lion": (optax.lion(0.1), "it takes its sign"),
     "sign": (optax.sign_sgd(0.1), "it takes its sign"),
+    "signum": (optax.signum(0.1), "it takes its sign"),
+    "rprop": (optax.rprop(0.1), "it takes its sign"),
+    "rprop of one leaf": (
+        optax.partition(
+            {"rprop": optax.rprop(0.1), "sgd": optax.sgd(0.1)},
+            {
+                "layer_0": {"W_hh": "rprop", "W_xh": "sgd", "b_h": "sgd"},
+                "readout": {"W_hy": "sgd", "b_y": "sgd"},
+            },
+        ),
+        "it takes its sign",
+    ),
+    "nothing moves": (optax.set_to_zero(), "moves none of the leaves that 'l1' covers"),
+    "adafactor": (optax.adafactor(0.1, multiply_by_parameter_scale=False), "Adafactor"),
+    "polyak": (optax.polyak_sgd(), "the value of the loss"),
+    "lars": (optax.lars(0.1), "size of the weights"),
+    "fromage": (optax.fromage(0.1), "size of the weights"),
+    "novograd": (optax.novograd(0.1), "size of the weights"),
+    "momo": (contrib.momo(), "mixes the gradients"),
     "lbfgs": (optax.lbfgs(0.1), "mixes the gradients"),
     "line search": (
         optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(5)),
@@ -310,8 +329,32 @@ OPTIMISERS = {
 }
 
 
+_FALLING = optax.cosine_decay_schedule(0.05, NUM_UPDATES)
+MORE = {  # the others of optax that are not refused
+    "adabelief": optax.adabelief(_FALLING),
+    "adagrad": optax.adagrad(0.5),
+    "adamax": optax.adamax(_FALLING),
+    "adan": optax.adan(_FALLING),
+    "adamw": optax.adamw(_FALLING, weight_decay=0.0),
+    "noisy_sgd": optax.noisy_sgd(0.1, eta=1e-12, key=jax.random.key(0)),
+    "optimistic_gradient_descent": optax.optimistic_gradient_descent(0.05),
+    "optimistic_adam_v2": optax.optimistic_adam_v2(_FALLING),
+    "radam": optax.radam(_FALLING),
+    "centred rmsprop": optax.rmsprop(_FALLING, centered=True),
+    "sm3": optax.sm3(0.5),
+    "yogi": optax.yogi(_FALLING),
+    "acprop": contrib.acprop(_FALLING),
+    "adopt": contrib.adopt(_FALLING),
+    "every second update": optax.chain(optax.sgd(0.05), optax.apply_every(2)),
+}
+OPTIMISERS |= MORE
+
+
 @pytest.mark.float64_only
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in MORE else ()) for name in OPTIMISERS],
+)
 def test_the_l1_path_of_a_linear_network_is_the_lasso(name):
     """To 1e-6 and with the same zeros, whatever the optimiser: a metric or a clipped norm do not move the minimiser."""
     _, _, _, X, Y, _ = _linear()

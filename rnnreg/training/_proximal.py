@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -131,16 +132,21 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
     weights, optimizer = weight_paths(net, params), optimizer_of(settings, hyper)
     opt_state = jax.eval_shape(optimizer.init, params)
 
-    def is_mean(part):
-        return isinstance(part, optax.contrib.ScheduleFreeState)
-
-    if any(map(is_mean, jax.tree.leaves(opt_state, is_leaf=is_mean))):
-        raise _undefined(settings, "averages the parameters, and an average has no exact zeros")
+    for kind, why in (
+        (
+            optax.contrib.ScheduleFreeState,
+            "averages the parameters, and an average has no exact zeros",
+        ),
+        (optax.FactoredState, "factors its second moment and bounds the scaled step (Adafactor)"),
+    ):
+        if _holds(opt_state, kind):
+            raise _undefined(settings, why)
     zero = jnp.zeros(())
     steps = steps_of(optimizer, opt_state, params, value=zero, value_fn=lambda params: zero)
     for kind, why in (
         ("mixed", "mixes the gradients of several weights (a line search, L-BFGS, Muon)"),
         ("sized", "scales the step by the size of the weights, or projects them (LAMB, LARS)"),
+        ("valued", "takes the step from the value of the loss (Polyak, MoMo)"),
     ):
         if kind in steps.values():
             raise _undefined(settings, why)
@@ -156,10 +162,12 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
                 f"the prox of penalties[{name!r}] moves what is trained, and a parametrisation makes weights of "
                 f"{formed}. Leave these paths out, or take the penalty by its gradient (proximal=False)."
             )
-        if all(steps[path] == "none" for path in paths):
+        if "none" in (steps[path] for path in paths):
             raise _undefined(
                 settings, "does not answer a small gradient with a small step (it takes its sign)"
             )
+        if all(steps[path] == "fixed" for path in paths):
+            raise _undefined(settings, f"moves none of the leaves that {name!r} covers")
         own: Any = settings.penalties[name]
         found = jax.eval_shape(
             lambda p, a, own=own: own.prox(p, a, weights, own.init(p)),
@@ -173,6 +181,12 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
             )
 
 
+def _holds(opt_state: Any, kind: type) -> bool:
+    """Whether a part of an optimiser's state is of a kind."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, kind))
+    return any(isinstance(part, kind) for part in leaves)
+
+
 def _undefined(settings: Settings, why: str) -> ValueError:
     return ValueError(
         f"proximal={list(settings.proximal)}: no proximal step is defined for this optimiser, for it {why}. Take "
@@ -184,12 +198,13 @@ def _undefined(settings: Settings, why: str) -> ValueError:
 def steps_of(optimizer: Any, opt_state: Any, params: Params, **extra: Any) -> dict[str, str]:
     """By path, what an optimiser makes of a small gradient, told from what the derivative of its update depends on.
 
-    A step of "one" rate for the leaf, or of a rate for "each" element; "none"; one that depends on the weights
-    ("sized") or on the gradients of other elements ("mixed").
+    A step of "one" rate for the leaf, or of a rate for "each" element; one that depends on the weights ("sized"), on
+    the gradients of other elements ("mixed") or on the value of the loss ("valued"); "none", if the update depends on
+    the gradient and its derivative does not, now or later; "fixed", if the update does not depend on the gradient.
 
     >>> import optax
     >>> params = {"W": jnp.ones((2, 2))}
-    >>> for optimizer in (optax.sgd(0.1, momentum=0.9), optax.adam(0.1), optax.lion(0.1)):
+    >>> for optimizer in (optax.sgd(0.1, momentum=0.9), optax.adam(0.1), optax.rprop(0.1)):
     ...     print(steps_of(optax.with_extra_args_support(optimizer), optimizer.init(params), params))
     {'W': 'one'}
     {'W': 'each'}
@@ -197,33 +212,61 @@ def steps_of(optimizer: Any, opt_state: Any, params: Params, **extra: Any) -> di
     """
 
     def answer(gradient, held, opt_state, params):
-        return _response(optimizer, opt_state, opt_state, params, extra)(gradient, held)[0]
+        return _response(optimizer, opt_state, opt_state, params, extra)(gradient, held)
+
+    def moved(gradient, reals, opt_state, params):
+        state = _with_reals(opt_state, reals)
+        updates, state = optimizer.update(gradient, state, params, **{**extra, "grad": gradient})
+        return updates, _reals(state)
+
+    def by_value(value, tangent, opt_state, params):
+        def moved(value):
+            given = {**extra, "grad": params, "value": value}
+            return optimizer.update(params, opt_state, params, **given)[0]
+
+        return jax.linearize(moved, value)[1](tangent)
 
     given = (params, _reals(opt_state), opt_state, params)
-    jaxpr = jax.make_jaxpr(answer)(*given).jaxpr
+    jaxpr, plain = (jax.make_jaxpr(function)(*given).jaxpr for function in (answer, moved))
     leaves = [jax.tree.leaves(part) for part in given]
-    marks = [[True] * len(part) for part in leaves]
+    marks = [[False] * len(part) for part in leaves]
     marks[2] = [_is_real(leaf) and leaf.size > 1 for leaf in leaves[2]]  # no counts and rates
+    by_moments = _reached(jaxpr, list(itertools.chain(*marks)))[0]
+    marks[2:] = [False] * len(leaves[2]), [True] * len(leaves[3])
+    by_weights = _reached(jaxpr, list(itertools.chain(*marks)))[0]
+    paths = list(leaf_paths(params))
+    valued = [False] * len(paths)
+    if "value" in extra:
+        ratio = jax.make_jaxpr(by_value)(extra["value"], extra["value"], opt_state, params).jaxpr
+        valued = _reached(ratio, [place == 1 for place in range(len(ratio.invars))])[0]
+    answers, through = _answered(jaxpr, [True] * len(paths))
+    kinds = {}
+    for place, path in enumerate(paths):
+        if not answers[place]:
+            own = [place == other for other in range(len(paths))]
+            kinds[path] = "none" if _answered(plain, own)[0][place] else "fixed"
+        elif through & _MIXING:
+            kinds[path] = "mixed"
+        elif valued[place]:
+            kinds[path] = "valued"
+        else:
+            kinds[path] = "sized" if by_weights[place] else "each" if by_moments[place] else "one"
+    return kinds
 
-    def depends(*arguments):
-        of = (mark and n in arguments for n, part in enumerate(marks) for mark in part)
-        return _reached(jaxpr, list(of))
 
-    own, through = depends(0, 1)
-    by_moments, by_weights = depends(2)[0], depends(3)[0]
-    kinds = zip(leaf_paths(params), own, by_moments, by_weights, strict=True)
-    return {
-        path: "mixed"
-        if through & _MIXING
-        else "none"
-        if not answers
-        else "sized"
-        if by_weight
-        else "each"
-        if by_moment
-        else "one"
-        for path, answers, by_moment, by_weight in kinds
-    }
+def _answered(jaxpr: Any, given: list[bool]) -> tuple[list[bool], set[str]]:
+    """Which updates some gradients reach, at once or through what the state keeps of them; and by which primitives.
+
+    The jaxpr is of (gradients, real numbers of the state, …) to (updates, real numbers of the state).
+    """
+    num, kept = len(given), [False] * (len(jaxpr.outvars) - len(given))
+    rest = [False] * (len(jaxpr.invars) - len(jaxpr.outvars))
+    while True:
+        found, through = _reached(jaxpr, [*given, *kept, *rest])
+        more = [old or new for old, new in zip(kept, found[num:], strict=True)]
+        if more == kept:
+            return found[:num], through
+        kept = more
 
 
 def _response(
