@@ -45,9 +45,11 @@ class Method:
         return float(self.low + share * (self.high - self.low))
 
 
-CELLS: dict[str, Callable[[int], rr.cells.Cell]] = {
-    "gru": rr.cells.gru,
-    "normalised gru": lambda hidden_size: rr.cells.layer_norm(rr.cells.gru(hidden_size)),
+# of units and the steps of a sequence
+CELLS: dict[str, Callable[[int, int], rr.cells.Cell]] = {
+    "gru": lambda hidden_size, num_steps: rr.cells.gru(hidden_size),
+    "layer-normalised gru": lambda hidden_size, num_steps: rr.cells.layer_norm(rr.cells.gru(hidden_size)),
+    "batch-normalised gru": lambda hidden_size, num_steps: rr.cells.batch_norm(rr.cells.gru(hidden_size), num_steps),
 }
 # Another method is a line here; one that normalises the cell names it in CELLS.
 METHODS = {
@@ -55,7 +57,8 @@ METHODS = {
     "dropout": Method(("output_dropout",), 0.05, 0.6),
     "variational": Method(("output_dropout", "recurrent_dropout"), 0.05, 0.5, variational=True),
     "zoneout": Method(("zoneout",), 0.02, 0.4),
-    "layer norm": Method(cell="normalised gru"),
+    "layer norm": Method(cell="layer-normalised gru"),
+    "batch norm": Method(cell="batch-normalised gru"),
 }
 
 
@@ -97,7 +100,7 @@ def arms(methods: Mapping[str, Method] = METHODS) -> list[Arm]:
     """No method, each alone, and all pairs that can be together: they set different numbers and need no two cells.
 
     >>> [arm.name for arm in arms() if "dropout" in arm.parts]
-    ['dropout', 'L2 + dropout', 'dropout + zoneout', 'dropout + layer norm']
+    ['dropout', 'L2 + dropout', 'dropout + zoneout', 'dropout + layer norm', 'dropout + batch norm']
     """
     pairs = [
         pair

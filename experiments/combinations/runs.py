@@ -68,6 +68,9 @@ def train_of(task: Task, static: tuple[str, bool], num_rows: int) -> rr.Train:
 def accuracies(task: Task, split: rr.Split, rows: Sequence[Row], *, seeds: Iterable[int], key: jax.Array) -> np.ndarray:
     """Of the validation rows after training, `[rows, seeds]`; 0 for a run that diverged.
 
+    A run scores the network that predicts: its batch statistics are those of all training rows of the split, computed
+    after the last update, and no validation row enters them.
+
     Rows that share a program run as one sweep: what is off in an arm has the strength 0, which is no noise and no λ.
     """
     seeds, order = list(seeds), sorted(range(len(rows)), key=lambda place: rows[place][0].static)

@@ -20,7 +20,7 @@ class Task:
         name: in words.
         search: training rows, without those held out, and the rows held out as validation rows.
         final: all training rows, and the test rows as validation rows.
-        network: `network(cell factory, **options of rr.network)`.
+        network: `network(cell, **options of rr.network)`, where `cell(hidden_size, num_steps)` makes one of `CELLS`.
         num_epochs: passes over the training rows.
         batch_size: rows of an update.
         rates: least and largest learning rate.
@@ -55,7 +55,7 @@ def sequential_digits(*, num_rows: int | None, num_epochs: int, hidden_size: int
     splits = held_out(rr.Batch(xs[test:], ys[test:]), rr.Batch(xs[:test], ys[:test]), 0.25)
 
     def network(cell, **options):
-        return rr.network([cell(hidden_size)], 10, readout="last", **options)
+        return rr.network([cell(hidden_size, xs.shape[1])], 10, readout="last", **options)
 
     return Task("sequential digits", *splits, network, num_epochs, 50, (3e-3, 6e-2))
 
@@ -66,10 +66,11 @@ def digits_in_one_dimension(*, num_rows: int | None, num_epochs: int) -> Task | 
         return None
     drawn = mnist1d.digits(mnist1d.Config(num_digits=num_rows or 5000))
     assert drawn.validation is not None
+    num_steps = drawn.train.xs.shape[1]
     splits = held_out(drawn.train, drawn.validation, 0.25)
 
     def network(cell, **options):
-        layers = [rr.layer(cell(6), bidirectional=True)]
-        return rr.network(layers, 10, readout="flatten", num_steps=drawn.train.xs.shape[1], **options)
+        layers = [rr.layer(cell(6, num_steps), bidirectional=True)]
+        return rr.network(layers, 10, readout="flatten", num_steps=num_steps, **options)
 
     return Task("MNIST-1D", *splits, network, num_epochs, 100, (3e-3, 3e-2), published=0.91)
