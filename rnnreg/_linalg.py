@@ -145,7 +145,7 @@ def unit(tree: Any) -> tuple[Any, Array]:
     >>> divided["a"].tolist(), round(float(log), 4)
     ([0.5, -1.0], 1.3863)
     """
-    parts = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree)]
+    parts = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(tree) if leaf.size]
     largest = functools.reduce(jnp.maximum, [part.astype(wide(part.dtype)) for part in parts])
     scale = scale_of(largest)
     divided = jax.tree.map(lambda leaf: leaf / scale.astype(leaf.dtype), tree)

@@ -73,10 +73,13 @@ class Training(NamedTuple):
       gate: the gate in training; it may mix the rows of a batch.
       statistics: `statistics(params, xs [T, B, D], before, states, weights [B]) -> leaves` to store for prediction,
         from the states `[T, B, …]` before and after each step of a pass in training.
+      settled: `settled(state) -> state`, the same state after all steps that have statistics of their own: from there
+        on each step of prediction is the same map. None: it always is.
     """
 
     gate: Gate
     statistics: Callable[..., Params]
+    settled: Callable[[Any], Any] | None = None
 
 
 class Cell(NamedTuple):

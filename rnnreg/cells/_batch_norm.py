@@ -23,7 +23,7 @@ class NormalisedState(NamedTuple):
     Attributes:
       h: `[B, H]` hidden state, which is also the output.
       c: `[B, H]` memory of an LSTM; `[B, 0]` in any other cell.
-      step: `[B, 1]`, how many steps a row has taken.
+      step: `[B, 1]`, the step whose statistics come next: how many a row has taken, and at most T − 1.
       weight: `[B, 1]`, how much a row counts in statistics over the batch.
     """
 
@@ -44,6 +44,10 @@ def batch_norm(cell: Cell, num_steps: int, *, gain: Any = 0.1, epsilon: Any = 1e
 
     Every diagnostic looks at the network that predicts: its Jacobians are those of a row with E and Var held. In
     training the rows are one system, and no row has a Jacobian of its own; gradients of the loss go through E and Var.
+    Beside h and c a state holds the count of steps and the weight of the row, two numbers without a derivative: in
+    Jacobians of all that is carried their rows and columns are 0, so that two eigenvalues a layer are 0 and two
+    Lyapunov exponents −∞. Give `field="layer_0/h"`, or ask for the leading exponents. Along data each step has its own
+    statistics; from step T on the map is the same at every step, and its fixed points are what `fixed_points` finds.
 
     b_h is the shift. New are the gains `gain_x`, `gain_h [G·H]` and in an LSTM `gain_c`, `b_c [H]`, which penalties
     leave alone, and the statistics, which no gradient moves.
@@ -102,15 +106,26 @@ def batch_norm(cell: Cell, num_steps: int, *, gain: Any = 0.1, epsilon: Any = 1e
     def gate_with(moments: Moments) -> Gate:
         return _gate(cell, dict(made.arguments), moments, epsilon, memory=memory)
 
+    in_training = gate_with(_of_batch)
+
     def statistics(params, xs, before, states, weight):
         W_xh, W_hh, *_ = weights(params)
-        values = {"x": xs @ W_xh, "h": before.h @ W_hh, "c": states.c}
+        values = {"x": xs @ W_xh, "h": before.h @ W_hh}
+        if memory:  # what the step reads, before units may hold the old c
+
+            def memory_of(state, x_proj, h_proj):
+                return in_training.forward(params, state, x_proj, h_proj)[0].c
+
+            values["c"] = jax.vmap(memory_of)(before, values["x"], values["h"])
         found = {}
         for name in names:
             mean, variance = jax.vmap(_over_rows, (0, None))(values[name], weight)
             rows = jnp.minimum(jnp.arange(num_steps), len(mean) - 1)
             found |= {f"mean_{name}": mean[rows, 0], f"variance_{name}": variance[rows, 0]}
         return found
+
+    def settled(state):
+        return state._replace(step=jnp.full_like(state.step, num_steps - 1))
 
     found = cell._replace(
         name=f"batch_norm({cell.name})",
@@ -119,7 +134,7 @@ def batch_norm(cell: Cell, num_steps: int, *, gain: Any = 0.1, epsilon: Any = 1e
         weights=weights,
         gate=gate_with(_stored),
         decayed=("W_xh", "W_hh*"),  # also what stands in the place of W_hh in a parametrisation
-        training=Training(gate_with(_of_batch), statistics),
+        training=Training(in_training, statistics, settled),
     )
     return made_by("batch_norm", found, cell=cell, num_steps=num_steps, gain=gain, epsilon=epsilon)
 
@@ -130,7 +145,8 @@ Moments = Callable[[Params, NormalisedState, str, Array], tuple[Array, Array]]
 def _stored(params: Params, state: NormalisedState, name: str, z: Array) -> tuple[Array, Array]:
     """E and Var of the step that each row is at."""
     mean, variance = params[f"mean_{name}"], params[f"variance_{name}"]
-    at = jnp.clip(state.step[:, 0].astype(jnp.int32), 0, len(mean) - 1)
+    step = jnp.round(state.step[:, 0])  # a diagnostic may move the state by a rounding
+    at = jnp.clip(step.astype(jnp.int32), 0, len(mean) - 1)
     return mean[at].astype(z.dtype), variance[at].astype(z.dtype)
 
 
@@ -176,6 +192,7 @@ def _gate(
             h_proj = h_proj + params["b_hh"][None]
         new, values = plain.forward(params, inner, x_proj, h_proj)
         step, weight = jax.lax.stop_gradient((state.step, state.weight))
-        return NormalisedState(new.h, getattr(new, "c", state.c), step + 1, weight), values
+        step = jnp.minimum(step + 1, len(params["mean_x"]) - 1)
+        return NormalisedState(new.h, getattr(new, "c", state.c), step, weight), values
 
     return Gate(forward, facts=cell.facts._replace(native=None, max_slope=None))

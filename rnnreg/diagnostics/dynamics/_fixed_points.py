@@ -13,7 +13,7 @@ from jax import Array
 from rnnreg._checks import check_count, check_number, described
 from rnnreg._linalg import safe_divide
 from rnnreg.cells import Cell
-from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of
+from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, flattened, settled
 from rnnreg.networks import Network
 
 Params = Any
@@ -54,7 +54,9 @@ def fixed_points(
     First Adam, which goes to the next valley, then Gauss–Newton steps with Levenberg–Marquardt damping, which finish
     fixed points of any stability (saddles too, where iterating F would leave) and do not diverge at slow points,
     where Newton's would. Both take a fixed number of steps. The starts decide what is found: take states that the
-    network visits, some of them disturbed, and more of them until the list does not grow.
+    network visits, some of them disturbed, and more of them until the list does not grow. A cell whose steps differ
+    (`rr.cells.batch_norm`) is taken with the statistics of its last step, which all later ones use: the search starts
+    with the count of steps there, whatever `starts` holds of it.
 
     How to read it: q near 0 is a fixed point of the network at this input; a minimum with a small q that is not 0 is a
     slow point, the ghost of a fixed point, where a trajectory lingers for about 1/√(2q) steps a unit of distance. Give
@@ -137,14 +139,19 @@ def _start(system: System, params: Params, x: Array, starts: Any) -> tuple[Dynam
     flat = isinstance(starts, (jax.Array, np.ndarray)) and isinstance(system, (Network, Cell))
     dynamics = dynamics_of(system, params, xs, state=None if flat else starts)
     if not flat:
-        return dynamics, dynamics.start
+        return dynamics, _settled(system, dynamics, dynamics.start)
     start = jnp.asarray(starts, dynamics.start.dtype)
     if start.shape != dynamics.start.shape:
         raise ValueError(
             f"the state has {dynamics.size} numbers, {list(dynamics.places)}, so starts must be [S, {dynamics.size}]; "
             f"got {start.shape}."
         )
-    return dynamics, start
+    return dynamics, _settled(system, dynamics, start)
+
+
+def _settled(system: System, dynamics: Dynamics, start: Array) -> Array:
+    """The starts, from where on each step is the same map."""
+    return flattened(settled(system, dynamics.unflatten(start)))
 
 
 def _descend(speed, state: Array, learning_rate: float, num_steps: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -73,13 +74,9 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
     for leaf in leaves:
         ends.append(ends[-1] + leaf[0].size)
 
-    def flatten(state):
-        rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(state)]
-        return jnp.concatenate(rows, axis=1)
-
     def unflatten(flat):
         parts = [
-            flat[:, begin:end].reshape(-1, *shape)
+            flat[:, begin:end].reshape(len(flat), *shape)
             for begin, end, shape in zip(ends, ends[1:], shapes, strict=False)
         ]
         return jax.tree.unflatten(structure, parts)
@@ -90,16 +87,40 @@ def dynamics_of(system: System, params: Any, xs: Array, *, state: Any = None) ->
     }
 
     def step(state, x):
-        return flatten(advance(unflatten(state), x))
+        return flattened(advance(unflatten(state), x))
 
     return Dynamics(
         steady(step),
         steady(step, floored=True),
-        flatten(given),
+        flattened(given),
         ends[-1],
         places,
         unflatten,
     )
+
+
+def flattened(state: Any) -> Array:
+    """Everything that is carried in one vector a row, `[B, n]`."""
+    leaves = jax.tree.leaves(state)  # a field may be empty, [B, 0]
+    rows = [leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in leaves]
+    return jnp.concatenate(rows, axis=1)
+
+
+def settled(system: System, state: Any) -> Any:
+    """The state with its counts of steps at their end, from where each step of a cell or a network is the same map."""
+
+    def of(cell, state):
+        own = None if cell.training is None else cell.training.settled
+        if own is None:
+            return state
+        return jax.tree.map(own, state, is_leaf=lambda part: hasattr(part, "h"))
+
+    if isinstance(system, Cell):
+        return of(system, state)
+    if not isinstance(system, Network) or not system.layers:
+        return state
+    cells = {f"layer_{index}": layer.cell for index, layer in enumerate(system.layers)}
+    return {name: of(cells[name], part) for name, part in state.items()}
 
 
 def check_order(system: Any, xs: Any) -> None:

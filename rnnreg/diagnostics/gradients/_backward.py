@@ -282,7 +282,7 @@ def _pullback(one: _Pass, step: Steps) -> Callable[[Any], Any]:
 
 def _with_other_fields(at_h: Array, after: Any) -> Array:
     """The gradients of every field of a state side by side: of h as given, of others as carried."""
-    others = [value for name, value in after._asdict().items() if name != "h"]
+    others = [value for name, value in after._asdict().items() if name != "h" and value.size]
     rows = [value.reshape(len(value), -1) for value in (at_h, *others)]
     return jnp.concatenate(rows, axis=-1)
 
