@@ -27,7 +27,7 @@ def check_noise(noise: Any, cells: Sequence[Cell], backend: str) -> None:
     for name in ("weight_noise", "recurrent_noise"):
         check_number(getattr(noise, name), f"noise: {name}", least=0)
     states = [jax.eval_shape(lambda c=cell: c.initial_state(1, jnp.float32)) for cell in cells]
-    if not is_zero(noise.zoneout_c) and not any(hasattr(state, "c") for state in states):
+    if not is_zero(noise.zoneout_c) and not any(_has(state, "c") for state in states):
         raise ValueError(
             f"zoneout_c holds c, the memory of an LSTM, and no cell of {[cell.name for cell in cells]} has one. Give "
             "zoneout=, which holds h."
@@ -130,7 +130,12 @@ def _with_noisy_weights(noise: Noise, cell: Cell, params: Any, key: Array, leaf:
 def held(noise: Noise, state: Any) -> dict[str, Any]:
     """The rates of zoneout, by those fields of the state that have one."""
     rates = {"h": noise.zoneout, "c": noise.zoneout_c}
-    return {name: r for name, r in rates.items() if not is_zero(r) and hasattr(state, name)}
+    return {name: r for name, r in rates.items() if not is_zero(r) and _has(state, name)}
+
+
+def _has(state: Any, field: str) -> bool:
+    """Whether a state has units in a field; a normalised cell without a memory carries an empty c."""
+    return hasattr(state, field) and getattr(state, field).size > 0
 
 
 def expected(cell: Cell, noise: Noise) -> Cell:
@@ -156,13 +161,18 @@ def expected(cell: Cell, noise: Noise) -> Cell:
             return blended(new, state), values
 
         return cell._replace(step=Step(stepped, whole.facts._replace(native=None)))
+
+    def ending(gate: Gate) -> Gate:
+        def forward(params, state, x_proj, h_proj):
+            new, values = gate.forward({} if gate.tangent else params, state, x_proj, h_proj)
+            return blended(new, state), values
+
+        # The slope is one of a gate that sees the state through its projection alone, and no kernel blends.
+        facts = gate.facts._replace(max_slope=None, native=None)
+        return Gate(forward, additive=gate.additive, facts=facts)
+
     assert cell.gate is not None
-    gate = as_gate(cell.gate)
-
-    def forward(params, state, x_proj, h_proj):
-        new, values = gate.forward({} if gate.tangent else params, state, x_proj, h_proj)
-        return blended(new, state), values
-
-    # The slope is one of a gate that sees the state through its projection alone, and no kernel blends.
-    facts = gate.facts._replace(max_slope=None, native=None)
-    return cell._replace(gate=Gate(forward, additive=gate.additive, facts=facts))
+    training = cell.training  # without a key its gate computes what is stored for prediction
+    if training is not None:
+        training = training._replace(gate=ending(training.gate))
+    return cell._replace(gate=ending(as_gate(cell.gate)), training=training)
