@@ -178,6 +178,21 @@ def pushed(
     return new, jnp.moveaxis(jax.vmap(push)(jnp.moveaxis(frame, -1, 0)), 0, -1)
 
 
+def each(function: Callable[..., Any], *stacked: Any) -> Any:
+    """A function of every matrix of a stack, one after another: `jax.vmap` without a batch.
+
+    For what calls LAPACK. On a CPU a batched kernel of jaxlib hands its matrices to the pool of threads that it runs on
+    and waits; as many of them at once as there are threads, on two cores two, wait for ever.
+
+    >>> each(jnp.linalg.inv, jnp.stack([jnp.eye(2), 2 * jnp.eye(2)]))[:, 0, 0].tolist()
+    [1.0, 0.5]
+    """
+    if len(jax.tree.leaves(stacked)[0]) > 1:
+        return jax.lax.map(lambda one: function(*one), stacked)
+    found = function(*jax.tree.map(lambda leaf: leaf[0], stacked))
+    return jax.tree.map(lambda leaf: leaf[None], found)
+
+
 def square_blocks(W: Any) -> Any:
     """A recurrent matrix `[..., H, G·H]` as its square blocks `[..., G, H, H]`."""
     hidden_size = W.shape[-2]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._linalg import clip_singular_values, safe_divide, safe_norm
+from rnnreg._linalg import clip_singular_values, each, safe_divide, safe_norm
 from rnnreg.constraints._base import Paths, check_radius, constraint
 from rnnreg.penalties import block_shape
 
@@ -116,7 +116,7 @@ def _of_blocks(
     def onto(path, W, _):
         count, axis = block_shape(name, path, W.shape, recurrent)[0], int(W.shape[1] > W.shape[0])
         blocks = jnp.stack(jnp.split(W, count, axis=axis))
-        return jnp.concatenate(list(jax.vmap(function)(blocks)), axis=axis)
+        return jnp.concatenate(list(each(function, blocks)), axis=axis)
 
     return constraint(onto, paths, matrices=name, start=start)
 

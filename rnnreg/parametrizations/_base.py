@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import described
-from rnnreg._linalg import joined_blocks, square_blocks, wide
+from rnnreg._linalg import each, joined_blocks, square_blocks, wide
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, made_by, recurrent_leaves
 
@@ -109,7 +110,7 @@ def with_map(cell: Cell, parametrization: Parametrization) -> Cell:
         for place, path in enumerate(paths):
             blocks = square_blocks(_upright(_at(params, path))).astype(wide(dtype))
             keys = jax.random.split(jax.random.fold_in(key, _OWN_KEYS + place), len(blocks))
-            leaves = jax.vmap(parametrization.start)(keys, blocks)
+            leaves = each(parametrization.start, keys, blocks)
             params = _put(params, path, {name: leaf.astype(dtype) for name, leaf in leaves.items()})
         return params
 
@@ -126,7 +127,7 @@ def with_map(cell: Cell, parametrization: Parametrization) -> Cell:
             for _ in range(
                 next(iter(leaves.values())).ndim - first
             ):  # over gates, and whatever is stacked
-                form = jax.vmap(form)
+                form = functools.partial(each, form)
             W = joined_blocks(form(leaves)).astype(dtype)
             params = _put(params, path, W.swapaxes(-1, -2) if lies else W)
         return params

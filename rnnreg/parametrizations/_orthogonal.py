@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_share
+from rnnreg._linalg import each
 from rnnreg.cells import Cell, made_by
 from rnnreg.parametrizations._base import Parametrization, with_map
 
@@ -110,14 +111,12 @@ def singular_margin(cell: Cell, margin: Any, *, method: str = "expm") -> Cell:
         room = jnp.where(m > 0, 2 * m, 1)
         # a singular value at the edge would have an infinite p; 1 % of the room is kept free
         place = jnp.where(m > 0, jnp.clip((s - 1) / room, -0.49, 0.49), 0)
-        skew = jax.vmap(lambda Q: own.inverse(_proper(Q * signs)))(jnp.stack([U, Vh.T]))
+        skew = each(lambda Q: own.inverse(_proper(Q * signs)), jnp.stack([U, Vh.T]))
         left, right = jnp.tril(skew, -1)
         return {"left": left, "right": right, "place": jnp.log((0.5 + place) / (0.5 - place))}
 
     def form(leaves):
-        U, V = jax.vmap(lambda S: own.matrix(_skew(S)))(
-            jnp.stack([leaves["left"], leaves["right"]])
-        )
+        U, V = each(lambda S: own.matrix(_skew(S)), jnp.stack([leaves["left"], leaves["right"]]))
         p = leaves["place"]
         s = 1 + 2 * jnp.asarray(margin, p.dtype) * (jax.nn.sigmoid(p) - 0.5)
         return U * s[None] @ V.T

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, check_every, check_key, check_number
-from rnnreg._linalg import pushed, safe_divide, starting_frame, wide
+from rnnreg._linalg import each, pushed, safe_divide, starting_frame, wide
 from rnnreg.penalties._base import Penalty
 from rnnreg.penalties._passes import (
     FlatPass,
@@ -247,11 +247,11 @@ def _exponents(
 
 def _orthonormal(frame: Array) -> tuple[Array, Array]:
     """Q and ln |r_ii| of frames `[B, n, k]`, with finite derivatives: of a lost direction they are 0."""
-    Q, R = jnp.linalg.qr(jax.lax.stop_gradient(frame))
+    Q, R = each(jnp.linalg.qr, jax.lax.stop_gradient(frame))
     numbers = jnp.finfo(frame.dtype)
     scale = jnp.max(jnp.abs(R), axis=(-2, -1), keepdims=True)[..., 0]
     least = jnp.maximum(numbers.eps * frame.shape[-1] * scale, numbers.tiny)
     lost = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1)) <= least
-    Q, R = jnp.linalg.qr(jnp.where(lost[..., None, :], Q, frame))
+    Q, R = each(jnp.linalg.qr, jnp.where(lost[..., None, :], Q, frame))
     growth = jnp.abs(jnp.diagonal(R, axis1=-2, axis2=-1))
     return Q, jnp.where(lost, jnp.log(least), jnp.log(growth))

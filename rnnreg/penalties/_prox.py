@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._linalg import safe_divide, scale_of
+from rnnreg._linalg import each, safe_divide, scale_of
 from rnnreg.penalties._blocks import times
 
 
@@ -83,16 +83,20 @@ def shrink_singular_values(W: Array, amount: Array) -> Array:
     return _shrunk_values(W, amount)
 
 
+def _svd(block: Array) -> Any:
+    return jnp.linalg.svd(block, full_matrices=False)
+
+
 @jax.custom_jvp
 def _shrunk_values(W: Array, amount: Array) -> Array:
-    U, sigma, Vt = jnp.linalg.svd(W, full_matrices=False)
+    U, sigma, Vt = each(_svd, W)
     return times(U * jnp.maximum(sigma - amount, 0)[..., None, :], Vt)
 
 
 @_shrunk_values.defjvp
 def _shrunk_values_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (W, amount), (dW, da) = primals, tangents
-    U, sigma, Vt = jnp.linalg.svd(W, full_matrices=False)
+    U, sigma, Vt = each(_svd, W)
     Ut, V = jnp.swapaxes(U, -2, -1), jnp.swapaxes(Vt, -2, -1)
     f = jnp.maximum(sigma - amount, 0)
     slope = (sigma > amount).astype(W.dtype)

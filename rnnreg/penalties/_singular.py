@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, check_share
-from rnnreg._linalg import safe_divide, safe_norm
+from rnnreg._linalg import each, safe_divide, safe_norm
 from rnnreg.penalties._base import Penalty
 from rnnreg.penalties._blocks import Shape, on_blocks, times
 from rnnreg.penalties._prox import shrink_singular_values
@@ -194,7 +194,7 @@ def _of_singular_values(
 
 
 def _decomposed(W: Array) -> tuple[Array, Array]:
-    U, _, Vt = jnp.linalg.svd(W, full_matrices=False)
+    U, _, Vt = each(lambda block: jnp.linalg.svd(block, full_matrices=False), W)
     return U, Vt
 
 
