@@ -1,7 +1,7 @@
 """Adding with λ‖W − I‖² or λ‖W‖² on all or half of the units: how long a lag each learns (Schmidt et al. 2021, Fig. 2).
 
-The paper's piecewise linear network (PLRNN), z_t = A z_{t−1} + W relu(z_{t−1}) + C s_t + h with a diagonal A, and a
-tanh network learn to add two marked numbers, of which one stands among the first 10 steps and one among the first T/2.
+The paper's piecewise linear network (PLRNN), z_t = A z_{t−1} + W relu(z_{t−1}) + C s_t + h with a diagonal A, a ReLU
+and a tanh network learn to add two marked numbers, one among the first 10 steps and one among the first T/2.
 H = 40 units and clipping at 3 are the paper's. Its budget, 40,000 updates of 500 out of 100,000 rows, Adam at 1e-3, is
 far above ours: what is reproduced is the order of the methods, and a published level only where ours reaches it.
 
@@ -19,7 +19,7 @@ Four things in the paper's code bear on its figure and are not in its equations:
 - Its L2 baselines square the weights before they take the mean square: they penalise the mean of w⁴. The gradient is
   4w³, so that a weight of .1 feels a fiftieth of what L2 does to it, and one of 1 twice as much. These units start at
   their target too, which is 0: if they are all, no recurrent weight is left, and no gradient reaches the marks.
-- Its L2 rows are of PLRNNs, and its plain "RNN" has rectified units; a tanh network only stands in for that.
+- Its L2 rows are of PLRNNs, and its plain "RNN" has rectified units: that is "ReLU"; tanh is added here.
 - Its P_correct is that of the best epoch on the test rows.
 """
 
@@ -40,7 +40,7 @@ from experiments._harness import Claim, Options, Report, mean_and_error, plus_mi
 from rnnreg.plotting import COLORS
 
 SCHMIDT = "Schmidt et al. 2021, Fig. 2"
-NETWORKS = ("PLRNN", "tanh")
+NETWORKS = ("PLRNN", "ReLU", "tanh")
 BLIND = 1 - 0.96**2  # P_correct of the best constant
 TAU = 5.0  # the paper's
 GAP = 3.0  # steps that count as a longer memory span
@@ -62,9 +62,9 @@ class Config(Options):
     """Sequences of an update."""
     num_rows: int = 10_000
     """Training sequences."""
-    num_epochs: int = 45
+    num_epochs: int = 40
     """Passes over them."""
-    records: int = 9
+    records: int = 8
     """How often validation rows are scored during training; the best record counts."""
     test_rows: int = 4000
     """Fresh sequences that are reported; a quarter as many choose."""
@@ -109,8 +109,8 @@ START, THEIRS = "start at I, half", "to I and start at I, half"
 QUARTIC, QUARTIC_ALL, QUARTIC_HALF = "w⁴, all units", "w⁴ and start at 0, all", "w⁴ and start at 0, half"
 METHODS = {
     NONE: Method(),
-    ALL: Method("l2_all", color=COLORS.vermillion),
-    HALF: Method("l2_half", color=COLORS.orange),
+    ALL: Method("l2_all", None, COLORS.vermillion, ("PLRNN", "tanh")),
+    HALF: Method("l2_half", None, COLORS.orange, ("PLRNN", "tanh")),
     IDENTITY: Method("to_identity", color=COLORS.blue),
     START: Method("", 1.0, COLORS.sky, ("PLRNN",)),
     THEIRS: Method("to_identity", 1.0, COLORS.green, ("PLRNN",)),
@@ -118,8 +118,8 @@ METHODS = {
     QUARTIC_ALL: Method("quartic_all", 0.0, COLORS.purple, ("PLRNN",)),
     QUARTIC_HALF: Method("quartic_half", 0.0, "0.6", ("PLRNN",)),
 }
-PUBLISHED = {  # P_correct by network, method and T; the first row is of rectified units
-    ("tanh", NONE): {20: 1.00, 40: 0.45, 60: 0.08},
+PUBLISHED = {  # P_correct by network, method and T
+    ("ReLU", NONE): {20: 1.00, 40: 0.45, 60: 0.08},
     ("PLRNN", NONE): {40: 0.98, 60: 0.17, 100: 0.08},
     ("PLRNN", THEIRS): {100: 1.00},
     ("PLRNN", QUARTIC_ALL): {20: 0.81, 30: 0.08},
@@ -190,7 +190,11 @@ def plrnn(hidden_size: int) -> rr.cells.Cell:
 
 def network(name: str, hidden_size: int, hyper: Any = None) -> rr.Network:
     """The network; the first `hyper["started"]` units receive `hyper["start"]` · I at the start, and no bias."""
-    cell = {"PLRNN": plrnn, "tanh": rr.cells.elman}[name](hidden_size)
+    if name == "PLRNN":
+        cell = plrnn(hidden_size)
+    else:  # the variance of W_hh is that of PyTorch's start, which the paper's ReLU network has
+        start = "orthogonal" if name == "tanh" else rr.cells.gaussian(3**-0.5)
+        cell = rr.cells.elman(hidden_size, activation=name.lower(), recurrent_init=start)
 
     def init(key, input_size, dtype=jnp.float32):
         params = cell.init(key, input_size, dtype)
@@ -339,13 +343,11 @@ def claims_of(found: dict[str, dict[int, dict[str, Found]]]) -> list[Claim]:
     for name in NETWORKS:
         manifold = THEIRS if name == "PLRNN" else IDENTITY
         source = SCHMIDT if name == "PLRNN" else f"{SCHMIDT}, said there of PLRNNs"
-        claims += [
-            longer(name, manifold, NONE, source),
-            longer(name, NONE, ALL, source),
-            longer(name, HALF, ALL, source),
-        ]
+        claims.append(longer(name, manifold, NONE, source))
+        if name in METHODS[ALL].networks:
+            claims += [longer(name, NONE, ALL, source), longer(name, HALF, ALL, source)]
     claims += [
-        longer("PLRNN", THEIRS, START, f"{SCHMIDT}: the penalty, not the start alone"),
+        longer("PLRNN", THEIRS, START, f"{SCHMIDT}; there all units start at I, and T is longer"),
         longer("PLRNN", QUARTIC_HALF, QUARTIC_ALL, SCHMIDT),
     ]
     for (name, label), published in PUBLISHED.items():
@@ -365,7 +367,7 @@ def claims_of(found: dict[str, dict[int, dict[str, Found]]]) -> list[Claim]:
 
 def draw(config: Config, found: dict[str, dict[int, dict[str, Found]]]) -> Figure:
     """P_correct and ρ(W_hh) against T, a column a network."""
-    figure, axes = plt.subplots(2, len(NETWORKS), figsize=(8.2, 5.2), sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(2, len(NETWORKS), figsize=(10.5, 5.2), sharex=True, sharey="row", squeeze=False)
     for column, (name, by_length) in enumerate(found.items()):
         top, bottom = axes[:, column]
         top.axhline(BLIND, color="0.6", linewidth=0.8, linestyle=":")
@@ -381,8 +383,8 @@ def draw(config: Config, found: dict[str, dict[int, dict[str, Found]]]) -> Figur
                 ax.errorbar(config.lengths, means, yerr=errors, marker="o", label=label, capsize=2, **look)
             inside = {T: value for T, value in PUBLISHED.get((name, label), {}).items() if T in config.lengths}
             top.plot(list(inside), list(inside.values()), "x", color=method.color, markersize=6, zorder=5)
-        top.set_title(f"({'ab'[column]}) {name}, H = {config.hidden_size}", loc="left")
-        bottom.set_title(f"({'cd'[column]})", loc="left")
+        top.set_title(f"({'abc'[column]}) {name}, H = {config.hidden_size}", loc="left")
+        bottom.set_title(f"({'def'[column]})", loc="left")
         bottom.set_xlabel("T (steps)")
         bottom.set_xticks(config.lengths)
     axes[0, 0].set(ylabel="P$_{\\mathrm{correct}}$ ± SE", ylim=(-0.03, 1.05))
