@@ -376,11 +376,11 @@ def draw(config: Config, found: dict[str, dict[int, dict[str, Found]]]) -> Figur
             if name not in method.networks:
                 continue
             ones = [by[label] for by in by_length.values()]
-            look = {"color": method.color, "linestyle": "--" if method.start is not None else "-"}
+            look = {"fmt": "o-"} if method.start is None else {"fmt": "o--", "mfc": "white"}
             for ax, key in ((top, "correct"), (bottom, "rho")):
                 values = np.stack([getattr(one, key) for one in ones])
                 means, errors = zip(*(mean_and_error(row) for row in values), strict=True)
-                ax.errorbar(config.lengths, means, yerr=errors, marker="o", label=label, capsize=2, **look)
+                ax.errorbar(config.lengths, means, yerr=errors, color=method.color, label=label, capsize=2, **look)
             inside = {T: value for T, value in PUBLISHED.get((name, label), {}).items() if T in config.lengths}
             top.plot(list(inside), list(inside.values()), "x", color=method.color, markersize=6, zorder=5)
         top.set_title(f"({'abc'[column]}) {name}, H = {config.hidden_size}", loc="left")
@@ -392,7 +392,7 @@ def draw(config: Config, found: dict[str, dict[int, dict[str, Found]]]) -> Figur
     axes[0, 1].annotate("blind guess", (0.01, BLIND), xycoords=("axes fraction", "data"), va="top", fontsize=7)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     cross = plt.Line2D([], [], color="0.3", marker="x", linestyle="none", markersize=6)
-    figure.legend([*handles, cross], [*labels, "published"], loc="outside right upper")
+    figure.legend([*handles, cross], [*labels, "published"], loc="outside right upper", handlelength=3)
     return figure
 
 
