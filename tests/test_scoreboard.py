@@ -8,7 +8,7 @@ import rnnreg as rr
 from experiments._harness import plain
 from experiments.scoreboard import report, runs, tasks
 from experiments.scoreboard.methods import FAMILIES, METHODS, NONE
-from experiments.scoreboard.runs import Tested, Trial
+from experiments.scoreboard.runs import Outcome, Trial
 
 
 def small(num_epochs=1):
@@ -18,7 +18,7 @@ def small(num_epochs=1):
 def outcome(error, horizon=0.0):
     error = np.asarray(error, float)
     full = np.full(len(error), horizon)
-    return Tested(error, full, full > 3, full)
+    return Outcome(error, full, full > 3, full)
 
 
 def test_every_penalty_of_the_library_is_there():

@@ -10,14 +10,14 @@ from matplotlib.figure import Figure
 
 from experiments.scoreboard.methods import FAMILIES, METHODS, NONE
 from experiments.scoreboard.report import Result, relative
-from experiments.scoreboard.runs import Tested
+from experiments.scoreboard.runs import Outcome
 from rnnreg.plotting import COLORS
 
 COLOR = {**dict(zip(FAMILIES, COLORS, strict=False)), "none": "black"}
-LIMIT = 60  # per cent; what is further off stands at the edge
+LIMIT = 100  # per cent; what is further off is an arrow at the edge
 
 
-def draw(results: Mapping[str, Result], strong: Mapping[str, Tested], costs: Mapping[str, float]) -> Figure:
+def draw(results: Mapping[str, Result], strong: Mapping[str, Outcome], costs: Mapping[str, float]) -> Figure:
     """Sorted by the horizon at the strong end of the range: those that keep memory stand at the top."""
     order = sorted(strong, key=lambda name: (np.median(strong[name].horizon), -strong[name].error.mean()))
     places = dict(zip(order, range(len(order)), strict=True))
@@ -40,8 +40,12 @@ def draw(results: Mapping[str, Result], strong: Mapping[str, Tested], costs: Map
     none = strong[NONE]
     horizon.axvline(np.median(none.horizon), color="0.6", lw=0.8, zorder=0)
     error.axvline(1, color="0.6", lw=0.8, ls=":", zorder=0)
-    horizon.set(title="memory, strong", xlabel="gradient horizon (steps)")
-    error.set(title="memory, strong", xlabel="test error (blind guess = 1)", xscale="log")
+    horizon.set(title="memory, strong end", xlabel="gradient horizon\n(steps)", xlim=(0, None))
+    error.set(title="memory, strong end", xlabel="test error\n(blind guess = 1)", xscale="log")
+    low, high = error.get_xlim()
+    ticks = [tick for tick in (1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1, 3, 10) if low <= tick <= high]
+    error.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    error.minorticks_off()
     for ax, (task, result) in zip(differences, results.items(), strict=True):
         ax.axvline(0, color="0.6", lw=0.8, zorder=0)
         for name, place in places.items():
@@ -58,7 +62,7 @@ def draw(results: Mapping[str, Result], strong: Mapping[str, Tested], costs: Map
             ax.plot(shown, place, marker, color=color, ms=4.5, mfc=color if told else "white")
         ax.set(title=f"{task}, chosen", xlabel="test error\nagainst none (%)", xlim=(-1.1 * LIMIT, 1.1 * LIMIT))
     cost.axvline(1, color="0.6", lw=0.8, zorder=0)
-    cost.set(title="price", xlabel="CPU time of a step\n(none = 1)", xscale="log")
+    cost.set(title="memory, price", xlabel="CPU time of a step\n(none = 1)", xscale="log")
     cost.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
     cost.minorticks_off()
     horizon.set_yticks(range(len(order)), order, fontsize=7)
@@ -71,18 +75,10 @@ def draw(results: Mapping[str, Result], strong: Mapping[str, Tested], costs: Map
         ax.title.set_size(8)
         ax.grid(axis="y", color="0.92", lw=0.6)
         ax.set_axisbelow(True)
-    handles = [plt.Line2D([], [], marker="o", ls="", ms=5, color=COLOR[family], label=family) for family in FAMILIES]
-    handles.append(
-        plt.Line2D(
-            [],
-            [],
-            marker="o",
-            ls="",
-            ms=5,
-            color="0.3",
-            mfc="white",
-            label="memory: as chosen; differences: not shown at 5 %",
-        )
-    )
+    looks = [(COLOR[family], COLOR[family], family) for family in FAMILIES]
+    looks += [("0.3", "white", "left: as chosen; differences: p > 5 %")]
+    handles = [
+        plt.Line2D([], [], marker="o", ls="", ms=5, color=edge, mfc=face, label=label) for edge, face, label in looks
+    ]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=7, frameon=False)
     return figure

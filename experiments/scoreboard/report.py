@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments._harness import Claim, Comparison, mean_and_error, paired, plus_minus, text_table
 from experiments.scoreboard.methods import NONE
-from experiments.scoreboard.runs import Chosen, Tested
+from experiments.scoreboard.runs import Chosen, Outcome
 from experiments.scoreboard.tasks import Scored
 
 PASCANU = "Pascanu, Mikolov & Bengio 2013, section 3.1"
@@ -44,11 +44,11 @@ class Result(NamedTuple):
 
     task: Scored
     chosen: dict[str, Chosen]
-    tested: dict[str, Tested]
+    tested: dict[str, Outcome]
     gain: dict[str, Comparison]
 
 
-def gains(tested: Mapping[str, Tested]) -> dict[str, Comparison]:
+def gains(tested: Mapping[str, Outcome]) -> dict[str, Comparison]:
     """The error of none less that of each method, in pairs of networks of one seed: a family with Holm's correction."""
     others = [name for name in tested if name != NONE]
     pairs = [(tested[NONE].error, tested[name].error) for name in others]
@@ -77,7 +77,7 @@ def table(result: Result, costs: Mapping[str, float]) -> str:
     return f"{result.task.name}\n{text_table((*header, 'horizon', 'ρ', 'cost'), rows)}"
 
 
-def strong_table(strong: Mapping[str, Tested], num_steps: int) -> str:
+def strong_table(strong: Mapping[str, Outcome], num_steps: int) -> str:
     """What the strong end of each range does on the memory task, the longest horizon first."""
     rows = [
         (name, reach(one, num_steps - 1), f"{np.nanmedian(one.radius):.2f}", plus_minus(*mean_and_error(one.error)))
@@ -87,13 +87,13 @@ def strong_table(strong: Mapping[str, Tested], num_steps: int) -> str:
     return f"memory, every method at the strong end of its range\n{text_table(header, rows)}"
 
 
-def reach(tested: Tested, last: int) -> str:
+def reach(tested: Outcome, last: int) -> str:
     """The median horizon, which may be beyond the sequence."""
     median = float(np.median(tested.horizon))
     return f"> {last}" if median >= last else f"{median:.1f}"
 
 
-def claims_of(results: Mapping[str, Result], strong: Mapping[str, Tested]) -> list[Claim]:
+def claims_of(results: Mapping[str, Result], strong: Mapping[str, Outcome]) -> list[Claim]:
     """What was expected beforehand; of methods and tasks that were not run nothing is measured."""
 
     def ratio(name):
@@ -114,7 +114,7 @@ def claims_of(results: Mapping[str, Result], strong: Mapping[str, Tested]) -> li
     return claims
 
 
-def found_of(results: Mapping[str, Result], strong: Mapping[str, Tested], costs: Mapping[str, float]) -> list[str]:
+def found_of(results: Mapping[str, Result], strong: Mapping[str, Outcome], costs: Mapping[str, float]) -> list[str]:
     """Who keeps memory and who destroys it, and who is better than none."""
     none, last = float(np.median(strong[NONE].horizon)), results["memory"].task.num_steps - 1
     lost = [name for name, one in strong.items() if np.median(one.horizon) < LOST * none]

@@ -45,7 +45,7 @@ class Chosen(NamedTuple):
     error: float
 
 
-class Tested(NamedTuple):
+class Outcome(NamedTuple):
     """What the networks of one setting do on test rows, `[seeds]` each.
 
     Attributes:
@@ -143,9 +143,9 @@ def search(task: Scored, methods: Sequence[Method], *, num_trials: int, num_seed
     return [Chosen(trials[place], float(error)) for place, error in zip(best, means.min(axis=1), strict=True)]
 
 
-def confirm(task: Scored, trials: Sequence[Trial], *, num_seeds: int) -> list[Tested]:
+def confirm(task: Scored, trials: Sequence[Trial], *, num_seeds: int) -> list[Outcome]:
     """What the networks of each trial do on test rows, from seeds that no choice has seen."""
-    tested: dict[int, Tested] = {}
+    tested: dict[int, Outcome] = {}
     seeds, key = range(1000, 1000 + num_seeds), jax.random.key(1)
     for places, found in sweeps(task, task.final, trials, seeds=seeds, key=key):
         errors = known(found["val_error"].values, task.blind)
@@ -154,7 +154,7 @@ def confirm(task: Scored, trials: Sequence[Trial], *, num_seeds: int) -> list[Te
         horizons = np.where(beyond, task.num_steps - 1, known(last["horizon"], 0.0))
         radii = spectral_radii(last["matrix"], task.block)
         for row, place in enumerate(places):
-            tested[place] = Tested(errors[row], horizons[row], beyond[row], radii[row])
+            tested[place] = Outcome(errors[row], horizons[row], beyond[row], radii[row])
     return [tested[place] for place in range(len(trials))]
 
 
