@@ -30,7 +30,7 @@ class Config(Options):
     """Networks of what was chosen, by which it is tested."""
     strong_seeds: int = 6
     """Networks of the memory task at the strong end of each range."""
-    memory_steps: int = 40
+    memory_steps: int = 30
     """T of the memory task."""
     memory_hidden: int = 32
     """Units of its tanh network."""
@@ -44,8 +44,8 @@ class Config(Options):
     """Updates on all of their rows."""
     mnist_hidden: int = 16
     """Units of the GRU of MNIST-1D."""
-    mnist_epochs: int = 30
-    """Passes over MNIST-1D, 100 rows an update: 900 updates."""
+    mnist_epochs: int = 24
+    """Passes over MNIST-1D, 100 rows an update: 720 updates."""
     mnist_rows: int | None = None
     """Digits of MNIST-1D that are drawn; None for 5,000."""
     cost_updates: int = 10

@@ -144,7 +144,7 @@ METHODS: dict[str, Method] = {
             "orthogonal",
             1.0,
             0.1,
-            cell=rr.parametrizations.orthogonal,
+            cell=lambda cell: rr.parametrizations.orthogonal(cell, method="cayley"),
             step=slow_skew,
             last=True,
         ),
