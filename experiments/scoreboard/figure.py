@@ -63,7 +63,8 @@ def draw(results: Mapping[str, Result], strong: Mapping[str, Outcome], costs: Ma
         ax.set(title=f"{task}, chosen", xlabel="test error\nagainst none (%)", xlim=(-1.1 * LIMIT, 1.1 * LIMIT))
     cost.axvline(1, color="0.6", lw=0.8, zorder=0)
     cost.set(title="memory, price", xlabel="CPU time of a step\n(none = 1)", xscale="log")
-    cost.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    ticks = [tick for tick in (1, 2, 4, 8, 16, 32) if tick <= cost.get_xlim()[1]]
+    cost.set_xticks(ticks, [f"{tick}" for tick in ticks])
     cost.minorticks_off()
     horizon.set_yticks(range(len(order)), order, fontsize=7)
     for label, name in zip(horizon.get_yticklabels(), order, strict=True):
