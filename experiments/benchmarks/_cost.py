@@ -165,8 +165,16 @@ def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Call:
     return call
 
 
-def record(calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None = None) -> dict[str, np.ndarray]:
+def record(
+    calls: Mapping[str, Call],
+    rounds: int,
+    *,
+    rest_seconds: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, np.ndarray]:
     """Seconds of each call in each round, `[rounds]`, timed in turn (see `interleave`).
+
+    On a machine that others use too, `clock=time.process_time` counts what this process computes alone.
 
     >>> record({"a": lambda: None}, 3, rest_seconds=0)["a"].shape
     (3,)
@@ -175,9 +183,9 @@ def record(calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None
 
     def recorded(name: str) -> Call:
         def call() -> None:
-            start = time.perf_counter()
+            start = clock()
             calls[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
 
         return call
 
@@ -187,7 +195,12 @@ def record(calls: Mapping[str, Call], rounds: int, *, rest_seconds: float | None
 
 
 def beside(
-    calls: Mapping[str, Call], baseline: Call, rounds: int, *, rest_seconds: float | None = None
+    calls: Mapping[str, Call],
+    baseline: Call,
+    rounds: int,
+    *,
+    rest_seconds: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Seconds of each call, and those of the baseline just before or after it, `[rounds]` each.
 
@@ -196,7 +209,7 @@ def beside(
     turns: dict[str, Call] = {}
     for name, call in calls.items():
         turns |= {f"before {name}": baseline, name: call}
-    seconds = record(turns, rounds, rest_seconds=rest_seconds)
+    seconds = record(turns, rounds, rest_seconds=rest_seconds, clock=clock)
     return {n: seconds[n] for n in calls}, {n: seconds[f"before {n}"] for n in calls}
 
 

@@ -111,6 +111,19 @@ def arms(methods: Mapping[str, Method] = METHODS) -> list[Arm]:
     return [Arm(), *(Arm((name,)) for name in methods), *map(Arm, pairs)]
 
 
+def hypercube(num_trials: int, rates: tuple[float, float]) -> list[tuple[float, list[float]]]:
+    """A learning rate between the two, log-uniform, and two shares of a range, for each trial: the same in every call.
+
+    >>> [rate > 1e-3 and len(shares) == 2 for rate, shares in hypercube(2, (1e-3, 1e-2))]
+    [True, True]
+    """
+    from scipy.stats import qmc
+
+    low, high = rates
+    points = qmc.LatinHypercube(3, rng=np.random.default_rng(0)).random(num_trials)
+    return [(float(low * (high / low) ** share), [float(other) for other in others]) for share, *others in points]
+
+
 def trials(arm: Arm, num_trials: int, rates: tuple[float, float]) -> list[dict[str, float]]:
     """The trials of an arm: a learning rate between the two, log-uniform, and strengths.
 
@@ -119,8 +132,4 @@ def trials(arm: Arm, num_trials: int, rates: tuple[float, float]) -> list[dict[s
     >>> [sorted(trial) for trial in trials(Arm(("L2",)), 1, (1e-3, 1e-2))][0][:2]
     ['l2', 'learning_rate']
     """
-    from scipy.stats import qmc
-
-    low, high = rates
-    shares = qmc.LatinHypercube(3, rng=np.random.default_rng(0)).random(num_trials)
-    return [{"learning_rate": float(low * (high / low) ** share), **arm.numbers(others)} for share, *others in shares]
+    return [{"learning_rate": rate, **arm.numbers(shares)} for rate, shares in hypercube(num_trials, rates)]
