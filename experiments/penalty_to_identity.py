@@ -62,7 +62,7 @@ class Config(Options):
     """Sequences of an update."""
     num_rows: int = 10_000
     """Training sequences."""
-    num_epochs: int = 40
+    num_epochs: int = 24
     """Passes over them."""
     records: int = 8
     """How often validation rows are scored during training; the best record counts."""
