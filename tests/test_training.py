@@ -333,6 +333,22 @@ def test_a_target_that_overflows_is_caught_before_the_update():
     assert_same(frozen.params, state.params)
 
 
+@pytest.mark.float32_only
+def test_a_run_whose_last_update_ends_at_an_infinite_loss_diverged():
+    """No further update would see it: the weights are finite, and the loss there is not."""
+    net = rr.network([rr.cells.elman(2)], 1)
+    train = rr.make_train(
+        net, loss=rr.losses.squared_error(), optimizer=lambda h: optax.sgd(h["rate"]), num_epochs=1
+    )
+    data = rr.Batch(jnp.ones((2, 3, 1)), 3 * jnp.ones((2, 3, 1)))
+    run = train({"rate": jnp.float32(1e25)}, data, key=jax.random.key(0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.params))
+    assert int(run.diverged_at) == int(run.num_updates) == 1
+    assert np.isnan(run.metrics["train_loss"])
+    fine = train({"rate": jnp.float32(1e-2)}, data, key=jax.random.key(0))
+    assert int(fine.diverged_at) == -1
+
+
 # ---- derivatives, dropout, dtypes -----------------------------------------------------------------
 
 

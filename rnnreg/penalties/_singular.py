@@ -77,7 +77,7 @@ def spectral_norm(
 
 
 def nuclear(
-    paths: str | Sequence[str] = "W_hh", *, every: int = 10, recurrent: str | None = "W_hh"
+    paths: str | Sequence[str] = "W_hh", *, every: int = 20, recurrent: str | None = "W_hh"
 ) -> Penalty:
     """‖W‖_* = Σ_i σ_i, the nuclear norm of each matrix; of a gated W_hh, of each square block. It makes W of low rank.
 
@@ -86,7 +86,7 @@ def nuclear(
     gradient is U Vᵀ, with 0 for singular values that are 0.
 
     In an update Σ_i |u_iᵀ W v_i| is taken with the singular vectors of the last decomposition, which is made anew at
-    every tenth update: a lower bound, whose error is of second order in how far W has moved since. In reports, and in
+    every twentieth update: a lower bound, whose error is of second order in how far W has moved since. In reports, and in
     `penalty(params)`, it is exact. The vectors are constants for autodiff, so second derivatives leave out how they
     turn. (Under `vmap` each update pays for a decomposition.)
 
@@ -124,7 +124,7 @@ def singular_value_margin(
     margin: Any = 0.1,
     *,
     paths: str | Sequence[str] = "W_hh",
-    every: int = 10,
+    every: int = 20,
     recurrent: str | None = "W_hh",
 ) -> Penalty:
     """Σ_i max(|σ_i − 1| − m, 0)², what the singular values leave the band [1 − m, 1 + m] by; m = `margin`.

@@ -92,7 +92,10 @@ def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> 
     params = state.best.params if settings.keep_best else averaged(state)
     params = ready(settings, params, hyper, data)
     values, predictions = measure(settings, params, state.penalty_state, hyper, data)
-    diverged = state.diverged_at >= 0
+    # the last update may end where the loss is infinite, and no further one sees it
+    lost = ~jnp.isfinite(values["train_loss"]) & jnp.any(row_weights(data.train) > 0)
+    diverged_at = jnp.where((state.diverged_at < 0) & lost, state.step, state.diverged_at)
+    diverged = diverged_at >= 0
     if state.best:
         values["best_epoch"] = state.best.epoch.astype(values["train_loss"].dtype)
     for path, W in _shrunk(settings, network_of(settings, hyper), params).items():
@@ -102,7 +105,7 @@ def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> 
         history={},
         metrics={name: marked(diverged, value) for name, value in values.items()},
         predictions=predictions,
-        diverged_at=state.diverged_at,
+        diverged_at=diverged_at,
         num_updates=state.step,
     )
 
