@@ -86,8 +86,8 @@ def nuclear(
     gradient is U Vᵀ, with 0 for singular values that are 0.
 
     In an update Σ_i |u_iᵀ W v_i| is taken with the singular vectors of the last decomposition, which is made anew at
-    every twentieth update: a lower bound, whose error is of second order in how far W has moved since. In reports, and in
-    `penalty(params)`, it is exact. The vectors are constants for autodiff, so second derivatives leave out how they
+    every twentieth update: a lower bound, whose error is of second order in how far W has moved since. In reports, and
+    in `penalty(params)`, it is exact. The vectors are constants for autodiff, so second derivatives leave out how they
     turn. (Under `vmap` each update pays for a decomposition.)
 
     Args:
