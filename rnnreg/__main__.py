@@ -66,6 +66,10 @@ class Report(NamedTuple):
         return all(finding.works for finding in self.findings)
 
 
+class BuildError(RuntimeError):
+    """A compiled kernel that there is not, though there is a compiler."""
+
+
 class WrongNumbersError(ArithmeticError):
     """A back end whose numbers differ from the reference by more than rounding."""
 
@@ -121,7 +125,8 @@ def _look_at(part: str, look: Callable[[], str]) -> Finding:
 
 def _in_a_line(error: Exception) -> str:
     text = " ".join(str(error).split())[:300]
-    return text if isinstance(error, WrongNumbersError) else f"{type(error).__name__}: {text}"
+    ours = isinstance(error, (BuildError, WrongNumbersError))
+    return text if ours else f"{type(error).__name__}: {text}"
 
 
 # ---- the machine ----------------------------------------------------------------------------------
@@ -171,6 +176,8 @@ def _kernel(dtype: str) -> str:
     start, clock = time.time(), time.perf_counter()
     found = kernel_library(dtype)
     seconds = time.perf_counter() - clock
+    if found.failed:
+        raise BuildError(found.reason)
     if found.path is None:
         return f"none: {found.reason}"
     done = "built" if found.path.stat().st_mtime >= start else "loaded"
