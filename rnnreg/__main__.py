@@ -300,7 +300,8 @@ def main(words: Sequence[str] | None = None) -> int:
         "doctor",
         help="print devices, cores, compiler, which back ends are right, and how fast they are",
         description="Says what works on this machine. The exit status is 1 if a part fails or a back end gives "
-        "wrong numbers.",
+        "wrong numbers. It builds the compiled kernel if it is not there: some ten seconds for float32, and as many "
+        "for float64.",
     )
     asked.add_argument("--quick", action="store_true", help="leave the measurement out")
     given = parser.parse_args(words)
