@@ -66,6 +66,10 @@ class Report(NamedTuple):
         return all(finding.works for finding in self.findings)
 
 
+class BuildError(RuntimeError):
+    """A compiled kernel that there is not, though there is a compiler."""
+
+
 class WrongNumbersError(ArithmeticError):
     """A back end whose numbers differ from the reference by more than rounding."""
 
@@ -121,7 +125,8 @@ def _look_at(part: str, look: Callable[[], str]) -> Finding:
 
 def _in_a_line(error: Exception) -> str:
     text = " ".join(str(error).split())[:300]
-    return text if isinstance(error, WrongNumbersError) else f"{type(error).__name__}: {text}"
+    ours = isinstance(error, (BuildError, WrongNumbersError))
+    return text if ours else f"{type(error).__name__}: {text}"
 
 
 # ---- the machine ----------------------------------------------------------------------------------
@@ -171,6 +176,8 @@ def _kernel(dtype: str) -> str:
     start, clock = time.time(), time.perf_counter()
     found = kernel_library(dtype)
     seconds = time.perf_counter() - clock
+    if found.failed:
+        raise BuildError(found.reason)
     if found.path is None:
         return f"none: {found.reason}"
     done = "built" if found.path.stat().st_mtime >= start else "loaded"
@@ -293,7 +300,8 @@ def main(words: Sequence[str] | None = None) -> int:
         "doctor",
         help="print devices, cores, compiler, which back ends are right, and how fast they are",
         description="Says what works on this machine. The exit status is 1 if a part fails or a back end gives "
-        "wrong numbers.",
+        "wrong numbers. It builds the compiled kernel if it is not there: some ten seconds for float32, and as many "
+        "for float64.",
     )
     asked.add_argument("--quick", action="store_true", help="leave the measurement out")
     given = parser.parse_args(words)

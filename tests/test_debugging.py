@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import rnnreg as rr
+from rnnreg.recurrence import unroll
 
 LOSS = rr.losses.squared_error()
 RNG = np.random.default_rng(0)
@@ -113,3 +114,47 @@ def test_a_users_nan_is_still_found():
         rr.diagnostics.gradient_flow(NET, LOSS, params, rr.Batch(bad, YS))
     with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"lanes \[1\] diverged"):
         rr.sweep(run(), {"l2": [0.0, 1e38]}, rr.Batch(XS, YS), key=jax.random.key(0))
+
+
+def gradient(cell, backend, xs):
+    params, start = cell.init(jax.random.key(0), 1), cell.initial_state(2)
+
+    def value(params):
+        final, states = unroll(cell, params, xs, start, backend=backend)
+        return jnp.sum(states.h**2) + jnp.sum(final.h)
+
+    return jax.value_and_grad(value)(params)
+
+
+CELLS = [rr.cells.elman(3), rr.cells.gru(3), rr.cells.gru(3, reset="before"), rr.cells.lstm(3)]
+TOOLS = [lambda: jax.disable_jit(), lambda: jax.debug_nans(True), lambda: jax.debug_infs(True)]
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=["disable_jit", "debug_nans", "debug_infs"])
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.name)
+def test_the_tools_change_no_number(cell, tool):
+    """Where no operation may be compiled the native recurrence does in JAX what it does else in C++."""
+    xs = jnp.asarray(XS[:2, :4].transpose(1, 0, 2))
+    expected = gradient(cell, "scan", xs)
+    with tool():
+        got = gradient(cell, "auto", xs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)
+
+
+@pytest.mark.parametrize("backend", ["auto", "fused", "scan"])
+@pytest.mark.parametrize("wrap", [jax.jit, lambda function: function], ids=["jit", "eager"])
+@pytest.mark.parametrize("cell", [CELLS[0], CELLS[-1]], ids=lambda cell: cell.name)
+def test_a_nan_is_found_at_an_operation(cell, wrap, backend):
+    xs = jnp.ones((4, 2, 1)).at[2, 1].set(jnp.nan)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError, match=r"encountered in [a-z_]+"):
+        wrap(lambda xs: gradient(cell, backend, xs))(xs)
+
+
+def test_a_network_applies_and_trains_without_jit():
+    params = NET.init(jax.random.key(0), 1)
+    data, expected = rr.Batch(XS, YS), NET.apply(params, XS).outputs
+    trained = run()({"l2": 0.0}, data, key=jax.random.key(0)).metrics["train_loss"]
+    with jax.disable_jit():
+        np.testing.assert_allclose(NET.apply(params, XS).outputs, expected, rtol=1e-5, atol=1e-6)
+        again = run()({"l2": 0.0}, data, key=jax.random.key(0)).metrics["train_loss"]
+    np.testing.assert_allclose(again, trained, rtol=1e-4)

@@ -20,7 +20,8 @@ def few(monkeypatch):
 
 
 @pytest.fixture
-def no_compiler(monkeypatch):
+def no_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # where no library is kept
     monkeypatch.setattr(_build, "find_compiler", lambda: None)
     monkeypatch.setattr(command, "find_compiler", lambda: None)
     _build._library.cache_clear()
@@ -89,6 +90,20 @@ def test_without_a_compiler_the_others_run_and_it_says_what_to_install(no_compil
     assert found["native float32"].text.startswith(f"does not run: {MISSING}")
     assert "right" in found["fused float32"].text
     assert "native" not in found["Elman H = 3"].text
+
+
+def test_a_compiler_that_fails_ends_with_status_1(monkeypatch, tmp_path, capsys, without_numerics):
+    monkeypatch.setenv("CXX", "false")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    _build._library.cache_clear()
+    try:
+        assert command.main(["doctor", "--quick"]) == 1
+    finally:
+        _build._library.cache_clear()
+    *lines, end = capsys.readouterr().out.splitlines()
+    assert end == "fails: kernel float32, kernel float64"
+    (line,) = [line for line in lines if line.startswith("kernel float32")]
+    assert "FAILS: the compiled kernel cannot be built or loaded (false failed: exit status" in line
 
 
 def test_a_part_that_fails_is_a_line(monkeypatch, without_numerics):

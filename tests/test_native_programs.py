@@ -156,6 +156,52 @@ def test_a_network_exports_for_any_number_of_rows(key):
     assert_close(jax.jit(exported.call)(params, xs), outputs(params, xs))
 
 
+# ---- memory ---------------------------------------------------------------------------------------
+
+LITTLE = """
+import json, resource
+from pathlib import Path
+import jax, jax.numpy as jnp
+import rnnreg as rr
+from rnnreg.recurrence import unroll
+cell = rr.cells.lstm(3000)
+shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), 2))
+params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+def last(params, xs):
+    return unroll(cell, params, xs, cell.initial_state(2, xs.dtype), backend="native")[0].h
+xs, told = jnp.ones((3, 1, 2, 2), params["W_hh"].dtype), []
+lanes = jax.jit(jax.vmap(last, in_axes=(None, 0))).lower(params, xs).compile()
+one = jax.jit(last).lower(params, xs[0]).compile()
+jax.block_until_ready(params)
+def size():
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+before = size()
+for number in (before + 40 * 2**20, -1):
+    resource.setrlimit(resource.RLIMIT_AS, (number, -1))
+    for call, rows in ((lanes, xs), (one, xs[0])):
+        try:
+            told.append(float(call(params, rows).max()))
+        except Exception as error:
+            told.append(str(error))
+print(json.dumps([*told, (size() - before) / 2**20]))
+"""
+
+
+@pytest.mark.float32_only
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the memory of a process as Linux does")
+def test_without_memory_a_call_raises_and_the_process_goes_on():
+    """On the threads of lanes and on that of the caller: neither may end the process."""
+    environment = {**os.environ, "JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}  # which would copy weights
+    done = subprocess.run(
+        [sys.executable, "-c", LITTLE], capture_output=True, text=True, timeout=300, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    *failed, lanes, one, grown = json.loads(done.stdout)
+    assert all("RESOURCE_EXHAUSTED: the compiled recurrence" in text for text in failed), failed
+    assert [lanes, one] == [0.0, 0.0]
+    assert grown < 100  # MiB: weights that were copied, 144 a thread, are given back
+
+
 # ---- threads and interrupts -----------------------------------------------------------------------
 
 

@@ -32,7 +32,8 @@ class Activation(_ActivationFields):
       name: short name, for descriptions of cells.
       function: φ, elementwise.
       slope: φ′(z) as a function of y = φ(z), which a forward pass stores anyway; None leaves it to `jax.jvp`.
-        Training uses it; diagnostics take slopes from z, which saturation does not round away.
+        Training uses it; diagnostics take slopes from z, which saturation does not round away. Fused, the derivative
+        is multiplied by it: 0 times NaN or an infinity is NaN, where that of `jax.nn.relu` itself is 0.
       max_slope: sup |φ′|.
       bounds: (inf φ, sup φ), infinite where φ has no bound.
       native: the name of φ with this slope in the compiled kernel; None where it has no such function.

@@ -15,6 +15,7 @@ has the one product δ_t W_hhᵀ and carries the state's cotangent alone, and ev
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -24,7 +25,16 @@ from jax import Array
 
 from rnnreg.cells import Cell, Gate, Weights, as_gate
 from rnnreg.recurrence._product import lax_precision, rounded
-from rnnreg.recurrence._scan import Streams, affine, gates_of, loop, masked, settle, states_before
+from rnnreg.recurrence._scan import (
+    Streams,
+    affine,
+    gates_of,
+    loop,
+    masked,
+    plain_scan,
+    settle,
+    states_before,
+)
 
 
 class Inputs(NamedTuple):
@@ -70,6 +80,9 @@ def fused_scan(
     """
     assert cell.weights is not None
     assert cell.gate is not None
+    if streams.xs.shape[0] == 0:  # no step, so nothing to be fused
+        options = {"reverse": reverse, "precision": precision}
+        return plain_scan(cell, params, streams, state, recurrent_mask, **options)
     options = {"reverse": reverse, "precision": precision, "inside": inside}
     gate = as_gate(cell.gate)
 
@@ -224,7 +237,7 @@ def _linear(
     values: Array, weights: Array, bias: Array | None = None, *, precision: str | None
 ) -> Array:
     """values W + b with time and batch as one axis, so that the transpose is one plain product."""
-    flat = values.reshape(-1, values.shape[-1])
+    flat = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])  # -1 needs a number
     out = jnp.matmul(flat, weights, precision=lax_precision(precision))
     out = out if bias is None else out + bias[None]
-    return out.reshape(*values.shape[:-1], -1)
+    return out.reshape(*values.shape[:-1], weights.shape[-1])

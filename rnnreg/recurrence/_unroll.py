@@ -105,7 +105,7 @@ def unroll(
             streams,
             state,
             recurrent_mask,
-            reverse=reverse,
+            reverse=bool(reverse),
             precision=precision,
             inside=choice.inside,
         )
@@ -154,7 +154,7 @@ def _in_segments(run: Run, length: int, reverse: bool, *, cut: bool = False) -> 
             lambda leaf: leaf[first:last].reshape(count, length, *leaf.shape[1:]), streams
         )
         state, states = jax.lax.scan(segment, state, whole, reverse=reverse)
-        states = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), states)
+        states = jax.tree.map(lambda leaf: leaf.reshape(count * length, *leaf.shape[2:]), states)
         if rest:
             odd = slice(0, rest) if reverse else slice(last, None)
             _, odd_states = run(state, jax.tree.map(lambda leaf: leaf[odd], streams))

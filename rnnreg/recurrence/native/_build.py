@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
 import functools
 import hashlib
-import importlib.util
 import os
-import shutil
+import platform
+import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,25 +22,26 @@ import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import warn_caller
-from rnnreg.runtime import cache_folder, cpu_model
+from rnnreg.recurrence.native import _kept
+from rnnreg.recurrence.native._compiler import (
+    FLAGS,
+    CompilerError,
+    compile_kernel,
+    find_compiler,
+    unfound,
+    version_of,
+)
+from rnnreg.runtime import cpu_model
 
 SWITCH = "RNNREG_NATIVE"
+OFF, ON = ("0", "false", "no", "off"), ("", "1", "true", "yes", "on")
 SOURCES = sorted(Path(__file__).parent.glob("*.h")) + [Path(__file__).parent / "kernel.cc"]
 SYMBOL = "rnnreg_recurrence"
-# No flag changes a value: NaN and infinity stay what they are, and sums keep their order.
-_FLAGS = (
-    "-std=c++17",
-    "-O3",
-    "-fno-tree-slp-vectorize",
-    "-ffp-contract=fast",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-)
-_FLAGS += ("-fPIC", "-shared", "-pthread", "-w")
-_PROCESSOR = ("-march=native", "-mcpu=native", "")  # the first that the compiler knows
-_REALS = {"float32": "float", "float64": "double"}
 _INSTALL = "install a C++ compiler such as g++, or pip install 'rnnreg[native]'"
-_MOST_SECONDS = 300
+_RETRY_SECONDS = (
+    24 * 3600
+)  # after which a library that lacks the processor's instructions is built again
+_LOCK = threading.Lock()
 
 
 class Library(NamedTuple):
@@ -48,14 +50,19 @@ class Library(NamedTuple):
     Attributes:
       path: the shared library; None where there is none.
       reason: who compiled it, or why there is none and what to do, in words.
+      failed: whether there is none though there is a compiler.
     """
 
     path: Path | None
     reason: str
+    failed: bool = False
 
 
 def kernel_library(dtype: Any = jnp.float32) -> Library:
     """The compiled kernel for a dtype, known to XLA as `target(dtype)`; built at the first call on a machine.
+
+    Without a compiler it is the last one that was used here of those built of the same source, for the same jaxlib and
+    processor.
 
     Args:
       dtype: float32 or float64.
@@ -64,11 +71,15 @@ def kernel_library(dtype: Any = jnp.float32) -> Library:
       The library, or why there is none.
 
     Warns:
-      RuntimeWarning: it cannot be built or loaded, though there is a compiler.
+      RuntimeWarning: it cannot be built or loaded, though there is a compiler; the switch has an unknown value.
     """
-    if os.environ.get(SWITCH, "") in ("0", "off", "false"):
-        return Library(None, f"{SWITCH}={os.environ[SWITCH]} switches the compiled kernel off")
-    return _library(jnp.dtype(dtype).name)
+    given = os.environ.get(SWITCH, "")
+    if given.strip().lower() in OFF:
+        return Library(None, f"{SWITCH}={given} switches the compiled kernel off")
+    if given.strip().lower() not in ON:
+        _warn_of_switch(given)
+    with _LOCK:  # of two threads that register it the second would be refused
+        return _library(jnp.dtype(dtype).name)
 
 
 def target(dtype: Any) -> str:
@@ -77,68 +88,106 @@ def target(dtype: Any) -> str:
 
 
 @functools.cache
+def _warn_of_switch(given: str) -> None:
+    warn_caller(
+        f"{SWITCH} must be one of {', '.join(OFF)} (without the compiled kernel) or of {', '.join(ON[1:])} (with it, "
+        f"the default); got {given!r}, which leaves it on."
+    )
+
+
+@functools.cache
 def _library(dtype: str) -> Library:
     compiler = find_compiler()
     if compiler is None:
-        return Library(None, f"the compiled kernel needs a C++ compiler: {_INSTALL}{_unfound()}")
-    version = _version(compiler)
-    errors = []
-    for folder in _folders():
-        path = folder / f"recurrence-{dtype}-{_digest(compiler, version)}.so"
-        try:
-            if not _is_whole(path):
-                _compile(path, compiler, dtype)
-            _hand_over(path, dtype)
-            unkept = _unkept(errors) if folder == _own_folder() else ""
-            return Library(path, f"compiled for this processor by {version}{unkept}{_unfound()}")
-        except (OSError, AttributeError, subprocess.SubprocessError) as error:
-            errors.append(f"{folder}: {' '.join(str(error).split())[:300]}")
+        return _without_compiler(dtype)
+    errors: list[str] = []
+    try:
+        version = version_of(compiler)
+        for place in (_kept.kept_folder, _kept.own_folder):
+            try:
+                path, words = _built(place(), compiler, version, dtype)
+                _hand_over(path, dtype)
+            except (OSError, AttributeError) as error:
+                errors.append(" ".join(str(error).split())[:300])
+                continue
+            unkept = _unkept(errors) if errors else ""
+            return Library(path, f"{words}{unkept}{unfound()}")
+    except CompilerError as error:
+        errors.append(" ".join(str(error).split())[:300])
+    _kept.leave_own_folder()
     reason = f"the compiled kernel cannot be built or loaded ({'; '.join(errors)})"
     warn_caller(f"{reason}. Everything runs without it, more slowly; {SWITCH}=0 ends this warning.")
-    return Library(None, reason)
+    return Library(None, reason, failed=True)
+
+
+def _without_compiler(dtype: str) -> Library:
+    with contextlib.suppress(OSError):
+        folder = _kept.kept_folder(make=False)
+        for path in _kept.last_used(folder, f"recurrence-{dtype}-{_machine()}-*.so"):
+            record = _kept.read_record(path)
+            with contextlib.suppress(OSError, AttributeError):
+                if record is not None:
+                    _hand_over(path, dtype)
+                    _kept.note_use(path)
+                    told = f"{_words(record)}, which is not there any more"
+                    return Library(path, f"{told}{unfound()}")
+    return Library(None, f"the compiled kernel needs a C++ compiler: {_INSTALL}{unfound()}")
+
+
+def _built(folder: Path, compiler: tuple[str, ...], version: str, dtype: str) -> tuple[Path, str]:
+    """The library in that folder, and what there is to say of it; compiled now if it is not there.
+
+    One that lacks the processor's instructions has a name of its own. The rest is tried again after a day.
+    """
+    stem = f"recurrence-{dtype}-{_machine()}-{_digest([*compiler, version])}"
+    for path in (folder / f"{stem}.so", folder / f"{stem}-plain.so"):
+        record = _kept.read_record(path)
+        if record is not None and (not record.why or _age(path) < _RETRY_SECONDS):
+            _kept.note_use(path)
+            return path, _words(record)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_kept.BUILDING) as building:
+        made = Path(building) / f"{stem}.so"
+        why = compile_kernel(compiler, SOURCES[-1], made, dtype)
+        path = folder / f"{stem}{'-plain' if why else ''}.so"
+        record = _kept.keep(made, path, version, why)
+    _kept.tidy(folder)
+    return path, _words(record)
+
+
+def _words(record: _kept.Record) -> str:
+    if not record.why:
+        return f"compiled for this processor by {record.version}"
+    return f"compiled without the instructions of this processor by {record.version} ({record.why})"
 
 
 def _unkept(errors: list[str]) -> str:
     """Why the library lasts no longer than the process, and what to do."""
-    why = "; ".join(errors) or "there is no home folder"
-    return f", in each process anew, since it cannot be kept ({why}): set XDG_CACHE_HOME to a writable folder"
+    return (
+        f", in each process anew, since it cannot be kept ({'; '.join(errors)}): set XDG_CACHE_HOME to a folder that "
+        "only you can write"
+    )
 
 
-def _unfound() -> str:
-    """That there is no such compiler as $CXX names; "" if there is."""
-    words = os.environ.get("CXX", "").split()
-    return f"; there is no CXX={words[0]}" if words and not shutil.which(words[0]) else ""
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
-def find_compiler() -> tuple[str, ...] | None:
-    """The command of a C++ compiler: $CXX, else the system's, else that of the package `ziglang`; None without one."""
-    for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
-        words = name.split()
-        if words and shutil.which(words[0]):
-            return tuple(words)
-    if importlib.util.find_spec("ziglang") is not None:
-        return (sys.executable, "-m", "ziglang", "c++")
-    return None
+@functools.cache
+def _ffi_headers() -> tuple[bytes, ...]:
+    folder = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api"
+    return tuple(header.read_bytes() for header in sorted(folder.glob("*.h")))
 
 
-def _version(compiler: tuple[str, ...]) -> str:
-    """The first line of what a compiler says of itself."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        said = subprocess.run([*compiler, "--version"], capture_output=True, text=True, timeout=60)
-        if said.stdout.strip():
-            return said.stdout.splitlines()[0].strip()
-    return " ".join(compiler)
+def _machine() -> str:
+    """Of everything that the library depends on but its compiler."""
+    abi = (sys.platform, platform.machine(), str(struct.calcsize("P")), *platform.libc_ver())
+    parts = (*(source.read_bytes() for source in SOURCES), *_ffi_headers())
+    return _digest([*parts, *FLAGS, *abi, cpu_model(), _instructions()])
 
 
-def _digest(compiler: tuple[str, ...], version: str) -> str:
-    """Of everything that the library depends on."""
-    header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
-    parts = [
-        *(source.read_bytes() for source in SOURCES),
-        header.read_bytes() if header.exists() else b"",
-    ]
-    parts += [text.encode() for text in (*compiler, *_FLAGS, version, cpu_model(), _instructions())]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+def _digest(parts: Sequence[str | bytes]) -> str:
+    whole = b"\0".join(part.encode() if isinstance(part, str) else part for part in parts)
+    return hashlib.sha256(whole).hexdigest()[:16]
 
 
 def _instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
@@ -147,53 +196,11 @@ def _instructions(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.split(":")[0].strip().lower() in ("flags", "features"):
                 return line
+    if sys.platform == "darwin":
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["/usr/sbin/sysctl", "machdep.cpu.brand_string", "hw.optional"]
+            return subprocess.run(command, capture_output=True, timeout=10).stdout.hex()
     return ""
-
-
-def _folders() -> Iterator[Path]:
-    """Where the library may lie: the cache folder, else one of this process alone."""
-    folder = cache_folder()
-    if folder is not None:
-        yield folder / "native"
-    yield _own_folder()
-
-
-@functools.cache
-def _own_folder() -> Path:
-    folder = tempfile.mkdtemp(prefix="rnnreg-native-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether the library is there, to the byte as it was compiled: loading half of one could end the process."""
-    try:
-        return _check_sum(path).read_text() == hashlib.sha256(path.read_bytes()).hexdigest()
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def _check_sum(path: Path) -> Path:
-    return path.with_suffix(".sha256")
-
-
-def _compile(path: Path, compiler: tuple[str, ...], dtype: str) -> None:
-    """Compiles into the folder of `path` and moves the result there, so that others see a whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix="building-") as folder:
-        made = Path(folder) / path.name
-        for processor in _PROCESSOR:
-            command = [*compiler, *_FLAGS, *processor.split(), f"-DREAL={_REALS[dtype]}"]
-            command += [f"-I{jax.ffi.include_dir()}", str(SOURCES[-1]), "-o", str(made)]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=_MOST_SECONDS)
-            if done.returncode == 0:
-                break
-        else:
-            said = [line for line in done.stderr.splitlines() if "error" in line]
-            raise OSError(f"{' '.join(compiler)} failed: {(said or [done.stderr])[0]}")
-        _check_sum(made).write_text(hashlib.sha256(made.read_bytes()).hexdigest())
-        os.replace(made, path)
-        os.replace(_check_sum(made), _check_sum(path))
 
 
 def _hand_over(path: Path, dtype: str) -> None:

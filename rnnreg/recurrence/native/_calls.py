@@ -230,6 +230,12 @@ def _native(
     )
 
 
+def _is_debugging() -> bool:
+    """Whether JAX runs, or is to run again, one operation after another."""
+    config = jax.config
+    return config.jax_disable_jit or config.jax_debug_nans or config.jax_debug_infs
+
+
 def _primitive(
     name: str, function: Callable[..., Any], results: Callable[..., Shapes], *, compiled: bool
 ):
@@ -248,6 +254,8 @@ def _primitive(
 
     @primitive.def_impl
     def _(*operands, **params):
+        if _is_debugging():  # `jit` would come back here, to find the operation that is wrong
+            return reference(*operands, **params)
         return jitted(tuple(params.items()))(*operands)
 
     @primitive.def_abstract_eval

@@ -40,7 +40,9 @@ struct Elman {
     const auto& y = after.h;
     delta[0] = d.h;
     if constexpr (activation == kTanh) delta[0] = d.h * (T(1) - y * y);
-    if constexpr (activation == kRelu) delta[0] = d.h * where_above(y, T(0), T(1), Group<T, M>{});
+    // a choice and no factor, as jax.nn.relu has it: a unit that is off passes no NaN back, and no infinity
+    if constexpr (activation == kRelu)
+      delta[0] = map<T, M>([&](auto m) { return y.v[m] > T(0) ? d.h.v[m] : Vec<T>{}; });
     return {};
   }
 };

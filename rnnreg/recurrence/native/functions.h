@@ -12,7 +12,8 @@ template <>
 struct Numbers<float> {
   static constexpr int mantissa = 23, terms = 6;
   static constexpr uint32_t inverse = 0x7ef311c3;
-  static constexpr float round = 12582912.f, most = 87.f, tanh_most = 10.f, log2e_high = 1.44269502f, log2e_low = 1.92596303e-8f;
+  static constexpr float round = 12582912.f, most = 87.f, tanh_most = 10.f, log2e_high = 1.44269502f, log2e_low = 1.92596303e-8f,
+                         ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   // 2^f - 1 = f Σ c_i f^i for |f| <= 1/2, by interpolation at the nodes of Chebyshev
   static constexpr float power[terms] = {0.693147188f,   0.240226508f,   0.0555035711f,
                                          0.00961808256f, 0.00133908634f, 0.000154531629f};
@@ -22,7 +23,8 @@ struct Numbers<double> {
   static constexpr int mantissa = 52, terms = 11;
   static constexpr uint64_t inverse = 0x7fde623822fc16e6;
   static constexpr double round = 6755399441055744., most = 708., tanh_most = 20., log2e_high = 1.4426950408889634,
-                          log2e_low = 2.0355273740931033e-17;
+                          log2e_low = 2.0355273740931033e-17, ln2_high = 0.693145751953125,
+                          ln2_low = 1.42860682030941723212e-6;
   static constexpr double power[terms] = {
       0.693147180559945309,    0.240226506959100982,   0.0555041086648215943,  0.00961812910760688853,
       0.00133335581464169353,  0.000154035304417360502, 1.52527338298361184e-5, 1.32154425879216897e-6,
@@ -93,7 +95,11 @@ INLINE void exponential(const Group<T, M>& x, T factor, Group<T, M>& scale, Grou
     return (Vec<T>)(((Ints<T>)shifted.v[m] << N::mantissa) + (Ints<T>)fill<T>(1));
   });
   const auto k = shifted - N::round;
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__aarch64__)
   const auto f = (x * (factor * N::log2e_high) - k) + x * (factor * N::log2e_low);
+#else  // the product above would be rounded before k is taken off; k ln2_high is exact
+  const auto f = ((x * factor - k * N::ln2_high) - k * N::ln2_low) * N::log2e_high;
+#endif
   auto p = f * N::power[N::terms - 1] + N::power[N::terms - 2];
   each<N::terms - 2>([&](auto i) { p = p * f + N::power[N::terms - 3 - i]; });
   rest = p * f;

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -51,8 +52,12 @@ class FlushSubnormals {
 template <class T, class Cell>
 void run_lane(const Sizes& sizes, const Lane<T>& lane, bool backward) {
   thread_local Scratch<T> scratch;
+  struct Use {
+    Use() { scratch.start(); }
+    ~Use() { scratch.finish(); }
+  };
+  const Use use;
   const FlushSubnormals flush;
-  scratch.start();
   Pass<T, Cell> pass(sizes, lane, scratch);
   backward ? pass.backward() : pass.forward();
 }
@@ -71,29 +76,43 @@ Run<T> cell_of(std::string_view name) {
   return nullptr;
 }
 
-// Runs `work(i)` for i < count on this thread and on those of the pool that are free.
+// Runs `work(i)` for i < count on this thread and on those of the pool that are free; whether each i had its memory.
+// Nothing is thrown once a thread of the pool has the work: it could not be caught there, and the work must outlive it.
 template <class Work>
-void share(ffi::ThreadPool& pool, int64_t count, const Work& work) {
-  if (count == 1) return work(0);
+bool share(ffi::ThreadPool& pool, int64_t count, const Work& work) {
+  const auto succeeds = [&work](int64_t i) noexcept {
+    try {
+      return work(i), true;
+    } catch (const std::exception&) {
+      return false;
+    }
+  };
+  if (count == 1) return succeeds(0);
   struct Shared {
     std::atomic<int64_t> next{0};
     int64_t done = 0;
+    bool well = true;
     std::mutex mutex;
     std::condition_variable all_done;
   };
   auto shared = std::make_shared<Shared>();
-  const Work* task = &work;  // alive while a number below `count` is at work
+  const auto* task = &succeeds;  // alive while a number below `count` is at work
   auto take = [shared, task, count] {
     for (int64_t i; (i = shared->next.fetch_add(1)) < count;) {
-      (*task)(i);
+      const bool well = (*task)(i);
       std::lock_guard<std::mutex> lock(shared->mutex);
+      shared->well &= well;
       if (++shared->done == count) shared->all_done.notify_all();
     }
   };
-  for (int64_t i = 1; i < std::min(count, pool.num_threads()); ++i) pool.Schedule(decltype(take)(take));
+  try {
+    for (int64_t i = 1; i < std::min(count, pool.num_threads()); ++i) pool.Schedule(decltype(take)(take));
+  } catch (const std::exception&) {  // those that have it, and this one, do all of it
+  }
   take();
   std::unique_lock<std::mutex> lock(shared->mutex);
   shared->all_done.wait(lock, [&] { return shared->done == count; });
+  return shared->well;
 }
 
 template <class T>
@@ -133,6 +152,12 @@ struct Array {
   }
 };
 
+ffi::Error out_of_memory() {
+  return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                    "the compiled recurrence of rnnreg has no memory for its weights and sums: "
+                    "use a smaller hidden size or fewer threads, or backend='fused'");
+}
+
 template <class T>
 ffi::Error run_lanes(ffi::ThreadPool& pool, std::string_view cell, Sizes sizes, bool backward,
                      const std::vector<Array>& arrays, const ffi::AnyBuffer& result) {
@@ -142,7 +167,7 @@ ffi::Error run_lanes(ffi::ThreadPool& pool, std::string_view cell, Sizes sizes, 
   const size_t axes = of_x.size() - 3;
   int64_t lanes = 1;
   for (size_t i = 0; i < axes; ++i) lanes *= result.dimensions()[i];
-  share(pool, lanes, [&](int64_t i) {
+  const bool well = share(pool, lanes, [&](int64_t i) {
     Lane<T> lane = {};
     for (const Array& array : arrays) {
       const int64_t offset = array.offset(i, result.dimensions().begin(), axes);
@@ -152,7 +177,7 @@ ffi::Error run_lanes(ffi::ThreadPool& pool, std::string_view cell, Sizes sizes, 
     }
     run(sizes, lane, backward);
   });
-  return ffi::Error::Success();
+  return well ? ffi::Error::Success() : out_of_memory();
 }
 
 // The names, separated by spaces, of what is given.
@@ -167,7 +192,7 @@ std::vector<std::string_view> words(std::string_view text) {
 }
 
 // `operands` begins with x, W_hh. `results` and `operands` name the arrays in order.
-ffi::Error recurrence(ffi::ThreadPool pool, std::string_view cell, bool backward, bool reverse,
+ffi::Error call(ffi::ThreadPool pool, std::string_view cell, bool backward, bool reverse,
                       std::string_view operands, std::string_view results, ffi::RemainingArgs args,
                       ffi::RemainingRets rets) {
   std::vector<Array> arrays;
@@ -189,6 +214,17 @@ ffi::Error recurrence(ffi::ThreadPool pool, std::string_view cell, bool backward
     if (array.name == "keep") sizes.by_unit = array.buffer.dimensions().size() - axes == 3;
   const ffi::AnyBuffer& result = arrays[num_operands].buffer;
   return run_lanes<REAL>(pool, cell, sizes, backward, arrays, result);
+}
+
+// XLA knows no exceptions.
+ffi::Error recurrence(ffi::ThreadPool pool, std::string_view cell, bool backward, bool reverse,
+                      std::string_view operands, std::string_view results, ffi::RemainingArgs args,
+                      ffi::RemainingRets rets) {
+  try {
+    return call(pool, cell, backward, reverse, operands, results, args, rets);
+  } catch (const std::exception&) {
+    return out_of_memory();
+  }
 }
 
 }  // namespace

@@ -24,11 +24,17 @@ struct Sizes {
   bool reverse, by_unit;  // by_unit: `keep` is [T, B, H], not [T, B]
 };
 
-// Memory of one thread, kept from call to call.
+constexpr size_t kMostHeld = 16 << 20;  // bytes that a thread keeps: zeroing more is little beside such a call's work
+
+// Memory of one thread, kept from call to call unless it is large.
 template <class T>
 class Scratch {
  public:
   void start() { used_ = 0; }
+  void finish() {
+    if (held_ > kMostHeld) std::vector<std::vector<T>>().swap(arrays_), held_ = 0;
+  }
+
   // `count` numbers, all 0.
   T* zeros(int64_t count) {
     T* taken = take(count);
@@ -42,13 +48,13 @@ class Scratch {
     arrays_.resize(std::max(arrays_.size(), used_ + 1));
     std::vector<T>& one = arrays_[used_++];
     const size_t needed = count + kWidth<T> + line / sizeof(T);
-    if (one.size() < needed) one.resize(needed);
+    if (one.size() < needed) held_ += (needed - one.size()) * sizeof(T), one.resize(needed);
     return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(one.data()) + line - 1) / line * line);
   }
 
  private:
   std::vector<std::vector<T>> arrays_;
-  size_t used_ = 0;
+  size_t used_ = 0, held_ = 0;  // arrays; bytes
 };
 
 template <class T>
