@@ -49,6 +49,10 @@ def use_all_cores(num: int | None = None) -> int:
     core. The count is fixed by the first array, so call this at the top of a program. A later call
     changes nothing and warns; results are the same for any number of devices, only time differs.
 
+    It also gives XLA's pool more threads than devices (2 num + 8, by the environment variable NPROC,
+    unless that is set): a batched decomposition, such as `jnp.linalg.svd` of a stack, waits on one
+    thread of the pool for the others, and one on each device would wait for ever.
+
     Args:
         num: how many devices; by default `available_cores()`.
 
@@ -80,6 +84,7 @@ def use_all_cores(num: int | None = None) -> int:
                 stacklevel=2,
             )
         return count
+    os.environ.setdefault("NPROC", str(2 * wanted + 8))
     return wanted
 
 

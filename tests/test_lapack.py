@@ -93,17 +93,34 @@ def test_the_search_finds_a_batch():
     assert not batched(jax.make_jaxpr(lambda W: each(jnp.linalg.inv, W))(stack).jaxpr)
 
 
+LANES = """
+import jax, jax.numpy as jnp, optax
+import rnnreg as rr
+{start}
+def values(net, params, batch):
+    return jnp.linalg.svd(jnp.stack([params["layer_0"]["W_hh"]] * 4), compute_uv=False)
+
+train = rr.make_train(rr.network([{cell}], 1), loss=rr.losses.squared_error(), optimizer=optax.sgd(0.01),
+    num_epochs=40, record_every=1, track={track})
+data = rr.Batch(jnp.ones((2, 3, 1)), jnp.ones((2, 3, 1)))
+result = rr.sweep(train, {{}}, data, seeds=4, key=jax.random.key(0), progress=False)
+print(result.metrics.finished.all().item(), len(jax.devices()))
+"""
+MARGIN = "rr.parametrizations.singular_margin(rr.cells.elman(64), 0.01)"
+
+
 @pytest.mark.slow
-def test_two_lanes_with_decompositions_end():
+def test_two_lanes_of_a_parametrised_cell_end():
     """This hung on two cores: the rotations of a margin were started two at a time."""
-    out, _ = python(
-        "import jax, optax, rnnreg as rr, jax.numpy as jnp\n"
-        "cell = rr.parametrizations.singular_margin(rr.cells.elman(64), 0.01)\n"
-        "train = rr.make_train(rr.network([cell], 1), loss=rr.losses.squared_error(), optimizer=optax.sgd(0.01), "
-        "num_epochs=1)\n"
-        "data = rr.Batch(jnp.ones((2, 3, 1)), jnp.ones((2, 3, 1)))\n"
-        "result = rr.sweep(train, {}, data, seeds=4, key=jax.random.key(0), progress=False)\n"
-        "print(result.metrics.finished.all().item())\n",
-        JAX_NUM_CPU_DEVICES="2",
+    out, _ = python(LANES.format(start="", cell=MARGIN, track="{}"), JAX_NUM_CPU_DEVICES="2")
+    assert out.split() == ["True", "2"]
+
+
+@pytest.mark.slow
+def test_two_lanes_that_track_decompositions_of_a_stack_end():
+    """This hung too: a batch on each of two devices waited for a pool of two threads."""
+    code = LANES.format(
+        start="rr.use_all_cores(2)", cell="rr.cells.elman(64)", track="{'singular': values}"
     )
-    assert out.strip().endswith("True")
+    out, _ = python(code)
+    assert out.split() == ["True", "2"]
