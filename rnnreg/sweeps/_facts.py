@@ -117,7 +117,8 @@ def lane_digests(job: Job) -> list[bytes]:
     if job.folds is not None:
         rows, count = job.folds.rows, len(job.folds.labels)
         each = [jax.tree.map(lambda leaf, n=number: leaf[n], rows) for number in range(count)]
-        folds = [f"{digest(fold)} {rows.epoch_rows}" for fold in each]
+        # XLA drops an axis of length one, and may round otherwise: a lone fold is of another program
+        folds = [f"{digest(fold)} {rows.epoch_rows} {count > 1}" for fold in each]
     hyper, seeds = job.lanes["hyper"], job.lanes["seed"]
     names = sorted(hyper)
     found = []
@@ -175,10 +176,12 @@ def _any_fold(folds: Fold, num_rows: int) -> Fold:
         return jax.ShapeDtypeStruct((1, *shape), leaf.dtype)
 
     return Fold(
-        *(row(leaf, num_rows) for leaf in (folds.train_rows, folds.train_weights)),
-        *(row(leaf, num_rows) for leaf in (folds.validation_rows, folds.validation_weights)),
-        jax.tree.map(lambda leaf: row(leaf, *leaf.shape[1:]), folds.scaling),
-        num_rows,
+        train_rows=row(folds.train_rows, num_rows),
+        train_weights=row(folds.train_weights, num_rows),
+        validation_rows=row(folds.validation_rows, num_rows),
+        validation_weights=row(folds.validation_weights, num_rows),
+        scaling=jax.tree.map(lambda leaf: row(leaf, *leaf.shape[1:]), folds.scaling),
+        epoch_rows=num_rows,
     )
 
 

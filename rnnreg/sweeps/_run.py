@@ -74,12 +74,13 @@ def sweep(
       keep: a folder for finished lanes, written about once a second. After a kill, a crash or a power cut the same call
         loads them, runs the others by the same plan, and ends with the numbers of an uninterrupted sweep, bit for bit;
         `config["lanes_loaded"]` says how many were loaded. Values, seeds and folds may be added or reordered, and only
-        new lanes run: a lane is known by its hyperparameters, seed, rows of the fold and given start. (In chunks or
+        new lanes run: a lane is known by its hyperparameters, seed, rows of the fold and given start. In chunks or
         under `vmap` new lanes run in calls of the same width, so they equal those of a sweep from scratch up to
-        rounding. A new fold that is longer than all others changes the padding of all, and all run again.) Anything
-        else that decides a number must be the same: network, loss, optimiser, data, key, versions, processor,
-        precision, plan. What Python functions do inside the program (`jax.pure_callback`) is not compared. Damaged
-        files are found by their check sums. Two sweeps may share a folder. None keeps nothing.
+        rounding. If a lone fold gets company, or a fold is longer than all before, all run again: the program or the
+        padding is another one. Anything else that decides a number must be the same: network, loss, optimiser, data,
+        key, versions, processor, precision, plan. What Python functions do inside the program (`jax.pure_callback`) is
+        not compared. Damaged files are found by their check sums, and a damaged manifest is made again from the
+        others. Two sweeps may share a folder. None keeps nothing.
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
