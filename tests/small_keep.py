@@ -28,15 +28,15 @@ PLANS = {
 }
 
 
-def sweep(keep=None, train=TRAIN, grid=GRID, data=SPLIT, **options):
-    """Six lanes one by one, unless options say otherwise; every call is written at once."""
-    seconds, times = keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE
+def sweep(keep=None, train=TRAIN, grid=GRID, data=SPLIT, *, pause=(0.0, 0), **options):
+    """Six lanes one by one, unless options say otherwise; each call is written at once, unless `pause` does."""
+    before = keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE
     options = {"seeds": 2, "key": KEY, **PLANS["one_by_one"]} | options
-    keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE = 0.0, 0
+    keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE = pause
     try:
         return rr.sweep(train, grid, data, keep=keep, progress=False, **options)
     finally:
-        keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE = seconds, times
+        keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE = before
 
 
 def assert_equal(one, other):

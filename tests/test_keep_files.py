@@ -78,7 +78,7 @@ def test_a_damaged_file_is_named_and_its_lane_runs_again(kind, copy, whole):
         again = sweep(copy)
     assert len(caught) == 1
     assert f"{path.parent.name}/{path.name}" in str(caught[0].message)
-    assert "test_keep" in caught[0].filename
+    assert "small_keep" in caught[0].filename
     assert loaded(again) == 5
     assert_equal(again, whole)
     with warnings.catch_warnings():
@@ -159,9 +159,8 @@ def test_a_file_holds_every_type_of_leaf(tmp_path):
 
 def test_calls_share_a_file_until_a_second_has_passed(tmp_path, monkeypatch):
     now = iter(np.arange(0, 1000, 0.3))
-    monkeypatch.setattr(keep_room, "_SECONDS_A_SHARD", 1.0)
     monkeypatch.setattr(keep_room.time, "monotonic", lambda: next(now))
-    sweep(tmp_path, seeds=6)
+    sweep(tmp_path, seeds=6, pause=(1.0, 0))
     sizes = [len(shards.read_shard(path).lanes) for path in files(tmp_path)]
     assert sum(sizes) == 18
     assert set(sizes[:-1]) == {4}

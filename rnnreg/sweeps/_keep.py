@@ -64,25 +64,27 @@ class Keeper:
         self._failed = False
         self._unread: list[Path] = []
 
-    def open(self, job: Job, request: Request) -> None:
-        """Compares the folder with the job, and says in its manifest what it is about.
-
-        Raises:
-          ValueError: it keeps lanes of another sweep; the message says in what they differ.
-          OSError: it cannot be read or written.
-        """
-        kept, described = _manifest(self.place), description_of(job)
+    def compare(self, job: Job) -> None:
+        """Raises a ValueError, which says in what they differ, if the folder keeps lanes of another sweep."""
+        kept = _manifest(self.place)
         if kept is not None:
-            both = (kept["described"], described)
+            both = (kept["described"], description_of(job))
             if lines := differences(kept["facts"], self._facts, described=both):
                 raise ValueError(_refusal(self.place, lines))
+
+    def declare(self, job: Job, request: Request) -> None:
+        """Says in a manifest what the folder is about, if there is none.
+
+        Raises:
+          OSError: it cannot be written.
+        """
         if read_manifest(self.place) is not None:
             return
-        if kept is not None or (self.place / MANIFEST).exists():
+        if _manifest(self.place) is not None or (self.place / MANIFEST).exists():
             warn_caller(f"{self.place / MANIFEST} was damaged or missing, and is written anew.")
-        asked = _asked(request)
-        content = {"facts": self._facts, "described": described, "asked": asked}
-        write_manifest(self.place, content | {"reason": job.plan.reason})
+        content = {"facts": self._facts, "described": description_of(job)}
+        content |= {"asked": _asked(request), "reason": job.plan.reason}
+        write_manifest(self.place, content)
 
     def load(self, store: Run, finished: np.ndarray) -> None:
         """Puts the lanes that are in the folder into the store, and marks them."""
@@ -183,7 +185,9 @@ def open_keepers(
     """
     keepers = [Keeper(folder, job) for job in jobs]
     for keeper, job in zip(keepers, jobs, strict=True):
-        keeper.open(job, request)
+        keeper.compare(job)
+    for keeper, job in zip(keepers, jobs, strict=True):
+        keeper.declare(job, request)
     for keeper, (store, finished) in zip(keepers, rooms, strict=True):
         keeper.load(store, finished)
     unread = [
