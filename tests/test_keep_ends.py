@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -174,49 +173,47 @@ def test_an_interrupt_of_the_writing_loses_nothing(when, tmp_path, monkeypatch):
 # ---- a real kill ----------------------------------------------------------------------------------------------
 
 CHILD = """
-import sys, time
+import os, sys, threading, time
 sys.path.insert(0, {tests!r})
 import jax
 jax.config.update("jax_default_matmul_precision", "highest")
 import small_keep as of
 
-class Slow(of.Program):
+class Killed(of.Program):
     def run(self, lanes, shared):
-        print("runs", flush=True)
+        end = threading.Timer({seconds}, os.kill, (os.getpid(), {how}))
+        end.daemon = True
+        end.start()
         for call in super().run(lanes, shared):
-            time.sleep({pause})
+            time.sleep(0.02)
             yield call
 
-of.RUN.Program = Slow
-print("loaded", of.loaded(of.sweep({folder!r}, **{options!r})), flush=True)
+of.RUN.Program = Killed
+of.sweep({folder!r}, **{options!r})
 """
 
 
-def _child(folder, options, pause=0.02):
+def _killed(folder, options, how, seconds):
+    """A process that runs a sweep and is killed some seconds after its first call began."""
     code = CHILD.format(
-        tests=str(Path(__file__).parent), folder=str(folder), options=options, pause=pause
+        tests=str(Path(__file__).parent),
+        folder=str(folder),
+        options=options,
+        how=int(how),
+        seconds=seconds,
     )
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-
-
-def _kill(child, how, seconds):
-    """Kills a child some time after it began to run; returns whether it was still running."""
-    assert child.stdout.readline().split() == ["runs"]
-    time.sleep(seconds)
-    child.send_signal(how)
-    running = child.wait() != 0
-    child.stdout.close()
-    return running
+    return subprocess.Popen([sys.executable, "-c", code])
 
 
 def test_two_processes_that_are_killed_lose_no_finished_lane(tmp_path):
     options = {"seeds": 20}
     expected = sweep(**options)
     rng = np.random.default_rng(SEED)
-    children = [_child(tmp_path, options) for _ in range(2)]  # at once, in one folder
-    ends = (signal.SIGKILL, signal.SIGTERM)
-    killed = [_kill(*each, rng.uniform(0.1, 0.9)) for each in zip(children, ends, strict=True)]
-    assert any(killed)
+    children = [  # at once, in one folder
+        _killed(tmp_path, options, how, rng.uniform(0.2, 0.8))
+        for how in (signal.SIGKILL, signal.SIGTERM)
+    ]
+    assert [child.wait() for child in children] == [-signal.SIGKILL, -signal.SIGTERM]
     again = sweep(tmp_path, **options)
     assert 1 <= loaded(again) <= 60
     assert_equal(again, expected)
@@ -225,16 +222,16 @@ def test_two_processes_that_are_killed_lose_no_finished_lane(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("plan", PLANS)
 def test_killed_again_and_again(plan, tmp_path):
-    options = {"seeds": 40, **PLANS[plan]}
+    options = {"seeds": 80, **PLANS[plan]}
     expected = sweep(**options)
     rng = np.random.default_rng(SEED)
-    kills, loaded = 0, 0
+    before = 0
     for _ in range(7):
-        kills += _kill(_child(tmp_path, options), signal.SIGKILL, rng.uniform(0.0, 0.3))
+        child = _killed(tmp_path, options, signal.SIGKILL, rng.uniform(0.0, 0.3))
+        assert child.wait() == -signal.SIGKILL
         lanes = {lane for path in files(tmp_path) for lane in shards.read_shard(path).lanes}
-        assert len(lanes) >= loaded
-        loaded = len(lanes)
-    assert kills == 7
+        assert len(lanes) >= before
+        before = len(lanes)
     again = sweep(tmp_path, **options)
-    assert loaded(again) == loaded < 120
+    assert 0 < loaded(again) == before < 240
     assert_equal(again, expected)
