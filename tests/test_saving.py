@@ -52,7 +52,7 @@ def same(one, other):
 
 def forged(path, image):
     """A file whose last line is right, whatever is in it."""
-    path.write_bytes(image + files._last_line(image))
+    path.write_bytes(image + files.last_line(image))
     return path
 
 

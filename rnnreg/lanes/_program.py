@@ -73,8 +73,11 @@ class Program:
 
                 # another owner may have the same program: a network that was made again, of another sweep
                 alike = (fingerprint, lowered.in_tree, lowered.out_tree, *_settings(), plan.devices)
-                of_python = any(word in text for word in _PYTHON)
-                run = compile_now() if of_python else _BY_TEXT.get(Program, alike, compile_now)
+                run = (
+                    compile_now()
+                    if calls_python(text)
+                    else _BY_TEXT.get(Program, alike, compile_now)
+                )
                 return _Compiled(traced.jaxpr, fingerprint, run)
 
             # jax.jit has one jaxpr for equal shapes and settings of JAX, and keeps it
@@ -212,6 +215,11 @@ class _Compiled(NamedTuple):
     jaxpr: Any
     fingerprint: str
     run: Callable[[Any, Any], Any]
+
+
+def calls_python(text: str) -> bool:
+    """Whether a lowered program calls functions of Python, which its text does not name."""
+    return any(word in text for word in _PYTHON)
 
 
 def _jitted(function: Callable[..., Any], plan: Plan, owner: Any = None) -> Any:

@@ -51,7 +51,7 @@ def write_tree(
             nodes[f"/predictions/{number}"] = xr.Dataset(arrays)
     image = bytes(xr.DataTree.from_dict(nodes).to_netcdf(engine="h5netcdf"))
     with told(path, "written", "The result is still in memory: make room or save it elsewhere."):
-        write_whole(path, image + _last_line(image))
+        write_whole(path, image + last_line(image))
 
 
 def read_tree(path: Path) -> tuple[xr.Dataset, tuple[Group, ...], dict[str, Any]]:
@@ -82,7 +82,7 @@ def read_tree(path: Path) -> tuple[xr.Dataset, tuple[Group, ...], dict[str, Any]
     return metrics, tuple(groups), header
 
 
-def _last_line(image: bytes) -> bytes:
+def last_line(image: bytes) -> bytes:
     return b"\nrnnreg-sha256:" + hashlib.sha256(image).hexdigest().encode() + b"\n"
 
 
@@ -93,13 +93,13 @@ def _checked(path: Path, content: bytes) -> bytes:
     """
     if not content.startswith(b"\x89HDF\r\n\x1a\n"):
         raise ValueError(f"{path} is not a netCDF file.")
-    size = len(_last_line(b""))
+    size = len(last_line(b""))
     image, last = content[:-size], content[-size:]
     if not last.startswith(b"\nrnnreg-sha256:"):
         raise ValueError(
             f"{path} was not written by rnnreg's SweepResult.save, or was cut off or changed afterwards."
         )
-    if last != _last_line(image):
+    if last != last_line(image):
         raise ValueError(
             f"{path} is damaged: its bytes are not those that were saved. Take a copy of it, or run the sweep again."
         )

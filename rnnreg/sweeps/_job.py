@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -57,6 +57,7 @@ class Request(NamedTuple):
       plan: how lanes run, a name or a ready plan.
       width: lanes a call, or None.
       chunk: lanes together, or None.
+      kept: the plan of an earlier sweep for a number of lanes, which goes before all of these; or None.
     """
 
     grid: Mapping[str, Any]
@@ -67,6 +68,7 @@ class Request(NamedTuple):
     plan: str | Plan = "auto"
     width: int | None = None
     chunk: int | None = None
+    kept: Callable[[int], Plan] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,6 +337,8 @@ def _plan(
     num_lanes: int, request: Request, cost: Estimate, rates: Calibration, *, split: bool
 ) -> Plan:
     """How the lanes run; `split` allows the rows of a lone lane to be split unasked."""
+    if request.kept is not None:
+        return request.kept(num_lanes)
     return make_plan(
         num_lanes,
         lane_seconds=cost.lane_seconds,

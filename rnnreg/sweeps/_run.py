@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -16,12 +18,13 @@ from jax import Array
 from rnnreg._checks import warn_caller
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.lanes import Plan, Program
-from rnnreg.runtime import environment
 from rnnreg.sweeps._axes import read_seeds, read_static
-from rnnreg.sweeps._describe import describe_key
+from rnnreg.sweeps._config import describe_sweep
+from rnnreg.sweeps._disk import read_path
 from rnnreg.sweeps._dry_run import DryRun, describe
 from rnnreg.sweeps._job import Job, Request, make_job, one_lane
 from rnnreg.sweeps._join import join
+from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
 from rnnreg.sweeps._label import empty, label
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.training import Run, Train
@@ -41,6 +44,7 @@ def sweep(
     plan: str | Plan = "auto",
     width: int | None = None,
     chunk: int | None = None,
+    keep: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
     """Every run of grid × seeds × folds, in one compiled program for each static combination.
@@ -67,6 +71,16 @@ def sweep(
         `rr.lanes.make_plan`).
       width: lanes a call; None chooses.
       chunk: lanes together, for "chunks"; None chooses.
+      keep: a folder for finished lanes, written about once a second. After a kill, a crash or a power cut the same call
+        loads them, runs the others by the same plan, and ends with the numbers of an uninterrupted sweep, bit for bit;
+        `config["lanes_loaded"]` says how many were loaded. Values, seeds and folds may be added or reordered, and only
+        new lanes run: a lane is known by its hyperparameters, seed, rows of the fold and given start. In chunks or
+        under `vmap` new lanes run in calls of the same width, so they equal those of a sweep from scratch up to
+        rounding. If a lone fold gets company, or a fold is longer than all before, all run again: the program or the
+        padding is another one. Anything else that decides a number must be the same: network, loss, optimiser, data,
+        key, versions, processor, precision, plan. What Python functions do inside the program (`jax.pure_callback`) is
+        not compared. Damaged files are found by their check sums, and a damaged manifest is made again from the
+        others. Two sweeps may share a folder. None keeps nothing.
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
@@ -74,10 +88,14 @@ def sweep(
       so that whole paths of λ are finished, from which `rr.selection.choose` can choose.
 
     Raises:
-      ValueError: bad arguments, before anything compiles.
+      ValueError: bad arguments, before anything compiles; or `keep` has lanes of another sweep, and the message names
+        each field in which the two differ.
+      OSError: `keep` cannot be read or written.
+      Exception: what a run raises. If lanes are finished, its `partial_result` is the `SweepResult` so far.
 
     Warns:
-      RuntimeWarning: lanes diverged, the sweep was interrupted, or every seed starts from the same parameters.
+      RuntimeWarning: lanes diverged, the sweep was interrupted, or every seed starts from the same parameters; files in
+        `keep` are damaged or missing, and their lanes run again.
 
     >>> import optax, rnnreg as rr
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
@@ -88,20 +106,44 @@ def sweep(
     >>> result = sweep(train, {"l2": [0, 1e-3]}, split, seeds=2, key=jax.random.key(0), progress=False)
     >>> result.metrics.train_loss.dims, result.params_at(l2=1e-3, seed=1)["layer_0"]["W_hh"].shape
     (('l2', 'seed'), (4, 4))
+
+    The finished lanes can be kept, and a longer grid goes on from there:
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = {"key": jax.random.key(0), "keep": folder, "progress": False}
+    ...     first = sweep(train, {"l2": [0, 1e-3]}, split, **options)
+    ...     longer = sweep(train, {"l2": [0, 1e-4, 1e-3]}, split, **options)
+    >>> first.config["lanes_loaded"], longer.config["lanes_loaded"]
+    (0, 2)
     """
+    folder = None if keep is None else read_path(keep)
     static, seeds = read_static(static), read_seeds(seeds)
     request = Request(grid, key, seeds, folds, refit, plan, width, chunk)
-    jobs = list(_jobs(train, data, request, static=static, params=params))
+    jobs = list(_jobs(train, data, request, static=static, params=params, folder=folder))
     _warn_of_equal_starts(jobs)
-    done = _run_jobs(jobs, progress=progress)
-    labelled = [
-        label(job, one.store, one.finished, seeds) for job, one in zip(jobs, done, strict=True)
-    ]
-    metrics: Any = join([dataset for dataset, _ in labelled], static)
-    config = _config(jobs, done, request, static)
-    _warn(metrics, config["interrupted"])
-    groups = tuple(group for _, group in labelled)
-    return SweepResult(metrics, groups, config, "\n".join(map(str, jobs)))
+    done = [_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)) for job in jobs]
+    keepers: list[Keeper | None] = [None] * len(jobs)
+    if folder is not None:
+        keepers[:] = open_keepers(folder, jobs, request, [one[:2] for one in done])
+    done = _run_jobs(jobs, done, keepers, progress=progress)
+
+    def result():
+        labelled = [
+            label(job, one.store, one.finished, seeds) for job, one in zip(jobs, done, strict=True)
+        ]
+        metrics: Any = join([dataset for dataset, _ in labelled], static)
+        config = describe_sweep(jobs, done, request, static)
+        groups = tuple(group for _, group in labelled)
+        return SweepResult(metrics, groups, config, "\n".join(map(str, jobs)))
+
+    for one in done:
+        if isinstance(one.stopped, Exception):
+            _attach(one.stopped, done, result)
+            raise one.stopped
+    made = result()
+    _warn(made.metrics, made.config["interrupted"])
+    return made
 
 
 def dry_run(
@@ -156,9 +198,15 @@ def dry_run(
 
 
 def _jobs(
-    train: Any, data: Any, request: Request, *, static: dict[str, list[Any]], params: Any
+    train: Any,
+    data: Any,
+    request: Request,
+    *,
+    static: dict[str, list[Any]],
+    params: Any,
+    folder: Path | None = None,
 ) -> Iterator[Job]:
-    """The job of each static combination, checked."""
+    """The job of each static combination, checked; with the plan of the lanes that are in the folder."""
     if static and isinstance(train, Train):
         raise ValueError(
             f"static axes {list(static)} need `train` as a function of them, such as "
@@ -170,7 +218,7 @@ def _jobs(
         yield make_job(
             train if isinstance(train, Train) or not callable(train) else train(chosen),
             as_split(rows),
-            request,
+            request if folder is None else with_kept_plan(folder, chosen, request),
             static=chosen,
             params=params(chosen) if callable(params) else params,
         )
@@ -182,46 +230,56 @@ class _Done(NamedTuple):
     Attributes:
       store: every lane's run, NaN if it did not finish.
       finished: `[L]`, whether it did.
+      loaded: how many lanes came from a folder.
       seconds_compile: time to lower and compile.
       seconds_compute: time of the calls.
       fingerprint: of the program; None if there was none.
       compiled: whether it was compiled, and not kept from an earlier sweep.
-      interrupted: whether Ctrl-C came.
+      stopped: what came first, Ctrl-C or an error; None if every lane ran.
     """
 
     store: Run
     finished: np.ndarray
+    loaded: int = 0
     seconds_compile: float = 0.0
     seconds_compute: float = 0.0
     fingerprint: str | None = None
     compiled: bool = False
-    interrupted: bool = False
+    stopped: KeyboardInterrupt | Exception | None = None
 
 
-def _run_jobs(jobs: list[Job], *, progress: bool) -> list[_Done]:
-    """The jobs one after another; after Ctrl-C the rest stays unfinished."""
+def _run_jobs(
+    jobs: list[Job], done: list[_Done], keepers: list[Keeper | None], *, progress: bool
+) -> list[_Done]:
+    """The jobs one after another; after Ctrl-C or an error the rest stays unfinished."""
     from tqdm import tqdm
 
-    total = sum(job.plan.num_lanes for job in jobs)
-    done: list[_Done] = []
+    done = list(done)
+    total = sum(int((~one.finished).sum()) for one in done)
     with tqdm(total=total, unit="lane", desc="sweep", delay=3, disable=not progress) as bar:
-        for number, job in enumerate(jobs, 1):
-            which = f" {number} of {len(jobs)}" if len(jobs) > 1 else ""
-            if any(one.interrupted for one in done):
-                done.append(_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)))
-            else:
-                done.append(_run_job(job, bar, f"compiling{which} …"))
+        for number, (job, keeper) in enumerate(zip(jobs, keepers, strict=True)):
+            which = f" {number + 1} of {len(jobs)}" if len(jobs) > 1 else ""
+            one = done[number]
+            if keeper is not None:
+                one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
+            if not one.finished.all() and all(each.stopped is None for each in done):
+                one = _run_job(job, one, keeper, bar, f"compiling{which} …")
+            if keeper is not None and one.finished.all():
+                keeper.mend()
+            done[number] = one
     return done
 
 
-def _run_job(job: Job, bar: Any, compiling: str) -> _Done:
-    """One job, compiled and run call by call."""
-    done = _Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool))
+def _run_job(job: Job, done: _Done, keeper: Keeper | None, bar: Any, compiling: str) -> _Done:
+    """The unfinished lanes of one job, compiled and run call by call."""
+    left = np.flatnonzero(~done.finished)
+    plan = dataclasses.replace(job.plan, num_lanes=len(left))
+    lanes = jax.tree.map(lambda leaf: leaf[left], job.lanes)
     seconds = 0.0
     try:
         bar.set_description(compiling, refresh=False)
         with _shown(bar):
-            program = Program(one_lane, job.plan, job.lanes, job.shared, owner=job.train)
+            program = Program(one_lane, plan, lanes, job.shared, owner=job.train)
         done = done._replace(
             seconds_compile=program.compile_seconds,
             fingerprint=program.fingerprint,
@@ -231,10 +289,12 @@ def _run_job(job: Job, bar: Any, compiling: str) -> _Done:
         bar.unpause()  # the rate is that of running
         start = time.perf_counter()
         stop_at_nan = jax.config.jax_debug_nans
-        with jax.debug_nans(
-            False
-        ):  # a lane marks with NaN what it has not, such as scores without rows
-            for numbers, outputs in program.run(job.lanes, job.shared):
+        # a lane marks with NaN what it has not, such as scores without rows
+        with jax.debug_nans(False), keeper or contextlib.nullcontext():
+            for numbers, outputs in program.run(lanes, job.shared):
+                numbers = left[numbers]
+                if keeper is not None:
+                    keeper.add(numbers, outputs, program.fingerprint)
                 _keep(done.store, numbers, outputs)
                 done.finished[numbers] = True
                 bar.update(len(numbers))
@@ -244,8 +304,8 @@ def _run_job(job: Job, bar: Any, compiling: str) -> _Done:
                         f"lanes {numbers[outputs.diverged_at >= 0].tolist()} diverged, and jax_debug_nans is on; run "
                         "one alone, train(hyper, data, key=key), to see where."
                     )
-    except KeyboardInterrupt:
-        done = done._replace(interrupted=True)
+    except (KeyboardInterrupt, Exception) as error:
+        done = done._replace(stopped=error)
     return done._replace(seconds_compute=seconds)
 
 
@@ -276,47 +336,17 @@ def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
     jax.tree.map(lambda kept, new: kept.__setitem__(numbers, new), store, outputs)
 
 
-def _config(
-    jobs: list[Job], done: list[_Done], request: Request, static: dict[str, list[Any]]
-) -> dict[str, Any]:
-    """What was asked for and what the runs were, ready for JSON; `by_group` names the lists by static combination."""
-    settings = [job.train.settings for job in jobs]
-    by_group = {
-        **{name: [job.description[name] for job in jobs] for name in jobs[0].description},
-        "num_epochs": [each.num_epochs for each in settings],
-        "batch_size": [each.batch_size for each in settings],
-        "segment_steps": [each.segment_steps for each in settings],
-        "updates": [job.cost.updates for job in jobs],
-        "keep_best": [each.keep_best for each in settings],
-        "monitor": [each.monitor for each in settings],
-        "proximal": [list(each.proximal) for each in settings],
-        "early_stopping": [each.patience is not None for each in settings],
-        "epoch_rows": [None if job.folds is None else job.folds.rows.epoch_rows for job in jobs],
-        "program_sha256": [one.fingerprint for one in done],  # None if Ctrl-C came first
-    }
-    return {
-        "grid": {name: _listed(value) for name, value in request.grid.items()},
-        "seeds": [int(seed) for seed in request.seeds],
-        "key": describe_key(request.key),
-        "folds": jobs[0].fold_labels,
-        "static": static,
-        "dims": jobs[0].dims,
-        **by_group,
-        "by_group": list(by_group),
-        "lanes": sum(job.plan.num_lanes for job in jobs),
-        "compilations": sum(one.compiled for one in done),
-        "seconds_compile": sum(one.seconds_compile for one in done),
-        "seconds_compute": sum(one.seconds_compute for one in done),
-        "interrupted": any(one.interrupted for one in done),
-        "environment": environment(),
-    }
-
-
-def _listed(value: Any) -> Any:
-    values = getattr(value, "values", None)
-    if isinstance(values, dict):
-        return {name: array.tolist() for name, array in values.items()}
-    return np.asarray(value, dtype=np.float64).tolist()
+def _attach(error: Exception, done: list[_Done], result: Callable[[], SweepResult]) -> None:
+    """Gives an error what is finished, and a note that says so."""
+    finished = sum(int(one.finished.sum()) for one in done)
+    if not finished:
+        return
+    try:
+        error.partial_result = result()  # type: ignore[attr-defined]
+        lanes = sum(one.finished.size for one in done)
+        error.add_note(f"{finished} of {lanes} lanes are finished: error.partial_result has them.")
+    except Exception as other:  # the first error is the one to tell
+        error.add_note(f"{finished} lanes were finished, and could not be labelled: {other!r}.")
 
 
 def _warn_of_equal_starts(jobs: list[Job]) -> None:
