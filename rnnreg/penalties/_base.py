@@ -124,6 +124,11 @@ class ProxFunction(Protocol):
         ...
 
 
+def _nothing(params: Params, weight_paths: Any = None) -> list[str]:
+    del params, weight_paths
+    return []
+
+
 @dataclasses.dataclass(frozen=True)
 class Penalty:
     """R(W), which never sees its λ.
@@ -166,7 +171,7 @@ class Penalty:
     init: StartFunction
     value: ValueFunction
     needs: frozenset[str] = frozenset()
-    covers: CoversFunction = lambda params, weight_paths=None: []
+    covers: CoversFunction = dataclasses.field(default_factory=lambda: _nothing)
     name: str = "custom"
     arguments: tuple[tuple[str, Any], ...] = ()
     isotropic: bool = False
