@@ -1,5 +1,6 @@
 """Parts that are used by themselves: sampling, penalties as calls, help(), and optimisers of every kind."""
 
+import dataclasses
 import functools
 import pydoc
 
@@ -96,7 +97,7 @@ def test_a_penalty_is_called_on_parameters():
     np.testing.assert_allclose(gradient["readout"]["W_hy"], 2 * weights[2], **tolerance())
     with pytest.raises(ValueError, match="'W' matches no leaf"):
         rr.penalties.l2("W")(params)
-    on_states = l2._replace(needs=frozenset({"states"}))
+    on_states = dataclasses.replace(l2, needs=frozenset({"states"}))
     with pytest.raises(ValueError, match=r"needs \['states'\] of a batch.*rr.make_objective"):
         on_states(params)
 
