@@ -6,6 +6,7 @@ noise, and without a memory it is 1. Biases stay at zero: the optimiser leaves t
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -72,7 +73,7 @@ def near_identity() -> rr.penalties.Penalty:
         }
         return inner.value(rr.with_leaves(params, moved), context, state)
 
-    return inner._replace(value=value)
+    return dataclasses.replace(inner, value=value)
 
 
 PENALTIES = {
