@@ -301,7 +301,7 @@ def test_a_calibration_is_stored_for_its_device_and_found_again(tmp_path, monkey
     assert load_calibration().source.startswith("shipped")
     measured = calibrate(sizes=[4], chunks=[1, 2], rounds=1)
     assert load_calibration() == measured
-    (path,) = tmp_path.rglob("*.json")
+    (path,) = (path for path in tmp_path.rglob("*.json") if "native" not in path.parts)
     path.write_text("{}")
     with pytest.warns(RuntimeWarning, match="cannot be read"):
         assert load_calibration().source.startswith("shipped")
