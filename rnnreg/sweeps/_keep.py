@@ -246,7 +246,7 @@ def place_of(folder: Path, static: dict[str, Any]) -> Path:
     """The folder of a static combination.
 
     >>> place_of(Path("night"), {"hidden_size": 16}).as_posix()
-    'night/hidden_size=16-f494d13d'
+    'night/hidden_size=16-2eda76aa'
     """
     text = json.dumps(static, sort_keys=True)
     name = "_".join(f"{name}={value}" for name, value in sorted(static.items())) or "lanes"
