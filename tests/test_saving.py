@@ -15,7 +15,6 @@ import xarray as xr
 import rnnreg as rr
 from rnnreg.sweeps import Group, SweepResult
 from rnnreg.sweeps import _disk as disk
-from rnnreg.sweeps import _files as files
 
 FULL = "/dev/full"  # a device on which nothing has room
 
@@ -52,7 +51,7 @@ def same(one, other):
 
 def forged(path, image):
     """A file whose last line is right, whatever is in it."""
-    path.write_bytes(image + files.last_line(image))
+    path.write_bytes(image + disk.last_line(image))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -106,6 +107,11 @@ def write_whole(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
     _flush_folder(target.parent)
+
+
+def last_line(image: bytes) -> bytes:
+    """The check sum of a file, which stands behind all of it."""
+    return b"\nrnnreg-sha256:" + hashlib.sha256(image).hexdigest().encode() + b"\n"
 
 
 def _flush_folder(folder: Path) -> None:

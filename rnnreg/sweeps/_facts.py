@@ -129,11 +129,6 @@ def lane_digests(job: Job) -> list[bytes]:
     return found
 
 
-def identity(facts: Mapping[str, Any]) -> str:
-    """One SHA-256 for all facts."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
 def differences(
     kept: Mapping[str, Any], asked: Mapping[str, Any], *, described: tuple[Any, Any]
 ) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -16,7 +15,7 @@ import numpy as np
 
 from rnnreg._linalg import widen
 from rnnreg._tree import leaf_paths
-from rnnreg.sweeps._disk import told, write_whole
+from rnnreg.sweeps._disk import last_line, told, write_whole
 from rnnreg.sweeps._group import Group
 
 if TYPE_CHECKING:
@@ -80,10 +79,6 @@ def read_tree(path: Path) -> tuple[xr.Dataset, tuple[Group, ...], dict[str, Any]
             params = _params_of(tree[f"params/{number}"], header["trees"][number])
             groups.append(Group(static, params, **scored))
     return metrics, tuple(groups), header
-
-
-def last_line(image: bytes) -> bytes:
-    return b"\nrnnreg-sha256:" + hashlib.sha256(image).hexdigest().encode() + b"\n"
 
 
 def _checked(path: Path, content: bytes) -> bytes:

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnnreg.sweeps._disk import told, write_whole
-from rnnreg.sweeps._files import last_line
+from rnnreg.sweeps._disk import last_line, told, write_whole
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"([0-9a-f]{12})-(\d{6})\.npz")
