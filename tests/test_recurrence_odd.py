@@ -31,8 +31,9 @@ ABLE = {name: case for name, case in CASES.items() if case.cell.facts.native is 
 )
 def test_no_steps_rows_or_inputs_have_zero_gradients(cell, steps, batch, input_size):
     """Of the same shapes with every back end; without a step the last state is the one that it starts from."""
-    start = jax.tree.map(lambda leaf: leaf + 0.5, cell.initial_state(batch))
-    params = cell.init(jax.random.key(0), 1)
+    dtype = jnp.result_type(float)
+    start = jax.tree.map(lambda leaf: leaf + 0.5, cell.initial_state(batch, dtype))
+    params = cell.init(jax.random.key(0), 1, dtype)
     params["W_xh"] = jnp.zeros((input_size, params["W_hh"].shape[1]))
     xs = jnp.zeros((steps, batch, input_size))
 
