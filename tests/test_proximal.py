@@ -247,6 +247,11 @@ REFUSED = {
     ),
     "muon": (contrib.muon(0.1), "mixes the gradients"),
     "lamb": (optax.lamb(0.1), "size of the weights"),
+    "normalised": (
+        optax.chain(optax.normalize_by_update_norm(), optax.sgd(0.1)),
+        "by a norm or a mean of all",
+    ),
+    "centred": (optax.chain(optax.centralize(), optax.adam(0.1)), "by a norm or a mean of all"),
     "schedule_free": (contrib.schedule_free(optax.sgd(0.1), 0.1), "averages the parameters"),
 }
 

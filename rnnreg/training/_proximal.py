@@ -150,6 +150,8 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
     ):
         if kind in steps.values():
             raise _undefined(settings, why)
+    if not _is_diagonal(settings, hyper, params):
+        raise _undefined(settings, "divides or shifts a gradient by a norm or a mean of all")
     amounts = {
         path: jax.ShapeDtypeStruct(leaf.shape if steps[path] == "each" else (), leaf.dtype)
         for path, leaf in leaf_paths(params).items()
@@ -179,6 +181,32 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
                 f"the prox of penalties[{name!r}] must return parameters of the same shapes and dtypes; it made "
                 f"{jax.tree.map(_kind, found)} of {jax.tree.map(_kind, params)}."
             )
+
+
+def _is_diagonal(settings: Settings, hyper: Hyper, params: Params) -> bool:
+    """Whether each element answers a small gradient of its own alone, tried with numbers: steps of random gradients.
+
+    Jaxprs do not tell: clipping sums squares too, and lets a small gradient pass as it is. Moments are 1 here, and so
+    is each number of a run that is traced.
+    """
+    with jax.ensure_compile_time_eval():
+        known: Any = {
+            name: 1.0 if isinstance(x, jax.core.Tracer) else x for name, x in hyper.items()
+        }
+        optimizer = optimizer_of(settings, known)
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
+        opt_state = optimizer.init(ones)
+        moments = [jnp.ones_like(leaf) if leaf.ndim else leaf for leaf in _reals(opt_state)]
+        extra = {"value": jnp.ones(()), "value_fn": lambda params: jnp.ones(())}
+        respond = _response(optimizer, opt_state, _with_reals(opt_state, moments), ones, extra)
+        nothing = jax.tree.map(jnp.zeros_like, moments)
+        some = jax.tree.map(lambda leaf: jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), ones)
+        some = jax.tree.map(lambda leaf, one: leaf.astype(one.dtype), some, ones)
+        rates, answers = (respond(gradient, nothing)[0] for gradient in (ones, some))
+        pairs = jax.tree.map(
+            lambda a, r, s: jnp.allclose(a, r * s, rtol=1e-2, atol=0), answers, rates, some
+        )
+        return all(map(bool, jax.tree.leaves(pairs)))
 
 
 def _holds(opt_state: Any, kind: type) -> bool:

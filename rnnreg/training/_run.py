@@ -303,9 +303,9 @@ def make_train(
     w ← prox_{αλ}(w − α ∂L/∂w); with momentum the prox follows the averaged gradient. Clipping and second moments see
     the gradient of the whole objective, as with smooth penalties, so that where the run comes to rest the objective is
     stationary, whatever the optimiser: a metric moves no minimiser. An optimiser without such a D is refused: one that
-    takes signs (Lion, Rprop), mixes weights (line searches, L-BFGS, Muon), scales by their size (LAMB), bounds the
-    scaled step (Adafactor), goes by the value of the loss (Polyak) or averages parameters (schedule-free); and the
-    nuclear norm wants one D for a matrix, which Adam does not have.
+    takes signs (Lion, Rprop), mixes weights (line searches, L-BFGS, Muon, gradients normalised or centred), scales by
+    their size (LAMB), bounds the scaled step (Adafactor), goes by the value of the loss (Polyak) or averages parameters
+    (schedule-free); and the nuclear norm wants one D for a matrix, which Adam does not have.
 
     Args:
       net: a network, or `lambda hyper: rr.network(..., dropout=hyper["dropout"])`.
