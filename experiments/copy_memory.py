@@ -3,9 +3,10 @@
 Networks of H units without a transition non-linearity start orthogonal and stay as they like, are drawn back by
 λ‖WᵀW − I‖², keep their singular values within a margin m of 1, or are exp(A). Beside them: tanh networks, Gaussian and
 orthogonal, and LSTMs of about as many weights, with forget biases of 1 and drawn for the delay (chrono). All train
-alike: RMSProp (decay .9), gradients clipped at a global norm of 1, and a tenth of the learning rate for what a
-parametrisation trains. A network has solved the task when its cross-entropy on new sequences is below a tenth of the
-blind guess's.
+by RMSProp (decay .9) with gradients clipped at a global norm of 1. The learning rate is the same but for the orthogonal
+factors of a parametrisation, A of exp(A) and U and V of a margin, which take a tenth of it: what differs between a free
+matrix and a parametrised one is both. A network has solved the task when its cross-entropy on new sequences is below a
+tenth of the blind guess's.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def methods(config: Config, delay: int) -> dict[str, Callable[[], rr.cells.Cell]
 
 
 def optimizer(config: Config) -> optax.GradientTransformation:
-    """RMSProp, a tenth as fast for the skew matrices of a parametrisation."""
+    """RMSProp, a tenth as fast for the orthogonal factors of a parametrisation."""
 
     def kinds(params):
         slow = ("skew", "left", "right")

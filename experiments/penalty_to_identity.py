@@ -361,7 +361,8 @@ def claims_of(found: dict[str, dict[int, dict[str, Found]]]) -> list[Claim]:
             elif value < 0.1:  # at chance there, so with a smaller budget too
                 claims.append(claim.close(BLIND, correct, tolerance=0.03))
             else:
-                claims.append(claim.close(value, correct, tolerance=0.2))
+                # nearer than half of the way to chance, which is in none of these intervals
+                claims.append(claim.close(value, correct, tolerance=min(0.2, (value - BLIND) / 2)))
     return claims
 
 
