@@ -30,7 +30,7 @@ from rnnreg.networks import Network, Noise, explain, forecast, layer, network, s
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
 from rnnreg.runtime import compilation_cache, environment, use_all_cores
-from rnnreg.sweeps import SweepResult, dry_run, load_result, sweep, zipped
+from rnnreg.sweeps import SweepResult, dry_run, load_result, sweep, verify, zipped
 from rnnreg.training import Train, make_train
 
 __version__ = "0.1.0"
@@ -82,6 +82,7 @@ __all__ = [
     "tasks",
     "training",
     "use_all_cores",
+    "verify",
     "with_leaves",
     "zipped",
 ]

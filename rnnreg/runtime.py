@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import math
 import os
 import platform
@@ -220,25 +222,42 @@ def environment() -> dict[str, Any]:
     Returns:
         A dict ready for JSON: `python`; the versions of rnnreg (None where it is not installed),
         jax, jaxlib, optax, flax and numpy; `system` (operating system and processor type); `cores`
-        (those this process may use); `backend`, `device_kind` and `num_devices` of JAX's default
-        backend; `num_processes` (hosts); `matmul_precision` (None: JAX's default, which is lower
-        than float32 on accelerators); `x64` (whether 64-bit types are on).
+        (those this process may use); `code`, a SHA-256 of rnnreg's own sources; `backend`,
+        `device_kind` and `num_devices` of JAX's default backend; `processor`, by its own name;
+        `num_processes` (hosts); `matmul_precision` (None: JAX's default, which is lower than float32
+        on accelerators); `x64` (whether 64-bit types are on); `optimised` (whether XLA optimises) and
+        `xla_flags`.
 
     >>> sorted(environment())[:5]
-    ['backend', 'cores', 'device_kind', 'flax', 'jax']
+    ['backend', 'code', 'cores', 'device_kind', 'flax']
     """
     devices = jax.devices()
+    on_cpu = devices[0].platform == "cpu"
     return {
         **versions(),
+        "code": _digest_of_sources(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": available_cores(),
         "backend": devices[0].platform,
         "device_kind": devices[0].device_kind,
+        "processor": cpu_model() if on_cpu else devices[0].device_kind,
         "num_devices": len(devices),
         "num_processes": jax.process_count(),
         "matmul_precision": jax.config.jax_default_matmul_precision,
         "x64": bool(jax.config.jax_enable_x64),
+        "optimised": not jax.config.read("jax_disable_most_optimizations"),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+@functools.cache
+def _digest_of_sources() -> str:
+    """SHA-256 of the files that rnnreg is made of: a version may stand for many states of a checkout."""
+    found, place = hashlib.sha256(), Path(__file__).parent
+    for path in sorted(path for path in place.rglob("*") if path.suffix in (".py", ".cc", ".h")):
+        found.update(f"{path.relative_to(place).as_posix()}\n".encode())
+        found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def _cgroup_quota(

@@ -147,9 +147,16 @@ def one_call(lanes: int, hidden: int, *, plan: str = "auto", devices: Any = None
 def compile_lanes(
     function: Callable[..., Any], plan: rr.lanes.Plan, lanes: Any, shared: Any
 ) -> tuple[Any, tuple[Any, Any]]:
-    """The program that `rr.lanes.Program` runs, and its arguments where it wants them; results stay on the devices."""
+    """What runs the lanes of one call as `rr.lanes.Program` does, and its arguments where it wants them.
+
+    Results of a lone device and of accelerators stay there; the threads of several cores give NumPy arrays.
+    """
+    if len(plan.devices) > 1 and plan.devices[0].platform == "cpu":
+        return rr.lanes.Program(function, plan, lanes, shared).collect, (lanes, shared)
     compiled = rr.lanes.trace(function, plan, lanes, shared).lower().compile()
-    return compiled, jax.device_put((lanes, shared), compiled.input_shardings[0])
+    call = rr.lanes.first_call(plan, lanes)
+    (lanes, turns), shared = jax.device_put((call, shared), compiled.input_shardings[0])
+    return lambda lanes, shared: compiled((lanes, turns), shared), (lanes, shared)
 
 
 def lanes_call(plan: rr.lanes.Plan, task: Task, updates: int) -> Call:

@@ -2,7 +2,7 @@
 
 from rnnreg.lanes._calibration import calibrate
 from rnnreg.lanes._plan import Plan, make_plan
-from rnnreg.lanes._program import Program, map_lanes, trace
+from rnnreg.lanes._program import Program, first_call, map_lanes, trace
 from rnnreg.lanes._program import calls_python as calls_python
 from rnnreg.lanes._rates import Calibration, load_calibration
 from rnnreg.lanes._rates import calibration_path as calibration_path
@@ -12,6 +12,7 @@ __all__ = [
     "Plan",
     "Program",
     "calibrate",
+    "first_call",
     "load_calibration",
     "make_plan",
     "map_lanes",

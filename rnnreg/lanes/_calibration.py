@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from rnnreg.cells import elman
 from rnnreg.lanes._plan import make_plan
-from rnnreg.lanes._program import trace
+from rnnreg.lanes._program import Program
 from rnnreg.lanes._rates import Calibration, calibration_path
 from rnnreg.networks import network
 
@@ -69,18 +69,17 @@ def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, 
 
     def program(chunk):  # every device at work, as in a sweep: chunks would use an idle core too
         plan = make_plan(lanes, plan="chunks", chunk=chunk, width=lanes, devices=devices)
-        nothing = jnp.zeros(())
-        compiled = trace(value_and_gradient, plan, params, nothing).lower().compile()
-        return lambda params: compiled(params, nothing)
+        made = Program(value_and_gradient, plan, params, jnp.zeros(()))
+        return lambda: made.collect(params, jnp.zeros(()))
 
     programs = {chunk: program(chunk) for chunk in chunks}
     for run in programs.values():
-        jax.block_until_ready(run(params))
+        run()
     seconds: dict[int, list[float]] = {chunk: [] for chunk in chunks}
     for _ in range(rounds):
         for chunk, run in programs.items():
             start = time.perf_counter()
-            jax.block_until_ready(run(params))
+            run()
             seconds[chunk].append(time.perf_counter() - start)
     per_row = hidden_size * (hidden_size + inputs + 1)
     operations = 6.0 * lanes * batch * steps * per_row / len(devices)

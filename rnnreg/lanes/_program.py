@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
@@ -23,6 +24,8 @@ from rnnreg.runtime import Kept, weakly
 _JITTED, _COMPILED, _BY_TEXT = Kept(), Kept(), Kept()
 # The text of a program does not say which function of Python it calls.
 _PYTHON = ("callback", "host_transfer")
+# A CPU device of JAX runs so many programs at the same time, and lets others wait.
+_STREAMS_A_DEVICE = 32
 
 
 class Program:
@@ -60,7 +63,18 @@ class Program:
                 "train(hyper, data, key=key)."
             )
         with jax.disable_jit(False):
-            traced = _jitted(function, plan, owner).trace(_one_call(plan, lanes), shared)
+            call = first_call(plan, lanes)
+            found = [
+                self._compiled(_jitted(function, plan, owner), home, call, shared, owner)
+                for home in _homes(plan)
+            ]
+        self.fingerprint, self._runs = found[0].fingerprint, [each.run for each in found]
+        self.compile_seconds = time.perf_counter() - start
+
+    def _compiled(self, jitted: Any, home: Any, call: Any, shared: Any, owner: Any) -> _Compiled:
+        """The program, compiled for a device, or for all of a plan (None)."""
+        with nullcontext() if home is None else jax.default_device(home):
+            traced = jitted.trace(call, shared)
 
             def compiled():
                 lowered = traced.lower()
@@ -72,7 +86,8 @@ class Program:
                     return _interruptible(lowered.compile)
 
                 # another owner may have the same program: a network that was made again, of another sweep
-                alike = (fingerprint, lowered.in_tree, lowered.out_tree, *_settings(), plan.devices)
+                where = self.plan.devices if home is None else home
+                alike = (fingerprint, lowered.in_tree, lowered.out_tree, *_settings(), where)
                 run = (
                     compile_now()
                     if calls_python(text)
@@ -81,10 +96,8 @@ class Program:
                 return _Compiled(traced.jaxpr, fingerprint, run)
 
             # jax.jit has one jaxpr for equal shapes and settings of JAX, and keeps it
-            key = (id(traced.jaxpr), plan.devices)
-            kept = compiled() if owner is None else _COMPILED.get(owner, key, compiled)
-            self.fingerprint, self._compiled = kept.fingerprint, kept.run
-        self.compile_seconds = time.perf_counter() - start
+            key = (id(traced.jaxpr), home, self.plan.devices)
+            return compiled() if owner is None else _COMPILED.get(owner, key, compiled)
 
     def run(self, lanes: Any, shared: Any) -> Iterator[tuple[np.ndarray, Any]]:
         """The lanes, call by call.
@@ -96,14 +109,31 @@ class Program:
         Yields:
           Lane numbers `[n]`, and their outputs in NumPy, leaves `[n, …]`.
         """
-        one_thread = _one_blas_thread(self.plan)
-        for numbers in _calls(self.plan):
-            true = numbers < self.plan.num_lanes
-            rows = np.minimum(numbers, self.plan.num_lanes - 1)  # the last call is filled up
-            chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
-            with jax.disable_jit(False), one_thread():
-                outputs = jax.tree.map(np.asarray, self._compiled(chunk, shared))
-            yield numbers[true], jax.tree.map(lambda leaf, true=true: leaf[true], outputs)
+        one_thread, homes = _one_blas_thread(self.plan), _homes(self.plan)
+        together = homes == (None,)
+        everywhere = [shared if home is None else jax.device_put(shared, home) for home in homes]
+        with futures.ThreadPoolExecutor(1 if together else self.plan.streams) as pool:
+            each = map if together or self.plan.streams == 1 else pool.map
+            for numbers in _calls(self.plan):
+                parts = numbers[None] if together else numbers[(numbers >= 0).any(axis=1), None]
+                place = [stream // _STREAMS_A_DEVICE for stream in range(len(parts))]
+                calls = [_call_of(self.plan, part, lanes) for part in parts]
+                if not together:
+                    pairs = zip(calls, place, strict=True)
+                    calls = [jax.device_put(call, homes[number]) for call, number in pairs]
+                outputs = functools.partial(self._outputs, stop_at_nan=jax.config.jax_debug_nans)
+                with one_thread():
+                    found = list(each(outputs, calls, [everywhere[n] for n in place], place))
+                true = parts.reshape(-1) >= 0  # the last call is filled up
+                yield (
+                    parts.reshape(-1)[true],
+                    jax.tree.map(lambda *each, true=true: np.concatenate(each)[true], *found),
+                )
+
+    def _outputs(self, call: Any, shared: Any, place: int, *, stop_at_nan: bool) -> Any:
+        """The outputs of a call in NumPy; such settings of JAX are those of a thread."""
+        with jax.disable_jit(False), jax.debug_nans(stop_at_nan):
+            return jax.tree.map(np.asarray, self._runs[place](call, shared))
 
     def collect(self, lanes: Any, shared: Any) -> Any:
         """The outputs of all lanes.
@@ -188,6 +218,26 @@ def map_lanes(
     return Program(_call, chosen, lanes, shared, owner=function).collect(lanes, shared)
 
 
+def first_call(plan: Plan, lanes: Any) -> tuple[Any, np.ndarray]:
+    """What the program of a plan is traced for, and called with, beside what all lanes share.
+
+    Args:
+      plan: how lanes run.
+      lanes: a tree whose leaves have a leading axis of lanes, `[L, …]`.
+
+    Returns:
+      The lanes of the first call, `[rows, …]`, two or more, filled up with copies; and for each device how many of its
+      rows (or chunks of rows) it takes. Where several cores of a CPU run one program, those of the first core.
+
+    >>> plan = make_plan(1, plan="one_by_one", devices=jax.devices()[:1])
+    >>> lanes, turns = first_call(plan, np.array([7.0]))
+    >>> lanes.tolist(), turns.tolist()
+    ([7.0, 7.0], [1])
+    """
+    numbers = next(_calls(plan))
+    return _call_of(plan, numbers if _homes(plan) == (None,) else numbers[:1], lanes)
+
+
 def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: Any) -> Any:
     """The program of a plan, traced for one call: what `Program` lowers and compiles.
 
@@ -198,15 +248,15 @@ def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: A
       shared: what all lanes share, or its shapes.
 
     Returns:
-      A `jax.stages.Traced`: its `jaxpr`; and `lower()`, for this machine, or with `lowering_platforms=("tpu",)` for
-      another.
+      A `jax.stages.Traced` of `first_call(plan, lanes)` and what is shared: its `jaxpr`; and `lower()`, for this machine,
+      or with `lowering_platforms=("tpu",)` for another.
 
     >>> plan = make_plan(4, plan="vmap", devices=jax.devices()[:1])
     >>> traced = trace(lambda lane, shared: lane + shared, plan, np.zeros(4, np.float32), np.float32(1))
     >>> traced.out_info.shape
     (4,)
     """
-    return _jitted(function, plan).trace(_one_call(plan, lanes), shared)
+    return _jitted(function, plan).trace(first_call(plan, lanes), shared)
 
 
 class _Compiled(NamedTuple):
@@ -274,21 +324,20 @@ def _settings() -> tuple[Any, ...]:
     return (jax.config.read("jax_disable_most_optimizations"),)
 
 
-def _one_call(plan: Plan, lanes: Any) -> Any:
-    """The lanes of one call, for their shapes."""
-    first = np.zeros(plan.width, int)  # by number, which serves keys too
-    return jax.tree.map(lambda leaf: leaf[first], lanes)
-
-
 def _together(function, plan: Plan):
-    def on_one_device(chunk, shared):
+    def on_one_device(call, shared):
+        lanes, count = call
+        together = jax.vmap(function, in_axes=(0, None))
         if plan.name == "vmap":
-            return jax.vmap(function, in_axes=(0, None))(chunk, shared)
-        size = plan.chunk if plan.chunk > 1 else None
-        return jax.lax.map(lambda lane: function(lane, shared), chunk, batch_size=size)
+            return together(lanes, shared)
+        if plan.chunk == 1:
+            return _in_turn(lambda lane: function(lane, shared), lanes, count[0])
+        chunks = jax.tree.map(lambda leaf: leaf.reshape(-1, plan.chunk, *leaf.shape[1:]), lanes)
+        outputs = _in_turn(lambda chunk: together(chunk, shared), chunks, count[0])
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
 
-    if len(plan.devices) == 1 or plan.name == "split_rows":  # the function itself uses the devices
-        return on_one_device
+    if len(plan.devices) == 1 or plan.name == "split_rows" or _homes(plan) != (None,):
+        return on_one_device  # with split rows, the function itself uses the devices
     mesh = Mesh(np.array(plan.devices), ("lanes",))
     # check_vma=False: the check refuses scans that start from constants such as jnp.zeros
     return jax.shard_map(
@@ -300,8 +349,50 @@ def _together(function, plan: Plan):
     )
 
 
+def _homes(plan: Plan) -> tuple[Any, ...]:
+    """The devices that the program of a plan is compiled for, one after another; (None,) if for all of them together.
+
+    The cores of a CPU run one program, each in a thread of its own: so there are the same instructions for any number
+    of them. XLA would make others for two devices than for one.
+    """
+    alone = plan.name == "split_rows" or plan.devices[0].platform != "cpu"
+    return (None,) if alone else plan.devices[::_STREAMS_A_DEVICE]
+
+
+def _in_turn(function: Callable[[Any], Any], rows: Any, count: Any) -> Any:
+    """`function(row)` of the first `count` rows, one after another; the others give zeros.
+
+    The number is not known to XLA, and there are two rows or more: so the body of the loop is compiled for itself. XLA
+    writes a loop of one row into what stands around it, and rounds otherwise there.
+    """
+    first = jax.tree.map(lambda leaf: leaf[0], rows)
+    shapes = jax.eval_shape(function, first)
+    size = jax.tree.leaves(rows)[0].shape[0]
+    room = jax.tree.map(lambda leaf: jnp.zeros((size, *leaf.shape), leaf.dtype), shapes)
+
+    def one(number, room):
+        row = jax.tree.map(lambda leaf: leaf[number], rows)
+        return jax.tree.map(lambda room, new: room.at[number].set(new), room, function(row))
+
+    return jax.lax.fori_loop(0, count, one, room)
+
+
 def _calls(plan: Plan) -> Iterator[np.ndarray]:
-    """Lane numbers of each call, dealt to the devices in turn, so that early stops even out."""
+    """Lane numbers of each call, `[streams, rows]`, −1 in a row that no lane has.
+
+    They are dealt to the devices in turn, so that early stops even out.
+    """
+    each = plan.width // plan.streams
+    rows = each if plan.name == "vmap" else max(each, 2 * plan.chunk)
     for call in range(plan.num_calls):
-        numbers = call * plan.width + np.arange(plan.width)
-        yield numbers.reshape(-1, plan.streams).T.reshape(-1)
+        dealt = call * plan.width + np.arange(plan.width).reshape(each, plan.streams).T
+        numbers = np.full((plan.streams, rows), -1)
+        numbers[:, :each] = np.where(dealt < plan.num_lanes, dealt, -1)
+        yield numbers
+
+
+def _call_of(plan: Plan, numbers: np.ndarray, lanes: Any) -> tuple[Any, np.ndarray]:
+    """The lanes of a call, `[streams · rows, …]`, filled up with copies; and how many turns each device takes."""
+    rows = np.where(numbers < 0, numbers.max(), numbers).reshape(-1)
+    turns = -(-(numbers >= 0).sum(axis=1) // plan.chunk)
+    return jax.tree.map(lambda leaf: leaf[rows], lanes), turns.astype(np.int32)

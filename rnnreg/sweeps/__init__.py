@@ -6,14 +6,17 @@ from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._load import load_result
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._run import dry_run, sweep
+from rnnreg.sweeps._verify import Verification, verify
 
 __all__ = [
     "DryRun",
     "Group",
     "SweepResult",
+    "Verification",
     "Zipped",
     "dry_run",
     "load_result",
     "sweep",
+    "verify",
     "zipped",
 ]

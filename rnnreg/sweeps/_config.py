@@ -9,6 +9,7 @@ import numpy as np
 
 from rnnreg.runtime import environment
 from rnnreg.sweeps._describe import describe_key
+from rnnreg.sweeps._facts import facts_of_plan, kernel_of
 from rnnreg.sweeps._job import Job, Request
 
 
@@ -23,18 +24,9 @@ def describe_sweep(
       request: what was asked of all.
       static: the static axes.
     """
-    settings = [job.train.settings for job in jobs]
+    described = [describe_job(job) for job in jobs]
     by_group = {
-        **{name: [job.description[name] for job in jobs] for name in jobs[0].description},
-        "num_epochs": [each.num_epochs for each in settings],
-        "batch_size": [each.batch_size for each in settings],
-        "segment_steps": [each.segment_steps for each in settings],
-        "updates": [job.cost.updates for job in jobs],
-        "keep_best": [each.keep_best for each in settings],
-        "monitor": [each.monitor for each in settings],
-        "proximal": [list(each.proximal) for each in settings],
-        "early_stopping": [each.patience is not None for each in settings],
-        "epoch_rows": [None if job.folds is None else job.folds.rows.epoch_rows for job in jobs],
+        **{name: [each[name] for each in described] for name in described[0]},
         "program_sha256": [one.fingerprint for one in done],  # None if the sweep ended before
     }
     return {
@@ -53,6 +45,25 @@ def describe_sweep(
         "seconds_compute": sum(one.seconds_compute for one in done),
         "interrupted": any(one.stopped is not None for one in done),
         "environment": environment(),
+    }
+
+
+def describe_job(job: Job) -> dict[str, Any]:
+    """What the runs of one static combination were, and how they ran, ready for JSON."""
+    settings = job.train.settings
+    return {
+        **job.description,
+        "num_epochs": settings.num_epochs,
+        "batch_size": settings.batch_size,
+        "segment_steps": settings.segment_steps,
+        "updates": job.cost.updates,
+        "keep_best": settings.keep_best,
+        "monitor": settings.monitor,
+        "proximal": list(settings.proximal),
+        "early_stopping": settings.patience is not None,
+        "epoch_rows": None if job.folds is None else job.folds.rows.epoch_rows,
+        "plans": facts_of_plan(job.plan),
+        "kernel": kernel_of(job),
     }
 
 

@@ -16,7 +16,7 @@ from rnnreg.losses import DataLoss
 from rnnreg.metrics import Score, UserFunction
 from rnnreg.networks import Network, Stack, describe, effective_shapes, explain, weight_paths
 from rnnreg.penalties import Penalty
-from rnnreg.sweeps._folds import Folds
+from rnnreg.sweeps._folds import Folds, rows_of
 
 
 def describe_network(net: Network, *, reads: list[str] | None) -> dict[str, Any]:
@@ -98,11 +98,15 @@ def describe_function(function: Any) -> dict[str, Any]:
 
 
 def describe_data(data: Split, folds: Folds | None) -> dict[str, Any]:
-    """The digest of the arrays, and how they were scaled: to their own units, and again for each fold."""
+    """Digests of the arrays and of the rows of each fold, and how the arrays were scaled: to their own units, and again
+    for each fold.
+    """
     validation = data.validation
     rows = {"train": data.train, "validation": validation}
     scaling: Any = _scaling(data.scaling)
+    dealt = None
     if folds is not None:
+        dealt = {label: digest(rows_of(folds, n)) for n, label in enumerate(folds.labels)}
         stacked = folds.rows.scaling
         scaling = {
             label: _scaling(jax.tree.map(lambda leaf, n=number: leaf[n], stacked))
@@ -112,6 +116,7 @@ def describe_data(data: Split, folds: Folds | None) -> dict[str, Any]:
         "sha256": digest(rows),
         "train_rows": len(data.train.ys),
         "validation_rows": None if validation is None else len(validation.ys),
+        "folds": dealt,
         "units": _scaling(data.units),
         "scaling": scaling,
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,14 +13,20 @@ import jax.numpy as jnp
 from rnnreg.data import Fold
 from rnnreg.lanes import Plan, calls_python
 from rnnreg.recurrence.native import kernel_library
-from rnnreg.runtime import Kept, cpu_model, environment, weakly
+from rnnreg.runtime import Kept, environment, weakly
 from rnnreg.sweeps._describe import describe_key, digest
 from rnnreg.sweeps._job import Job, one_lane
 
 _FORMAT = 1
 _VERSIONS = ("rnnreg", "jax", "jaxlib", "numpy")
+_MACHINE = ("processor", "backend", "x64", "matmul_precision", "optimised", "xla_flags")
 _DESCRIBED = ("network", "optimizer", "penalties", "loss", "metrics")
 _MOST_LINES = 5
+# Why two programs differ of which all that is described is equal.
+WRITTEN = (
+    "a number or a function that is written into the program, such as a fixed learning rate, a loss or an activation, "
+    "is another one"
+)
 _JITTED = Kept()
 
 
@@ -32,28 +37,27 @@ def facts_of(job: Job) -> dict[str, Any]:
     a lane, see `lane_digests`.
     """
     now = environment()
-    cpu = now["backend"] == "cpu"
-    layers = job.description["recurrence"]["layers"]
-    native = any(str(why).startswith("native") for why in layers.values())
-    library = kernel_library(jnp.result_type(float)).path if native else None
     return {
         "format": _FORMAT,
         "static": job.static,
         "data": digest(job.shared["data"]),
         "key": describe_key(job.shared["key"]),
         "versions": {name: now[name] for name in _VERSIONS},
-        "processor": cpu_model() if cpu else now["device_kind"],
-        "backend": now["backend"],
         "dtype": jnp.result_type(float).name,
-        "x64": now["x64"],
-        "matmul_precision": now["matmul_precision"],
-        "optimised": not jax.config.read("jax_disable_most_optimizations"),
-        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        **{name: now[name] for name in _MACHINE},
         "plan": facts_of_plan(job.plan),
-        "recurrence": layers,
-        "kernel": None if library is None else library.stem,
+        "recurrence": job.description["recurrence"]["layers"],
+        "kernel": kernel_of(job),
         **program_of(job),
     }
+
+
+def kernel_of(job: Job) -> str | None:
+    """The name of the compiled kernel that a job's layers run in; None if none does."""
+    layers = job.description["recurrence"]["layers"]
+    native = any(str(why).startswith("native") for why in layers.values())
+    library = kernel_library(jnp.result_type(float)).path if native else None
+    return None if library is None else library.stem
 
 
 def facts_of_plan(plan: Plan) -> dict[str, Any]:
@@ -149,16 +153,15 @@ def differences(
         line
         for name in dict.fromkeys((*asked, *kept))
         if name in plain
-        for line in _lines(name, kept.get(name), asked.get(name))
+        for line in lines_of(name, kept.get(name), asked.get(name))
     ]
     unlike = kept.get("program") != asked.get("program")
     if (unlike or asked.get("calls_python")) and old is not None:
-        found += [line for name in new for line in _lines(name, old.get(name), new[name])]
+        found += [line for name in new for line in lines_of(name, old.get(name), new[name])]
     if unlike and not found:
         found = [
-            *_lines("program", kept.get("program"), asked.get("program")),
-            "a number or a function that is written into the program, such as a fixed learning rate, a loss or an "
-            "activation, is another one",
+            *lines_of("program", kept.get("program"), asked.get("program")),
+            WRITTEN,
         ]
     more = len(found) - _MOST_LINES
     return found[:_MOST_LINES] + ([f"and {more} more"] if more > 0 else [])
@@ -184,16 +187,16 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
-def _lines(path: str, kept: Any, asked: Any) -> Iterator[str]:
+def lines_of(path: str, kept: Any, asked: Any) -> Iterator[str]:
     """Each number, text or list that differs below a path, in words."""
     if kept == asked:
         return
     if isinstance(kept, dict) and isinstance(asked, dict):
         for name in dict.fromkeys((*asked, *kept)):
-            yield from _lines(f"{path}.{name}", kept.get(name), asked.get(name))
+            yield from lines_of(f"{path}.{name}", kept.get(name), asked.get(name))
     elif isinstance(kept, list) and isinstance(asked, list) and len(kept) == len(asked):
         for number, (old, new) in enumerate(zip(kept, asked, strict=True)):
-            yield from _lines(f"{path}[{number}]", old, new)
+            yield from lines_of(f"{path}[{number}]", old, new)
     else:
         yield f"{path}: kept {_short(kept)}, asked {_short(asked)}"
 

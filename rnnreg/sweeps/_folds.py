@@ -48,6 +48,15 @@ def make_folds(given: Any, data: Split, *, refit: bool) -> Folds | None:
     return Folds(rows, labels, sizes, train_sizes)
 
 
+def rows_of(folds: Folds, number: int) -> dict[str, np.ndarray]:
+    """The row numbers of one fold's sides, without what fills them up."""
+    rows = folds.rows
+    return {
+        "train": rows.train_rows[number][rows.train_weights[number] > 0],
+        "validation": rows.validation_rows[number][rows.validation_weights[number] > 0],
+    }
+
+
 def check_batch_size(batch_size: int | None, folds: Folds | None) -> None:
     """Raises if a minibatch needs more rows than the smallest fold trains on."""
     if folds is None or batch_size is None:

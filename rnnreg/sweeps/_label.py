@@ -13,7 +13,7 @@ from rnnreg.data import Batch, row_weights, take_fold
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._job import Job
 from rnnreg.sweeps._names import plain_name
-from rnnreg.training import Run
+from rnnreg.training import Run, Settings
 
 
 def empty(job: Job) -> Run:
@@ -71,13 +71,17 @@ def _coordinates(job: Job, store: Run, seeds: np.ndarray) -> dict[str, Any]:
     for axis in job.axes:
         coords[axis.name] = axis.labels
         coords.update({n: (axis.name, v) for n, v in axis.values.items() if n != axis.name})
-    num_records = store.history["train_loss"].shape[-1]
-    settings = job.train.settings
-    epochs = settings.record_every * (1 + np.arange(num_records))
-    coords["epoch"] = np.minimum(epochs, settings.num_epochs)
+    coords["epoch"] = recorded_epochs(job.train.settings, store.history)
     if job.folds is not None:
         coords["fold"] = np.asarray(job.folds.labels)
     return coords
+
+
+def recorded_epochs(settings: Settings, history: dict[str, Any]) -> np.ndarray:
+    """`[R]`, the epochs after which a history was recorded."""
+    num_records = history["train_loss"].shape[-1]
+    epochs = settings.record_every * (1 + np.arange(num_records))
+    return np.minimum(epochs, settings.num_epochs)
 
 
 def _ensemble(job: Job, store: Run, ok: np.ndarray) -> tuple[Group, dict[str, np.ndarray]]:
