@@ -149,9 +149,9 @@ def compile_lanes(
 ) -> tuple[Any, tuple[Any, Any]]:
     """What runs the lanes of one call as `rr.lanes.Program` does, and its arguments where it wants them.
 
-    Results of a lone device and of accelerators stay there; the threads of several cores give NumPy arrays.
+    Under `vmap` results stay on the devices, as with the peers; else they are NumPy arrays.
     """
-    if len(plan.devices) > 1 and plan.devices[0].platform == "cpu":
+    if plan.name != "vmap" or (len(plan.devices) > 1 and plan.devices[0].platform == "cpu"):
         return rr.lanes.Program(function, plan, lanes, shared).collect, (lanes, shared)
     compiled = rr.lanes.trace(function, plan, lanes, shared).lower().compile()
     call = rr.lanes.first_call(plan, lanes)

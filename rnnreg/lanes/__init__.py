@@ -1,8 +1,9 @@
 """Many runs at once: which way they run is a choice apart from what they mean."""
 
 from rnnreg.lanes._calibration import calibrate
+from rnnreg.lanes._calls import first_call
 from rnnreg.lanes._plan import Plan, make_plan
-from rnnreg.lanes._program import Program, first_call, map_lanes, trace
+from rnnreg.lanes._program import Program, map_lanes, trace
 from rnnreg.lanes._program import calls_python as calls_python
 from rnnreg.lanes._rates import Calibration, load_calibration
 from rnnreg.lanes._rates import calibration_path as calibration_path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import itertools
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -18,14 +19,13 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg._checks import warn_caller
+from rnnreg.lanes._calls import call_of, calls, first_call, homes
 from rnnreg.lanes._plan import Plan, make_plan
 from rnnreg.runtime import Kept, weakly
 
 _JITTED, _COMPILED, _BY_TEXT = Kept(), Kept(), Kept()
 # The text of a program does not say which function of Python it calls.
 _PYTHON = ("callback", "host_transfer")
-# A CPU device of JAX runs so many programs at the same time, and lets others wait.
-_STREAMS_A_DEVICE = 32
 
 
 class Program:
@@ -66,7 +66,7 @@ class Program:
             call = first_call(plan, lanes)
             found = [
                 self._compiled(_jitted(function, plan, owner), home, call, shared, owner)
-                for home in _homes(plan)
+                for home in homes(plan)
             ]
         self.fingerprint, self._runs = found[0].fingerprint, [each.run for each in found]
         self.compile_seconds = time.perf_counter() - start
@@ -109,31 +109,34 @@ class Program:
         Yields:
           Lane numbers `[n]`, and their outputs in NumPy, leaves `[n, …]`.
         """
-        one_thread, homes = _one_blas_thread(self.plan), _homes(self.plan)
-        together = homes == (None,)
-        everywhere = [shared if home is None else jax.device_put(shared, home) for home in homes]
-        with futures.ThreadPoolExecutor(1 if together else self.plan.streams) as pool:
-            each = map if together or self.plan.streams == 1 else pool.map
-            for numbers in _calls(self.plan):
-                parts = numbers[None] if together else numbers[(numbers >= 0).any(axis=1), None]
-                place = [stream // _STREAMS_A_DEVICE for stream in range(len(parts))]
-                calls = [_call_of(self.plan, part, lanes) for part in parts]
-                if not together:
-                    pairs = zip(calls, place, strict=True)
-                    calls = [jax.device_put(call, homes[number]) for call, number in pairs]
-                outputs = functools.partial(self._outputs, stop_at_nan=jax.config.jax_debug_nans)
+        one_thread, stop_at_nan = _one_blas_thread(self.plan), jax.config.jax_debug_nans
+        places = [
+            (home, run, shared if home is None else jax.device_put(shared, home))
+            for home, run in zip(homes(self.plan), self._runs, strict=True)
+        ]
+
+        def outputs(place, executions):  # settings of JAX are those of a thread
+            _, run, shared = places[place]
+            with jax.disable_jit(False), jax.debug_nans(stop_at_nan):
+                return [jax.tree.map(np.asarray, run(each, shared)) for each in executions]
+
+        def inputs(place, rows):
+            call, (home, *_) = call_of(self.plan, rows, lanes), places[place]
+            return call if home is None else jax.device_put(call, home)
+
+        with futures.ThreadPoolExecutor(self.plan.streams) as pool:
+            for call in calls(self.plan):
+                numbers = [place for place, _ in call]
+                executions = [[inputs(place, rows) for rows in own] for place, own in call]
+                each = pool.map if len(call) > 1 else map
                 with one_thread():
-                    found = list(each(outputs, calls, [everywhere[n] for n in place], place))
-                true = parts.reshape(-1) >= 0  # the last call is filled up
+                    found = list(itertools.chain(*each(outputs, numbers, executions)))
+                lane = np.concatenate([rows.reshape(-1) for _, own in call for rows in own])
+                true = lane >= 0  # what fills up a call is dropped
                 yield (
-                    parts.reshape(-1)[true],
+                    lane[true],
                     jax.tree.map(lambda *each, true=true: np.concatenate(each)[true], *found),
                 )
-
-    def _outputs(self, call: Any, shared: Any, place: int, *, stop_at_nan: bool) -> Any:
-        """The outputs of a call in NumPy; such settings of JAX are those of a thread."""
-        with jax.disable_jit(False), jax.debug_nans(stop_at_nan):
-            return jax.tree.map(np.asarray, self._runs[place](call, shared))
 
     def collect(self, lanes: Any, shared: Any) -> Any:
         """The outputs of all lanes.
@@ -218,26 +221,6 @@ def map_lanes(
     return Program(_call, chosen, lanes, shared, owner=function).collect(lanes, shared)
 
 
-def first_call(plan: Plan, lanes: Any) -> tuple[Any, np.ndarray]:
-    """What the program of a plan is traced for, and called with, beside what all lanes share.
-
-    Args:
-      plan: how lanes run.
-      lanes: a tree whose leaves have a leading axis of lanes, `[L, …]`.
-
-    Returns:
-      The lanes of the first call, `[rows, …]`, two or more, filled up with copies; and for each device how many of its
-      rows (or chunks of rows) it takes. Where several cores of a CPU run one program, those of the first core.
-
-    >>> plan = make_plan(1, plan="one_by_one", devices=jax.devices()[:1])
-    >>> lanes, turns = first_call(plan, np.array([7.0]))
-    >>> lanes.tolist(), turns.tolist()
-    ([7.0, 7.0], [1])
-    """
-    numbers = next(_calls(plan))
-    return _call_of(plan, numbers if _homes(plan) == (None,) else numbers[:1], lanes)
-
-
 def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: Any) -> Any:
     """The program of a plan, traced for one call: what `Program` lowers and compiles.
 
@@ -248,8 +231,8 @@ def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: A
       shared: what all lanes share, or its shapes.
 
     Returns:
-      A `jax.stages.Traced` of `first_call(plan, lanes)` and what is shared: its `jaxpr`; and `lower()`, for this machine,
-      or with `lowering_platforms=("tpu",)` for another.
+      A `jax.stages.Traced`, of `first_call(plan, lanes)` and what is shared: its `jaxpr`; and `lower()`, for this
+      machine, or with `lowering_platforms=("tpu",)` for another.
 
     >>> plan = make_plan(4, plan="vmap", devices=jax.devices()[:1])
     >>> traced = trace(lambda lane, shared: lane + shared, plan, np.zeros(4, np.float32), np.float32(1))
@@ -336,7 +319,7 @@ def _together(function, plan: Plan):
         outputs = _in_turn(lambda chunk: together(chunk, shared), chunks, count[0])
         return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), outputs)
 
-    if len(plan.devices) == 1 or plan.name == "split_rows" or _homes(plan) != (None,):
+    if len(plan.devices) == 1 or plan.name == "split_rows" or homes(plan) != (None,):
         return on_one_device  # with split rows, the function itself uses the devices
     mesh = Mesh(np.array(plan.devices), ("lanes",))
     # check_vma=False: the check refuses scans that start from constants such as jnp.zeros
@@ -349,21 +332,11 @@ def _together(function, plan: Plan):
     )
 
 
-def _homes(plan: Plan) -> tuple[Any, ...]:
-    """The devices that the program of a plan is compiled for, one after another; (None,) if for all of them together.
-
-    The cores of a CPU run one program, each in a thread of its own: so there are the same instructions for any number
-    of them. XLA would make others for two devices than for one.
-    """
-    alone = plan.name == "split_rows" or plan.devices[0].platform != "cpu"
-    return (None,) if alone else plan.devices[::_STREAMS_A_DEVICE]
-
-
 def _in_turn(function: Callable[[Any], Any], rows: Any, count: Any) -> Any:
     """`function(row)` of the first `count` rows, one after another; the others give zeros.
 
-    The number is not known to XLA, and there are two rows or more: so the body of the loop is compiled for itself. XLA
-    writes a loop of one row into what stands around it, and rounds otherwise there.
+    XLA does not know the number, so that a lane is the body of a loop wherever it runs: a loop of one turn would be
+    written into what stands around it, and rounded otherwise.
     """
     first = jax.tree.map(lambda leaf: leaf[0], rows)
     shapes = jax.eval_shape(function, first)
@@ -375,24 +348,3 @@ def _in_turn(function: Callable[[Any], Any], rows: Any, count: Any) -> Any:
         return jax.tree.map(lambda room, new: room.at[number].set(new), room, function(row))
 
     return jax.lax.fori_loop(0, count, one, room)
-
-
-def _calls(plan: Plan) -> Iterator[np.ndarray]:
-    """Lane numbers of each call, `[streams, rows]`, −1 in a row that no lane has.
-
-    They are dealt to the devices in turn, so that early stops even out.
-    """
-    each = plan.width // plan.streams
-    rows = each if plan.name == "vmap" else max(each, 2 * plan.chunk)
-    for call in range(plan.num_calls):
-        dealt = call * plan.width + np.arange(plan.width).reshape(each, plan.streams).T
-        numbers = np.full((plan.streams, rows), -1)
-        numbers[:, :each] = np.where(dealt < plan.num_lanes, dealt, -1)
-        yield numbers
-
-
-def _call_of(plan: Plan, numbers: np.ndarray, lanes: Any) -> tuple[Any, np.ndarray]:
-    """The lanes of a call, `[streams · rows, …]`, filled up with copies; and how many turns each device takes."""
-    rows = np.where(numbers < 0, numbers.max(), numbers).reshape(-1)
-    turns = -(-(numbers >= 0).sum(axis=1) // plan.chunk)
-    return jax.tree.map(lambda leaf: leaf[rows], lanes), turns.astype(np.int32)

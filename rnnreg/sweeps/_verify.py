@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from rnnreg._checks import described, is_count, printable
@@ -211,7 +212,7 @@ def _again(
         for name, values in config["grid"].items()
     }
     key = jax.random.wrap_key_data(
-        np.asarray(config["key"]["data"], np.uint32), impl=config["key"]["impl"]
+        jnp.asarray(config["key"]["data"], jnp.uint32), impl=config["key"]["impl"]
     )
     plan, devices = config["plans"][number], jax.devices()
     enough = plan["devices"] <= len(devices)
@@ -229,10 +230,11 @@ def _again(
         plan="one_by_one",
         kept=kept if enough else None,
     )
+    rows: Any = data(static) if callable(data) else data
     made: Any = train if isinstance(train, Train) or not callable(train) else train(static)
     job = make_job(
         made,
-        as_split(data(static) if callable(data) else data),
+        as_split(rows),
         request,
         static=static,
         params=params(static) if callable(params) else params,
