@@ -27,31 +27,34 @@ def homes(plan: Plan) -> tuple[Any, ...]:
     return (None,) if together else plan.devices[::_STREAMS_A_DEVICE]
 
 
-def calls(plan: Plan) -> Iterator[list[tuple[int, list[np.ndarray]]]]:
-    """For each call what runs at the same time: the number of the home, and the rows of each execution there.
+def calls(plan: Plan) -> Iterator[np.ndarray]:
+    """Lane numbers of each call, dealt to the devices in turn, so that early stops even out."""
+    for call in range(plan.num_calls):
+        numbers = call * plan.width + np.arange(plan.width)
+        yield numbers.reshape(-1, plan.streams).T.reshape(-1)
 
-    Rows are lane numbers, `[devices, rows]`, −1 in a row that no lane has. Lanes are dealt to the devices in turn, so
-    that early stops even out.
+
+def executions(plan: Plan) -> list[tuple[int, list[np.ndarray]]]:
+    """What of a call runs at the same time: the number of the home, and the rows of each execution there.
+
+    Rows are places in the call, `[devices, rows]`, −1 in a row that is not needed.
     """
     each = plan.width // plan.streams
     rows = each if plan.name == "vmap" else _TURNS * plan.chunk
-    for call in range(plan.num_calls):
-        numbers = np.full((plan.streams, -(-each // rows) * rows), -1)
-        dealt = call * plan.width + np.arange(plan.width).reshape(each, plan.streams).T
-        numbers[:, :each] = np.where(dealt < plan.num_lanes, dealt, -1)
-        streams = [numbers] if homes(plan) == (None,) else list(numbers[:, None])
-        pieces = [np.split(stream, stream.shape[1] // rows, axis=1) for stream in streams]
-        yield [
-            (stream // _STREAMS_A_DEVICE, [piece for piece in own if (piece >= 0).any()])
-            for stream, own in enumerate(pieces)
-        ]
+    numbers = np.full((plan.streams, -(-each // rows) * rows), -1)
+    numbers[:, :each] = np.arange(plan.width).reshape(plan.streams, each)
+    streams = [numbers] if homes(plan) == (None,) else list(numbers[:, None])
+    return [
+        (number // _STREAMS_A_DEVICE, np.split(own, own.shape[1] // rows, axis=1))
+        for number, own in enumerate(streams)
+    ]
 
 
-def call_of(plan: Plan, numbers: np.ndarray, lanes: Any) -> tuple[Any, np.ndarray]:
-    """The lanes of a call, `[devices · rows, …]`, filled up with copies; and how many turns each device takes."""
-    rows = np.where(numbers < 0, numbers.max(), numbers).reshape(-1)
-    turns = -(-(numbers >= 0).sum(axis=1) // plan.chunk)
-    return jax.tree.map(lambda leaf: leaf[rows], lanes), turns.astype(np.int32)
+def inputs(plan: Plan, rows: np.ndarray, chunk: Any) -> tuple[Any, np.ndarray]:
+    """The lanes of an execution, `[devices · rows, …]`, filled up with copies; and how many turns each device takes."""
+    places = np.where(rows < 0, rows.max(), rows).reshape(-1)
+    turns = -(-(rows >= 0).sum(axis=1) // plan.chunk)
+    return jax.tree.map(lambda leaf: leaf[places], chunk), turns.astype(np.int32)
 
 
 def first_call(plan: Plan, lanes: Any) -> tuple[Any, np.ndarray]:
@@ -71,5 +74,6 @@ def first_call(plan: Plan, lanes: Any) -> tuple[Any, np.ndarray]:
     >>> lanes.tolist(), turns.tolist()
     ([7.0, 7.0, 7.0, 7.0], [1])
     """
-    ((_, (rows, *_)), *_) = next(calls(plan))
-    return call_of(plan, rows, lanes)
+    first = np.minimum(next(calls(plan)), plan.num_lanes - 1)  # by number, which serves keys too
+    ((_, (rows, *_)), *_) = executions(plan)
+    return inputs(plan, rows, jax.tree.map(lambda leaf: leaf[first], lanes))

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg._checks import warn_caller
-from rnnreg.lanes._calls import call_of, calls, first_call, homes
+from rnnreg.lanes._calls import calls, executions, first_call, homes, inputs
 from rnnreg.lanes._plan import Plan, make_plan
 from rnnreg.runtime import Kept, weakly
 
@@ -68,6 +68,7 @@ class Program:
                 self._compiled(_jitted(function, plan, owner), home, call, shared, owner)
                 for home in homes(plan)
             ]
+        self._one_thread = _one_blas_thread(plan)
         self.fingerprint, self._runs = found[0].fingerprint, [each.run for each in found]
         self.compile_seconds = time.perf_counter() - start
 
@@ -109,34 +110,47 @@ class Program:
         Yields:
           Lane numbers `[n]`, and their outputs in NumPy, leaves `[n, …]`.
         """
-        one_thread, stop_at_nan = _one_blas_thread(self.plan), jax.config.jax_debug_nans
+        for numbers, rows in self.calls():
+            chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
+            outputs = jax.tree.map(np.asarray, self(chunk, shared))
+            true = numbers == rows
+            yield numbers[true], jax.tree.map(lambda leaf, true=true: leaf[true], outputs)
+
+    def calls(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The places of each call, and the lane number in each: the last call is filled up with the last lane."""
+        for numbers in calls(self.plan):
+            yield numbers, np.minimum(numbers, self.plan.num_lanes - 1)
+
+    def __call__(self, chunk: Any, shared: Any) -> Any:
+        """The outputs of the lanes of a call, leaves `[width, …]`, once they are there; Ctrl-C need not wait for them."""
         places = [
             (home, run, shared if home is None else jax.device_put(shared, home))
             for home, run in zip(homes(self.plan), self._runs, strict=True)
         ]
+        given, stop_at_nan = [], jax.config.jax_debug_nans
+        for place, own in executions(self.plan):
+            home, run, everywhere = places[place]
+            each = [inputs(self.plan, rows, chunk) for rows in own]
+            given.append((run, each if home is None else jax.device_put(each, home), everywhere))
 
-        def outputs(place, executions):  # settings of JAX are those of a thread
-            _, run, shared = places[place]
+        def outputs(run, each, shared):  # settings of JAX are those of a thread
             with jax.disable_jit(False), jax.debug_nans(stop_at_nan):
-                return [jax.tree.map(np.asarray, run(each, shared)) for each in executions]
+                return [jax.block_until_ready(run(one, shared)) for one in each]
 
-        def inputs(place, rows):
-            call, (home, *_) = call_of(self.plan, rows, lanes), places[place]
-            return call if home is None else jax.device_put(call, home)
+        def all_outputs():
+            if len(given) == 1:
+                return outputs(*given[0])
+            with futures.ThreadPoolExecutor(len(given)) as pool:
+                return list(itertools.chain(*pool.map(outputs, *zip(*given, strict=True))))
 
-        with futures.ThreadPoolExecutor(self.plan.streams) as pool:
-            for call in calls(self.plan):
-                numbers = [place for place, _ in call]
-                executions = [[inputs(place, rows) for rows in own] for place, own in call]
-                each = pool.map if len(call) > 1 else map
-                with one_thread():
-                    found = list(itertools.chain(*each(outputs, numbers, executions)))
-                lane = np.concatenate([rows.reshape(-1) for _, own in call for rows in own])
-                true = lane >= 0  # what fills up a call is dropped
-                yield (
-                    lane[true],
-                    jax.tree.map(lambda *each, true=true: np.concatenate(each)[true], *found),
-                )
+        with self._one_thread():
+            found = _interruptible(all_outputs)
+        rows = np.concatenate(
+            [rows.reshape(-1) for _, own in executions(self.plan) for rows in own]
+        )
+        if len(found) == 1 and (rows >= 0).all():
+            return found[0]  # still on its device
+        return jax.tree.map(lambda *each: np.concatenate(each)[rows >= 0], *found)
 
     def collect(self, lanes: Any, shared: Any) -> Any:
         """The outputs of all lanes.
