@@ -117,12 +117,24 @@ class Program:
             yield numbers[true], jax.tree.map(lambda leaf, true=true: leaf[true], outputs)
 
     def calls(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The places of each call, and the lane number in each: the last call is filled up with the last lane."""
+        """Which lanes run in which call.
+
+        Yields:
+          The places of each call, `[width]`, and the lane number in each: the last call is filled up with the last lane.
+        """
         for numbers in calls(self.plan):
             yield numbers, np.minimum(numbers, self.plan.num_lanes - 1)
 
     def __call__(self, chunk: Any, shared: Any) -> Any:
-        """The outputs of the lanes of a call, leaves `[width, …]`, once they are there; Ctrl-C need not wait for them."""
+        """The lanes of one call; Ctrl-C need not wait for them.
+
+        Args:
+          chunk: the lanes, leaves `[width, …]`.
+          shared: what all lanes share.
+
+        Returns:
+          Their outputs, leaves `[width, …]`.
+        """
         places = [
             (home, run, shared if home is None else jax.device_put(shared, home))
             for home, run in zip(homes(self.plan), self._runs, strict=True)

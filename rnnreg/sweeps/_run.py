@@ -51,9 +51,12 @@ def sweep(
 
     Lanes differ by seed only in their key, `fold_in(key, seed)`: every λ, learning rate and fold shares its
     initialisation and order of rows, so differences are paired, and a longer grid or more seeds leave the
-    old lanes as they were, bit for bit where they run one by one (one lane alone may have its rows split over the
-    cores, and lanes in chunks or under `vmap` round differently: the plan says which). A lane equals
-    `train(hyper, take_fold(data, fold), key=fold_in(key, seed))`.
+    old lanes as they were. A lane equals `train(hyper, take_fold(data, fold), key=fold_in(key, seed))`.
+
+    On the CPU, lanes that run one by one have the same bits for any number of devices and lanes: every core runs the
+    same compiled program, in which a lane has no neighbours. Everything else is equal up to rounding: lanes in chunks,
+    under `vmap` or on accelerators, a lone lane whose rows are split over the cores (the plan says which), another
+    processor or version, and the run alone, which is compiled as a program of its own. `rr.verify` runs lanes again.
 
     Args:
       train: from `make_train`, or a function of the static values that returns one.
