@@ -120,7 +120,7 @@ class Program:
         """Which lanes run in which call.
 
         Yields:
-          The places of each call, `[width]`, and the lane number in each: the last call is filled up with the last lane.
+          The places of each call, `[width]`, and the lane number in each; the last lane fills up the last call.
         """
         for numbers in calls(self.plan):
             yield numbers, np.minimum(numbers, self.plan.num_lanes - 1)
