@@ -260,31 +260,79 @@ def _digest_of_sources() -> str:
     return found.hexdigest()
 
 
+def free_memory(device: Any) -> int | None:
+    """Bytes that are free on a device: on a CPU in the machine and in this process's cgroup and those above it.
+
+    >>> free_memory(jax.devices()[0]) != 0
+    True
+    """
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        limit = stats.get("bytes_limit")
+        return None if limit is None else max(1, limit - stats.get("bytes_in_use", 0))
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        machine = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+    except (OSError, ValueError):  # not Linux
+        machine = []
+    return (
+        max(1, min([*machine, *_of_cgroups("memory", _read_memory)], default=0))
+        if machine
+        else None
+    )
+
+
 def _cgroup_quota(
     membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
 ) -> float | None:
     """The tightest CPU limit, in cores, of this process's cgroup and those above it, or None.
 
     Version 2 writes "quota period" (microseconds) or "max period" in `cpu.max`; version 1 writes
-    the two in files of their own, quota −1 where there is no limit. Inside a container the path in
-    /proc/self/cgroup may lie outside the mount; the mount's root is then the container's group.
+    the two in files of their own, quota −1 where there is no limit.
+    """
+    return min(_of_cgroups("cpu", _read_quota, membership, mount), default=None)
+
+
+def _of_cgroups(
+    controller: str,
+    read: Callable[[Path], Any],
+    membership: Path = Path("/proc/self/cgroup"),
+    mount: Path = Path("/sys/fs/cgroup"),
+) -> list[Any]:
+    """What `read` finds in the folders of this process's cgroup and of those above it; None is left out.
+
+    Inside a container the path in /proc/self/cgroup may lie outside the mount; the mount's root is then the
+    container's group.
     """
     try:
         lines = membership.read_text().splitlines()
     except OSError:  # no cgroups: not Linux
-        return None
-    quotas = []
+        return []
+    found = []
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        for root in [mount / controllers, mount / "cpu"] if controllers else [mount]:
+        for root in [mount / controllers, mount / controller] if controllers else [mount]:
             group = root / path.lstrip("/")
             for folder in (group, *group.parents):
                 if not folder.is_relative_to(root):
                     break
-                quotas.append(_read_quota(folder))
-    return min((quota for quota in quotas if quota is not None), default=None)
+                found.append(read(folder))
+    return [each for each in found if each is not None]
+
+
+def _read_memory(folder: Path) -> int | None:
+    """Bytes that one cgroup folder may still take, or None: no limit, or no such folder."""
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        try:
+            return int((folder / limit).read_text()) - int((folder / used).read_text())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+    return None
 
 
 def _read_quota(folder: Path) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 
 from rnnreg._checks import is_count
 from rnnreg.lanes._rates import Calibration, load_calibration
-from rnnreg.runtime import available_cores
+from rnnreg.runtime import available_cores, free_memory
 
 PLANS = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
 
@@ -32,6 +33,7 @@ class Plan:
       devices: the devices.
       num_lanes: how many lanes there are.
       reason: why, in words.
+      lane_bytes: estimated memory of one lane while it runs; 0 if it is not known.
     """
 
     name: str
@@ -40,6 +42,12 @@ class Plan:
     devices: tuple[Any, ...]
     num_lanes: int
     reason: str
+    lane_bytes: int = 0
+
+    @property
+    def memory(self) -> int:
+        """Estimated bytes of all lanes that run at the same time; 0 if it is not known."""
+        return self.lane_bytes * self.streams * self.chunk
 
     @property
     def num_calls(self) -> int:
@@ -54,9 +62,10 @@ class Plan:
     def __str__(self) -> str:
         kind = self.devices[0].platform if self.devices else "?"
         how = f"chunks of {self.chunk}" if self.name == "chunks" else self.name.replace("_", " ")
+        memory = f", about {in_units(self.memory)} at a time" if self.memory else ""
         return (
             f"{self.num_lanes} lanes, {how} on {len(self.devices)} {kind} device(s), "
-            f"{self.width} a call, {self.num_calls} call(s): {self.reason}"
+            f"{self.width} a call, {self.num_calls} call(s){memory}: {self.reason}"
         )
 
 
@@ -72,6 +81,7 @@ def make_plan(
     chunk: int | None = None,
     devices: Any = None,
     calibration: Calibration | None = None,
+    max_memory: int | None = None,
 ) -> Plan:
     """The plan for a number of lanes.
 
@@ -83,7 +93,8 @@ def make_plan(
     Args:
       num_lanes: L.
       lane_seconds: estimated time of one lane on one device; sets how many run in a call.
-      lane_bytes: estimated memory of one lane while it runs; caps the lanes that run together under "vmap".
+      lane_bytes: estimated memory of one lane while it runs, which caps the lanes that run at the same time: those of a
+        device, and the devices; 0 if it is not known.
       hidden_size: H, of the largest recurrent layer.
       step_operations: multiplications and additions of one step's recurrent product; splitting the rows of a
         lone lane pays only if it is large. 0 never splits by itself.
@@ -92,6 +103,8 @@ def make_plan(
       chunk: lanes together, for "chunks"; None chooses.
       devices: defaults to all of JAX's; see `rr.use_all_cores()`.
       calibration: measured rates; None takes those stored for the device, else those that ship.
+      max_memory: bytes that the lanes which run at the same time may take; None takes half of what is free, on the
+        devices or, on a CPU, in the machine and its control group.
 
     Returns:
       The plan, with its reason in words.
@@ -106,7 +119,7 @@ def make_plan(
     if isinstance(plan, Plan):
         return _ready(plan, num_lanes, width, chunk)
     devices = tuple(jax.devices() if devices is None else devices)
-    _check(num_lanes, plan, chunk)
+    _check(num_lanes, plan, chunk, max_memory)
     num_lanes = int(num_lanes)  # a small NumPy integer would overflow below
     chunk = None if chunk is None else int(chunk)
     reason = "as asked"
@@ -123,18 +136,24 @@ def make_plan(
     if plan == "split_rows":
         if width is not None and not is_count(width):
             raise ValueError(f"width must be a positive number of lanes; got {width!r}.")
-        return Plan(plan, width or 1, 1, devices, num_lanes, reason)
+        return Plan(plan, width or 1, 1, devices, num_lanes, reason, lane_bytes)
     devices = devices[: max(1, min(len(devices), num_lanes))]
     share = -(-num_lanes // len(devices))
     chunk = min(chunk or 1, share) if plan == "chunks" else 1
     if width is None:
-        most = _most_of_memory(devices[0], lane_bytes) if plan == "vmap" else _most(lane_seconds)
-        width = _even_width(share, min(share, most), chunk, len(devices))
+        fit, why = _fitting(devices, lane_bytes, max_memory)  # lanes at the same time
+        reason += why if fit < len(devices) * (share if plan == "vmap" else chunk) else ""
+        devices = devices[:fit]
+        share, each = -(-num_lanes // len(devices)), fit // len(devices)
+        chunk = min(chunk, each)
+        width = _even_width(
+            share, min(share, each if plan == "vmap" else _most(lane_seconds)), chunk, len(devices)
+        )
     elif not is_count(width) or width % (len(devices) * chunk):
         raise ValueError(_wrong_width(width, len(devices), chunk))
     if plan == "vmap":
         chunk = width // len(devices)
-    return Plan(plan, width, chunk, devices, num_lanes, reason)
+    return Plan(plan, width, chunk, devices, num_lanes, reason, lane_bytes)
 
 
 def _ready(plan: Plan, num_lanes: int, width: int | None, chunk: int | None) -> Plan:
@@ -152,10 +171,10 @@ def _ready(plan: Plan, num_lanes: int, width: int | None, chunk: int | None) -> 
     return plan
 
 
-def _check(num_lanes: Any, plan: Any, chunk: Any) -> None:
+def _check(num_lanes: Any, plan: Any, chunk: Any, max_memory: Any) -> None:
     if plan not in PLANS:
         raise ValueError(f"plan must be a ready rr.lanes.Plan, or one of {PLANS}; got {plan!r}.")
-    for name, value in (("num_lanes", num_lanes), ("chunk", chunk)):
+    for name, value in (("num_lanes", num_lanes), ("chunk", chunk), ("max_memory", max_memory)):
         if not is_count(value) and (name == "num_lanes" or value is not None):
             raise ValueError(f"{name} must be a positive int; got {value!r}.")
     if chunk is not None and plan not in ("auto", "chunks"):
@@ -196,11 +215,27 @@ def _most(lane_seconds: float) -> int:
     return max(1, min(round(_SECONDS_A_CALL / max(lane_seconds, 1e-9)), _MAX_LANES_A_CALL))
 
 
-def _most_of_memory(device: Any, lane_bytes: int) -> int:
-    """Lanes of a device together that take half of its memory, if both are known."""
-    stats = device.memory_stats() if hasattr(device, "memory_stats") else None
-    limit = None if not stats else stats.get("bytes_limit")
-    return max(1, int(0.5 * limit / lane_bytes)) if lane_bytes and limit else sys.maxsize
+def _fitting(devices: tuple[Any, ...], lane_bytes: int, max_memory: int | None) -> tuple[int, str]:
+    """How many lanes fit into memory at the same time, one at least, and why no more."""
+    free = free_memory(devices[0])
+    each = 1 if devices[0].platform == "cpu" else len(devices)  # cores share their memory
+    limit = max_memory if max_memory is not None or free is None else int(0.5 * free * each)
+    if not lane_bytes or limit is None:
+        return sys.maxsize, ""
+    said = "max_memory" if max_memory is not None else "half of the free memory"
+    why = f"; {said}, {in_units(limit)}, holds no more lanes of about {in_units(lane_bytes)}"
+    return max(1, limit // lane_bytes), why
+
+
+def in_units(count: float) -> str:
+    """Bytes in words.
+
+    >>> in_units(1536), in_units(5 * 2**30)
+    ('1.5 KiB', '5.0 GiB')
+    """
+    power = min(3, int(math.log(max(count, 1), 1024)))
+    name = ("bytes", "KiB", "MiB", "GiB")[power]
+    return f"{count / 1024**power:.{min(power, 1)}f} {name}"
 
 
 def _even_width(share: int, most: int, chunk: int, num_devices: int) -> int:

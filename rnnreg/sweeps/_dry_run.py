@@ -30,6 +30,7 @@ class DryRun:
       updates: updates of one lane.
       compilations: programs to compile, one for each static combination.
       bytes: memory of the stored result.
+      memory: estimated memory of the lanes that run at the same time, of the largest static combination.
       seconds: rough estimate of the whole time, of which
       seconds_compile: to compile, from the size of the program; less if programs are kept from an earlier sweep of the
         same `train`, or on disk (`rr.compilation_cache`). The rest is computing, from the number of operations.
@@ -40,6 +41,7 @@ class DryRun:
     updates: tuple[int, ...]
     compilations: int
     bytes: int
+    memory: int
     seconds: float
     seconds_compile: float
     plans: tuple[Plan, ...]
@@ -69,6 +71,7 @@ def describe(jobs: list[Any]) -> DryRun:
         updates=tuple(sorted({job.cost.updates for job in jobs})),
         compilations=len(jobs),
         bytes=sum(job.plan.num_lanes * tree_bytes(job.output) for job in jobs),
+        memory=max(job.plan.memory for job in jobs),
         seconds=compiling + sum(map(seconds, jobs)),
         seconds_compile=compiling,
         plans=tuple(job.plan for job in jobs),

@@ -57,6 +57,7 @@ class Request(NamedTuple):
       plan: how lanes run, a name or a ready plan.
       width: lanes a call, or None.
       chunk: lanes together, or None.
+      max_memory: bytes of the lanes that run at the same time, or None.
       kept: the plan of an earlier sweep for a number of lanes, which goes before all of these; or None.
     """
 
@@ -68,6 +69,7 @@ class Request(NamedTuple):
     plan: str | Plan = "auto"
     width: int | None = None
     chunk: int | None = None
+    max_memory: int | None = None
     kept: Callable[[int], Plan] | None = None
 
 
@@ -348,6 +350,7 @@ def _plan(
         plan=request.plan,
         width=request.width,
         chunk=request.chunk,
+        max_memory=request.max_memory,
         calibration=rates,
     )
 

@@ -44,6 +44,7 @@ def sweep(
     plan: str | Plan = "auto",
     width: int | None = None,
     chunk: int | None = None,
+    max_memory: int | None = None,
     keep: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
@@ -74,6 +75,8 @@ def sweep(
         `rr.lanes.make_plan`).
       width: lanes a call; None chooses.
       chunk: lanes together, for "chunks"; None chooses.
+      max_memory: bytes that the lanes which run at the same time may take, as the plan estimates them; fewer of
+        them run together, or on fewer devices. None takes half of what is free.
       keep: a folder for finished lanes, written about once a second. After a kill, a crash or a power cut the same call
         loads them, runs the others by the same plan, and ends with the numbers of an uninterrupted sweep, bit for bit;
         `config["lanes_loaded"]` says how many were loaded. Values, seeds and folds may be added or reordered, and only
@@ -122,7 +125,7 @@ def sweep(
     """
     folder = None if keep is None else read_path(keep)
     static, seeds = read_static(static), read_seeds(seeds)
-    request = Request(grid, key, seeds, folds, refit, plan, width, chunk)
+    request = Request(grid, key, seeds, folds, refit, plan, width, chunk, max_memory)
     jobs = list(_jobs(train, data, request, static=static, params=params, folder=folder))
     _warn_of_equal_starts(jobs)
     done = [_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)) for job in jobs]
@@ -163,6 +166,7 @@ def dry_run(
     plan: str | Plan = "auto",
     width: int | None = None,
     chunk: int | None = None,
+    max_memory: int | None = None,
 ) -> DryRun:
     """What `rr.sweep` would do with the same arguments, and roughly how long it would take; nothing is compiled.
 
@@ -179,6 +183,7 @@ def dry_run(
       plan: as in `rr.sweep`.
       width: as in `rr.sweep`.
       chunk: as in `rr.sweep`.
+      max_memory: as in `rr.sweep`.
 
     Returns:
       Lanes, updates, compilations, bytes, seconds and plans; `print` shows them in words.
@@ -196,7 +201,7 @@ def dry_run(
     (4, (20,), 1)
     """
     static = read_static(static)
-    request = Request(grid, key, read_seeds(seeds), folds, refit, plan, width, chunk)
+    request = Request(grid, key, read_seeds(seeds), folds, refit, plan, width, chunk, max_memory)
     return describe(list(_jobs(train, data, request, static=static, params=params)))
 
 

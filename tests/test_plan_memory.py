@@ -1,0 +1,124 @@
+"""Plans keep within memory: fewer lanes together, fewer devices, and it is said why."""
+
+import jax
+import numpy as np
+import pytest
+from small import make, sine
+
+import rnnreg as rr
+from rnnreg import runtime
+from rnnreg.lanes import make_plan
+
+
+class _Device:
+    device_kind = "of these tests"
+
+    def __init__(self, platform, stats=None):
+        self.platform, self.stats = platform, stats
+
+    def memory_stats(self):
+        return self.stats
+
+
+CPUS = {"devices": [_Device("cpu")] * 4, "lane_bytes": 100}
+
+
+@pytest.mark.parametrize(
+    ("options", "streams", "chunk"),
+    [
+        ({"plan": "one_by_one", "max_memory": 250}, 2, 1),
+        ({"plan": "one_by_one", "max_memory": 99}, 1, 1),  # one has to run
+        ({"plan": "one_by_one", "max_memory": 10**6}, 4, 1),
+        ({"plan": "chunks", "chunk": 3, "max_memory": 900}, 4, 2),
+        ({"plan": "chunks", "chunk": 3, "max_memory": 10**6}, 4, 3),
+        ({"plan": "chunks", "chunk": 3, "max_memory": 300}, 3, 1),
+        ({"plan": "vmap", "max_memory": 800}, 4, 2),
+        ({"plan": "vmap", "max_memory": 10**6}, 4, 10),
+        ({"plan": "vmap", "max_memory": 200}, 2, 1),
+    ],
+)
+def test_lanes_at_the_same_time_fit(options, streams, chunk):
+    plan = make_plan(40, **CPUS, **options)
+    assert (plan.streams, plan.chunk) == (streams, chunk)
+    assert plan.memory == 100 * streams * chunk
+    assert plan.num_calls * plan.width >= 40
+    tight = options["max_memory"] < 10**6
+    assert (f"; max_memory, {options['max_memory']} bytes, holds no more" in plan.reason) == tight
+    assert f"about {plan.memory} bytes at a time" in str(plan) or plan.memory >= 1024
+
+
+def test_half_of_what_is_free_is_taken_unasked(monkeypatch):
+    monkeypatch.setattr("rnnreg.lanes._plan.free_memory", lambda device: 1000)
+    assert make_plan(40, plan="vmap", **CPUS).width == 4  # the cores share 500 bytes
+    gpus = [_Device("gpu")] * 2
+    plan = make_plan(40, plan="vmap", devices=gpus, lane_bytes=100)
+    assert plan.width == 10  # each device has 500
+    assert "half of the free memory, 1000 bytes, holds no more lanes of about 100" in str(plan)
+
+
+def test_an_unknown_size_limits_nothing():
+    assert make_plan(40, plan="vmap", devices=CPUS["devices"], max_memory=1).width == 40
+    gpu = {"devices": [_Device("gpu")], "lane_bytes": 100}  # says nothing of its memory
+    assert make_plan(40, plan="vmap", **gpu).width == 40
+
+
+def test_a_width_that_was_asked_for_stays():
+    assert make_plan(40, plan="one_by_one", width=8, max_memory=1, **CPUS).width == 8
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2 GB"])
+def test_memory_is_a_number_of_bytes(value):
+    with pytest.raises(ValueError, match="max_memory must be a positive int; got"):
+        make_plan(4, max_memory=value)
+
+
+def test_a_device_says_what_is_free():
+    assert runtime.free_memory(_Device("gpu", {"bytes_limit": 100, "bytes_in_use": 30})) == 70
+    assert runtime.free_memory(_Device("gpu", {"bytes_limit": 100})) == 100
+    assert runtime.free_memory(_Device("gpu")) is None
+
+
+def test_a_cgroup_says_what_is_free(tmp_path):
+    inner = tmp_path / "job"
+    inner.mkdir()
+    assert runtime._read_memory(inner) is None
+    (inner / "memory.max").write_text("1000\n")
+    (inner / "memory.current").write_text("400\n")
+    assert runtime._read_memory(inner) == 600
+    (inner / "memory.max").write_text("max\n")
+    assert runtime._read_memory(inner) is None
+    (inner / "memory.limit_in_bytes").write_text("500\n")
+    (inner / "memory.usage_in_bytes").write_text("200\n")
+    assert runtime._read_memory(inner) == 300
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/job\n")
+    (tmp_path / "memory.max").write_text("700\n")
+    (tmp_path / "memory.current").write_text("0\n")
+    found = runtime._of_cgroups("memory", runtime._read_memory, membership, tmp_path)
+    assert found == [300, 700]
+
+
+def test_a_sweep_is_planned_within_memory():
+    grid = {"l2": [0.0, 1e-3, 1e-2, 1e-1], "learning_rate": 1e-2}
+    options = {"key": jax.random.key(0), "plan": "vmap"}
+    wide = rr.dry_run(make(num_epochs=1), grid, sine(), **options)
+    (plan,) = wide.plans
+    assert wide.memory == plan.memory == 4 * plan.lane_bytes > 0
+    small = rr.dry_run(make(num_epochs=1), grid, sine(), max_memory=2 * plan.lane_bytes, **options)
+    assert small.plans[0].width == 2
+    assert small.memory == 2 * plan.lane_bytes
+    assert "max_memory" in repr(small)
+
+
+def test_folds_take_memory_in_proportion_to_the_rows():
+    """What a lane is estimated at, and what its folds hold."""
+
+    def planned(num):
+        split = sine(num)
+        folds = rr.selection.blocked_folds(3)
+        grid = {"l2": 0.0, "learning_rate": 1e-2}
+        options = {"folds": folds, "key": jax.random.key(0)}
+        return rr.dry_run(make(num_epochs=1), grid, split, **options).plans[0].lane_bytes
+
+    few, many = planned(1003), planned(4003)
+    np.testing.assert_allclose(many / few, 4, rtol=0.05)
