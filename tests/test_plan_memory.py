@@ -1,5 +1,7 @@
 """Plans keep within memory: fewer lanes together, fewer devices, and it is said why."""
 
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,9 @@ from small import make, sine
 
 import rnnreg as rr
 from rnnreg import runtime
-from rnnreg.lanes import make_plan
+from rnnreg.lanes import Program, make_plan
+
+RUN = sys.modules["rnnreg.sweeps._run"]  # `rnnreg.sweep` is the function
 
 
 class _Device:
@@ -108,6 +112,39 @@ def test_a_sweep_is_planned_within_memory():
     assert small.plans[0].width == 2
     assert small.memory == 2 * plan.lane_bytes
     assert "max_memory" in repr(small)
+
+
+def test_out_of_memory_half_as_many_lanes_run_at_the_same_time(monkeypatch):
+    """The calls that were finished stay, and one lane alone that does not fit is an error."""
+    calls = []
+
+    class Tight(Program):
+        most = 1
+
+        def __call__(self, chunk, shared):
+            lanes = self.plan.chunk
+            if lanes > self.most and len(calls) > 0:
+                raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte.")
+            calls.append(lanes)
+            return super().__call__(chunk, shared)
+
+    grid = {"l2": np.linspace(0, 1, 10), "learning_rate": 1e-2}
+    options = {"key": jax.random.key(0), "progress": False}
+    train = make(num_epochs=1)
+    monkeypatch.setattr(RUN, "Program", Tight)
+    with pytest.warns(RuntimeWarning, match="out of memory with .* lanes at the same time") as told:
+        result = rr.sweep(train, grid, sine(), plan="vmap", width=4, **options)
+    assert ["with 4 lanes" in str(told[0].message), "with 2 lanes" in str(told[1].message)] == [
+        True
+    ] * 2
+    assert calls == [4, 1, 1, 1, 1, 1, 1]
+    assert bool(result.metrics.finished.all())
+    assert "halved, since a device was out of memory" in result.plan
+    alone = rr.sweep(train, grid, sine(), plan="one_by_one", **options)
+    np.testing.assert_allclose(result.metrics.train_loss, alone.metrics.train_loss, rtol=1e-4)
+    monkeypatch.setattr(Tight, "most", 0)
+    with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
+        rr.sweep(train, grid, sine(), plan="one_by_one", **options)
 
 
 def test_folds_take_memory_in_proportion_to_the_rows():

@@ -156,6 +156,30 @@ def make_plan(
     return Plan(plan, width, chunk, devices, num_lanes, reason, lane_bytes)
 
 
+def narrower(plan: Plan) -> Plan | None:
+    """The plan with half of the lanes at the same time, for a device that is out of memory; None if one runs alone.
+
+    >>> vmap = make_plan(6, plan="vmap", devices=jax.devices()[:1])
+    >>> narrower(vmap).width, narrower(narrower(narrower(vmap)))
+    (3, None)
+    """
+    streams, chunk = plan.streams, plan.chunk
+    if plan.name == "split_rows" or streams * chunk == 1:
+        return None
+    if chunk > 1:
+        chunk //= 2
+    else:
+        streams //= 2
+    each = chunk if plan.name == "vmap" else -(-plan.width // plan.streams // chunk) * chunk
+    return dataclasses.replace(
+        plan,
+        width=each * streams,
+        chunk=chunk,
+        devices=plan.devices[:streams],
+        reason=f"{plan.reason}; halved, since a device was out of memory",
+    )
+
+
 def _ready(plan: Plan, num_lanes: int, width: int | None, chunk: int | None) -> Plan:
     """A plan that was made before; raises if it is for other lanes."""
     if plan.num_lanes != num_lanes:

@@ -17,7 +17,7 @@ from jax import Array
 
 from rnnreg._checks import warn_caller
 from rnnreg.data import Batch, Split, as_split
-from rnnreg.lanes import Plan, Program
+from rnnreg.lanes import Plan, Program, narrower
 from rnnreg.sweeps._axes import read_seeds, read_static
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
@@ -100,8 +100,9 @@ def sweep(
       Exception: what a run raises. If lanes are finished, its `partial_result` is the `SweepResult` so far.
 
     Warns:
-      RuntimeWarning: lanes diverged, the sweep was interrupted, or every seed starts from the same parameters; files in
-        `keep` are damaged or missing, and their lanes run again.
+      RuntimeWarning: a device is out of memory, and half as many lanes run at the same time; lanes diverged, the sweep
+        was interrupted, or every seed starts from the same parameters; files in `keep` are damaged or missing, and
+        their lanes run again.
 
     >>> import optax, rnnreg as rr
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
@@ -272,10 +273,21 @@ def _run_jobs(
                 one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
             if not one.finished.all() and all(each.stopped is None for each in done):
                 one = _run_job(job, one, keeper, bar, f"compiling{which} …")
+                while _out_of_memory(one.stopped) and (plan := narrower(job.plan)) is not None:
+                    warn_caller(
+                        f"a device was out of memory with {job.plan.streams * job.plan.chunk} lanes at the same time; "
+                        f"the sweep goes on with {plan.streams * plan.chunk}. Give max_memory= to begin with fewer."
+                    )
+                    jobs[number] = job = dataclasses.replace(job, plan=plan)
+                    one = _run_job(job, one._replace(stopped=None), keeper, bar, "compiling …")
             if keeper is not None and one.finished.all():
                 keeper.mend()
             done[number] = one
     return done
+
+
+def _out_of_memory(error: BaseException | None) -> bool:
+    return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _run_job(job: Job, done: _Done, keeper: Keeper | None, bar: Any, compiling: str) -> _Done:
@@ -289,7 +301,7 @@ def _run_job(job: Job, done: _Done, keeper: Keeper | None, bar: Any, compiling: 
         with _shown(bar):
             program = Program(one_lane, plan, lanes, job.shared, owner=job.train)
         done = done._replace(
-            seconds_compile=program.compile_seconds,
+            seconds_compile=done.seconds_compile + program.compile_seconds,
             fingerprint=program.fingerprint,
             compiled=program.compiled_now,
         )
@@ -314,7 +326,7 @@ def _run_job(job: Job, done: _Done, keeper: Keeper | None, bar: Any, compiling: 
                     )
     except (KeyboardInterrupt, Exception) as error:
         done = done._replace(stopped=error)
-    return done._replace(seconds_compute=seconds)
+    return done._replace(seconds_compute=done.seconds_compute + seconds)
 
 
 @contextlib.contextmanager
