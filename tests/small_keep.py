@@ -6,12 +6,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from conftest import SEED
 from small import assert_same, held_out, make, sine
 
 import rnnreg as rr
 from rnnreg.lanes import Program
 from rnnreg.sweeps import _keep as keep_room
+from rnnreg.sweeps import _unfinished as unfinished_room
 
 RUN = sys.modules["rnnreg.sweeps._run"]  # `rnnreg.sweep` is the function
 KEY = jax.random.key(SEED)
@@ -30,13 +32,20 @@ PLANS = {
 
 def sweep(keep=None, train=TRAIN, grid=GRID, data=SPLIT, *, pause=(0.0, 0), **options):
     """Six lanes one by one, unless options say otherwise; each call is written at once, unless `pause` does."""
-    before = keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE
     options = {"seeds": 2, "key": KEY, **PLANS["one_by_one"]} | options
-    keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE = pause
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keep_room, "_SECONDS_A_SHARD", pause[0])
+        patch.setattr(unfinished_room, "_SECONDS_A_STATE", pause[0])
+        patch.setattr(keep_room, "_TIMES_A_WRITE", pause[1])
+        patch.setattr(unfinished_room, "_TIMES_A_WRITE", pause[1])
         return rr.sweep(train, grid, data, keep=keep, progress=False, **options)
-    finally:
-        keep_room._SECONDS_A_SHARD, keep_room._TIMES_A_WRITE = before
+
+
+def interrupted(*arguments, **options):
+    """What is finished of a sweep that Ctrl-C ends."""
+    with pytest.raises(KeyboardInterrupt) as caught:
+        sweep(*arguments, **options)
+    return caught.value.partial_result
 
 
 def assert_equal(one, other):
@@ -65,8 +74,8 @@ def stop(monkeypatch, calls, error):
     """Makes programs raise after so many calls, until `go_on`."""
 
     class Stops(Program):
-        def run(self, lanes, shared):
-            for number, call in enumerate(super().run(lanes, shared)):
+        def calls(self):
+            for number, call in enumerate(super().calls()):
                 if number == calls:
                     raise error
                 yield call

@@ -21,6 +21,7 @@ from small_keep import (
     files,
     forbid_programs,
     go_on,
+    interrupted,
     loaded,
     stop,
     sweep,
@@ -80,12 +81,10 @@ def test_after_an_interrupt_the_rest_runs(plan, calls, tmp_path, monkeypatch):
     options = {"seeds": 3, "grid": GRID | {"l2": [0.0, 1e-2, 1.0]}, **PLANS[plan]}
     expected = sweep(**options)
     stop(monkeypatch, calls, KeyboardInterrupt())
-    with pytest.warns(RuntimeWarning, match="interrupted"):
-        part = sweep(tmp_path, **options)
+    part = interrupted(tmp_path, **options)
     done = calls * PLANS[plan]["width"]
     assert int(part.metrics.finished.sum()) == done
-    with pytest.warns(RuntimeWarning, match="interrupted"):  # and once more
-        assert loaded(sweep(tmp_path, **options)) == done
+    assert loaded(interrupted(tmp_path, **options)) == done  # and once more
     go_on(monkeypatch)
     again = sweep(tmp_path, **options)
     assert loaded(again) == 2 * done
@@ -100,8 +99,7 @@ def test_static_combinations_have_folders_of_their_own(tmp_path, monkeypatch):
     expected = sweep(**options)
     sweep(tmp_path, **options | {"static": {"size": [3]}})
     stop(monkeypatch, 2, KeyboardInterrupt())
-    with pytest.warns(RuntimeWarning, match="interrupted"):
-        assert loaded(sweep(tmp_path, **options)) == 3
+    assert loaded(interrupted(tmp_path, **options)) == 3
     go_on(monkeypatch)
     again = sweep(tmp_path, **options)
     assert loaded(again) == 5

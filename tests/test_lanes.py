@@ -26,7 +26,8 @@ from rnnreg.lanes import (
     map_lanes,
     trace,
 )
-from rnnreg.sweeps._job import Request, make_job, one_lane
+from rnnreg.sweeps._job import Request, make_job
+from rnnreg.sweeps._lane import one_lane
 
 KEY = jax.random.key(SEED)
 PAIRS = [(list(range(12)), list(range(12, 20))), (list(range(20, 36)), [0, 1, 2])]  # unequal

@@ -663,12 +663,12 @@ def test_a_bar_shows_that_it_compiles():
             seen.set()
 
     bar, seen = Bar(), threading.Event()
-    with RUN._shown(bar):
+    with _bar._shown(bar):
         assert seen.wait(60)
     assert (bar.shown, bar.delay) == (1, 0)  # and a bar that was shown is closed as one
     hidden = Bar()
     hidden.disable = True
-    with RUN._shown(hidden):
+    with _bar._shown(hidden):
         pass
     assert hidden.shown == 0
 

@@ -1,5 +1,8 @@
 """Many runs at once: which way they run is a choice apart from what they mean."""
 
+from rnnreg.lanes._blocks import Block as Block
+from rnnreg.lanes._blocks import Pace as Pace
+from rnnreg.lanes._blocks import run_blocks as run_blocks
 from rnnreg.lanes._calibration import calibrate
 from rnnreg.lanes._calls import first_call
 from rnnreg.lanes._plan import Plan, make_plan

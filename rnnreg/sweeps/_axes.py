@@ -232,10 +232,7 @@ def read_seeds(seeds: int | Iterable[int]) -> np.ndarray:
 def lane_values(
     axes: Sequence[Axis], constants: Mapping[str, float], seeds: np.ndarray, num_folds: int
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
-    """One entry for each lane, in the order in which they run, and the shape of that order, seed × fold × axes.
-
-    The axes vary fastest: whenever a sweep is interrupted, whole paths of λ are finished.
-    """
+    """One entry for each lane, and the shape of their order, seed × fold × axes."""
     shape = (len(seeds), num_folds, *(len(axis.labels) for axis in axes))
     seed, fold, *places = (numbers.reshape(-1) for numbers in np.indices(shape))
     hyper = {name: np.full(seed.size, value) for name, value in constants.items()}
@@ -243,3 +240,48 @@ def lane_values(
         for name, values in axis.values.items():
             hyper[name] = values[numbers]
     return {"hyper": hyper, "seed": seeds[seed], "fold": fold}, shape
+
+
+def narrowed(name: str, values: np.ndarray, dtype: Any) -> np.ndarray:
+    """The values in the type of the run; raises if two of them, or one and 0 or infinity, are the same there."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(dtype)
+    if len(np.unique(narrow)) < len(np.unique(values)) or not (
+        np.isfinite(narrow).all() and ((narrow != 0) == (values != 0)).all()
+    ):
+        raise ValueError(
+            f"the values {np.unique(values).tolist()} of {name!r} are {np.unique(narrow).tolist()} in "
+            f"{np.dtype(dtype).name}, in which the run computes; leave out what it cannot tell apart, or use "
+            "JAX_ENABLE_X64=1."
+        )
+    return narrow
+
+
+def coarse_first(shape: tuple[int, ...], axes: Sequence[Axis]) -> np.ndarray:
+    """The numbers of the lanes of a shape, seed × fold × axes, in the order in which they run.
+
+    Seeds and folds come one after another, so whole paths of λ are finished whenever a sweep is interrupted. On a path
+    the ends of every axis come first, then the middles, then the quarters: there is a coarse curve early.
+
+    >>> axis = Axis("l2", {}, np.array([0.0, 1e-3, 1e-2, 1e-1, 1.0]))
+    >>> coarse_first((1, 2, 5), [axis]).tolist()
+    [0, 4, 2, 1, 3, 5, 9, 7, 6, 8]
+    """
+    level = np.zeros(shape[2:], int)
+    for number, axis in enumerate(axes):
+        own = _levels(len(axis.labels))[np.argsort(np.argsort(axis.labels))]
+        level = np.maximum(level, own.reshape(-1, *[1] * (level.ndim - number - 1)))
+    path = np.argsort(level.reshape(-1), kind="stable")
+    return (np.arange(shape[0] * shape[1])[:, None] * path.size + path).reshape(-1)
+
+
+def _levels(size: int) -> np.ndarray:
+    """How often an axis is halved before each of its places is an end of a part."""
+    levels, gaps, level = np.zeros(size, int), [(0, size - 1)], 0
+    while gaps:
+        level += 1
+        middles = [(low, (low + high) // 2, high) for low, high in gaps if high - low > 1]
+        for _, middle, _ in middles:
+            levels[middle] = level
+        gaps = [part for low, middle, high in middles for part in ((low, middle), (middle, high))]
+    return levels

@@ -40,6 +40,7 @@ def describe_sweep(
         "by_group": list(by_group),
         "lanes": sum(job.plan.num_lanes for job in jobs),
         "lanes_loaded": sum(one.loaded for one in done),
+        "lanes_resumed": sum(one.resumed for one in done),
         "compilations": sum(one.compiled for one in done),
         "seconds_compile": sum(one.seconds_compile for one in done),
         "seconds_compute": sum(one.seconds_compute for one in done),

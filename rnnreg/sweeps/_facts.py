@@ -15,9 +15,10 @@ from rnnreg.lanes import Plan, calls_python
 from rnnreg.recurrence.native import kernel_library
 from rnnreg.runtime import Kept, environment, weakly
 from rnnreg.sweeps._describe import describe_key, digest
-from rnnreg.sweeps._job import Job, one_lane
+from rnnreg.sweeps._job import Job
+from rnnreg.sweeps._lane import one_lane
 
-_FORMAT = 1
+_FORMAT = 2
 _VERSIONS = ("rnnreg", "jax", "jaxlib", "numpy")
 _MACHINE = ("processor", "backend", "x64", "matmul_precision", "optimised", "xla_flags")
 _DESCRIBED = ("network", "optimizer", "penalties", "loss", "metrics")

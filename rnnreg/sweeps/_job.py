@@ -12,12 +12,13 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import check_key, described
-from rnnreg.data import Fold, Split, take_fold
+from rnnreg.data import Split
 from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
 from rnnreg.runtime import Kept, counter_based
-from rnnreg.sweeps._axes import Axis, lane_values, read_grid
+from rnnreg.sweeps._axes import Axis, coarse_first, lane_values, narrowed, read_grid
+from rnnreg.sweeps._carry import kind_of
 from rnnreg.sweeps._describe import (
     describe_data,
     describe_function,
@@ -30,11 +31,13 @@ from rnnreg.sweeps._describe import (
 from rnnreg.sweeps._dry_run import Estimate, Size, count_equations, estimate, size_of
 from rnnreg.sweeps._files import tree_of
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
+from rnnreg.sweeps._lane import given_of
 from rnnreg.sweeps._mixing import check_rows_apart
 from rnnreg.sweeps._names import axes_of, plain_name
 from rnnreg.sweeps._starts import alike_for_every_key
 from rnnreg.training import (
     Hyper,
+    Progress,
     Run,
     Settings,
     Train,
@@ -42,6 +45,7 @@ from rnnreg.training import (
     check_values,
     is_optimizer,
     num_outputs,
+    whole,
 )
 
 
@@ -81,12 +85,13 @@ class Job:
       static: its static values by name.
       train: the run.
       axes: the traced axes.
-      lanes: hyperparameters, seed and fold number of every lane, `[L]` each, in the order in which they run.
-      shape: seeds × folds × axes, which is that order; its product is L.
+      lanes: hyperparameters, seed and fold number of every lane, `[L]` each, in the order of `shape`.
+      shape: seeds × folds × axes; its product is L.
       shared: what all lanes share: data, folds, root key, parameters to start from.
       folds: rows, labels and sizes of the folds; None without.
       plan: how the lanes run.
       output: the shapes of one lane's run.
+      progress: the kinds of what one lane carries from block to block.
       cost: what a lane costs, roughly.
       own_axes: by the name of what is tracked or scored, its axes next to those of the sweep and the epoch.
       alike: the parts of the network that start alike for every seed, if there are several.
@@ -102,6 +107,7 @@ class Job:
     folds: Folds | None
     plan: Plan
     output: Run
+    progress: Progress
     cost: Estimate
     own_axes: dict[str, list[str]]
     alike: list[str]
@@ -120,6 +126,16 @@ class Job:
     def dims(self) -> list[str]:
         """The traced dimensions, in order."""
         return [axis.name for axis in self.axes] + ["seed"] + (["fold"] if self.folds else [])
+
+    @property
+    def order(self) -> np.ndarray:
+        """The lanes in the order in which they run: seed by seed and fold by fold, the axes from coarse to fine."""
+        return coarse_first(self.shape, self.axes)
+
+    @property
+    def call_seconds(self) -> float:
+        """Estimated time of a call, if the lanes that a device runs together take as long as one after another."""
+        return self.cost.lane_seconds * self.plan.width / self.plan.streams
 
     def by_label(self, lanes: np.ndarray) -> np.ndarray:
         """What there is of each lane, `[L, …]`, along the dimensions, `[*dims, …]`."""
@@ -167,20 +183,12 @@ def make_job(
         folds=folds,
         plan=plan,
         output=seen.output,
+        progress=seen.progress,
         cost=cost,
         own_axes=_own_axes(settings, seen.output, taken),
         alike=seen.alike if params is None and len(request.seeds) > 1 else [],
         description=_describe(settings, seen, data, folds, params),
     )
-
-
-def one_lane(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> Run:
-    """One lane, as a program runs it: its fold of the data, its key, its run."""
-    folds: Fold | None = shared["folds"]
-    fold = None if folds is None else jax.tree.map(lambda leaf: leaf[lane["fold"]], folds)
-    key = jax.random.fold_in(shared["key"], lane["seed"])
-    data = take_fold(shared["data"], fold)
-    return train(lane["hyper"], data, key=key, params=shared["params"])
 
 
 # ---- checks -----------------------------------------------------------------------------------------
@@ -235,25 +243,10 @@ def _lanes(
     lanes, shape = lane_values(axes, constants, seeds, 1 if folds is None else len(folds.labels))
     dtype = jnp.result_type(float)
     return {
-        "hyper": {name: _narrowed(name, each, dtype) for name, each in lanes["hyper"].items()},
+        "hyper": {name: narrowed(name, each, dtype) for name, each in lanes["hyper"].items()},
         "seed": lanes["seed"].astype(np.uint32),
         "fold": lanes["fold"].astype(np.int32),
     }, shape
-
-
-def _narrowed(name: str, values: np.ndarray, dtype: Any) -> np.ndarray:
-    """The values in the type of the run; raises if two of them, or one and 0 or infinity, are the same there."""
-    with np.errstate(over="ignore"):
-        narrow = values.astype(dtype)
-    if len(np.unique(narrow)) < len(np.unique(values)) or not (
-        np.isfinite(narrow).all() and ((narrow != 0) == (values != 0)).all()
-    ):
-        raise ValueError(
-            f"the values {np.unique(values).tolist()} of {name!r} are {np.unique(narrow).tolist()} in "
-            f"{np.dtype(dtype).name}, in which the run computes; leave out what it cannot tell apart, or use "
-            "JAX_ENABLE_X64=1."
-        )
-    return narrow
 
 
 class _Seen(NamedTuple):
@@ -261,6 +254,7 @@ class _Seen(NamedTuple):
 
     Attributes:
       output: the shapes of its run.
+      progress: the kinds of what it carries from block to block.
       num_outputs: O, of the network.
       size: what its network costs, by which lanes are planned.
       random: whether its network draws random numbers in training.
@@ -269,6 +263,7 @@ class _Seen(NamedTuple):
     """
 
     output: Run
+    progress: Progress
     num_outputs: int
     size: Size
     random: bool
@@ -294,8 +289,12 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
 
     def run(lane, shared):
         of_network, of_optimizer = (Hyper(lane["hyper"]) for _ in range(2))
-        output = one_lane(train, lane, shared)
+        hyper, data, key, params = given_of(lane, shared)
+        state, output = whole(train, hyper, data, key, params)
         net, params = train.network(of_network), output.params
+        norm = output.history["gradient_norm"][0]
+        carried = Progress(state, output, norm, norm == 0)
+        seen["progress"] = jax.tree.map(kind_of, carried)
         tree_of(params)  # a tree that no file could hold is refused before it is trained
         # all that is wanted of the network is said here: it may hold tracers, which must not leave the trace
         fixed = isinstance(settings.net, Network)
@@ -322,7 +321,15 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
     described = {name: seen[name] for name in ("network", "recurrence", "penalties")}
     described["optimizer"] = describe_optimizer(seen["state"], reads=reads, start=start)
     size = seen["size"]._replace(equations=count_equations(jaxpr.jaxpr))
-    return _Seen(output, seen["num_outputs"], size, seen["random"], seen["alike"], described)
+    return _Seen(
+        output,
+        seen["progress"],
+        seen["num_outputs"],
+        size,
+        seen["random"],
+        seen["alike"],
+        described,
+    )
 
 
 def _adds_up(settings: Settings, seen: _Seen) -> bool:

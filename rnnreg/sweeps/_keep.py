@@ -36,6 +36,7 @@ from rnnreg.sweeps._shards import (
     write_manifest,
     write_shard,
 )
+from rnnreg.sweeps._unfinished import Unfinished
 from rnnreg.training import Run
 
 # A shard a second loses little to a kill; and writing takes at most a fiftieth of the time, however slow the disk is.
@@ -50,6 +51,7 @@ class Keeper:
       place: the folder.
       loaded: how many lanes were there already.
       program: the SHA-256 of the program that computed the last lanes; None if there are none.
+      unfinished: the calls under way.
     """
 
     def __init__(self, folder: Path, job: Job):
@@ -63,6 +65,7 @@ class Keeper:
         self._since, self._pause = time.monotonic(), _SECONDS_A_SHARD
         self._failed = False
         self._unread: list[Path] = []
+        self.unfinished = Unfinished(self.place, self._facts, job.progress)
 
     def compare(self, job: Job) -> None:
         """Raises a ValueError, which says in what they differ, if the folder keeps lanes of another sweep."""
@@ -110,9 +113,20 @@ class Keeper:
         finished[numbers] = True
         self.program = shard.program
 
+    def resume(self, numbers: np.ndarray, true: np.ndarray, program: str) -> tuple[int, Any] | None:
+        """The epochs that are done of the lanes of a call, and what they carry; None if nothing is kept of it."""
+        lanes = [self._digests[number] for number in numbers]
+        return self.unfinished.find(lanes, program, int(true.sum()))
+
+    def hold(self, numbers: np.ndarray, done: int, carry: Any, program: str) -> None:
+        """Takes what the lanes of a call carry after so many epochs, which is on the disk some seconds later."""
+        lanes = [self._digests[number] for number in numbers]
+        self.unfinished.hold(lanes, done, carry, program)
+
     def add(self, numbers: np.ndarray, outputs: Run, program: str) -> None:
         """Takes the outputs of a call of a program, which are on the disk a second later."""
         self.program = program
+        self.unfinished.over()
         self._waiting.append((numbers, jax.tree.leaves(outputs)))
         if time.monotonic() - self._since >= self._pause:
             self.flush()
@@ -140,11 +154,16 @@ class Keeper:
         else:
             self._number += 1
             del self._waiting[: len(waiting)]
+            self.unfinished.forget()
         self._since = time.monotonic()
         self._pause = max(_SECONDS_A_SHARD, _TIMES_A_WRITE * (self._since - start))
 
     def mend(self) -> None:
-        """Once all lanes are there, puts a shard without lanes in the place of each that is damaged or missing."""
+        """Once all lanes are there, puts a shard without lanes in the place of each that is damaged or missing, and
+        removes what is left of calls under way.
+        """
+        if not self._waiting:
+            self.unfinished.mend(set(self._digests))
         with contextlib.suppress(OSError):
             for path in self._unread:
                 if not self._waiting and read_shard(path) is None:
@@ -156,13 +175,22 @@ class Keeper:
 
     def __exit__(self, *error: Any) -> None:
         try:
-            self.flush()
-        except KeyboardInterrupt:  # a second Ctrl-C
-            self.flush()
+            self._put_away()
+        except KeyboardInterrupt:  # a third Ctrl-C, or the handler of somebody else
+            self._put_away()
             raise
         if self._waiting:
             lost = sum(len(numbers) for numbers, _ in self._waiting)
             warn_caller(f"{lost} finished lanes could not be written to {self.place}.")
+
+    def _put_away(self) -> None:
+        self.flush()
+        try:
+            self.unfinished.flush()
+        except (
+            Exception
+        ) as error:  # such as of a device that is gone: the first error is the one to tell
+            warn_caller(f"what unfinished lanes have learned could not be kept: {error!r}.")
 
 
 def open_keepers(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
@@ -15,18 +14,23 @@ import jax
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import warn_caller
+from rnnreg._checks import check_choice, warn_caller
 from rnnreg.data import Batch, Split, as_split
-from rnnreg.lanes import Plan, Program, narrower
+from rnnreg.lanes import Pace, Plan, Program, narrower, run_blocks
 from rnnreg.sweeps._axes import read_seeds, read_static
+from rnnreg.sweeps._bar import Bar
+from rnnreg.sweeps._carry import nothing
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
 from rnnreg.sweeps._dry_run import DryRun, describe
-from rnnreg.sweeps._job import Job, Request, make_job, one_lane
+from rnnreg.sweeps._job import Job, Request, make_job
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
 from rnnreg.sweeps._label import empty, label
+from rnnreg.sweeps._lane import one_block
 from rnnreg.sweeps._result import SweepResult
+from rnnreg.sweeps._signals import Signals
+from rnnreg.sweeps._starts import warn_of_equal_starts
 from rnnreg.training import Run, Train
 
 
@@ -47,6 +51,7 @@ def sweep(
     max_memory: int | None = None,
     keep: str | Path | None = None,
     progress: bool = True,
+    on_interrupt: str = "raise",
 ) -> SweepResult:
     """Every run of grid × seeds × folds, in one compiled program for each static combination.
 
@@ -58,6 +63,10 @@ def sweep(
     same compiled program, in which a lane has no neighbours. Everything else is equal up to rounding: lanes in chunks,
     under `vmap` or on accelerators, a lone lane whose rows are split over the cores (the plan says which), another
     processor or version, and the run alone, which is compiled as a program of its own. `rr.verify` runs lanes again.
+
+    Long lanes train in blocks of epochs of a second or two, so that progress, Ctrl-C and what is kept come within
+    seconds; the numbers do not depend on the blocks. A stop loses nothing: what is finished is with what is raised, and
+    in `keep`.
 
     Args:
       train: from `make_train`, or a function of the static values that returns one.
@@ -77,27 +86,33 @@ def sweep(
       chunk: lanes together, for "chunks"; None chooses.
       max_memory: bytes that the lanes which run at the same time may take, as the plan estimates them; fewer of
         them run together, or on fewer devices. None takes half of what is free.
-      keep: a folder for finished lanes, written about once a second. After a kill, a crash or a power cut the same call
-        loads them, runs the others by the same plan, and ends with the numbers of an uninterrupted sweep, bit for bit;
-        `config["lanes_loaded"]` says how many were loaded. Values, seeds and folds may be added or reordered, and only
-        new lanes run: a lane is known by its hyperparameters, seed, rows of the fold and given start. In chunks or
-        under `vmap` new lanes run in calls of the same width, so they equal those of a sweep from scratch up to
-        rounding. If a lone fold gets company, or a fold is longer than all before, all run again: the program or the
-        padding is another one. Anything else that decides a number must be the same: network, loss, optimiser, data,
-        key, versions, processor, precision, plan. What Python functions do inside the program (`jax.pure_callback`) is
+      keep: a folder for finished lanes, written about once a second, and for what unfinished ones have learned, written
+        every few seconds. After a kill, a crash or a power cut the same call loads the first, goes on with the second,
+        runs the others by the same plan, and ends with the numbers of an uninterrupted sweep, bit for bit;
+        `config["lanes_loaded"]` and `config["lanes_resumed"]` say how many there were. Values, seeds and folds may be
+        added or reordered, and only new lanes run: a lane is known by its hyperparameters, seed, rows of the fold and
+        given start. In chunks or under `vmap` new lanes run in calls of the same width, so they equal those of a sweep
+        from scratch up to rounding. If a lone fold gets company, or a fold is longer than all before, all run again:
+        the program or the padding is another one. Anything else that decides a number must be the same: network, loss,
+        optimiser, data, key, versions, processor, precision, plan. What Python functions do inside the program is
         not compared. Damaged files are found by their check sums, and a damaged manifest is made again from the
         others. Two sweeps may share a folder. None keeps nothing.
       progress: show a bar on anything longer than a few seconds.
+      on_interrupt: what Ctrl-C does: "raise" a KeyboardInterrupt, which ends a script, or "return" the result so far,
+        in which `finished` marks what was done.
 
     Returns:
-      A `SweepResult`; after Ctrl-C, one whose `finished` marks what was done. Lanes run seed by seed and fold by fold,
-      so that whole paths of λ are finished, from which `rr.selection.choose` can choose.
+      A `SweepResult`. Lanes run seed by seed and fold by fold, so whole paths of λ are finished early; on each path the
+      ends of the grid come first, then its middle, so that a part of a path is a coarse curve.
 
     Raises:
+      KeyboardInterrupt: Ctrl-C.
+      SystemExit: SIGTERM, with the status 143, if the program has no handler of its own for it.
       ValueError: bad arguments, before anything compiles; or `keep` has lanes of another sweep, and the message names
         each field in which the two differ.
       OSError: `keep` cannot be read or written.
-      Exception: what a run raises. If lanes are finished, its `partial_result` is the `SweepResult` so far.
+      Exception: what a run raises. If lanes are finished, its `partial_result` is the `SweepResult` so far, as that of
+        a KeyboardInterrupt and a SystemExit is.
 
     Warns:
       RuntimeWarning: a device is out of memory, and half as many lanes run at the same time; lanes diverged, the sweep
@@ -124,16 +139,16 @@ def sweep(
     >>> first.config["lanes_loaded"], longer.config["lanes_loaded"]
     (0, 2)
     """
+    check_choice(on_interrupt, "on_interrupt", ("raise", "return"))
     folder = None if keep is None else read_path(keep)
     static, seeds = read_static(static), read_seeds(seeds)
     request = Request(grid, key, seeds, folds, refit, plan, width, chunk, max_memory)
     jobs = list(_jobs(train, data, request, static=static, params=params, folder=folder))
-    _warn_of_equal_starts(jobs)
+    warn_of_equal_starts([job.alike for job in jobs])
     done = [_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)) for job in jobs]
     keepers: list[Keeper | None] = [None] * len(jobs)
     if folder is not None:
         keepers[:] = open_keepers(folder, jobs, request, [one[:2] for one in done])
-    done = _run_jobs(jobs, done, keepers, progress=progress)
 
     def result():
         labelled = [
@@ -144,11 +159,20 @@ def sweep(
         groups = tuple(group for _, group in labelled)
         return SweepResult(metrics, groups, config, "\n".join(map(str, jobs)))
 
-    for one in done:
-        if isinstance(one.stopped, Exception):
-            _attach(one.stopped, done, result)
-            raise one.stopped
-    made = result()
+    with Signals() as signals:
+        done = _run_jobs(jobs, done, keepers, signals, progress=progress)
+        stopped = next((one.stopped for one in done if one.stopped is not None), None)
+        if stopped is not None and (
+            on_interrupt == "raise" or type(stopped) is not KeyboardInterrupt
+        ):
+            _attach(stopped, done, result)
+            raise stopped
+        made = result()
+        try:
+            signals.answer()  # one that came meanwhile
+        except (KeyboardInterrupt, SystemExit) as error:
+            _attach(error, done, lambda: made)
+            raise
     _warn(made.metrics, made.config["interrupted"])
     return made
 
@@ -240,6 +264,7 @@ class _Done(NamedTuple):
       store: every lane's run, NaN if it did not finish.
       finished: `[L]`, whether it did.
       loaded: how many lanes came from a folder.
+      resumed: how many lanes went on from a block that was in a folder.
       seconds_compile: time to lower and compile.
       seconds_compute: time of the calls.
       fingerprint: of the program; None if there was none.
@@ -254,32 +279,37 @@ class _Done(NamedTuple):
     seconds_compute: float = 0.0
     fingerprint: str | None = None
     compiled: bool = False
-    stopped: KeyboardInterrupt | Exception | None = None
+    stopped: BaseException | None = None
+    resumed: int = 0
 
 
 def _run_jobs(
-    jobs: list[Job], done: list[_Done], keepers: list[Keeper | None], *, progress: bool
+    jobs: list[Job],
+    done: list[_Done],
+    keepers: list[Keeper | None],
+    signals: Signals,
+    *,
+    progress: bool,
 ) -> list[_Done]:
     """The jobs one after another; after Ctrl-C or an error the rest stays unfinished."""
-    from tqdm import tqdm
-
     done = list(done)
     total = sum(int((~one.finished).sum()) for one in done)
-    with tqdm(total=total, unit="lane", desc="sweep", delay=3, disable=not progress) as bar:
+    with Bar(total, shown=progress) as bar:
         for number, (job, keeper) in enumerate(zip(jobs, keepers, strict=True)):
             which = f" {number + 1} of {len(jobs)}" if len(jobs) > 1 else ""
             one = done[number]
             if keeper is not None:
                 one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
             if not one.finished.all() and all(each.stopped is None for each in done):
-                one = _run_job(job, one, keeper, bar, f"compiling{which} …")
+                one = _run_job(job, one, keeper, bar, signals, f"compiling{which} …")
                 while _out_of_memory(one.stopped) and (plan := narrower(job.plan)) is not None:
                     warn_caller(
                         f"a device was out of memory with {job.plan.streams * job.plan.chunk} lanes at the same time; "
                         f"the sweep goes on with {plan.streams * plan.chunk}. Give max_memory= to begin with fewer."
                     )
                     jobs[number] = job = dataclasses.replace(job, plan=plan)
-                    one = _run_job(job, one._replace(stopped=None), keeper, bar, "compiling …")
+                    one = one._replace(stopped=None)
+                    one = _run_job(job, one, keeper, bar, signals, "compiling …")
             if keeper is not None and one.finished.all():
                 keeper.mend()
             done[number] = one
@@ -290,65 +320,65 @@ def _out_of_memory(error: BaseException | None) -> bool:
     return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
 
 
-def _run_job(job: Job, done: _Done, keeper: Keeper | None, bar: Any, compiling: str) -> _Done:
-    """The unfinished lanes of one job, compiled and run call by call."""
-    left = np.flatnonzero(~done.finished)
+def _run_job(
+    job: Job, done: _Done, keeper: Keeper | None, bar: Bar, signals: Signals, compiling: str
+) -> _Done:
+    """The unfinished lanes of one job, compiled and run call by call, and each call block by block."""
+    left = job.order[~done.finished[job.order]]
     plan = dataclasses.replace(job.plan, num_lanes=len(left))
     lanes = jax.tree.map(lambda leaf: leaf[left], job.lanes)
+    start, num_epochs = nothing(job.progress), job.train.settings.num_epochs
     seconds = 0.0
     try:
-        bar.set_description(compiling, refresh=False)
-        with _shown(bar):
-            program = Program(one_lane, plan, lanes, job.shared, owner=job.train)
+        with bar.compiling(compiling), signals.listening():
+            shared = (job.shared, np.int32(0), np.int32(num_epochs))
+            program = Program(one_block, plan, (lanes, start), shared, owner=job.train)
+        sha256 = program.fingerprint
         done = done._replace(
             seconds_compile=done.seconds_compile + program.compile_seconds,
-            fingerprint=program.fingerprint,
+            fingerprint=sha256,
             compiled=program.compiled_now,
         )
-        bar.set_description("sweep", refresh=False)
-        bar.unpause()  # the rate is that of running
-        start = time.perf_counter()
+
+        def resume(rows):
+            return keeper and keeper.resume(left[rows], rows, sha256)
+
+        began = time.perf_counter()
         stop_at_nan = jax.config.jax_debug_nans
+        pace = Pace(num_epochs, job.call_seconds)
         # a lane marks with NaN what it has not, such as scores without rows
         with jax.debug_nans(False), keeper or contextlib.nullcontext():
-            for numbers, outputs in program.run(lanes, job.shared):
-                numbers = left[numbers]
+            blocks = run_blocks(program, lanes, job.shared, start, pace, resume)
+            while True:
+                with signals.listening():
+                    block = next(blocks, None)
+                if block is None:
+                    break
+                numbers = left[block.lanes]
+                seconds = time.perf_counter() - began
+                if block.done < num_epochs:
+                    bar.show(block.true.sum() * block.done / num_epochs)
+                    if keeper is not None:
+                        keeper.hold(numbers, block.done, block.carry, sha256)
+                    continue
+                numbers, run = numbers[block.true], block.carry.run
+                outputs = jax.tree.map(lambda leaf, b=block: np.asarray(leaf)[b.true], run)
                 if keeper is not None:
-                    keeper.add(numbers, outputs, program.fingerprint)
+                    keeper.add(numbers, outputs, sha256)
                 _keep(done.store, numbers, outputs)
                 done.finished[numbers] = True
-                bar.update(len(numbers))
-                seconds = time.perf_counter() - start
+                bar.add(len(numbers))
                 if stop_at_nan and (outputs.diverged_at >= 0).any():
                     raise FloatingPointError(
                         f"lanes {numbers[outputs.diverged_at >= 0].tolist()} diverged, and jax_debug_nans is on; run "
                         "one alone, train(hyper, data, key=key), to see where."
                     )
-    except (KeyboardInterrupt, Exception) as error:
+    except (KeyboardInterrupt, SystemExit, Exception) as error:
         done = done._replace(stopped=error)
-    return done._replace(seconds_compute=done.seconds_compute + seconds)
-
-
-@contextlib.contextmanager
-def _shown(bar: Any) -> Iterator[None]:
-    """Shows a bar that does not move, and its time, once a second after the bar's delay."""
-
-    def show():
-        seconds = bar.delay
-        while not over.wait(seconds):
-            bar.refresh()
-            bar.delay, seconds = 0, 1.0  # it has been shown, so it is to be closed
-
-    over = threading.Event()
-    thread = threading.Thread(target=show, daemon=True)
-    if not bar.disable:
-        thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        if not bar.disable:
-            thread.join()
+    return done._replace(
+        seconds_compute=done.seconds_compute + seconds,
+        resumed=keeper.unfinished.resumed if keeper else 0,
+    )
 
 
 def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
@@ -356,27 +386,20 @@ def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
     jax.tree.map(lambda kept, new: kept.__setitem__(numbers, new), store, outputs)
 
 
-def _attach(error: Exception, done: list[_Done], result: Callable[[], SweepResult]) -> None:
+def _attach(error: BaseException, done: list[_Done], result: Callable[[], SweepResult]) -> None:
     """Gives an error what is finished, and a note that says so."""
     finished = sum(int(one.finished.sum()) for one in done)
-    if not finished:
-        return
+    lanes = sum(one.finished.size for one in done)
+    note = f"{finished} of {lanes} lanes are finished"
     try:
-        error.partial_result = result()  # type: ignore[attr-defined]
-        lanes = sum(one.finished.size for one in done)
-        error.add_note(f"{finished} of {lanes} lanes are finished: error.partial_result has them.")
+        if finished:
+            error.partial_result = result()  # type: ignore[attr-defined]
+            note += ": error.partial_result has them."
+            error.add_note(note)
     except Exception as other:  # the first error is the one to tell
         error.add_note(f"{finished} lanes were finished, and could not be labelled: {other!r}.")
-
-
-def _warn_of_equal_starts(jobs: list[Job]) -> None:
-    alike = next((job.alike for job in jobs if job.alike), [])
-    if alike:
-        warn_caller(
-            f"every seed starts from the same parameters of {', '.join(alike)}, which do not depend on the key: a "
-            "module that was made before keeps its own. Give a function that makes it, "
-            "rr.from_equinox(lambda key: …) or rr.from_flax(lambda rngs: …), or take one seed."
-        )
+    if isinstance(error, SystemExit):  # of which Python prints nothing
+        warn_caller(f"the sweep was stopped by SIGTERM; {note}")
 
 
 def _warn(metrics: Any, interrupted: bool) -> None:

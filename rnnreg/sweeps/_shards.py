@@ -20,19 +20,21 @@ _DIGEST = 32
 
 
 class Shard(NamedTuple):
-    """Lanes that one writer finished, one call or a few.
+    """Lanes that one writer finished, one call or a few; or those of one call under way.
 
     Attributes:
       facts: what decided their numbers, see `facts_of`.
       program: the SHA-256 of the program that computed them.
       lanes: the digest of each lane.
       leaves: `[n, bytes]` of each leaf of their outputs, as they lie in memory.
+      done: of lanes under way the epochs that are done, and the leaves are what they carry; None of finished ones.
     """
 
     facts: dict[str, Any]
     program: str
     lanes: list[bytes]
     leaves: list[np.ndarray]
+    done: int | None = None
 
     def take(self, row: Sequence[int], kinds: Iterable[Any]) -> list[np.ndarray]:
         """The leaves of some lanes, with the shapes and types of one lane's leaves."""
@@ -43,11 +45,16 @@ class Shard(NamedTuple):
 
 
 def shard_of(
-    facts: dict[str, Any], program: str, lanes: list[bytes], leaves: list[np.ndarray]
+    facts: dict[str, Any],
+    program: str,
+    lanes: list[bytes],
+    leaves: list[np.ndarray],
+    *,
+    done: int | None = None,
 ) -> Shard:
-    """A shard of outputs, leaves `[n, …]`."""
+    """A shard of outputs, or of what lanes carry, leaves `[n, …]`."""
     rows = [np.ascontiguousarray(leaf).reshape(len(lanes), -1).view(np.uint8) for leaf in leaves]
-    return Shard(facts, program, lanes, rows)
+    return Shard(facts, program, lanes, rows, done)
 
 
 def write_shard(path: Path, shard: Shard) -> None:
@@ -56,7 +63,7 @@ def write_shard(path: Path, shard: Shard) -> None:
     Raises:
       OSError: as the system has it.
     """
-    header = {"facts": shard.facts, "program": shard.program}
+    header = {"facts": shard.facts, "program": shard.program, "done": shard.done}
     arrays = {f"leaf_{number}": leaf for number, leaf in enumerate(shard.leaves)}
     buffer = io.BytesIO()
     np.savez(
@@ -88,7 +95,7 @@ def read_shard(path: Path) -> Shard | None:
         joined = arrays["lanes"].tobytes()
         leaves = [arrays[f"leaf_{number}"] for number in range(len(arrays.files) - 2)]
     lanes = [joined[start : start + _DIGEST] for start in range(0, len(joined), _DIGEST)]
-    return Shard(header["facts"], header["program"], lanes, leaves)
+    return Shard(header["facts"], header["program"], lanes, leaves, header["done"])
 
 
 def shard_paths(folder: Path) -> tuple[list[Path], list[Path]]:

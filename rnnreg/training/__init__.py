@@ -1,5 +1,7 @@
 """A training run as pure functions: init, update, advance, finish, and the whole run as one call."""
 
+from rnnreg.training._blocks import Progress as Progress
+from rnnreg.training._blocks import go_on as go_on
 from rnnreg.training._checks import check_data
 from rnnreg.training._checks import check_lambda as check_lambda
 from rnnreg.training._checks import check_values as check_values
@@ -7,6 +9,7 @@ from rnnreg.training._checks import num_outputs as num_outputs
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction
 from rnnreg.training._records import Best, Run, TrainInfo, TrainState
 from rnnreg.training._run import Train, make_train
+from rnnreg.training._run import whole as whole
 from rnnreg.training._settings import Hyper as Hyper
 from rnnreg.training._settings import Settings
 from rnnreg.training._settings import is_optimizer as is_optimizer

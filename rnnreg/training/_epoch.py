@@ -47,22 +47,36 @@ def advance(
     norm_dtype = shapes[1].dtype
 
     def record(state, _):
-        stopped = state.diverged_at >= 0
-        if settings.patience is not None:
-            stopped |= state.stalled >= settings.patience
+        stopped = is_stopped(settings, state)
         state, gradient_norm = jax.lax.cond(stopped, skip, run, state)
-        params = ready(settings, averaged(state), hyper, data)
-        values, _ = measure(settings, params, state.penalty_state, hyper, data)
-        net = network_of(settings, hyper)
-        values |= track(settings, net, params, batch, taken=set(values))
-        if state.best:
-            score = values[f"val_{settings.monitor}"]
-            state = note_best(state, params, score, stopped, maximise=settings.maximise)
+        state, values = recorded(settings, state, hyper, data, batch, stopped)
         return state, values | {"gradient_norm": gradient_norm}
 
     state, history = jax.lax.scan(record, state, length=-(-num_epochs // stride))
     norms = history["gradient_norm"]
     return state, history | {"gradient_norm": marked(norms == NO_UPDATE, norms)}
+
+
+def is_stopped(settings: Settings, state: TrainState) -> Array:
+    """Whether a run makes no more updates: it diverged, or its patience is at an end."""
+    stopped = state.diverged_at >= 0
+    if settings.patience is not None:
+        stopped |= state.stalled >= settings.patience
+    return stopped
+
+
+def recorded(
+    settings: Settings, state: TrainState, hyper: Hyper, data: Split, batch: Batch, stopped: Array
+) -> tuple[TrainState, dict[str, Array]]:
+    """The state with its best record, and the values of this record by name; `batch` has the scaled training rows."""
+    params = ready(settings, averaged(state), hyper, data)
+    values, _ = measure(settings, params, state.penalty_state, hyper, data)
+    net = network_of(settings, hyper)
+    values |= track(settings, net, params, batch, taken=set(values))
+    if state.best:
+        score = values[f"val_{settings.monitor}"]
+        state = note_best(state, params, score, stopped, maximise=settings.maximise)
+    return state, values
 
 
 def epoch(

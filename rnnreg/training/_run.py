@@ -78,11 +78,11 @@ class Train:
         hyper, data = as_hyper(hyper), as_split(data)
         arrays = (dict(hyper), data.replace(test={}, target_times=None), key, params)
         if not may_compile(arrays):
-            return _whole(self, *arrays)
+            return whole(self, *arrays)[1]
         # what a trace cannot see, the values of λ, tokens and targets, is checked first
         _start.check_start(self.settings, hyper, data, key=key, params=params)
         of = weakly(self)
-        program = _PROGRAMS.get(self, "run", lambda: jax.jit(lambda *given: _whole(of(), *given)))
+        program = _PROGRAMS.get(self, "run", lambda: jax.jit(lambda *given: whole(of(), *given)[1]))
         return program(*arrays)
 
     def init(
@@ -246,14 +246,16 @@ class Train:
         return _DERIVED.get(self, changed.devices, lambda: Train(changed))
 
 
-def _whole(train: Any, hyper: Mapping[str, Any], data: Split, key: Array, params: Any) -> Run:
-    """The whole run, as it is traced."""
+def whole(
+    train: Train, hyper: Mapping[str, Any], data: Split, key: Array, params: Any
+) -> tuple[TrainState, Run]:
+    """The whole run, as it is traced: its last state, and what it produces."""
     hyper = as_hyper(hyper)
     state = train.init(hyper, data, key=key, params=params)
     state, history = train.advance(state, hyper, data, train.settings.num_epochs)
     run = train.finish(state, hyper, data)
     check_reads(hyper)
-    return run._replace(history=history)
+    return state, run._replace(history=history)
 
 
 def make_train(
