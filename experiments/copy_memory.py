@@ -23,7 +23,7 @@ import optax
 from matplotlib.figure import Figure
 
 import rnnreg as rr
-from experiments._harness import Claim, Options, Report, run, text_table
+from experiments._harness import Claim, Options, Report, finished, run, text_table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,9 +153,13 @@ def measured(config: Config, delay: int) -> dict[str, Found]:
         )
 
     options = {"seeds": config.seeds, "key": jax.random.key(0), "progress": False}
-    found = {name: _found(rr.sweep(train(make()), {}, split, **options).metrics) for name, make in cells.items()}
+
+    def swept(train, grid):
+        return finished(rr.sweep(train, grid, split, **options)).metrics
+
+    found = {name: _found(swept(train(make()), {})) for name, make in cells.items()}
     soft = train(cells["orthogonal"](), {"soft": rr.penalties.soft_orthogonality()})
-    result = rr.sweep(soft, {"soft": list(config.lams)}, split, **options).metrics
+    result = swept(soft, {"soft": list(config.lams)})
     return found | {f"soft, λ = {lam:g}": _found(result.sel(soft=lam)) for lam in config.lams}
 
 
@@ -164,7 +168,10 @@ def _found(metrics) -> Found:
         return metrics[f"history_{name}"].transpose("seed", ...).values
 
     return Found(
-        history("val_loss"), history("singular.smallest"), history("singular.largest"), metrics["finished"].values
+        history("val_loss"),
+        history("singular.smallest"),
+        history("singular.largest"),
+        metrics["diverged_at"].values < 0,
     )
 
 

@@ -18,7 +18,7 @@ from small import Counted, assert_same, fold_of, held_out, make, sine
 
 import rnnreg as rr
 from rnnreg.lanes import _program
-from rnnreg.sweeps import _job
+from rnnreg.sweeps import _bar, _job
 
 KEY = jax.random.key(SEED)
 RUN = sys.modules["rnnreg.sweeps._run"]  # `rnnreg.sweep` is the function
@@ -42,6 +42,13 @@ def _sweep(grid, seeds, **options):
     return result, COUNTED.count - before
 
 
+def _part(grid, seeds, **options):
+    """What is finished when Ctrl-C ends a sweep."""
+    with pytest.raises(KeyboardInterrupt) as caught:
+        _sweep(grid, seeds, **options)
+    return caught.value.partial_result
+
+
 @pytest.fixture(scope="module")
 def base():
     return _sweep({"l2": [0.0, 1e-2], "learning_rate": np.array([1e-2, 3e-2])}, 2)
@@ -57,7 +64,7 @@ def grown():
 class FakeProgram:
     """Stands for a compiled program: every number of a lane's output is the lane's number."""
 
-    calls: int | None = None  # raises KeyboardInterrupt after so many
+    calls_left: int | None = None  # raises KeyboardInterrupt after so many calls
     made = 0
 
     def __init__(self, function, plan, lanes, shared, *, owner):
@@ -67,20 +74,24 @@ class FakeProgram:
         self.plan, self.fingerprint, self.compile_seconds = plan, "none", 0.0
         self.compiled_now = True
 
-    def run(self, lanes, shared):
+    def calls(self):
         for call, start in enumerate(range(0, self.plan.num_lanes, self.plan.width)):
-            if call == self.calls:
+            if call == self.calls_left:
                 raise KeyboardInterrupt
-            numbers = np.arange(start, min(start + self.plan.width, self.plan.num_lanes))
-            yield (
-                numbers,
-                jax.tree.map(
-                    lambda leaf, n=numbers: np.broadcast_to(
-                        n.reshape(-1, *[1] * leaf.ndim), (len(n), *leaf.shape)
-                    ).astype(leaf.dtype),
-                    self.shapes,
-                )._replace(diverged_at=np.full(len(numbers), -1)),
-            )
+            self.numbers = np.arange(start, start + self.plan.width)
+            yield self.numbers, np.minimum(self.numbers, self.plan.num_lanes - 1)
+
+    def __call__(self, chunk, shared):
+        def filled(leaf):
+            numbers = self.numbers.reshape(-1, *[1] * leaf.ndim)
+            return np.broadcast_to(numbers, (len(numbers), *leaf.shape)).astype(leaf.dtype)
+
+        progress = jax.tree.map(filled, self.shapes)
+        run = progress.run._replace(diverged_at=self.diverged_at(self.numbers))
+        return progress._replace(run=run)
+
+    def diverged_at(self, numbers):
+        return np.full(len(numbers), -1)
 
 
 @pytest.fixture
@@ -475,15 +486,27 @@ def test_rows_of_an_embedding_that_no_token_picks_cost_no_time():
     assert seconds(2) == seconds(10_000)
 
 
-def test_ctrl_c_returns_what_is_finished(fake):
-    fake.calls = 2
+def test_ctrl_c_ends_a_script(fake):
+    fake.calls_left = 2
+    with pytest.raises(KeyboardInterrupt) as caught:
+        _sweep({"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}, 2)
+    said = "2 of 24 lanes are finished: error.partial_result has them."
+    assert caught.value.__notes__ == [said]
+    assert int(caught.value.partial_result.metrics.finished.sum()) == 2
+    with pytest.raises(ValueError, match="on_interrupt must be one of"):
+        _sweep({"l2": [0], "learning_rate": 1e-2}, 1, on_interrupt="ignore")
+
+
+def test_ctrl_c_returns_what_is_finished_if_asked(fake):
+    fake.calls_left = 2
     grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}
+    options = {"folds": KFold(3), "refit": False, "width": 2}
     with pytest.warns(RuntimeWarning, match="interrupted: 4 of 18 lanes are finished") as caught:
-        result, _ = _sweep(grid, 2, folds=KFold(3), refit=False, width=2)
+        result, _ = _sweep(grid, 2, on_interrupt="return", **options)
     assert "test_sweep" in caught[0].filename
-    # a whole path of λ of the first seed and fold, and a part of the next
+    # a whole path of λ of the first seed and fold, its ends first, and a part of the next
     losses = result.metrics.train_loss.transpose("seed", "fold", "l2").values.reshape(-1)
-    np.testing.assert_array_equal(losses[:4], [0, 1, 2, 3])
+    np.testing.assert_array_equal(losses[:4], [0, 2, 1, 3])
     assert np.isnan(losses[4:]).all()
     finished = result.metrics.finished
     np.testing.assert_array_equal(finished, np.isfinite(result.metrics.train_loss))
@@ -503,41 +526,44 @@ def test_ctrl_c_returns_what_is_finished(fake):
     ("calls", "seeds", "folds"), [(3, [0], ["0", "1", "2"]), (2, [0], ["0", "1"])]
 )
 def test_a_sweep_that_was_interrupted_serves_a_choice(fake, calls, seeds, folds):
-    fake.calls = calls
+    fake.calls_left = calls
     grid = {"l2": [1e-3, 0, 1e-2], "learning_rate": 1e-2}
-    with pytest.warns(RuntimeWarning, match="interrupted"):
-        result, _ = _sweep(grid, 2, refit=False, width=4)
+    result = _part(grid, 2, refit=False, width=4)
+    with pytest.raises(
+        ValueError, match=r"only . of 2 seeds and . of 3 folds are.*unfinished=True"
+    ):
+        rr.selection.choose(result)
     said = rf"{len(seeds)} of 2 seeds and {len(folds)} of 3 folds are compared"
     with pytest.warns(RuntimeWarning, match=said) as caught:
-        choice = rr.selection.choose(result)
+        choice = rr.selection.choose(result, unfinished=True)
     assert "test_sweep" in caught[0].filename
-    # the loss of a lane is its number, counted along λ first
-    np.testing.assert_array_equal(choice.curve.folds, np.arange(3 * len(folds)).reshape(-1, 3).T)
-    assert (choice.lam, choice.curve.fold_sizes.size) == (1e-3, len(folds))
+    # the loss of a lane says when it ran: 0 and 1e-2, the ends of the path, came first
+    in_turn = 3 * np.arange(len(folds)) + np.array([[2], [0], [1]])
+    np.testing.assert_array_equal(choice.curve.folds, in_turn)
+    assert (choice.lam, choice.curve.fold_sizes.size) == (0.0, len(folds))
     assert said in choice.warnings[0]
     if calls == 3:  # both seeds have the first fold
         with pytest.warns(RuntimeWarning, match="2 of 2 seeds and 1 of 3 folds"):
-            assert rr.selection.choose(result, combine="ensemble").curve.fold_sizes.size == 1
+            choice = rr.selection.choose(result, combine="ensemble", unfinished=True)
+        assert choice.curve.fold_sizes.size == 1
     else:
         with pytest.raises(ValueError, match=r"and every seed, so .* combine='mean', which"):
             rr.selection.choose(result, combine="ensemble")
 
 
 def test_a_sweep_that_was_interrupted_too_early_compares_nothing(fake):
-    fake.calls = 2
-    with pytest.warns(RuntimeWarning, match="interrupted"):
-        result, _ = _sweep({"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}, 2, refit=False)
+    fake.calls_left = 2
+    result = _part({"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}, 2, refit=False)
     with pytest.raises(ValueError, match="after 2 of 18 lanes, and no fold of a seed is finished"):
         rr.selection.choose(result)
 
 
 def test_lanes_all_that_did_not_finish_are_trained_by_the_refit(fake):
-    fake.calls = 9
+    fake.calls_left = 9
     grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}
-    with pytest.warns(RuntimeWarning, match="interrupted"):
-        result, _ = _sweep(grid, 1)
+    result = _part(grid, 1)
     choice = rr.selection.choose(result)  # all folds are finished, and "all" is none of them
-    fake.calls = None
+    fake.calls_left = None
     final = rr.selection.refit(TRAIN, result, choice, sine(), key=KEY, progress=False)
     assert final.metrics.finished.all()
 
@@ -576,7 +602,7 @@ def test_ctrl_c_does_not_wait_for_a_compilation():
 
 
 def test_ctrl_c_also_ends_the_other_static_combinations(fake):
-    fake.calls = 0
+    fake.calls_left = 0
     with pytest.warns(RuntimeWarning, match="0 of 2 lanes"):
         result = rr.sweep(
             lambda static: make(rr.network([rr.cells.elman(static["size"])], 1, readout="last")),
@@ -585,6 +611,7 @@ def test_ctrl_c_also_ends_the_other_static_combinations(fake):
             static={"size": [2, 3]},
             key=KEY,
             progress=False,
+            on_interrupt="return",
         )
     assert fake.made == 1
     assert not result.metrics.finished.any()
@@ -594,7 +621,8 @@ def test_lanes_are_labelled_in_order(fake):
     result, _ = _sweep(
         {"l2": [0, 1e-3], "learning_rate": [1e-2, 2e-2, 3e-2]}, [4, 2], width=5, refit=False
     )
-    in_turn = np.arange(2 * 3 * 2 * 3).reshape(2, 3, 2, 3)  # seed, fold, l2, learning_rate
+    # by seed and fold; then l2 × learning_rate, whose middle runs last
+    in_turn = 6 * np.arange(6).reshape(2, 3, 1, 1) + np.array([[0, 4, 1], [2, 5, 3]])
     expected = in_turn.transpose(2, 3, 0, 1)
     np.testing.assert_array_equal(result.metrics.train_loss, expected)
     assert result.metrics.seed.values.tolist() == [4, 2]
@@ -678,13 +706,10 @@ def test_an_ensemble_with_a_diverged_seed_scores_nothing(fake, monkeypatch):
         """Finite on NaN, as argmax is."""
         return jnp.mean((outputs > 0) == (ys > 0), dtype=jnp.float32)
 
-    whole = fake.run
+    def diverged_at(self, numbers):
+        return np.where(numbers == 4, 3, -1)
 
-    def run(self, lanes, shared):
-        for numbers, outputs in whole(self, lanes, shared):
-            yield numbers, outputs._replace(diverged_at=np.where(numbers == 4, 3, -1))
-
-    monkeypatch.setattr(fake, "run", run)
+    monkeypatch.setattr(fake, "diverged_at", diverged_at)
     grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}
     with pytest.warns(RuntimeWarning, match="1 of 12 lanes diverged"):
         result = rr.sweep(

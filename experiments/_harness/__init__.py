@@ -25,6 +25,7 @@ from experiments._harness.claims import Claim, claims_table
 from experiments._harness.command import Options, Report, carry_out, command_line, run
 from experiments._harness.statistics import Comparison, holm, mean_and_error, paired, proportion, standard_error
 from experiments._harness.summary import commit, plain, write_json, write_summary
+from experiments._harness.sweeps import finished
 from experiments._harness.tables import format_table, plus_minus, text_table
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "claims_table",
     "command_line",
     "commit",
+    "finished",
     "format_table",
     "holm",
     "mean_and_error",

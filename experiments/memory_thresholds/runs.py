@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnnreg as rr
+from experiments._harness import finished
 from experiments.memory_thresholds.measures import memory
 from experiments.memory_thresholds.task import Variant, make_train, network_of, recall_batch
 
@@ -34,10 +35,10 @@ def cold_starts(
     asked = {"lams": lams, "gains": gains, "seeds": seeds}
     path = _place(folder, "cold", variant, num_steps, asked)
     if path.exists():
-        return rr.load_result(path)
+        return finished(rr.load_result(path))
     batch = recall_batch(num_steps, num_bits=variant.num_bits)
     options: Any = {"plan": "chunks", "chunk": CHUNK, "progress": False, "key": jax.random.key(0)}
-    result = rr.sweep(make_train(variant), {"l2": lams, "gain": gains}, batch, seeds=seeds, **options)
+    result = finished(rr.sweep(make_train(variant), {"l2": lams, "gain": gains}, batch, seeds=seeds, **options))
     result.save(path)
     return result
 

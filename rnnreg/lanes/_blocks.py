@@ -84,7 +84,10 @@ def run_blocks(
     """
     for numbers, rows in program.calls():
         chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
-        first, carry = resume(rows) or (0, jax.tree.map(lambda leaf, n=rows: leaf[0 * n], start))
+        first, carry = resume(rows) or (
+            0,
+            jax.tree.map(lambda leaf, rows=rows: leaf[0 * rows], start),
+        )
         while first < pace.num_steps:
             last, began = pace.end_of(first), time.perf_counter()
             carry = program((chunk, carry), (shared, np.int32(first), np.int32(last)))

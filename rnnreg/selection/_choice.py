@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg._checks import check_choice, printable, warn_caller
+from rnnreg._checks import check_choice, check_flag, printable, warn_caller
 from rnnreg.selection._curve import Curve, one_standard_error
 from rnnreg.selection._finished import finished_part
 from rnnreg.sweeps import SweepResult
@@ -77,12 +77,13 @@ def choose(
     combine: str = "mean",
     rule: str = "min",
     num_epochs: str = "fixed",
+    unfinished: bool = False,
 ) -> Choice:
     """λ by cross-validation over one axis of a sweep, at the best values of all its other axes.
 
     Seeds are combined inside a fold first, as what will be used: "mean" scores one network of a random
-    seed, "ensemble" the mean prediction of all seeds. A value with a diverged lane never wins. Of an interrupted sweep
-    the seeds and folds count that are finished for every value of every axis.
+    seed, "ensemble" the mean prediction of all seeds. A value with a diverged lane never wins. An interrupted sweep is
+    refused, unless `unfinished=True` asks for a choice from what there is.
 
     Args:
       result: a sweep with folds (or a validation set: then there is no standard error).
@@ -94,16 +95,19 @@ def choose(
       rule: which λ becomes `choice.lam`: "min", "1se" or "paired_1se".
       num_epochs: "fixed" scores the end of the runs; "common" also chooses the number of epochs, the same
         for all folds, from the recorded history (never each fold at its own best).
+      unfinished: choose from an interrupted sweep too: the seeds and folds count that are finished for every value of
+        every axis.
 
     Returns:
       λ by every rule, the values of all axes, and the curve.
 
     Raises:
       ValueError: an unknown metric, axis, rule or way to combine seeds; a metric whose direction nobody stated, or
-        another direction than it states; an interrupted sweep without a fold that is finished for every value.
+        another direction than it states; an interrupted sweep, with `unfinished=True` one without a fold that is
+        finished for every value.
 
     Warns:
-      RuntimeWarning: the sweep was interrupted, and how many of its seeds and folds are compared.
+      RuntimeWarning: with `unfinished=True`, how many seeds and folds of an interrupted sweep are compared.
 
     >>> import rnnreg as rr, jax, optax
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
@@ -118,6 +122,7 @@ def choose(
     check_choice(rule, "rule", RULES)
     check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
     check_choice(num_epochs, "num_epochs", ("fixed", "common"))
+    check_flag(unfinished, "unfinished")
     if num_epochs == "common" and combine == "ensemble":
         raise ValueError(
             "num_epochs='common' scores the recorded history, which has no ensemble; use combine='mean'."
@@ -125,8 +130,18 @@ def choose(
     axis = axis_of(result, axis)
     scores = _scores(result, metric, axis, combine, num_epochs)
     maximise = _direction(result, metric, maximise)
-    used, interrupted = finished_part(result, every_seed=combine == "ensemble")
-    if interrupted:
+    used, counts = finished_part(result, every_seed=combine == "ensemble")
+    if counts and not unfinished:
+        raise ValueError(
+            f"the sweep was interrupted: only {counts} are finished for every λ, and the whole sweep may choose "
+            "another λ. Run it again (with keep=folder it goes on where it stopped), or give unfinished=True to compare "
+            "these."
+        )
+    interrupted = ""
+    if counts:
+        interrupted = (
+            f"the sweep was interrupted, so {counts} are compared, which are finished for every λ."
+        )
         warn_caller(interrupted)
     scores = scores.sel({dim: labels for dim, labels in used.items() if dim in scores.dims})
     if "fold" in scores.dims:

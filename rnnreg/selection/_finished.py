@@ -19,7 +19,7 @@ def finished_part(
       every_seed: whether a fold counts only if all seeds are finished in it, as an ensemble needs.
 
     Returns:
-      Labels by dimension; and how many of them there are, in words, or "" if the sweep is finished.
+      Labels by dimension; and how many of them there are, in words, or "" if they all are.
 
     Raises:
       ValueError: there is no such fold.
@@ -43,11 +43,8 @@ def finished_part(
     labels = {dim: complete[dim].values[kept[dim]].tolist() for dim in own}
     if table.all():
         return labels, ""
-    counts = " and ".join(f"{len(labels[dim])} of {complete.sizes[dim]} {dim}s" for dim in own)
-    return (
-        labels,
-        f"the sweep was interrupted, so {counts} are compared, which are finished for every λ.",
-    )
+    counts = (f"{len(labels[dim])} of {complete.sizes[dim]} {dim}s" for dim in own)
+    return labels, " and ".join(counts)
 
 
 def _nothing(result: SweepResult, num_finished: str, what: str, every_seed: bool) -> str:

@@ -1,9 +1,8 @@
-"""What lanes carry from block to block, on the host: keys of random numbers are stored as their numbers."""
+"""What lanes carry from block to block, as arrays that a host can hold: keys of random numbers as their numbers."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -11,43 +10,46 @@ import jax.numpy as jnp
 import numpy as np
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Kind:
-    """What one lane has of a leaf: shape and type as it is stored, and of a key the generator."""
+class StoredKey:
+    """The numbers of a key, and the generator that they are for."""
 
-    shape: tuple[int, ...]
-    dtype: Any
-    generator: Any = None
-
-
-def kind_of(leaf: Any) -> Kind:
-    """The kind of an array, which may be traced."""
-    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-        return Kind(leaf.shape, np.dtype(leaf.dtype))
-    data = jax.eval_shape(jax.random.key_data, leaf)
-    return Kind(data.shape, np.dtype(data.dtype), str(jax.random.key_impl(leaf)))
+    numbers: Any
+    generator: Any = dataclasses.field(metadata={"static": True})
 
 
-def to_host(leaves: Iterable[Any]) -> list[np.ndarray]:
-    """Leaves as they are stored."""
+def stored(tree: Any) -> Any:
+    """The tree with the numbers of keys in their place.
 
-    def stored(leaf):
-        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+    >>> stored(jax.random.key(3)).numbers.tolist()
+    [0, 3]
+    """
 
-    return [stored(leaf) for leaf in leaves]
+    def store(leaf):
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        return StoredKey(jax.random.key_data(leaf), jax.random.key_impl(leaf))
 
-
-def from_host(kinds: Sequence[Kind], leaves: Iterable[np.ndarray]) -> list[Any]:
-    """Leaves as programs take them."""
-    return [
-        leaf if kind.generator is None else jax.random.wrap_key_data(leaf, impl=kind.generator)
-        for kind, leaf in zip(kinds, leaves, strict=True)
-    ]
+    return jax.tree.map(store, tree)
 
 
-def nothing(kinds: Any) -> Any:
-    """What a lane carries that has not begun: a tree of kinds as zeros, leaves `[1, …]`."""
-    leaves, structure = jax.tree.flatten(kinds)
-    zeros = (np.zeros((1, *kind.shape), kind.dtype) for kind in leaves)
-    return jax.tree.unflatten(structure, from_host(leaves, zeros))
+def usable(tree: Any) -> Any:
+    """The tree with keys again.
+
+    >>> bool(usable(stored(jax.random.key(3))) == jax.random.key(3))
+    True
+    """
+
+    def is_key(leaf):
+        return isinstance(leaf, StoredKey)
+
+    def use(leaf):
+        return jax.random.wrap_key_data(leaf.numbers, impl=leaf.generator) if is_key(leaf) else leaf
+
+    return jax.tree.map(use, tree, is_leaf=is_key)
+
+
+def nothing(shapes: Any) -> Any:
+    """What a lane carries that has not begun, from the shapes of one lane: zeros, leaves `[1, …]`."""
+    return jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), shapes)

@@ -18,7 +18,7 @@ from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
 from rnnreg.runtime import Kept, counter_based
 from rnnreg.sweeps._axes import Axis, coarse_first, lane_values, narrowed, read_grid
-from rnnreg.sweeps._carry import kind_of
+from rnnreg.sweeps._carry import stored
 from rnnreg.sweeps._describe import (
     describe_data,
     describe_function,
@@ -91,7 +91,7 @@ class Job:
       folds: rows, labels and sizes of the folds; None without.
       plan: how the lanes run.
       output: the shapes of one lane's run.
-      progress: the kinds of what one lane carries from block to block.
+      progress: the shapes of what one lane carries from block to block, as `stored`.
       cost: what a lane costs, roughly.
       own_axes: by the name of what is tracked or scored, its axes next to those of the sweep and the epoch.
       alike: the parts of the network that start alike for every seed, if there are several.
@@ -254,7 +254,7 @@ class _Seen(NamedTuple):
 
     Attributes:
       output: the shapes of its run.
-      progress: the kinds of what it carries from block to block.
+      progress: the shapes of what it carries from block to block.
       num_outputs: O, of the network.
       size: what its network costs, by which lanes are planned.
       random: whether its network draws random numbers in training.
@@ -293,8 +293,10 @@ def _seen(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> _Seen:
         state, output = whole(train, hyper, data, key, params)
         net, params = train.network(of_network), output.params
         norm = output.history["gradient_norm"][0]
-        carried = Progress(state, output, norm, norm == 0)
-        seen["progress"] = jax.tree.map(kind_of, carried)
+        carried = stored(Progress(state, output, norm, norm == 0))
+        seen["progress"] = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), carried
+        )
         tree_of(params)  # a tree that no file could hold is refused before it is trained
         # all that is wanted of the network is said here: it may hold tracers, which must not leave the trace
         fixed = isinstance(settings.net, Network)

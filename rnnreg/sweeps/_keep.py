@@ -113,10 +113,9 @@ class Keeper:
         finished[numbers] = True
         self.program = shard.program
 
-    def resume(self, numbers: np.ndarray, true: np.ndarray, program: str) -> tuple[int, Any] | None:
+    def resume(self, numbers: np.ndarray, program: str) -> tuple[int, Any] | None:
         """The epochs that are done of the lanes of a call, and what they carry; None if nothing is kept of it."""
-        lanes = [self._digests[number] for number in numbers]
-        return self.unfinished.find(lanes, program, int(true.sum()))
+        return self.unfinished.find([self._digests[number] for number in numbers], program)
 
     def hold(self, numbers: np.ndarray, done: int, carry: Any, program: str) -> None:
         """Takes what the lanes of a call carry after so many epochs, which is on the disk some seconds later."""

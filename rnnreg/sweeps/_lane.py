@@ -8,6 +8,7 @@ import jax
 from jax import Array
 
 from rnnreg.data import Fold, Split, take_fold
+from rnnreg.sweeps._carry import stored, usable
 from rnnreg.training import Progress, Run, Train, go_on
 
 
@@ -17,7 +18,9 @@ def one_block(
     """A lane after a block of epochs: its values and what it carries; what all share, epochs done before and after."""
     (values, progress), (of_all, first, last) = lane, shared
     hyper, data, key, params = given_of(values, of_all)
-    return go_on(train.settings, progress, hyper, data, first, last, key=key, params=params)
+    before = usable(progress)
+    after = go_on(train.settings, before, hyper, data, first, last, key=key, params=params)
+    return stored(after)
 
 
 def one_lane(train: Train, lane: dict[str, Any], shared: dict[str, Any]) -> Run:

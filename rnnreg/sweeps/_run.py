@@ -341,7 +341,7 @@ def _run_job(
         )
 
         def resume(rows):
-            return keeper and keeper.resume(left[rows], rows, sha256)
+            return keeper and keeper.resume(left[rows], sha256)
 
         began = time.perf_counter()
         stop_at_nan = jax.config.jax_debug_nans

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from rnnreg._checks import warn_caller
-from rnnreg.sweeps._carry import from_host, to_host
 from rnnreg.sweeps._shards import read_shard, shard_of, write_shard
 
 # A kill loses a few seconds; and writing takes at most a fiftieth of the time, however large the state is.
@@ -35,13 +35,12 @@ class Unfinished:
         self._since, self._pause, self._failed = time.monotonic(), _SECONDS_A_STATE, False
         self.resumed = 0
 
-    def find(self, lanes: list[bytes], program: str, alone: int) -> tuple[int, Any] | None:
+    def find(self, lanes: list[bytes], program: str) -> tuple[int, Any] | None:
         """The epochs that are done of a call, and what its lanes carry; None if nothing is kept of it.
 
         Args:
           lanes: the digest of the lane in each place of the call.
           program: the SHA-256 of the program.
-          alone: how many of them are lanes of their own, and do not fill up.
         """
         path = self._path(lanes)
         shard = read_shard(path)
@@ -52,8 +51,8 @@ class Unfinished:
         if (shard.facts, shard.program, shard.lanes) != (self._facts, program, lanes):
             return None
         self._written.add(path)
-        self.resumed += alone
-        leaves = from_host(self._kinds, shard.take(range(len(lanes)), self._kinds))
+        self.resumed += len(set(lanes))
+        leaves = shard.take(range(len(lanes)), self._kinds)
         return shard.done, jax.tree.unflatten(self._structure, leaves)
 
     def hold(self, lanes: list[bytes], done: int, carry: Any, program: str) -> None:
@@ -67,7 +66,7 @@ class Unfinished:
         if self._held is None:
             return
         start, (lanes, done, carry, program) = time.monotonic(), self._held
-        leaves = to_host(jax.tree.leaves(carry))
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(carry)]
         path = self._path(lanes)
         try:
             write_shard(path, shard_of(self._facts, program, lanes, leaves, done=done))
