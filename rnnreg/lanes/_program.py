@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import itertools
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -316,9 +317,16 @@ def _interruptible(function: Callable[[], Any]) -> Any:
     Python acts on Ctrl-C between two instructions of the main thread, and a compilation is one instruction. After
     Ctrl-C the thread works on, and nobody takes what it returns; only the end of the process waits for it.
     """
-    pool = futures.ThreadPoolExecutor(1)
-    future = pool.submit(function)
-    pool.shutdown(wait=False)
+    future: futures.Future[Any] = futures.Future()
+
+    def run():
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+
+    # no pool: Ctrl-C while it starts its thread would leave one for which the end of the process waits for ever
+    threading.Thread(target=run).start()
     while not futures.wait([future], timeout=0.2).done:  # Windows wakes up between waits only
         pass
     return future.result()

@@ -133,9 +133,8 @@ def choose(
     used, counts = finished_part(result, every_seed=combine == "ensemble")
     if counts and not unfinished:
         raise ValueError(
-            f"the sweep was interrupted: only {counts} are finished for every λ, and the whole sweep may choose "
-            "another λ. Run it again (with keep=folder it goes on where it stopped), or give unfinished=True to compare "
-            "these."
+            f"the sweep was interrupted: only {counts} are finished for every λ, and all of it may choose another. Run "
+            "it again (with keep=folder it goes on where it stopped), or give unfinished=True, to compare these."
         )
     interrupted = ""
     if counts:
