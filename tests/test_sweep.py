@@ -493,7 +493,7 @@ def test_ctrl_c_ends_a_script(fake):
     said = "2 of 24 lanes are finished: error.partial_result has them."
     assert caught.value.__notes__ == [said]
     assert int(caught.value.partial_result.metrics.finished.sum()) == 2
-    with pytest.raises(ValueError, match="on_interrupt must be one of"):
+    with pytest.raises(ValueError, match="on_interrupt must be 'raise' or 'return'"):
         _sweep({"l2": [0], "learning_rate": 1e-2}, 1, on_interrupt="ignore")
 
 
@@ -707,7 +707,7 @@ def test_an_ensemble_with_a_diverged_seed_scores_nothing(fake, monkeypatch):
         return jnp.mean((outputs > 0) == (ys > 0), dtype=jnp.float32)
 
     def diverged_at(self, numbers):
-        return np.where(numbers == 4, 3, -1)
+        return np.where(numbers == 5, 3, -1)
 
     monkeypatch.setattr(fake, "diverged_at", diverged_at)
     grid = {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2}
@@ -725,7 +725,7 @@ def test_an_ensemble_with_a_diverged_seed_scores_nothing(fake, monkeypatch):
     for name in (
         "ensemble_val_loss",
         "ensemble_val_hits",
-    ):  # lane 4: second λ, first seed, second fold
+    ):  # the last of a path: second λ, first seed, second fold
         alive = np.isfinite(result.metrics[name].values).tolist()
         assert alive == [[True, True], [True, False], [True, True]], name
 
@@ -774,7 +774,7 @@ def test_float32_grids_are_labelled_with_the_decimals_that_were_meant(fake, spac
     grid = {"l2": space.astype(jnp.float32), "learning_rate": 1e-2}
     result = rr.sweep(make(), grid, sine(), key=KEY, progress=False)
     assert result.metrics.l2.values.tolist() == [1e-4, 1e-3, 1e-2, 1e-1]
-    assert float(result.metrics.train_loss.sel(l2=1e-3)[0]) == 1  # the number of its lane
+    assert float(result.metrics.train_loss.sel(l2=1e-3)[0]) == 2  # the third to run
 
 
 def test_rows_are_split_unasked_only_where_sums_of_parts_are_equal(monkeypatch):
