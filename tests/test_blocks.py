@@ -110,7 +110,7 @@ def test_a_run_in_pieces_is_the_run_alone(options):
         norm = run.history["gradient_norm"][0]
         return stored(Progress(state, run, norm, norm == 0))
 
-    zeros = nothing(jax.eval_shape(carried))
+    zeros = nothing(jax.eval_shape(carried), 1)
     progress = usable(jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), zeros))
     step = jax.jit(lambda key, *given: go_on(train.settings, *given, key=key))
     whole_run = step(KEY, progress, hyper, data, 0, total).run

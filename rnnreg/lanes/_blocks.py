@@ -75,7 +75,7 @@ def run_blocks(
         `first` up to `last`; two traced numbers.
       lanes: a tree whose leaves have a leading axis of lanes, `[L, …]`.
       shared: what all lanes share.
-      start: what a lane carries at first, leaves `[1, …]`.
+      start: what the lanes carry at first, leaves `[L, …]`.
       pace: how many steps a block takes.
       resume: for the lanes of a call, the steps that are done and what they carry then; None starts them.
 
@@ -83,11 +83,8 @@ def run_blocks(
       What there is after each block.
     """
     for numbers, rows in program.calls():
-        chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
-        first, carry = resume(rows) or (
-            0,
-            jax.tree.map(lambda leaf, rows=rows: leaf[0 * rows], start),
-        )
+        chunk, carry = jax.tree.map(lambda leaf, rows=rows: leaf[rows], (lanes, start))
+        first, carry = resume(rows) or (0, carry)
         while first < pace.num_steps:
             last, began = pace.end_of(first), time.perf_counter()
             carry = program((chunk, carry), (shared, np.int32(first), np.int32(last)))

@@ -50,6 +50,10 @@ def usable(tree: Any) -> Any:
     return jax.tree.map(use, tree, is_leaf=is_key)
 
 
-def nothing(shapes: Any) -> Any:
-    """What a lane carries that has not begun, from the shapes of one lane: zeros, leaves `[1, …]`."""
-    return jax.tree.map(lambda leaf: np.zeros((1, *leaf.shape), leaf.dtype), shapes)
+def nothing(shapes: Any, num_lanes: int) -> Any:
+    """What lanes carry that have not begun, from the shapes of one: zeros, leaves `[L, …]`, which take no memory."""
+
+    def zeros(leaf):
+        return np.broadcast_to(np.zeros((), leaf.dtype), (num_lanes, *leaf.shape))
+
+    return jax.tree.map(zeros, shapes)

@@ -18,7 +18,7 @@ from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
 from rnnreg.runtime import Kept, counter_based
 from rnnreg.sweeps._axes import Axis, coarse_first, lane_values, narrowed, read_grid
-from rnnreg.sweeps._carry import stored
+from rnnreg.sweeps._carry import nothing, stored
 from rnnreg.sweeps._describe import (
     describe_data,
     describe_function,
@@ -136,6 +136,15 @@ class Job:
     def call_seconds(self) -> float:
         """Estimated time of a call, if the lanes that a device runs together take as long as one after another."""
         return self.cost.lane_seconds * self.plan.width / self.plan.streams
+
+    def inputs(self, numbers: np.ndarray) -> tuple[Any, Any]:
+        """What a program of `one_block` is called with for some lanes: each of them, and what all share.
+
+        They have not begun, and the block is all of their epochs.
+        """
+        lanes = jax.tree.map(lambda leaf: leaf[numbers], self.lanes)
+        start = nothing(self.progress, len(numbers))
+        return (lanes, start), (self.shared, np.int32(0), np.int32(self.train.settings.num_epochs))
 
     def by_label(self, lanes: np.ndarray) -> np.ndarray:
         """What there is of each lane, `[L, …]`, along the dimensions, `[*dims, …]`."""

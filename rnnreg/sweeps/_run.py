@@ -19,7 +19,6 @@ from rnnreg.data import Batch, Split, as_split
 from rnnreg.lanes import Pace, Plan, Program, narrower, run_blocks
 from rnnreg.sweeps._axes import read_seeds, read_static
 from rnnreg.sweeps._bar import Bar
-from rnnreg.sweeps._carry import nothing
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
 from rnnreg.sweeps._dry_run import DryRun, describe
@@ -326,12 +325,11 @@ def _run_job(
     """The unfinished lanes of one job, compiled and run call by call, and each call block by block."""
     left = job.order[~done.finished[job.order]]
     plan = dataclasses.replace(job.plan, num_lanes=len(left))
-    lanes = jax.tree.map(lambda leaf: leaf[left], job.lanes)
-    start, num_epochs = nothing(job.progress), job.train.settings.num_epochs
+    (lanes, start), shared = job.inputs(left)
+    num_epochs = job.train.settings.num_epochs
     seconds = 0.0
     try:
         with bar.compiling(compiling), signals.listening():
-            shared = (job.shared, np.int32(0), np.int32(num_epochs))
             program = Program(one_block, plan, (lanes, start), shared, owner=job.train)
         sha256 = program.fingerprint
         done = done._replace(

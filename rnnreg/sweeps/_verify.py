@@ -21,8 +21,9 @@ from rnnreg.runtime import environment
 from rnnreg.sweeps._axes import zipped
 from rnnreg.sweeps._config import describe_job
 from rnnreg.sweeps._facts import WRITTEN, lines_of
-from rnnreg.sweeps._job import Job, Request, make_job, one_lane
+from rnnreg.sweeps._job import Job, Request, make_job
 from rnnreg.sweeps._label import recorded_epochs
+from rnnreg.sweeps._lane import one_block
 from rnnreg.sweeps._load import load_result
 from rnnreg.sweeps._lookup import position
 from rnnreg.sweeps._names import plain_name
@@ -270,16 +271,17 @@ def _changed(config: dict[str, Any], number: int, job: Job) -> list[str]:
 def _fingerprint(job: Job) -> str:
     """The SHA-256 of the program of a job's plan."""
     with jax.disable_jit(False):
-        traced = trace(lambda *own: one_lane(job.train, *own), job.plan, job.lanes, job.shared)
+        lanes, shared = job.inputs(np.arange(job.plan.num_lanes))
+        traced = trace(lambda *own: one_block(job.train, *own), job.plan, lanes, shared)
         return hashlib.sha256(traced.lower().as_text().encode()).hexdigest()
 
 
 def _run_alone(job: Job, train: Train, numbers: list[int]) -> Run:
     """The runs of some lanes, each in a call of its own."""
     plan = make_plan(len(numbers), plan="one_by_one", width=1, devices=jax.devices()[:1])
-    lanes = jax.tree.map(lambda leaf: leaf[np.asarray(numbers)], job.lanes)
+    lanes, shared = job.inputs(np.asarray(numbers))
     with jax.debug_nans(False):
-        return Program(one_lane, plan, lanes, job.shared, owner=train).collect(lanes, job.shared)
+        return Program(one_block, plan, lanes, shared, owner=train).collect(lanes, shared).run
 
 
 # ---- differences --------------------------------------------------------------------------------
