@@ -10,7 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rnnreg._signatures import typed
 
+
+@typed
 def leaf_paths(tree: Any, *, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """The leaves of a tree by path; a lone leaf has the path "".
 
@@ -30,6 +33,7 @@ def leaf_paths(tree: Any, *, is_leaf: Callable[[Any], bool] | None = None) -> di
     }
 
 
+@typed
 def with_leaves(tree: Any, leaves: dict[str, Any]) -> Any:
     """The tree with the leaves at some paths replaced.
 

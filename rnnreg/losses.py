@@ -29,6 +29,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._linalg import wide, widen_labels
+from rnnreg._signatures import typed
 from rnnreg.data import Batch, counted, loss_weights, where_counted
 
 __all__ = [
@@ -225,6 +226,7 @@ def row_mean(errors: Array, mask: Any, weights: Any, *, reduction: str, num_outp
     return jnp.sum(rows * errors) / jnp.where(total > 0, total, 1)
 
 
+@typed
 def squared_error(reduction: str = "mean") -> DataLoss:
     """L = Σ_t Σ_o (y − ŷ)² of each sequence (`sum`), or its mean over true steps and outputs (`mean`).
 
@@ -247,6 +249,7 @@ def squared_error(reduction: str = "mean") -> DataLoss:
     return DataLoss("squared_error", reduction, _squared_errors, _same_shape)
 
 
+@typed
 def huber(reduction: str = "mean", *, delta: float = 1.0) -> DataLoss:
     """e²/2 where |e| ≤ δ and δ(|e| − δ/2) beyond, of e = y − ŷ, so that outliers pull with a bounded force.
 
@@ -272,6 +275,7 @@ def huber(reduction: str = "mean", *, delta: float = 1.0) -> DataLoss:
     )
 
 
+@typed
 def softmax_cross_entropy(reduction: str = "mean") -> DataLoss:
     """−log softmax(y)[ŷ] in nats, for integer classes ŷ, summed or averaged over true steps.
 
@@ -296,6 +300,7 @@ def softmax_cross_entropy(reduction: str = "mean") -> DataLoss:
     )
 
 
+@typed
 def sigmoid_cross_entropy(reduction: str = "mean") -> DataLoss:
     """−ŷ log σ(y) − (1−ŷ) log(1−σ(y)) in nats, for targets in [0, 1], over true steps and outputs.
 

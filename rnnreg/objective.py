@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import described
+from rnnreg._signatures import typed
 from rnnreg.data import Batch, cleared, per_row
 from rnnreg.losses import Loss
 from rnnreg.metrics import as_function
@@ -80,6 +81,7 @@ class Objective(Protocol):
         ...
 
 
+@typed
 def make_objective(
     net: Network,
     loss: Loss,

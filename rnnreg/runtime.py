@@ -17,6 +17,8 @@ from typing import Any
 
 import jax
 
+from rnnreg._signatures import typed
+
 __all__ = ["available_cores", "cache_folder", "compilation_cache", "environment", "use_all_cores"]
 
 PACKAGES = ("rnnreg", "jax", "jaxlib", "optax", "flax", "numpy")
@@ -44,6 +46,7 @@ def available_cores() -> int:
     return max(cores, 1)
 
 
+@typed
 def use_all_cores(num: int | None = None) -> int:
     """Make each CPU core a JAX device, so that a sweep trains one lane on each core at a time.
 
@@ -160,6 +163,7 @@ def counter_based(key: jax.Array) -> jax.Array:
     return jax.random.wrap_key_data(jax.random.key_data(key)[..., :2], impl="threefry2x32")
 
 
+@typed
 def compilation_cache(path: str | Path | None = None) -> Path | None:
     """Keep compiled programs on disk, so that the next process starts without compiling them again.
 

@@ -19,6 +19,8 @@ PACKAGE = Path(rnnreg.__file__).parent
 # Each room imports only rooms above it.
 ROOMS = [
     "_checks",
+    "_arrays",
+    "_signatures",
     "_tree",
     "_linalg",
     "runtime",

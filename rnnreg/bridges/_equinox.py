@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_choice
+from rnnreg._signatures import typed
 from rnnreg.bridges._functions import as_tuple
 from rnnreg.bridges._module import Known, Source, cell_from, network_from, parted, refuse_state
 from rnnreg.cells import Cell, gru, lstm
 from rnnreg.networks import Network
 
 
+@typed
 def from_equinox(
     module: Any,
     *,
@@ -63,6 +65,7 @@ def from_equinox(
     return network_from(own, "from_equinox", **options, over=over)
 
 
+@typed
 def cell_from_equinox(
     module: Any, *, carry: Sequence[str] | None = None, decayed: Sequence[str] | None = None
 ) -> Cell:

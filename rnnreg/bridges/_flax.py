@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import typed
 from rnnreg.bridges._functions import Params
 from rnnreg.bridges._module import (
     Known,
@@ -28,6 +29,7 @@ FLAGS = ("train", "training", "deterministic")  # of a call, in linen and nnx
 RECURRENT = ("h*/kernel", "dense_h/kernel")  # in Flax's own cells: gate by gate, or joined
 
 
+@typed
 def from_flax(
     module: Any,
     *,
@@ -81,6 +83,7 @@ def from_flax(
     return network_from(_read(module, num_steps), "from_flax", **options)
 
 
+@typed
 def cell_from_flax(
     module: Any, *, carry: Sequence[str] | None = None, decayed: Sequence[str] | None = None
 ) -> Cell:

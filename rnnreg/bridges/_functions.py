@@ -14,6 +14,7 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_mask
 from rnnreg._linalg import computing
+from rnnreg._signatures import typed
 from rnnreg.cells import Made
 from rnnreg.networks import Network, NetworkOutput
 
@@ -95,6 +96,7 @@ class Functions:
         return out
 
 
+@typed
 def from_functions(
     init: Callable[..., Params],
     apply: Callable[..., Any],

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._signatures import typed
+
 Elementwise = Callable[[Array], Array]
 
 
@@ -91,6 +93,7 @@ _RECORDS = {known.function: known for known in ACTIVATIONS.values()} | {
 }
 
 
+@typed
 def as_activation(given: Any) -> Activation:
     """The record of an activation that is given as a record, a name, or a function.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths, matching, matrices
 from rnnreg.cells._activation import ACTIVATIONS, Activation
 from rnnreg.cells._contracts import (
@@ -138,6 +139,7 @@ def _parts(cell: Cell) -> tuple[Any, ...]:
     return (*functions, cell.decayed, cell.recurrent, cell.effective, cell.training)
 
 
+@typed
 def describe_cell(cell: Cell) -> dict[str, Any]:
     """How a cell was made, ready for JSON: name, hidden size, factory and arguments; None for what is not stated.
 
@@ -267,6 +269,7 @@ def check_hidden_size(hidden_size: int) -> None:
     check_count(hidden_size, "hidden_size", hint=hint)
 
 
+@typed
 def from_step(
     step: Step | StepFunction,
     *,

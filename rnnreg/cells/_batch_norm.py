@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_number
 from rnnreg._linalg import wide
+from rnnreg._signatures import Number, typed
 from rnnreg.cells._base import Cell, HiddenState, Training, made_by, normalisable, plain_weights
 from rnnreg.cells._contracts import Params
 from rnnreg.cells._gate import Gate, as_gate
@@ -33,7 +34,8 @@ class NormalisedState(NamedTuple):
     weight: Array
 
 
-def batch_norm(cell: Cell, num_steps: int, *, gain: Any = 0.1, epsilon: Any = 1e-5) -> Cell:
+@typed
+def batch_norm(cell: Cell, num_steps: int, *, gain: Number = 0.1, epsilon: Number = 1e-5) -> Cell:
     """BN(h_{t−1} W_hh; g_h) + BN(x_t W_xh; g_x) + b, with BN(z; g) = g ⊙ (z − E z) / √(Var z + ε) at each step t.
 
     An LSTM also reads its memory through one, h_t = o ⊙ φ(BN(c_t; g_c) + b_c). In training (`apply(…, train=True)`) E

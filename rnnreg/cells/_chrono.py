@@ -7,10 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rnnreg._signatures import Number, typed
 from rnnreg.cells._base import Cell, made_by
 
 
-def chrono(cell: Cell, longest: Any) -> Cell:
+@typed
+def chrono(cell: Cell, longest: Number) -> Cell:
     """The cell with its memory gates open for 1 … `longest` steps at the start: b ~ ln U[1, longest − 1].
 
     A gate held at σ(ln(τ − 1)) = 1 − 1/τ forgets at the time scale τ. Of an LSTM the forget bias is drawn so, and the

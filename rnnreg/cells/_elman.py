@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._signatures import Number, typed
 from rnnreg.cells._activation import Activation, as_activation
 from rnnreg.cells._base import (
     Cell,
@@ -24,6 +25,7 @@ from rnnreg.cells._initializers import gate_blocks, identity, normal, resolve
 from rnnreg.cells._norm import PLAIN, Norm, normal_gate
 
 
+@typed
 def elman(
     hidden_size: int,
     *,
@@ -102,7 +104,8 @@ def elman_gate(phi: Activation, norm: Norm = PLAIN) -> Gate:
     return normal_gate(forward, tangent if slope else None, additive=True, facts=facts, norm=norm)
 
 
-def irnn(hidden_size: int, *, gain: Any = 1.0, input_stddev: Any = 1e-3) -> Cell:
+@typed
+def irnn(hidden_size: int, *, gain: Number = 1.0, input_stddev: Number = 1e-3) -> Cell:
     """Elman with rectified units, W_hh = gain·I and W_xh ~ N(0, input_stddev²) at the start.
 
     Args:

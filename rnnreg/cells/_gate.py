@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
+from rnnreg._signatures import typed
 from rnnreg.cells._contracts import GateFunction, Params, StepFunction
 
 Values = dict[str, Array]
@@ -102,6 +103,7 @@ class Step(_StepFields):
     __replace__ = _replace
 
 
+@typed
 def as_gate(given: Gate | GateFunction) -> Gate:
     """The record of a gate that is given as a record or as a plain function of which nothing is known.
 
@@ -119,6 +121,7 @@ def as_gate(given: Gate | GateFunction) -> Gate:
     return Gate(lambda params, state, x_proj, h_proj: (given(params, state, x_proj, h_proj), {}))
 
 
+@typed
 def as_step(given: Step | StepFunction) -> Step:
     """The record of a step that is given as a record or as a plain function of which nothing is known.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice
+from rnnreg._signatures import typed
 from rnnreg.cells._activation import Activation, as_activation
 from rnnreg.cells._base import (
     Cell,
@@ -25,6 +26,7 @@ from rnnreg.cells._initializers import gate_blocks, resolve
 from rnnreg.cells._norm import PLAIN, Norm, inner_bias, normal_gate
 
 
+@typed
 def gru(
     hidden_size: int,
     *,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import wide
+from rnnreg._signatures import Number, typed
 from rnnreg.cells._contracts import DrawFunction
 
 
@@ -36,7 +37,8 @@ class Initializer(NamedTuple):
         return self.draw(key, shape, dtype)
 
 
-def orthogonal(gain: Any = 1.0) -> Initializer:
+@typed
+def orthogonal(gain: Number = 1.0) -> Initializer:
     """`gain · Q` with Q uniform over orthogonal matrices (Saxe, McClelland & Ganguli 2014).
 
     Args:
@@ -58,7 +60,8 @@ def orthogonal(gain: Any = 1.0) -> Initializer:
     return Initializer("orthogonal", (("gain", gain),), draw)
 
 
-def glorot_uniform(gain: Any = 1.0) -> Initializer:
+@typed
+def glorot_uniform(gain: Number = 1.0) -> Initializer:
     """Uniform on ±gain·√(6 / (fan_in + fan_out)) (Glorot & Bengio 2010).
 
     Args:
@@ -74,7 +77,8 @@ def glorot_uniform(gain: Any = 1.0) -> Initializer:
     return _scaled_draw("glorot_uniform", jax.nn.initializers.glorot_uniform(), gain=gain)
 
 
-def glorot_normal(gain: Any = 1.0) -> Initializer:
+@typed
+def glorot_normal(gain: Number = 1.0) -> Initializer:
     """Truncated normal of variance gain²·2 / (fan_in + fan_out) (Glorot & Bengio 2010).
 
     Args:
@@ -90,7 +94,8 @@ def glorot_normal(gain: Any = 1.0) -> Initializer:
     return _scaled_draw("glorot_normal", jax.nn.initializers.glorot_normal(), gain=gain)
 
 
-def gaussian(gain: Any = 1.0) -> Initializer:
+@typed
+def gaussian(gain: Number = 1.0) -> Initializer:
     """Independent N(0, gain²/H) entries, H columns; its spectral radius tends to the gain (circular law).
 
     Args:
@@ -112,7 +117,8 @@ def gaussian(gain: Any = 1.0) -> Initializer:
     )
 
 
-def identity(gain: Any = 1.0) -> Initializer:
+@typed
+def identity(gain: Number = 1.0) -> Initializer:
     """`gain · I`, cut or padded with zeros when it is not square (Le, Jaitly & Hinton 2015).
 
     Args:
@@ -127,7 +133,8 @@ def identity(gain: Any = 1.0) -> Initializer:
     return _scaled_draw("identity", lambda _, shape, dtype: jnp.eye(*shape, dtype=dtype), gain=gain)
 
 
-def normal(stddev: Any = 1.0) -> Initializer:
+@typed
+def normal(stddev: Number = 1.0) -> Initializer:
     """Independent N(0, stddev²) entries.
 
     Args:

@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg._checks import check_number
 from rnnreg._linalg import wide
+from rnnreg._signatures import Number, typed
 from rnnreg.cells._base import Cell, made_by, normalisable, plain_weights
 from rnnreg.cells._contracts import Params
 from rnnreg.cells._elman import elman_gate
@@ -18,7 +19,8 @@ from rnnreg.cells._lstm import lstm_gate
 from rnnreg.cells._norm import Norm, inner_bias
 
 
-def layer_norm(cell: Cell, *, epsilon: Any = 1e-5) -> Cell:
+@typed
+def layer_norm(cell: Cell, *, epsilon: Number = 1e-5) -> Cell:
     """Each gate's sum z is replaced by g ⊙ (z − mean z) / √(var z + ε) + b, over the H units of that gate.
 
     For an Elman cell h_t = φ(g ⊙ LN(h_{t−1} W_hh + x_t W_xh) + b_h). In a GRU the candidate's sum is normalised after

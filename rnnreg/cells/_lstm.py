@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._signatures import Number, typed
 from rnnreg.cells._activation import Activation, as_activation
 from rnnreg.cells._base import Cell, check_hidden_size, made_by, plain_weights
 from rnnreg.cells._contracts import DrawFunction
@@ -29,10 +30,11 @@ class LSTMState(NamedTuple):
     c: Array
 
 
+@typed
 def lstm(
     hidden_size: int,
     *,
-    forget_bias: Any = 1.0,
+    forget_bias: Number = 1.0,
     activation: Activation | str | Callable[[Array], Array] = jnp.tanh,
     gate_activation: Activation | str | Callable[[Array], Array] = jax.nn.sigmoid,
     recurrent_init: str | DrawFunction = "orthogonal",

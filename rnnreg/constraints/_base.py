@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_flag, check_function, check_number, described
+from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths, matching, with_leaves
 from rnnreg.penalties import select
 
@@ -28,6 +29,7 @@ class Constrained(NamedTuple):
     covers: dict[str, Any]
 
 
+@typed
 def project(
     function: Callable[[Array], Array], *, paths: Paths, include_biases: bool = False
 ) -> optax.GradientTransformation:
@@ -69,6 +71,7 @@ def project(
     return constraint(checked, paths, include_biases=include_biases)
 
 
+@typed
 def covering(paths: Paths = "*", *, include_biases: bool = False) -> Callable[[Any], Any]:
     """Which leaves match by path, in the form that optax takes as a mask, such as that of `optax.masked`.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_flag, check_number
+from rnnreg._signatures import Number, typed
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.constraints._base import Paths, given
 from rnnreg.penalties import select
@@ -28,8 +29,9 @@ class Decayed(NamedTuple):
     covers: dict[str, Any]
 
 
+@typed
 def decoupled_decay(
-    rate: Any, *, paths: Paths = "*", include_biases: bool = False
+    rate: Number, *, paths: Paths = "*", include_biases: bool = False
 ) -> optax.GradientTransformation:
     """update ← update + rate · w, before the learning rate η multiplies both: w shrinks by ηw·rate beside its step.
 
@@ -63,8 +65,9 @@ def decoupled_decay(
     return _decay(rate, paths, include_biases, lambda update, weight: weight)
 
 
+@typed
 def cautious_decay(
-    rate: Any, *, paths: Paths = "*", include_biases: bool = False
+    rate: Number, *, paths: Paths = "*", include_biases: bool = False
 ) -> optax.GradientTransformation:
     """update ← update + rate · w where update · w ≥ 0: decay only where the step goes towards 0 anyway.
 

@@ -10,12 +10,14 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import described
+from rnnreg._signatures import Numbers, typed
 from rnnreg.constraints._base import Paths, constraint, project
 
 if TYPE_CHECKING:
     import optax
 
 
+@typed
 def non_negative(
     paths: Paths = "W_hh", *, include_biases: bool = False
 ) -> optax.GradientTransformation:
@@ -44,7 +46,8 @@ def non_negative(
     )
 
 
-def dale(signs: Any, *, paths: Paths = "W_hh") -> optax.GradientTransformation:
+@typed
+def dale(signs: Numbers, *, paths: Paths = "W_hh") -> optax.GradientTransformation:
     """Dale's law: all that unit i sends, row i of `h @ W`, has the sign s_i; entries of the other sign become 0.
 
     A unit of sign +1 is excitatory, of −1 inhibitory, of 0 free. In the gates of a GRU or LSTM the rule holds for every
@@ -85,7 +88,8 @@ def dale(signs: Any, *, paths: Paths = "W_hh") -> optax.GradientTransformation:
     return constraint(onto, paths, matrices="dale", start=start)
 
 
-def connectivity(connected: Any, *, paths: Paths = "W_hh") -> optax.GradientTransformation:
+@typed
+def connectivity(connected: Numbers, *, paths: Paths = "W_hh") -> optax.GradientTransformation:
     """w_ij ← 0 where `connected[i, j]` is 0: connections that do not exist.
 
     With `h @ W`, entry (i, j) leads from unit i to unit j. Gradients there are not zero but undone, so clipping by the

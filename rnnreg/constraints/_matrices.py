@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import clip_singular_values, each, safe_divide, safe_norm
+from rnnreg._signatures import Number, typed
 from rnnreg.constraints._base import Paths, check_radius, constraint
 from rnnreg.penalties import block_shape
 
@@ -22,8 +23,9 @@ _GROWS, _CONVERGES = (3.4445, -4.7750, 2.0315), (15 / 8, -10 / 8, 3 / 8)
 _COEFFICIENTS = (_GROWS,) * 8 + (_CONVERGES,) * 5
 
 
+@typed
 def spectral_ball(
-    radius: Any, *, paths: Paths = "W_hh", recurrent: str | None = "W_hh"
+    radius: Number, *, paths: Paths = "W_hh", recurrent: str | None = "W_hh"
 ) -> optax.GradientTransformation:
     """σ_max ≤ r of each gate block: singular values above r become r, the others stay.
 
@@ -63,8 +65,9 @@ def spectral_ball(
     return _of_blocks(onto, "spectral_ball", paths, recurrent)
 
 
+@typed
 def orthogonal(
-    gain: Any = 1.0, *, paths: Paths = "W_hh", recurrent: str | None = "W_hh"
+    gain: Number = 1.0, *, paths: Paths = "W_hh", recurrent: str | None = "W_hh"
 ) -> optax.GradientTransformation:
     """W ← gain · polar(W + update), the nearest matrix whose singular values are all equal: WᵀW = gain² I.
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
 from rnnreg._linalg import safe_divide, safe_norm
+from rnnreg._signatures import Number, typed
 from rnnreg.constraints._base import Paths, check_radius, constraint, project
 
 if TYPE_CHECKING:
     import optax
 
 
+@typed
 def l1_ball(
-    radius: Any, *, paths: Paths = "*", include_biases: bool = False
+    radius: Number, *, paths: Paths = "*", include_biases: bool = False
 ) -> optax.GradientTransformation:
     """Σ_i |w_i| ≤ r of each covered leaf; entries below a common threshold become exact zeros.
 
@@ -49,8 +51,9 @@ def l1_ball(
     )
 
 
+@typed
 def l2_ball(
-    radius: Any, *, paths: Paths = "*", include_biases: bool = False
+    radius: Number, *, paths: Paths = "*", include_biases: bool = False
 ) -> optax.GradientTransformation:
     """‖W‖_F ≤ r of each covered leaf: W ← W min(1, r/‖W‖_F).
 
@@ -84,8 +87,9 @@ def l2_ball(
     )
 
 
+@typed
 def fixed_norm(
-    radius: Any = None, *, paths: Paths = "W_hh", include_biases: bool = False
+    radius: Number | None = None, *, paths: Paths = "W_hh", include_biases: bool = False
 ) -> optax.GradientTransformation:
     """‖W‖_F = r of each covered leaf: W ← r W/‖W‖_F. Only the direction of W is learnt.
 
@@ -129,7 +133,8 @@ def fixed_norm(
     return constraint(onto, paths, include_biases=include_biases, start=start)
 
 
-def max_norm(limit: Any, *, paths: Paths = "*") -> optax.GradientTransformation:
+@typed
+def max_norm(limit: Number, *, paths: Paths = "*") -> optax.GradientTransformation:
     """‖W[:, j]‖₂ ≤ c: the weights that enter a unit, column j of `h @ W`, are shrunk to the norm c if it is larger.
 
     A unit of a GRU or LSTM has one column for each gate, and each is bounded by itself. The bias is not counted.

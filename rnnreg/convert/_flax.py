@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from rnnreg._checks import check_choice
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell
 from rnnreg.convert._layers import GATES, Params, as_numpy, kind_of, layer_of, leaves_of
 
 _FLAX_STYLES = ("linen", "nnx", "nnx_optimized")
 
 
+@typed
 def from_flax(tree: Mapping[str, Any], cell: str | Cell) -> Params:
     """One layer `{"W_xh", "W_hh", "b_h"}` (with `b_hh` for a linen GRU) from a Flax cell.
 
@@ -53,6 +55,7 @@ def from_flax(tree: Mapping[str, Any], cell: str | Cell) -> Params:
     return layer_of(cell, W_xh, W_hh, zeros if b_h is None else b_h, b_hh)
 
 
+@typed
 def to_flax(params: Mapping[str, Any], cell: str | Cell, *, style: str = "linen") -> Params:
     """The parameter tree of the Flax cell that computes the same.
 

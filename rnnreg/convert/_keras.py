@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rnnreg._checks import check_choice
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell
 from rnnreg.convert._layers import (
     Params,
@@ -22,6 +23,7 @@ from rnnreg.convert._layers import (
 _RESETS = ("after", "before")
 
 
+@typed
 def from_keras(weights: Sequence[Any], cell: str | Cell) -> Params:
     """One layer `{"W_xh", "W_hh", "b_h"}` from a Keras `SimpleRNN`, `GRU` or `LSTM`.
 
@@ -67,6 +69,7 @@ def from_keras(weights: Sequence[Any], cell: str | Cell) -> Params:
     return layer_of(cell, W_xh, W_hh, bias[0], bias[1])
 
 
+@typed
 def to_keras(
     params: Mapping[str, Any], cell: str | Cell, *, reset: str | None = None
 ) -> list[np.ndarray]:

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from rnnreg._checks import described
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell
 from rnnreg.convert._layers import Params, as_numpy, kind_of, layer_of, leaves_of
 
 _TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
+@typed
 def from_torch(
     state_dict: Mapping[str, Any], cell: str | Cell, *, prefix: str = "", readout: str | None = None
 ) -> Params:
@@ -90,6 +92,7 @@ def _readout_from_torch(state_dict: Mapping[str, Any], prefix: str) -> Params:
     return {"W_hy": W_hy, "b_y": b_y}
 
 
+@typed
 def to_torch(
     params: Mapping[str, Any], cell: str | Cell, *, prefix: str = "", readout: str | None = None
 ) -> dict[str, np.ndarray]:

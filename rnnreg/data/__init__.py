@@ -4,8 +4,7 @@ A fold is nothing but a transformation of the data: `take_fold(split, fold)` ret
 one fold trains and validates on, so that training itself knows nothing about folds.
 """
 
-from rnnreg.data._arrays import as_array as as_array
-from rnnreg.data._arrays import as_split
+from rnnreg.data._batches import as_split
 from rnnreg.data._checks import check_batch
 from rnnreg.data._checks import check_tokens as check_tokens
 from rnnreg.data._folds import stack_folds, take_fold

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnnreg._signatures import typed
 from rnnreg.data._records import Batch, check_is_batch
 from rnnreg.data._rows import cleared
 
 
+@typed
 def check_batch(batch: Batch, *, name: str = "data.train") -> None:
     """Raises a `ValueError` that says what is wrong with a batch of concrete or traced arrays.
 

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from rnnreg._checks import warn_caller
+from rnnreg._signatures import typed
 from rnnreg.data._records import Fold, Scaling, Split
 from rnnreg.data._rows import row_numbers, take_rows
 from rnnreg.data._scaling import fit_scaling
 from rnnreg.data._times import check_target_times
 
 
+@typed
 def stack_folds(
     pairs: Iterable[tuple[Any, Any]], split: Split, *, include_all: bool = False
 ) -> tuple[Fold, list[str]]:
@@ -185,6 +187,7 @@ def _padded(rows):
     return padded.astype(np.int32), weights.astype(np.float32)
 
 
+@typed
 def take_fold(split: Split, fold: Fold | None) -> Split:
     """The split that one fold trains and validates on.
 

@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnreg.data._arrays import as_batch
+from rnnreg._signatures import Numbers, typed
+from rnnreg.data._batches import as_batch
 from rnnreg.data._records import Batch
 
 
+@typed
 def row_weights(batch: Batch) -> Any:
     """How much each row counts in a mean over rows; 0 for padding and for rows without a step that counts.
 
@@ -118,7 +120,8 @@ def where_counted(counted: Any, values: Any) -> Any:
     )
 
 
-def take_rows(batch: Batch, rows: Any, *, weights: Any = None) -> Batch:
+@typed
+def take_rows(batch: Batch, rows: Numbers, *, weights: Numbers | None = None) -> Batch:
     """The given rows of a batch; `weights` multiply the rows' own.
 
     Args:

@@ -10,13 +10,15 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
-from rnnreg.data._arrays import as_batch, as_split
+from rnnreg._signatures import Numbers, typed
+from rnnreg.data._batches import as_batch, as_split
 from rnnreg.data._checks import check_batch
 from rnnreg.data._records import Batch, Scaling, Split, check_is_batch
 from rnnreg.data._rows import row_numbers, row_weights
 
 
-def fit_scaling(batch: Batch, *, rows: Any = None) -> Scaling:
+@typed
+def fit_scaling(batch: Batch, *, rows: Numbers | None = None) -> Scaling:
     """Mean and standard deviation of the inputs and targets of the given training rows, taken in float64.
 
     Padding (mask 0, rows of weight 0) is left out; of the targets, so are steps of weight 0. A constant feature keeps
@@ -72,6 +74,7 @@ def _moments(values: np.ndarray, steps: np.ndarray | None) -> tuple[np.ndarray, 
     return first + mean, np.where(constant, 1.0, scale)
 
 
+@typed
 def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
     """The batch in the network's units: `(array - shift) / scale`, and 0 at masked steps; integers pass unchanged.
 
@@ -99,7 +102,8 @@ def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
     )
 
 
-def unscale_outputs(outputs: Any, scaling: Scaling | None) -> Any:
+@typed
+def unscale_outputs(outputs: Numbers, scaling: Scaling | None) -> Any:
     """Network outputs back in the units of the targets: `outputs * scale + shift`.
 
     Args:
@@ -171,6 +175,7 @@ def _scaled(values, shift, scale, steps, letter):
     return where(steps[..., None], scaled, np.zeros((), scaled.dtype))
 
 
+@typed
 def standardize(data: Split | Batch) -> Split:
     """The split with zero-mean, unit-variance features, fitted on its training rows alone.
 

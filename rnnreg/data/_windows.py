@@ -6,13 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnreg._arrays import as_array
 from rnnreg._checks import check_choice, is_count
-from rnnreg.data._arrays import as_array
+from rnnreg._signatures import Numbers, typed
 from rnnreg.data._records import Batch
 from rnnreg.data._times import as_times, clock_of, shown
 
 
-def lengths_to_mask(lengths: Any, num_steps: int) -> np.ndarray:
+@typed
+def lengths_to_mask(lengths: Numbers, num_steps: int) -> np.ndarray:
     """The mask `[N, T]` of sequences of the given true lengths.
 
     Args:
@@ -44,6 +46,7 @@ def lengths_to_mask(lengths: Any, num_steps: int) -> np.ndarray:
     return (np.arange(num_steps)[None, :] < lengths[:, None]).astype(np.float32)
 
 
+@typed
 def windows(
     series: Any,
     window: int,

@@ -7,12 +7,12 @@ on 1956–1979, whose cycles are larger than any before. The years 1980–2008 c
 from __future__ import annotations
 
 from importlib import resources
-from typing import Any
 
 import jax
 import numpy as np
 
 from rnnreg._checks import check_choice, check_count
+from rnnreg._signatures import Numbers, typed
 from rnnreg.data import Batch, Split, standardize, windows
 
 TRAIN_YEARS = (1700, 1920)
@@ -50,7 +50,8 @@ def sunspot_series() -> tuple[np.ndarray, np.ndarray]:
     return table[:, 0].astype(int), table[:, 1]
 
 
-def sqrt_transform(values: Any) -> np.ndarray:
+@typed
+def sqrt_transform(values: Numbers) -> np.ndarray:
     """`z = 2(√(1 + x) − 1)`, which makes the noise of counts nearly constant and keeps 0 at 0.
 
     Args:
@@ -67,7 +68,8 @@ def sqrt_transform(values: Any) -> np.ndarray:
     return 2.0 * (np.sqrt(1.0 + np.asarray(values)) - 1.0)
 
 
-def inverse_sqrt(values: Any) -> np.ndarray:
+@typed
+def inverse_sqrt(values: Numbers) -> np.ndarray:
     """`x = (z/2 + 1)² − 1`, the inverse of `sqrt_transform`.
 
     Forecasts below −2, which no count can reach, map to −1, so that the inverse never turns up.
@@ -87,6 +89,7 @@ def inverse_sqrt(values: Any) -> np.ndarray:
 _TRANSFORMS = {"identity": np.asarray, "sqrt": sqrt_transform}
 
 
+@typed
 def sunspots(
     window: int = 24,
     *,

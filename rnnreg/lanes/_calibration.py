@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from rnnreg._signatures import typed
 from rnnreg.cells import elman
 from rnnreg.lanes._plan import make_plan
 from rnnreg.lanes._program import Program
@@ -18,6 +19,7 @@ from rnnreg.lanes._rates import Calibration, calibration_path
 from rnnreg.networks import network
 
 
+@typed
 def calibrate(
     *,
     sizes: Sequence[int] = (8, 16, 32, 64, 128),

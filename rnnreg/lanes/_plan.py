@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from rnnreg._checks import is_count
+from rnnreg._signatures import typed
 from rnnreg.lanes._rates import Calibration, load_calibration
 from rnnreg.runtime import available_cores, free_memory
 
@@ -69,6 +70,7 @@ class Plan:
         )
 
 
+@typed
 def make_plan(
     num_lanes: int,
     *,

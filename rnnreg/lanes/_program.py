@@ -20,6 +20,7 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg._checks import warn_caller
+from rnnreg._signatures import typed
 from rnnreg.lanes._calls import calls, executions, first_call, homes, inputs
 from rnnreg.lanes._plan import Plan, make_plan
 from rnnreg.runtime import Kept, weakly
@@ -101,6 +102,7 @@ class Program:
             key = (id(traced.jaxpr), home, self.plan.devices)
             return compiled() if owner is None else _COMPILED.get(owner, key, compiled)
 
+    @typed
     def run(self, lanes: Any, shared: Any) -> Iterator[tuple[np.ndarray, Any]]:
         """The lanes, call by call.
 
@@ -165,6 +167,7 @@ class Program:
             return found[0]  # still on its device
         return jax.tree.map(lambda *each: np.concatenate(each)[rows >= 0], *found)
 
+    @typed
     def collect(self, lanes: Any, shared: Any) -> Any:
         """The outputs of all lanes.
 
@@ -193,6 +196,7 @@ def _one_blas_thread(plan: Plan) -> Callable[[], AbstractContextManager[Any]]:
     return functools.partial(ThreadpoolController().limit, limits=1, user_api="blas")
 
 
+@typed
 def map_lanes(
     function: Callable[[Any, Any], Any],
     lanes: Any,
@@ -248,6 +252,7 @@ def map_lanes(
     return Program(_call, chosen, lanes, shared, owner=function).collect(lanes, shared)
 
 
+@typed
 def trace(function: Callable[[Any, Any], Any], plan: Plan, lanes: Any, shared: Any) -> Any:
     """The program of a plan, traced for one call: what `Program` lowers and compiles.
 

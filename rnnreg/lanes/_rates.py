@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.runtime import available_cores, cache_folder, cpu_model
 
 # 1e9 operations a second of one core by hidden size and by lanes together: value and gradient of the fused Elman
@@ -45,6 +46,7 @@ class Calibration:
     source: str
     split_rows_from: float = _SPLIT_ROWS_FROM
 
+    @typed
     def best_chunk(self, hidden_size: int, *, least: int = 1) -> int:
         """The number of lanes together that ran fastest at the nearest hidden size (on a log axis).
 
@@ -63,6 +65,7 @@ class Calibration:
         best = max(able, key=lambda chunk: able[chunk]) if able else least
         return 1 if 1 in able and able[best] < _WORTH * able[1] else best
 
+    @typed
     def rate(self, hidden_size: int) -> float:
         """The rate at a hidden size, with the best number of lanes together.
 
@@ -78,6 +81,7 @@ class Calibration:
         return low * float(np.interp(hidden_size, sizes, best))
 
 
+@typed
 def load_calibration(device: Any = None) -> Calibration:
     """The rates that were stored for a device by `calibrate`, else those that ship.
 

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_count, described
+from rnnreg._signatures import typed
 from rnnreg.data import Batch, Scaling, check_batch, check_tokens, scale_batch, unscale_outputs
 from rnnreg.losses import Loss, Metric, check_targets
 from rnnreg.metrics._base import as_function
 from rnnreg.networks import Network, num_tokens
 
 
+@typed
 def evaluate(
     net: Network,
     params: dict[str, Any],

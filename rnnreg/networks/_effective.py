@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._signatures import typed
 from rnnreg.cells import formed
 from rnnreg.networks._records import Network, Params
 from rnnreg.networks._stack import Stack
 from rnnreg.networks._walk import passes_of
 
 
+@typed
 def effective(net: Network, params: Params) -> Params:
     """The parameters that the cells compute with: those of a parametrisation in place of what is trained.
 
@@ -62,6 +64,7 @@ def trains_apart(net: Network) -> bool:
     return any(entry.cell.training is not None for entry in net.layers)
 
 
+@typed
 def calibrated(net: Network, params: Params, xs: Array, *, weights: Array | None = None) -> Params:
     """The parameters with the statistics that `rr.cells.batch_norm` stores, those of these rows at each step.
 

@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._arrays import as_array
 from rnnreg._checks import check_choice, check_count, check_mask
-from rnnreg.data import Scaling, as_array, scale_inputs, unscale_outputs
+from rnnreg._signatures import typed
+from rnnreg.data import Scaling, scale_inputs, unscale_outputs
 from rnnreg.networks._records import Network, Params
 from rnnreg.networks._stack import num_tokens
 
 UNITS = ("scaled", "original")
 
 
+@typed
 def forecast(
     net: Network,
     params: Params,

@@ -17,6 +17,7 @@ from rnnreg._checks import (
     described,
     warn_caller,
 )
+from rnnreg._signatures import Number, typed
 from rnnreg._tree import is_learned_start, leaf_paths, matrices
 from rnnreg.cells import (
     Cell,
@@ -44,6 +45,7 @@ from rnnreg.recurrence import (
 )
 
 
+@typed
 def layer(
     cell: Cell,
     *,
@@ -86,6 +88,7 @@ def layer(
     return Layer(cell, repeat, bool(bidirectional), bool(reverse), merge)
 
 
+@typed
 def network(
     cells: Sequence[Cell | Layer],
     output_size: int | None,
@@ -93,10 +96,10 @@ def network(
     embedding: tuple[int, int] | None = None,
     readout: str = "all",
     num_steps: int | None = None,
-    input_dropout: Any = 0.0,
-    dropout: Any = 0.0,
-    output_dropout: Any = 0.0,
-    recurrent_dropout: Any = 0.0,
+    input_dropout: Number = 0.0,
+    dropout: Number = 0.0,
+    output_dropout: Number = 0.0,
+    recurrent_dropout: Number = 0.0,
     variational: bool = False,
     noise: Noise = Noise(),  # noqa: B008 - a tuple of numbers
     initial_state: str = "zero",
@@ -240,6 +243,7 @@ def _check_rates(rates: Dropout) -> None:
         check_share(rate, name, ends="[)")
 
 
+@typed
 def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
     """Which recurrence runs each layer of a network, and why, by layer.
 
@@ -282,6 +286,7 @@ def explain(net: Network, *, input_size: int) -> dict[str, BackendChoice]:
     return choices
 
 
+@typed
 def weight_paths(net: Network, params: Params) -> list[str]:
     """The paths of the leaves that are weights, which penalties shrink: each cell says which of its own are.
 
@@ -313,6 +318,7 @@ def weight_paths(net: Network, params: Params) -> list[str]:
     return [path for path in leaves if path in own and not (starts and is_learned_start(path))]
 
 
+@typed
 def recurrent_paths(net: Network, params: Params) -> list[str]:
     """The paths of the recurrent matrices, whose norms a run records: each cell states its own (`Cell.recurrent`).
 
@@ -344,6 +350,7 @@ def _of_cells(
     return found
 
 
+@typed
 def describe(net: Network) -> dict[str, Any]:
     """What a network is made of, ready for JSON.
 

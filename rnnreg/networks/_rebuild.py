@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell, batch_norm, elman, gru, layer_norm, lstm
 from rnnreg.networks._network import layer, network
 from rnnreg.networks._records import Network, Noise
@@ -35,6 +36,7 @@ _APART = ("layers", "output_size", "recurrence", "embedding", "by_layer", "made"
 HELD = ("zoneout", "zoneout_c")  # the noise that prediction depends on
 
 
+@typed
 def rebuild(described: Mapping[str, Any]) -> Network:
     """The network that `rr.networks.describe` described, for its forward pass.
 

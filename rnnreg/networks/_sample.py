@@ -10,19 +10,21 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import check_count, check_key
+from rnnreg._signatures import Number, Numbers, typed
 from rnnreg.networks._records import Network, Params
 from rnnreg.networks._stack import Stack, num_tokens
 from rnnreg.networks._states import check_states
 
 
+@typed
 def sample(
     net: Network,
     params: Params,
-    prompt: Any,
+    prompt: Numbers,
     num_steps: int,
     *,
     key: Array,
-    temperature: Any = 1.0,
+    temperature: Number = 1.0,
 ) -> Array:
     """Tokens x_{t+1} ~ softmax(y_t / temperature), each fed back as the next input, after a given beginning.
 

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._arrays import as_array
 from rnnreg._checks import check_key, check_mask
 from rnnreg._linalg import computing, widen_labels
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell, made_for
-from rnnreg.data import as_array
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._init import check_fits, check_parts, check_state
 from rnnreg.networks._noise import expected
@@ -152,6 +153,7 @@ class Stack:
         """Whether training draws random numbers."""
         return self.rates.any or self.noise.any
 
+    @typed
     def walk(
         self,
         params: Params,
@@ -232,6 +234,7 @@ class Stack:
             hidden = jnp.where(jnp.swapaxes(mask, 0, 1).astype(bool)[..., None], hidden, 0)
         return jnp.swapaxes(hidden, 0, 1).reshape(hidden.shape[1], -1)
 
+    @typed
     def read(self, params: Params, hidden: Array) -> Array:
         """y = h W_hy + b_y of any h `[…, H]`; h itself without a readout matrix.
 

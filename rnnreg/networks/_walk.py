@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell
 from rnnreg.networks._dropout import Drops
 from rnnreg.networks._noise import draw
@@ -54,6 +55,7 @@ class Pass(NamedTuple):
         """The path of its parameters, which all repeats of a layer share, such as "layer_1/backward"."""
         return self.layer if self.side is None else f"{self.layer}/{self.side}"
 
+    @typed
     def params_of(self, params: Params) -> Params:
         """The parameters of its cell, which all repeats of a layer share.
 
@@ -66,6 +68,7 @@ class Pass(NamedTuple):
         own = params[self.layer]
         return own if self.side is None else own[self.side]
 
+    @typed
     def part_of(self, tree: dict[str, Any]) -> Any:
         """Its part of a tree by layer, such as `NetworkOutput.states`.
 

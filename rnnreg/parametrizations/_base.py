@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._checks import described
 from rnnreg._linalg import each, joined_blocks, square_blocks, wide
+from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, made_by, recurrent_leaves
 
@@ -66,6 +67,7 @@ class Parametrization(NamedTuple):
     isometric: bool = False
 
 
+@typed
 def parametrized(cell: Cell, parametrization: Parametrization) -> Cell:
     """The cell with each square block of its recurrent matrices a function of other numbers, which are trained.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_share
 from rnnreg._linalg import each
+from rnnreg._signatures import Number, typed
 from rnnreg.cells import Cell, made_by
 from rnnreg.parametrizations._base import Parametrization, with_map
 
@@ -18,6 +19,7 @@ _SQUARINGS = 10  # of expm: up to ‖A‖₁ near 4,000; beyond that the matrix 
 _ROOTS = 4  # a rotation by θ ≤ π is then one by π/16, and the series of its logarithm has 8 terms
 
 
+@typed
 def orthogonal(cell: Cell, *, method: str = "expm", start: str = "nearest") -> Cell:
     """W_hh = exp(A) or W_hh = (I − A/2)⁻¹(I + A/2), A = S − Sᵀ from the lower triangle of the trained S.
 
@@ -68,7 +70,8 @@ def orthogonal(cell: Cell, *, method: str = "expm", start: str = "nearest") -> C
     return made_by("orthogonal", found, cell=cell, method=method, start=start)
 
 
-def singular_margin(cell: Cell, margin: Any, *, method: str = "expm") -> Cell:
+@typed
+def singular_margin(cell: Cell, margin: Number, *, method: str = "expm") -> Cell:
     """W_hh = U diag(s) Vᵀ with s = 1 + 2m(σ(p) − ½), so that every singular value lies within m of 1.
 
     U and V are rotations from trained skew matrices, as in `orthogonal`. m = 0 keeps W_hh orthogonal; how far singular

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 
 from rnnreg._checks import check_count, check_number
+from rnnreg._signatures import Number, typed
 from rnnreg.cells import Cell, made_by
 from rnnreg.parametrizations._base import Parametrization, with_map
 
 
+@typed
 def low_rank(cell: Cell, rank: int) -> Cell:
     """W_hh = U Vᵀ with U, V `[H, r]` for each gate block.
 
@@ -50,7 +50,8 @@ def low_rank(cell: Cell, rank: int) -> Cell:
     return made_by("low_rank", found, cell=cell, rank=rank)
 
 
-def antisymmetric(cell: Cell, *, gamma: Any = 0.01) -> Cell:
+@typed
+def antisymmetric(cell: Cell, *, gamma: Number = 0.01) -> Cell:
     """W_hh = M − Mᵀ − γI from the lower triangle of the trained M, with eigenvalues −γ ± iω.
 
     Stability needs a cell that adds: in h ← h + ε tanh(h W_hh + …) a step multiplies by |1 + ε(−γ ± iω)| at h = 0,
@@ -91,6 +92,7 @@ def antisymmetric(cell: Cell, *, gamma: Any = 0.01) -> Cell:
     return made_by("antisymmetric", found, cell=cell, gamma=gamma)
 
 
+@typed
 def weight_norm(cell: Cell) -> Cell:
     """w_j = g_j v_j / ‖v_j‖ for the incoming weights of each unit and gate, the columns of W_hh.
 

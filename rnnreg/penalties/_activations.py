@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_number
+from rnnreg._signatures import Number, typed
 from rnnreg.penalties._base import Penalty
 from rnnreg.penalties._passes import (
     Layers,
@@ -22,6 +23,7 @@ from rnnreg.penalties._weights import absolute
 Measure = Callable[[Array, Array, Array | None], Array]
 
 
+@typed
 def activation(layers: Layers = "last") -> Penalty:
     """AR: mean_b mean_t (1/H) Σ_j h_btj², the mean square of the hidden states.
 
@@ -53,6 +55,7 @@ def activation(layers: Layers = "last") -> Penalty:
     return _on_states("activation", measure, layers)
 
 
+@typed
 def activity_l1(layers: Layers = "*") -> Penalty:
     """mean_b mean_t (1/H) Σ_j |h_btj|, with the subgradient 0 at 0: sparse activity.
 
@@ -79,7 +82,8 @@ def activity_l1(layers: Layers = "*") -> Penalty:
     return _on_states("activity_l1", measure, layers)
 
 
-def firing_rate(layers: Layers = "*", *, target: Any = None) -> Penalty:
+@typed
+def firing_rate(layers: Layers = "*", *, target: Number | None = None) -> Penalty:
     """mean_b mean_t (1/H) Σ_j r_btj², what firing costs; with a target r*, (1/H) Σ_j (r̄_j − r*)².
 
     r = h is the rate of a unit, and r̄_j its mean over rows (by their weights) and true steps.
@@ -115,6 +119,7 @@ def firing_rate(layers: Layers = "*", *, target: Any = None) -> Penalty:
     return _on_states("firing_rate", measure, layers, target=target)
 
 
+@typed
 def temporal_activation(layers: Layers = "last") -> Penalty:
     """TAR: mean_b mean_t (1/H) Σ_j (h_{b,t+1,j} − h_btj)², how fast the hidden states move.
 
@@ -144,6 +149,7 @@ def temporal_activation(layers: Layers = "last") -> Penalty:
     return _on_states("temporal_activation", measure, layers)
 
 
+@typed
 def norm_stabilizer(layers: Layers = "*") -> Penalty:
     """mean_b mean_t (‖h_{b,t+1}‖₂ − ‖h_bt‖₂)²: the norm of the hidden state keeps its value, the state may turn.
 

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._linalg import wide
+from rnnreg._signatures import typed
 from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches, with_leaves
 from rnnreg.networks import Network, Visit, effective, effective_shapes, weight_paths
 
@@ -246,6 +247,7 @@ def _shown(value: Any) -> str:
     )
 
 
+@typed
 def covered(penalty: Penalty, params: Params, *, net: Network | None = None) -> list[str]:
     """The paths of the leaves that a penalty covers, so that a renamed leaf never escapes unseen.
 

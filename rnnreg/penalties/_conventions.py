@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import Numbers, typed
 
 # Each entry: the factor c with (λ here) = c(sizes) · (strength there), and the sizes that it needs.
 _TO_OURS = {
@@ -22,8 +23,9 @@ _TO_OURS = {
 }
 
 
+@typed
 def convert_lambda(
-    lam: Any,
+    lam: Numbers,
     from_: str,
     to: str,
     *,

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 
 from rnnreg._checks import check_choice, check_flag, check_number
 from rnnreg._linalg import safe_divide, widen
+from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.cells import Cell, Weights, as_gate, recurrent_leaves
 from rnnreg.networks import Visit
@@ -26,6 +27,7 @@ from rnnreg.penalties._passes import (
 from rnnreg.recurrence import affine, product
 
 
+@typed
 def omega(
     layers: Layers = "*",
     *,

@@ -11,11 +11,13 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_flag
 from rnnreg._linalg import safe_norm, wide
+from rnnreg._signatures import typed
 from rnnreg._tree import beside, leaf_paths, with_leaves
 from rnnreg.penalties._base import Params, Penalty, amounts_of, select
 from rnnreg.penalties._prox import shrink_groups
 
 
+@typed
 def group_lasso(
     groups: str = "columns",
     *,

@@ -10,10 +10,12 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_count, check_share
 from rnnreg._linalg import wide
+from rnnreg._signatures import typed
 from rnnreg._tree import beside, leaf_paths
 from rnnreg.penalties._base import Params, Penalty, select
 
 
+@typed
 def to_identity(
     paths: str | Sequence[str] = "W_hh",
     *,

@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_every, check_key, check_number
 from rnnreg._linalg import each, pushed, safe_divide, starting_frame, wide
+from rnnreg._signatures import Number, typed
 from rnnreg.penalties._base import Penalty
 from rnnreg.penalties._passes import (
     FlatPass,
@@ -22,6 +23,7 @@ from rnnreg.penalties._passes import (
 )
 
 
+@typed
 def jacobian_norm(
     layers: Layers = "*", *, num_directions: int | None = None, key: Array | None = None
 ) -> Penalty:
@@ -107,11 +109,12 @@ def _squares(visit: Any, context: Any, num_directions: int | None, key: Any) -> 
     return (total / by).reshape(steps.counted.shape), steps
 
 
+@typed
 def gradient_flossing(
     num_exponents: int,
     *,
     layers: Layers = "*",
-    target: Any = 0.0,
+    target: Number = 0.0,
     discard: int | None = None,
     every: int = 1,
     period: int = 1,

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_count
+from rnnreg._signatures import typed
 from rnnreg.penalties._base import Penalty
 from rnnreg.penalties._blocks import on_blocks, times
 from rnnreg.penalties._singular import largest, start_vector
 
 
+@typed
 def soft_orthogonality(
     paths: str | Sequence[str] = "W_hh",
     *,
@@ -74,6 +76,7 @@ def soft_orthogonality(
     )
 
 
+@typed
 def non_normal(paths: str | Sequence[str] = "W_hh", *, recurrent: str | None = "W_hh") -> Penalty:
     """‖WᵀW − WWᵀ‖_F², which is 0 for normal matrices alone; of a gated W_hh, of each square block.
 

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 
 from rnnreg._checks import check_count
 from rnnreg._linalg import wide
+from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths, matrices
 from rnnreg.penalties._base import Params, Penalty
 
 
+@typed
 def path_norm(num_steps: int = 10) -> Penalty:
     """γ² = Σ_paths Π_edges w², over the paths from any input at `num_steps` steps to any output at the last of them.
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import check_function, described
+from rnnreg._signatures import typed
 from rnnreg.penalties._base import Penalty
 
 
@@ -26,6 +27,7 @@ class Scheduled(NamedTuple):
     inner: Any
 
 
+@typed
 def scheduled(penalty: Penalty, schedule: Callable[[Array], Any]) -> Penalty:
     """s(n) R at update n: a warm-up, an annealing or a pulse of the strength, λ_n = λ s(n).
 

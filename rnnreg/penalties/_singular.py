@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_share
 from rnnreg._linalg import each, safe_divide, safe_norm
+from rnnreg._signatures import Number, typed
 from rnnreg.penalties._base import Penalty
 from rnnreg.penalties._blocks import Shape, on_blocks, times
 from rnnreg.penalties._prox import shrink_singular_values
@@ -31,6 +32,7 @@ class Vectors(NamedTuple):
     Vt: Array
 
 
+@typed
 def spectral_norm(
     paths: str | Sequence[str] = "W_hh", *, num_iterations: int = 1, recurrent: str | None = "W_hh"
 ) -> Penalty:
@@ -76,6 +78,7 @@ def spectral_norm(
     )
 
 
+@typed
 def nuclear(
     paths: str | Sequence[str] = "W_hh", *, every: int = 20, recurrent: str | None = "W_hh"
 ) -> Penalty:
@@ -120,8 +123,9 @@ def nuclear(
     return _of_singular_values("nuclear", function, prox=shrink_singular_values, **options)
 
 
+@typed
 def singular_value_margin(
-    margin: Any = 0.1,
+    margin: Number = 0.1,
     *,
     paths: str | Sequence[str] = "W_hh",
     every: int = 20,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +11,12 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_flag, check_share
 from rnnreg._linalg import wide
+from rnnreg._signatures import Number, typed
 from rnnreg.penalties._base import Penalty, on_leaves, select
 from rnnreg.penalties._prox import soft_threshold
 
 
+@typed
 def elementwise(
     function: Callable[[Array], Array],
     *,
@@ -79,6 +80,7 @@ def elementwise(
     )
 
 
+@typed
 def l2(
     paths: str | Sequence[str] = "*", *, reduction: str = "sum", include_biases: bool = False
 ) -> Penalty:
@@ -110,6 +112,7 @@ def l2(
     return replace(penalty, name="l2", isotropic=True, decays=True)
 
 
+@typed
 def l1(
     paths: str | Sequence[str] = "*", *, reduction: str = "sum", include_biases: bool = False
 ) -> Penalty:
@@ -143,8 +146,9 @@ def l1(
     return replace(penalty, name="l1")
 
 
+@typed
 def elastic_net(
-    l1_ratio: Any = 0.5,
+    l1_ratio: Number = 0.5,
     *,
     paths: str | Sequence[str] = "*",
     reduction: str = "sum",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.plotting._style import GROWS, check_axes
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ _CAP = "rnnreg-cap"  # the gid of what lifts titles over a legend
 ROWS = {"val": "validation", "train": "training"}
 
 
+@typed
 def log_y(ax: Axes) -> None:
     r"""Makes y logarithmic, with few and plain numbers: 0.02, 0.05, 0.1, and powers of ten far from 1.
 
@@ -46,6 +48,7 @@ def plain_numbers(axis: Axis) -> None:
     axis.set_minor_formatter(PlainLogFormatter(minor=True))
 
 
+@typed
 def whole_steps(ax: Axes) -> None:
     """Puts the ticks of x at whole numbers only: steps, lags, ranks, epochs.
 
@@ -122,6 +125,7 @@ def bar_beside(ax: Axes, colors: Any, **look: Any) -> Any:
     return ax.figure.colorbar(colors, cax=ax.inset_axes((1.03, 0, 0.04, 1)), **look)
 
 
+@typed
 def legend_above(ax: Axes, *, first: Any = ()) -> None:
     """The legend above the axes, where it hides no data, in as many columns as fit the width; titles stand over it.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg.plotting._axes import bar_beside, ink, number, numbers, size_inches
 from rnnreg.plotting._style import check_axes, nth_color, nth_line
 
@@ -18,7 +19,8 @@ MOST_NAMED = 6  # so many λ the legend names; more have a colour bar
 _MIN_DECADES = 0.9  # with fewer, powers of ten are too few ticks
 
 
-def lambda_axis(ax: Axes, lams: Any, *, label: str = "λ") -> np.ndarray:
+@typed
+def lambda_axis(ax: Axes, lams: Numbers, *, label: str = "λ") -> np.ndarray:
     """Makes x a logarithmic λ axis and returns where each λ lies on it: at λ itself, except for λ = 0.
 
     The logarithm of 0 is nowhere, yet the unregularised run belongs in the picture: it is placed left

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.diagnostics import FisherMemory, MemoryCurve, SufficientWindow
 from rnnreg.plotting._axes import legend_above, limit_y, log_y, steps_back
 from rnnreg.plotting._inputs import by_label, one
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def fisher_memory(
     memories: FisherMemory | Mapping[str, FisherMemory],
     *,
@@ -64,6 +66,7 @@ def fisher_memory(
     return ax
 
 
+@typed
 def memory_curve(
     curves: MemoryCurve | Mapping[str, MemoryCurve], *, ax: Axes | None = None
 ) -> Axes:
@@ -113,6 +116,7 @@ def memory_curve(
     return ax
 
 
+@typed
 def sufficient_window(
     found: SufficientWindow, *, tolerance: float | None = None, ax: Axes | None = None
 ) -> Axes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg.plotting._axes import (
     dated,
     ink,
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def predicted_series(
     times: Any,
-    truth: Any,
+    truth: Numbers,
     predictions: Mapping[str, Any],
     *,
     ax: Axes | None = None,
@@ -108,6 +110,7 @@ def _shade(ax: Axes, spans: Mapping[str, tuple[Any, Any]]) -> None:
         ax.text((first + last) / 2, 0.99, name, transform=at, fontsize=points, **look)
 
 
+@typed
 def loss_curves(
     curves: Mapping[str, Any],
     *,

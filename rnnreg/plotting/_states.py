@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.diagnostics import Saturation
 from rnnreg.plotting._axes import bar_beside, legend_above, whole_steps
 from rnnreg.plotting._inputs import one
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def saturation(found: Saturation, *, ax: Axes | None = None) -> Axes:
     """How the activations are spread at each step, in grey, and the shares that saturate, in colour.
 
@@ -57,6 +59,7 @@ def saturation(found: Saturation, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+@typed
 def gate_openings(found: Saturation, *, ax: Axes | None = None) -> Axes:
     """Each unit of each gate by how often it is open and how often it is closed.
 

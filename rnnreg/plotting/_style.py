@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rnnreg._signatures import typed
+
 GROWS = "rnnreg-grows"  # the gid of a figure that this room has made, which may become taller
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def style() -> Iterator[None]:
         yield
 
 
+@typed
 def save(figure: Figure | Axes, path: str | Path, *, close: bool = False) -> tuple[Path, Path]:
     """Writes `path.pdf` (vectors) and, next to it, `path.png` (200 dots per inch).
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.diagnostics import HessianDirections, LossSurface
 from rnnreg.plotting._axes import (
     bar_beside,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _GRADIENT = "‖∂L/∂params‖"
 
 
+@typed
 def loss_surface(
     surface: LossSurface,
     *,
@@ -144,6 +146,7 @@ def _ends(grid: Any) -> tuple[float, float]:
     return float(grid.min()), float(grid.max())
 
 
+@typed
 def hessian_spectrum(found: HessianDirections, *, ax: Axes | None = None) -> Axes:
     """The eigenvalue estimates of a Hessian from large to small; those asked for with their residual as error bar.
 

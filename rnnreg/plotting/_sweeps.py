@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg.plotting._axes import (
     in_words,
     legend_above,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def cv_curve(
     result: SweepResult,
     choice: Choice,
@@ -175,8 +177,9 @@ def _count_above(ax: Axes, positions: np.ndarray, counts: np.ndarray) -> None:
     limit_y(ax, low, high + 0.16 * (high - low))
 
 
+@typed
 def weight_norms(
-    lam: Any,
+    lam: Numbers,
     values: Mapping[str, Any],
     *,
     ax: Axes | None = None,
@@ -256,6 +259,7 @@ def over_seeds(array: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, st
     return np.where(count > 0, mean, np.nan), np.where(count > 0, se, np.nan), name
 
 
+@typed
 def history(
     result: SweepResult,
     *,

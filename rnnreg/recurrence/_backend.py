@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_choice
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell, as_gate
 from rnnreg.recurrence._fused import fused_scan
 from rnnreg.recurrence._scan import plain_scan
@@ -139,6 +140,7 @@ NAMES = ("auto", *reversed(BACKENDS))
 PROJECTIONS = ("auto", "inside", "before")
 
 
+@typed
 def choose_backend(
     cell: Cell,
     *,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice
+from rnnreg._signatures import typed
 
 PRECISIONS = (None, "default", "high", "highest", "bfloat16")
 
@@ -16,6 +17,7 @@ def check_precision(precision: str | None) -> None:
     check_choice(precision, "precision", PRECISIONS)
 
 
+@typed
 def product(left: Array, right: Array, *, precision: str | None = None) -> Array:
     """left @ right.
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell, Weights, as_gate, as_step, formed
 from rnnreg.recurrence._product import product
 
@@ -76,6 +77,7 @@ def gates_of(weights: Weights) -> int:
     return max(1, weights.W_hh.shape[-1] // weights.W_hh.shape[-2])
 
 
+@typed
 def cell_step(
     cell: Cell, *, precision: str | None = None
 ) -> Callable[[dict[str, Any], Any, Array], Any]:

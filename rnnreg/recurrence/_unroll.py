@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, is_count
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell, formed
 from rnnreg.recurrence._backend import BACKENDS, choose_backend
 from rnnreg.recurrence._product import check_precision
@@ -19,6 +20,7 @@ from rnnreg.recurrence._scan import Streams
 Run = Callable[[Any, Streams], tuple[Any, Any]]
 
 
+@typed
 def unroll(
     cell: Cell,
     params: dict[str, Any],

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg._checks import check_choice, check_flag, printable, warn_caller
+from rnnreg._checks import check_choice, printable, warn_caller
+from rnnreg._signatures import typed
 from rnnreg.selection._curve import Curve, one_standard_error
 from rnnreg.selection._finished import finished_part
 from rnnreg.sweeps import SweepResult
@@ -68,6 +69,7 @@ class Choice:
         )
 
 
+@typed
 def choose(
     result: SweepResult,
     *,

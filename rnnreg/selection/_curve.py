@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+
+from rnnreg._signatures import Numbers, typed
 
 
 class Curve(NamedTuple):
@@ -31,8 +33,9 @@ class Curve(NamedTuple):
     seed_sd: np.ndarray
 
 
+@typed
 def one_standard_error(
-    folds: Any, fold_sizes: Any, lam: Any, *, maximise: bool = False
+    folds: Numbers, fold_sizes: Numbers, lam: Numbers, *, maximise: bool = False
 ) -> tuple[Curve, int, int, int]:
     """glmnet's λ_min and λ_1se, and the paired rule, from the folds' scores.
 

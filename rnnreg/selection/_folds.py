@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import typed
 from rnnreg.data import Split, check_span, check_target_times, widened
 
 
+@typed
 def blocked_folds(
     num_folds: int, *, embargo: Any = 0
 ) -> Callable[[Split], list[tuple[np.ndarray, np.ndarray]]]:

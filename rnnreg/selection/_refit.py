@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import described
+from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split, as_split, row_weights
 from rnnreg.networks import Network, describe
 from rnnreg.selection._choice import Choice
@@ -19,6 +20,7 @@ from rnnreg.sweeps import SweepResult, sweep
 from rnnreg.training import Settings, Train
 
 
+@typed
 def refit(
     train: Train | Callable[[Mapping[str, Any]], Train],
     result: SweepResult,

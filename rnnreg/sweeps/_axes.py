@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.training import check_lambda
 
 RESERVED = frozenset(
@@ -54,6 +55,7 @@ class Axis(NamedTuple):
     labels: np.ndarray
 
 
+@typed
 def zipped(**values: Sequence[float]) -> Zipped:
     """Hyperparameters that change together: one axis instead of a product.
 

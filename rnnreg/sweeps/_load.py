@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rnnreg._signatures import typed
 from rnnreg.sweeps._disk import read_path
 from rnnreg.sweeps._files import read_tree
 from rnnreg.sweeps._result import SweepResult
 
 
+@typed
 def load_result(path: str | Path) -> SweepResult:
     """The sweep that `result.save(path)` wrote.
 

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnreg._arrays import as_array
 from rnnreg._checks import check_choice, check_count, warn_caller
 from rnnreg._tree import leaf_paths
-from rnnreg.data import Batch, Scaling, as_array, scale_inputs, unscale_outputs
+from rnnreg.data import Batch, Scaling, scale_inputs, unscale_outputs
 from rnnreg.networks import HELD, UNITS, Network, forecast, rebuild
 from rnnreg.runtime import Kept, weakly
 

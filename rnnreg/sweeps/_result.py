@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg.data import Batch, Scaling
 from rnnreg.lanes import Plan
 from rnnreg.networks import Network
@@ -63,6 +64,7 @@ class SweepResult:
         """The traced dimensions, in order: the axes, then seed and fold."""
         return tuple(self.config["dims"])
 
+    @typed
     def params_at(self, *, method: str | None = None, **labels: Any) -> dict[str, Any]:
         """The parameters of one lane, the pytree that `net.apply` takes.
 
@@ -82,6 +84,7 @@ class SweepResult:
             raise ValueError(f"the lane {labels} did not finish: the sweep was interrupted before.")
         return jax.tree.map(lambda leaf: leaf[tuple(place.values())], group.params)
 
+    @typed
     def scaling_at(self, *, method: str | None = None, **labels: Any) -> Scaling | None:
         """The scaling that a lane's network was trained in, for `rr.evaluate(…, scaling=…)`.
 
@@ -98,6 +101,7 @@ class SweepResult:
         stored = self.config["data"][self._group_number(labels)]["scaling"]
         return self._stored_scaling(stored, self._place(labels, method))
 
+    @typed
     def network(self, **static: Any) -> Network:
         """The network of the lanes, made again from the configuration; for its forward pass, without dropout.
 
@@ -112,6 +116,7 @@ class SweepResult:
         """
         return network_of(self.config["network"][self._group_number(static)])
 
+    @typed
     def predict(
         self,
         batch: Batch | Any,
@@ -161,14 +166,15 @@ class SweepResult:
         options = {"network": network, "inputs": inputs, "outputs": outputs, "method": method}
         return self._predicted(batch, labels, name="prediction", **options)
 
+    @typed
     def forecast(
         self,
         batch: Batch | Any,
         num_steps: int,
         *,
         window: int | None = None,
-        future: Any = None,
-        mask: Any = None,
+        future: Numbers | None = None,
+        mask: Numbers | None = None,
         network: Network | None = None,
         inputs: str = "scaled",
         outputs: str = "scaled",
@@ -260,6 +266,7 @@ class SweepResult:
             stored = stored[str(fold)]
         return scaling_of(stored)
 
+    @typed
     def select(self, *, method: str | None = None, **labels: Any) -> SweepResult:
         """The part of the sweep at one label of each given dimension; those dimensions are gone.
 
@@ -299,6 +306,7 @@ class SweepResult:
         config |= {"dims": kept, "static": {}, "selected": selected}
         return SweepResult(metrics, (part,), config, self.plan)
 
+    @typed
     def map(
         self,
         function: Callable[..., Any],
@@ -366,6 +374,7 @@ class SweepResult:
     def _is_finished(self, group: Group, place: Mapping[str, int]) -> bool:
         return bool(self.metrics["finished"].sel(group.static).isel(place))
 
+    @typed
     def save(self, path: str | Path) -> Path:
         """Writes everything to one netCDF file, readable by any netCDF tool; `rr.load_result` reads it back.
 

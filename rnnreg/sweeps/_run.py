@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import check_choice, warn_caller
+from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.lanes import Pace, Plan, Program, narrower, run_blocks
 from rnnreg.sweeps._axes import read_seeds, read_static
@@ -33,6 +34,7 @@ from rnnreg.sweeps._starts import warn_of_equal_starts
 from rnnreg.training import Run, Train
 
 
+@typed
 def sweep(
     train: Train | Callable[[Mapping[str, Any]], Train],
     grid: Mapping[str, Any],
@@ -176,6 +178,7 @@ def sweep(
     return made
 
 
+@typed
 def dry_run(
     train: Train | Callable[[Mapping[str, Any]], Train],
     grid: Mapping[str, Any],

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_count
+from rnnreg._signatures import typed
 from rnnreg.data import Batch
 from rnnreg.losses import softmax_cross_entropy, squared_error
 from rnnreg.tasks._base import Task, within, wrong_class
@@ -17,6 +18,7 @@ from rnnreg.tasks._base import Task, within, wrong_class
 _CORRECT = {"correct": within(0.04), "correct_squared": within(0.2)}
 
 
+@typed
 def adding(num_steps: int, *, marks: str = "halves", target: str = "sum") -> Task:
     """The sum of the two marked of T values from U[0, 1].
 
@@ -64,6 +66,7 @@ def adding(num_steps: int, *, marks: str = "halves", target: str = "sum") -> Tas
     )
 
 
+@typed
 def multiplication(num_steps: int, *, marks: str = "halves") -> Task:
     """The product of the two marked of T values from U[0, 1].
 
@@ -108,6 +111,7 @@ def multiplication(num_steps: int, *, marks: str = "halves") -> Task:
     )
 
 
+@typed
 def xor(num_steps: int, *, marks: str = "halves") -> Task:
     """Whether the two marked of T random bits differ.
 

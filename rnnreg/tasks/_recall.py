@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import Number, typed
 from rnnreg.data import Batch
 from rnnreg.losses import squared_error
 from rnnreg.tasks._base import Task, wrong_sign
 
 
+@typed
 def delayed_recall(delay: int, *, num_bits: int = 1) -> Task:
     """K bits u ∈ {±1}^K at step 0, `delay` silent steps, then u is asked for.
 
@@ -61,7 +61,8 @@ def delayed_recall(delay: int, *, num_bits: int = 1) -> Task:
     )
 
 
-def flip_flop(num_steps: int, *, num_bits: int = 3, pulse_rate: Any = 0.1) -> Task:
+@typed
+def flip_flop(num_steps: int, *, num_bits: int = 3, pulse_rate: Number = 0.1) -> Task:
     """Each of K channels answers with the sign of its last pulse.
 
     A trained network holds 2^K states between pulses. At step 0 every channel has a pulse, so that every target is

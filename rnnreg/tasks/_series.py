@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count, check_share
+from rnnreg._signatures import typed
 from rnnreg.data import Batch
 from rnnreg.losses import squared_error
 from rnnreg.metrics import Score
@@ -27,6 +28,7 @@ _NARMA_MEAN, _NARMA_SCALE = 0.3883, 0.1092  # of rows of 200 steps
 _NARMA_ESCAPE = 2.0  # from a steady y above 1.24 even u = 0 does not bring it back
 
 
+@typed
 def lorenz(num_steps: int, *, dt: float = 0.03) -> Task:
     """ẋ = 10 (y − x), ẏ = x (28 − z) − y, ż = xy − 8z/3: the next state from the states so far.
 
@@ -81,6 +83,7 @@ def lorenz(num_steps: int, *, dt: float = 0.03) -> Task:
     return _series("lorenz", sample, num_steps, 3)
 
 
+@typed
 def mackey_glass(num_steps: int, *, delay: int = 17) -> Task:
     """ẋ = .2 x(t−τ) / (1 + x(t−τ)¹⁰) − .1 x: the next value from the values so far.
 
@@ -130,6 +133,7 @@ def mackey_glass(num_steps: int, *, delay: int = 17) -> Task:
     return _series("mackey_glass", sample, num_steps, 1)
 
 
+@typed
 def narma10(num_steps: int) -> Task:
     """y_{t+1} = .3 y_t + .05 y_t Σ_{i=0…9} y_{t−i} + 1.5 u_{t−9} u_t + .1: y from u ~ U[0, ½] alone.
 
@@ -187,6 +191,7 @@ def narma10(num_steps: int) -> Task:
     return _series("narma10", sample, num_steps, 1)
 
 
+@typed
 def sines(
     num_steps: int,
     *,

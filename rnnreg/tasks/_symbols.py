@@ -9,11 +9,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import typed
 from rnnreg.data import Batch
 from rnnreg.losses import softmax_cross_entropy
 from rnnreg.tasks._base import Task, wrong_class
 
 
+@typed
 def temporal_order(num_steps: int) -> Task:
     """Which of two symbols came at each of two places, in order: 4 classes.
 
@@ -43,6 +45,7 @@ def temporal_order(num_steps: int) -> Task:
     return _order("temporal_order", num_steps, (0.1, 0.5))
 
 
+@typed
 def three_bit_order(num_steps: int) -> Task:
     """Which of two symbols came at each of three places, in order: 8 classes.
 
@@ -71,6 +74,7 @@ def three_bit_order(num_steps: int) -> Task:
     return _order("three_bit_order", num_steps, (0.1, 0.3, 0.6))
 
 
+@typed
 def random_permutation(num_steps: int, *, num_symbols: int = 100) -> Task:
     """The first symbol again, after T − 1 others that say nothing.
 
@@ -117,6 +121,7 @@ def random_permutation(num_steps: int, *, num_symbols: int = 100) -> Task:
     )
 
 
+@typed
 def memorisation(delay: int, *, num_copied: int = 10, num_symbols: int = 5) -> Task:
     """K symbols, `delay` blanks, a trigger; from the trigger on, the K symbols again.
 
@@ -149,6 +154,7 @@ def memorisation(delay: int, *, num_copied: int = 10, num_symbols: int = 5) -> T
     return _copied("memorisation", delay, num_copied, num_symbols, blank=num_symbols, early=False)
 
 
+@typed
 def copy_memory(delay: int, *, num_copied: int = 10, num_symbols: int = 8) -> Task:
     """K symbols, `delay` − 1 blanks, a delimiter, K blanks: the K symbols are asked for in place of the last.
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from rnnreg._checks import is_count, warn_caller
+from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split, check_batch, check_tokens
 from rnnreg.losses import check_targets as check_targets_of
 from rnnreg.metrics import as_function
@@ -275,6 +276,7 @@ def check_values(settings: Settings, data: Split, num_outputs: int, num_tokens: 
                 check_targets_of(function, batch, num_outputs, name=f"data.{name}")
 
 
+@typed
 def check_data(settings: Settings, data: Split) -> None:
     """Raises if the data cannot be trained on with these settings.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax import Array
 
+from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.losses import Loss, Metric
 from rnnreg.networks import Network
@@ -85,6 +86,7 @@ class Train:
         program = _PROGRAMS.get(self, "run", lambda: jax.jit(lambda *given: whole(of(), *given)[1]))
         return program(*arrays)
 
+    @typed
     def init(
         self,
         hyper: Mapping[str, Any],
@@ -110,6 +112,7 @@ class Train:
         """
         return _start.start(self.settings, as_hyper(hyper), as_split(data), key=key, params=params)
 
+    @typed
     def update(
         self,
         state: TrainState,
@@ -142,6 +145,7 @@ class Train:
             self.settings, state, as_hyper(hyper), batch, network_state=network_state, fresh=fresh
         )
 
+    @typed
     def advance(
         self,
         state: TrainState,
@@ -166,6 +170,7 @@ class Train:
         """
         return _epoch.advance(self.settings, state, as_hyper(hyper), as_split(data), num_epochs)
 
+    @typed
     def finish(self, state: TrainState, hyper: Mapping[str, Any], data: Split | Batch) -> Run:
         """The run that ends in a state: its final scores and predictions.
 
@@ -180,6 +185,7 @@ class Train:
         """
         return _measure.finish(self.settings, state, as_hyper(hyper), as_split(data))
 
+    @typed
     def network(self, hyper: Mapping[str, Any]) -> Network:
         """The network of a `hyper`, whether or not it depends on it.
 
@@ -194,6 +200,7 @@ class Train:
         """
         return network_of(self.settings, as_hyper(hyper))
 
+    @typed
     def optimizer(self, hyper: Mapping[str, Any]) -> optax.GradientTransformationExtraArgs:
         """The optimiser of a `hyper`, whether or not it depends on it.
 
@@ -208,6 +215,7 @@ class Train:
         """
         return optimizer_of(self.settings, as_hyper(hyper))
 
+    @typed
     def with_epochs(self, num_epochs: int, *, early_stopping: bool = True) -> Train:
         """The same run with another number of epochs, recorded at the same stride if that divides it; made once.
 
@@ -229,6 +237,7 @@ class Train:
         key = (num_epochs, early_stopping)
         return _DERIVED.get(self, key, lambda: Train(checked(changed)))
 
+    @typed
     def split_rows(self, devices: tuple[Any, ...]) -> Train:
         """The same run with the rows of every update split over devices, and their gradients summed.
 
@@ -258,6 +267,7 @@ def whole(
     return state, run._replace(history=history)
 
 
+@typed
 def make_train(
     net: Network | NetworkFunction,
     *,

@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_number, described
 from rnnreg._linalg import safe_divide
+from rnnreg._signatures import Numbers, typed
 from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, flattened, settled
 from rnnreg.networks import Network
@@ -39,12 +40,13 @@ class FixedPoints(NamedTuple):
     places: dict[str, tuple[int, int]]
 
 
+@typed
 def fixed_points(
     system: System,
     params: Params,
     x: Array,
     *,
-    starts: Any,
+    starts: Numbers,
     num_descent: int = 500,
     learning_rate: float = 0.02,
     num_newton: int = 30,
@@ -233,6 +235,7 @@ class DistinctPoints(NamedTuple):
     num_unfinished: int
 
 
+@typed
 def distinct_points(
     found: FixedPoints,
     *,

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnreg._checks import described
+from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, WeightsFunction, formed
 from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
@@ -35,6 +36,7 @@ class JacobianBounds(NamedTuple):
     log_rho: Any
 
 
+@typed
 def jacobian_bounds(system: System, params: Any) -> JacobianBounds:
     """‖∂h_T/∂h_{T−ℓ}‖₂ ≤ (γ σ_max(W_hh))^ℓ, γ = sup |φ′|, and beside it ρ(W_hh)^ℓ, which is no bound.
 

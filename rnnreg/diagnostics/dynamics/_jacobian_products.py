@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg._checks import check_every, check_number
 from rnnreg._linalg import safe_divide, starting_frame
+from rnnreg._signatures import typed
 from rnnreg.diagnostics.dynamics import _graded as graded
 from rnnreg.diagnostics.dynamics._frames import (
     apart,
@@ -43,6 +44,7 @@ class JacobianProducts(NamedTuple):
     unresolved: Array
 
 
+@typed
 def jacobian_products(
     system: System,
     params: Any,

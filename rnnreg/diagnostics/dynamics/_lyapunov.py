@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_every
 from rnnreg._linalg import marked, pushed, safe_divide, starting_frame
+from rnnreg._signatures import typed
 from rnnreg.diagnostics.dynamics._frames import (
     apart,
     check_inputs,
@@ -51,6 +52,7 @@ class Lyapunov(NamedTuple):
     steps: Array
 
 
+@typed
 def lyapunov(
     system: System,
     params: Any,

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from rnnreg._linalg import safe_divide, square_blocks, wide
+from rnnreg._signatures import Numbers, typed
 from rnnreg._tree import leaf_paths, matching
 from rnnreg.networks import Network, effective
 
@@ -37,6 +38,7 @@ class Spectrum(NamedTuple):
     condition: Any
 
 
+@typed
 def spectra(
     params: dict[str, Any], *, paths: str | Sequence[str] = "W_hh", net: Network | None = None
 ) -> dict[str, Spectrum]:
@@ -91,7 +93,8 @@ def spectra(
     return found
 
 
-def matrix_spectrum(matrices: Any) -> Spectrum:
+@typed
+def matrix_spectrum(matrices: Numbers) -> Spectrum:
     """Eigenvalues, singular values and what follows from them, of any stack of square matrices.
 
     Arrays are taken to the host and to float64. Traced values (inside `jit`, `vmap`, `SweepResult.map` or `track=`)

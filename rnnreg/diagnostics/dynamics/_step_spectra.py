@@ -9,12 +9,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import pushed
+from rnnreg._signatures import typed
 from rnnreg.diagnostics.dynamics._frames import check_inputs, time_first
 from rnnreg.diagnostics.dynamics._spectra import Spectrum, matrix_spectrum
 from rnnreg.diagnostics.dynamics._system import System, dynamics_of, place_of
 from rnnreg.diagnostics.dynamics._trajectory import check_arrays
 
 
+@typed
 def step_jacobians(
     system: System, params: Any, xs: Any, *, state: Any = None, field: str | None = None
 ) -> Array:
@@ -60,6 +62,7 @@ def step_jacobians(
     return jnp.swapaxes(jacobians, 0, 1)
 
 
+@typed
 def step_spectra(
     system: System, params: Any, xs: Any, *, state: Any = None, field: str | None = None
 ) -> Spectrum:

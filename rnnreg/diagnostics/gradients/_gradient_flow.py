@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_choice, is_count
 from rnnreg._linalg import marked, masked_mean, mean_and_error, safe_norm
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell, HiddenState, from_step
 from rnnreg.data import Batch, per_row
 from rnnreg.diagnostics._rows import check_network_apart
@@ -65,6 +66,7 @@ class GradientFlow(NamedTuple):
     not_finite: dict[str, Any]
 
 
+@typed
 def gradient_flow(
     system: System,
     loss: Loss,

@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_every
 from rnnreg._linalg import safe_norm, unit
+from rnnreg._signatures import typed
 from rnnreg._tree import is_learned_start, leaf_paths, matching, with_leaves
 from rnnreg.diagnostics.dynamics._frames import check_inputs
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, place_of
@@ -32,6 +33,7 @@ class ParameterSensitivity(NamedTuple):
     log_state: Array
 
 
+@typed
 def parameter_sensitivity(
     system: System,
     params: Any,

@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, is_count
 from rnnreg._linalg import marked, safe_divide, safe_norm
+from rnnreg._signatures import typed
 from rnnreg._tree import is_learned_start, leaf_paths, with_leaves
 from rnnreg.data import Batch
 from rnnreg.diagnostics.gradients._backward import (
@@ -68,6 +69,7 @@ class GradientSignal(NamedTuple):
     norms: Array
 
 
+@typed
 def path_lengths(
     net: Network,
     loss: Loss,
@@ -150,6 +152,7 @@ def path_lengths(
     )
 
 
+@typed
 def gradient_signal(
     net: Network,
     loss: Loss,

@@ -9,12 +9,14 @@ import numpy as np
 from jax import Array
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import typed
 from rnnreg.data import take_rows
 from rnnreg.diagnostics.gradients._gradient_flow import check_options, gradient_flow
 from rnnreg.losses import Loss
 from rnnreg.training import Track
 
 
+@typed
 def track_gradient_flow(
     loss: Loss, *, num_rows: int = 8, step: int | None = -1, wrt: str = "h"
 ) -> Track:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import typed
 
 
 class FisherMemory(NamedTuple):
@@ -36,6 +37,7 @@ class FisherMemory(NamedTuple):
     converged: Array
 
 
+@typed
 def fisher_memory(
     W: Array, v: Array, *, num_lags: int, noise: Array | None = None, num_doublings: int = 40
 ) -> FisherMemory:

@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_function, check_key, check_number, is_count
 from rnnreg._linalg import safe_divide
+from rnnreg._signatures import typed
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences, states_along
 from rnnreg.networks import Network, Stack, passes_of
@@ -42,6 +43,7 @@ class MemoryCurve(NamedTuple):
     num_dropped: Array
 
 
+@typed
 def memory_curve(
     system: System,
     params: Any,
@@ -220,6 +222,7 @@ class SufficientWindow(NamedTuple):
     whole: Array
 
 
+@typed
 def sufficient_window(
     system: System,
     params: Any,

@@ -12,6 +12,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_function, check_mask, check_share
 from rnnreg._linalg import marked, masked_mean, safe_divide, wide
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import System, check_order
 from rnnreg.diagnostics.dynamics._trajectory import check_sequences
@@ -78,6 +79,7 @@ class Saturation(NamedTuple):
     gates: dict[str, GateOpening]
 
 
+@typed
 def saturation(
     system: System,
     params: Params,

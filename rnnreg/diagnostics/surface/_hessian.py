@@ -11,6 +11,7 @@ from jax import Array
 
 from rnnreg._checks import check_choice, check_count, check_key
 from rnnreg._linalg import safe_divide, safe_norm, scale_of
+from rnnreg._signatures import typed
 from rnnreg.diagnostics.surface._loss_surface import check_loss_of, flat_params
 
 Params = Any
@@ -36,6 +37,7 @@ class HessianDirections(NamedTuple):
     off_diagonal: Array
 
 
+@typed
 def hessian_directions(
     loss_of: Callable[[Params], Array],
     params: Params,

@@ -21,6 +21,7 @@ from rnnreg._checks import (
     is_count,
 )
 from rnnreg._linalg import safe_divide, safe_norm
+from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.data import Batch, check_batch
 from rnnreg.losses import Loss
@@ -50,6 +51,7 @@ class LossSurface(NamedTuple):
     slopes: Array
 
 
+@typed
 def loss_surface(
     loss_of: LossOf,
     params: Params,
@@ -145,6 +147,7 @@ def loss_surface(
     )
 
 
+@typed
 def data_loss_of(net: Network, loss: Loss, batch: Batch) -> LossOf:
     """`params -> L` of a network on a batch, without dropout and without penalties.
 
@@ -177,6 +180,7 @@ def data_loss_of(net: Network, loss: Loss, batch: Batch) -> LossOf:
     return data_loss
 
 
+@typed
 def coordinate_direction(params: Params, path: str, *, index: tuple[int, ...] = ()) -> Params:
     """The unit direction along one parameter, such as `"layer_0/W_hh"` at index `(0, 1)`.
 
@@ -210,6 +214,7 @@ def coordinate_direction(params: Params, path: str, *, index: tuple[int, ...] = 
     return with_leaves(zeros, {path: leaf_paths(zeros)[path].at[tuple(index)].set(1)})
 
 
+@typed
 def random_direction(
     params: Params, *, key: Array, scale: str = "filter", include_biases: bool = False
 ) -> Params:

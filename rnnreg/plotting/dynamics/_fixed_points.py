@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import Numbers, typed
 from rnnreg.diagnostics import DistinctPoints
 from rnnreg.plotting._axes import legend_above
 from rnnreg.plotting._inputs import in_order, one
@@ -20,8 +21,13 @@ if TYPE_CHECKING:
 _MARKERS = {"stable": "o", "saddle": "X", "unstable": "^"}
 
 
+@typed
 def fixed_points(
-    table: DistinctPoints, *, states: Any = None, names: bool = True, ax: Axes | None = None
+    table: DistinctPoints,
+    *,
+    states: Numbers | None = None,
+    names: bool = True,
+    ax: Axes | None = None,
 ) -> Axes:
     """Fixed points in the two principal directions of the states: filled if stable, crosses for saddles.
 
@@ -82,8 +88,9 @@ def fixed_points(
     return ax
 
 
+@typed
 def bifurcation(
-    values: Any,
+    values: Numbers,
     tables: Sequence[DistinctPoints],
     *,
     component: int = 0,

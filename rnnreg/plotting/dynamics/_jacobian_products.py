@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.diagnostics import JacobianBounds, JacobianProducts
 from rnnreg.plotting._axes import ink, legend_above, limit_y, log_or_decades, steps_back
 from rnnreg.plotting._inputs import by_label, one
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def jacobian_products(
     products: JacobianProducts | Mapping[str, JacobianProducts],
     *,
@@ -149,6 +151,7 @@ def _leave_room(ax: Axes, draw, logs: np.ndarray, limits: np.ndarray) -> None:
     limit_y(ax, *draw(np.array([everything.min() - margin, everything.max() + margin])))
 
 
+@typed
 def singular_value_histogram(
     products: JacobianProducts,
     *,

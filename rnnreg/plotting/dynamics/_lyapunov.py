@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnreg._checks import check_count
+from rnnreg._signatures import typed
 from rnnreg.diagnostics import Lyapunov
 from rnnreg.plotting._axes import legend_above, limit_y, whole_steps
 from rnnreg.plotting._inputs import by_label, one
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def lyapunov_trace(
     spectrum: Lyapunov, *, row: int = 0, num_exponents: int = 6, ax: Axes | None = None
 ) -> Axes:
@@ -76,6 +78,7 @@ def _settled_limits(trace: np.ndarray) -> tuple[float, float]:
     return low - margin, high + margin
 
 
+@typed
 def lyapunov_spectrum(
     spectra: Lyapunov | Mapping[str, Lyapunov], *, row: int = 0, ax: Axes | None = None
 ) -> Axes:

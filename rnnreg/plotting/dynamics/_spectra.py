@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg.diagnostics import Spectrum
 from rnnreg.plotting._axes import legend_above, log_y
 from rnnreg.plotting._inputs import by_label, one
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def eigenvalue_cloud(spectra: Spectrum | Mapping[str, Spectrum], *, ax: Axes | None = None) -> Axes:
     """Eigenvalues in the complex plane, with the unit circle: inside it a linear recurrence decays.
 
@@ -64,8 +66,9 @@ def eigenvalue_cloud(spectra: Spectrum | Mapping[str, Spectrum], *, ax: Axes | N
     return ax
 
 
+@typed
 def spectral_paths(
-    at: Any,
+    at: Numbers,
     spectrum: Spectrum,
     *,
     gate: int = 0,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import GradientFlow, decay_rate
 from rnnreg.plotting._axes import legend_above, limit_y, log_y, steps_back
@@ -22,10 +23,11 @@ _ONE_STEP = "‖∂L$_τ$/∂h$_{τ−ℓ}$‖ / ‖∂L$_τ$/∂h$_τ$‖"
 _WHOLE = "‖∂L/∂h$_{T−ℓ}$‖ / ‖∂L/∂h$_T$‖, whole loss"
 
 
+@typed
 def gradient_flow(
     flows: GradientFlow | Sequence[GradientFlow] | xr.Dataset,
     *,
-    lams: Any = None,
+    lams: Numbers | None = None,
     labels: Sequence[str] | None = None,
     layer: str | None = None,
     chosen: float | None = None,

@@ -7,19 +7,21 @@ from typing import Any
 
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg.plotting._axes import numbers, whole_steps
 from rnnreg.plotting._inputs import history_by_lambda, names_after, one
 from rnnreg.plotting._style import panels
 from rnnreg.sweeps import SweepResult
 
 
+@typed
 def gradient_heat_map(
     result: SweepResult,
     *,
     name: str = "flow",
     layer: str = "layer_0",
     axis: str | None = None,
-    lams: Any = None,
+    lams: Numbers | None = None,
     at: Mapping[str, Any] | None = None,
     floor: float = 1e-8,
     axes: Any = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg.diagnostics import Horizon
 from rnnreg.plotting._axes import legend_above, limit_y
 from rnnreg.plotting._inputs import one
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def horizons(
-    lams: Any,
+    lams: Numbers,
     reach: Horizon,
     *,
     label: str = "horizon",

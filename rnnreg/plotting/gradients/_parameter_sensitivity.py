@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.diagnostics import ParameterSensitivity
 from rnnreg.plotting._axes import ink, legend_above, log_or_decades, steps_back
 from rnnreg.plotting._inputs import by_label
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def parameter_sensitivity(
     found: ParameterSensitivity | Mapping[str, ParameterSensitivity], *, ax: Axes | None = None
 ) -> Axes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._signatures import Numbers, typed
 from rnnreg.diagnostics import GradientSignal, PathLengths
 from rnnreg.plotting._axes import legend_above, log_y, steps_back
 from rnnreg.plotting._inputs import by_lambda, in_order, one
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+@typed
 def path_lengths(
     parts: PathLengths | Sequence[PathLengths] | xr.Dataset,
     *,
-    lams: Any = None,
+    lams: Numbers | None = None,
     labels: Sequence[str] | None = None,
     legend: bool | None = None,
     axes: Any = None,
@@ -80,6 +82,7 @@ def _mark_rests(ax: Axes, several: Sequence[PathLengths], kind: str, colors: Seq
             label = None
 
 
+@typed
 def gradient_signal(signal: GradientSignal, *, ax: Axes | None = None) -> Axes:
     """How far batches agree on the gradient of each lag: its mean cosine, and its signal-to-noise ratio.
 
