@@ -24,7 +24,9 @@ def as_array(values: Any, name: str) -> Any:
     """
     if isinstance(values, Array):
         return values
-    if isinstance(values, (list, tuple)) and any(isinstance(v, Tracer) for v in tree.leaves(values)):
+    if isinstance(values, (list, tuple)) and any(
+        isinstance(v, Tracer) for v in tree.leaves(values)
+    ):
         return jnp.asarray(values)
     if hasattr(values, "detach"):  # PyTorch: off its graph and its device
         values = values.detach().cpu()

@@ -110,10 +110,11 @@ class _Argument:
 
     def taken(self, value: Any) -> Any:
         """The value, or an array made of it where one is asked for; raises where it is something else."""
-        if "Any" in self.kinds or value is self.default or (value is None and "None" in self.kinds):
+        if value is self.default or (value is None and "None" in self.kinds):
             return value
         if self.name == "key":
             check_key(value)
+        if self.name == "key" or "Any" in self.kinds:
             return value
         if _ARRAYS.intersection(self.kinds):
             if value is None or isinstance(value, Mapping) or callable(value):
@@ -132,8 +133,14 @@ class _Argument:
 
     def _refuse(self, value: Any, expected: str) -> None:
         hint = self.hint
-        if isinstance(value, tuple) and "Batch" in self.kinds and any(_is(v, "Batch") for v in value):
-            hint = " rr.data.windows returns (batch, times): give rr.Split(batch, target_times=times)."
+        if (
+            isinstance(value, tuple)
+            and "Batch" in self.kinds
+            and any(_is(v, "Batch") for v in value)
+        ):
+            hint = (
+                " rr.data.windows returns (batch, times): give rr.Split(batch, target_times=times)."
+            )
         raise ValueError(f"{self.name} must be {expected}; got {described(value)}.{hint}")
 
 

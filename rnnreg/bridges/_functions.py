@@ -52,6 +52,7 @@ class Functions:
         """Whether training draws random numbers: a function that takes a key is assumed to use it."""
         return "key" in self.takes
 
+    @typed
     def __call__(
         self,
         params: Params,

@@ -61,6 +61,7 @@ def elman(
     phi = as_activation(activation)
     draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
 
+    @typed
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)
         return {

@@ -76,6 +76,7 @@ def gru(
     draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
     check_choice(reset, "reset", ("after", "before"))
 
+    @typed
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)
         params = {

@@ -69,6 +69,7 @@ def lstm(
     phi, sigma = as_activation(activation), as_activation(gate_activation)
     draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
 
+    @typed
     def init(key, input_size: int, dtype: Any = jnp.float32):
         key_x, key_h = jax.random.split(key)
         bias = jnp.zeros(4 * hidden_size, dtype)

@@ -150,7 +150,7 @@ def take_rows(batch: Batch, rows: Numbers, *, weights: Numbers | None = None) ->
         return taken
     own = taken.weights
     if own is not None:
-        weights = weights.astype(own.dtype)
+        weights = jnp.asarray(weights, own.dtype)
         weights = (weights if own.ndim == 1 else weights[:, None]) * own
     return taken._replace(weights=weights)
 

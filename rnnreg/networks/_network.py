@@ -188,6 +188,7 @@ def network(
         layers, output_size, embedding, readout, rates, recurrence, learned, num_steps, noise
     )
 
+    @typed
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
         """The parameters before training, drawn from a key by the initialisers of the cells.
 

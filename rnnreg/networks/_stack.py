@@ -60,6 +60,7 @@ class Stack:
     num_steps: int | None = None
     noise: Noise = Noise()  # noqa: RUF009 - a tuple of numbers
 
+    @typed
     def __call__(
         self,
         params: Params,

@@ -184,6 +184,7 @@ class Penalty:
             (self.init, self.value, self.name)
         )  # not of the arguments, which may hold arrays
 
+    @typed
     def __call__(self, params: Params, *, net: Network | None = None) -> Array:
         """R at some parameters, without its λ; inside `jax.jit` and `jax.grad` too.
 

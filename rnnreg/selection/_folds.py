@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from rnnreg._checks import check_count
-from rnnreg._signatures import typed
+from rnnreg._signatures import typed_with
 from rnnreg.data import Split, check_span, check_target_times, widened
 
 
-@typed
+@typed_with(num_folds="Call it first: folds=blocked_folds(5).")
 def blocked_folds(
     num_folds: int, *, embargo: Any = 0
 ) -> Callable[[Split], list[tuple[np.ndarray, np.ndarray]]]:

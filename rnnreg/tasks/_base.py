@@ -8,7 +8,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_count
 from rnnreg._linalg import safe_divide
+from rnnreg._signatures import typed_with
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
 from rnnreg.metrics import Score
@@ -41,6 +43,16 @@ class Task(NamedTuple):
     input_size: int
     output_size: int
     readout: str
+
+
+def sampler(sample: Callable[[Array, int], Batch]) -> Callable[[Array, int], Batch]:
+    """`sample(key, num_rows)` of a task, which says what is wrong with a key or a number of rows."""
+
+    def checked(key: Array, num_rows: int) -> Batch:
+        check_count(num_rows, "num_rows", least=0, hint="It is static under jax.jit.")
+        return sample(key, num_rows)
+
+    return typed_with(num_rows="It is static under jax.jit.")(checked)
 
 
 def within(bound: float) -> Score:

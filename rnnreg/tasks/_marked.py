@@ -13,7 +13,7 @@ from rnnreg._checks import check_choice, check_count
 from rnnreg._signatures import typed
 from rnnreg.data import Batch
 from rnnreg.losses import softmax_cross_entropy, squared_error
-from rnnreg.tasks._base import Task, within, wrong_class
+from rnnreg.tasks._base import Task, sampler, within, wrong_class
 
 _CORRECT = {"correct": within(0.04), "correct_squared": within(0.2)}
 
@@ -137,7 +137,8 @@ def xor(num_steps: int, *, marks: str = "halves") -> Task:
     """
     place = _places(num_steps, marks)
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         key_bits, key_marks = jax.random.split(key)
         bits = jax.random.bernoulli(key_bits, 0.5, (num_rows, num_steps))
         first, second = place(key_marks, num_rows)
@@ -166,7 +167,8 @@ def _marked_values(
 ) -> Task:
     place = _places(num_steps, marks)
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         key_values, key_marks = jax.random.split(key)
         values = jax.random.uniform(key_values, (num_rows, num_steps))
         first, second = place(key_marks, num_rows)

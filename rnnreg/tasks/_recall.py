@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 
 from rnnreg._checks import check_count
 from rnnreg._signatures import Number, typed
 from rnnreg.data import Batch
 from rnnreg.losses import squared_error
-from rnnreg.tasks._base import Task, wrong_sign
+from rnnreg.tasks._base import Task, sampler, wrong_sign
 
 
 @typed
@@ -41,7 +42,8 @@ def delayed_recall(delay: int, *, num_bits: int = 1) -> Task:
     check_count(delay, "delay", least=0)
     check_count(num_bits, "num_bits")
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         del key
         patterns = jnp.arange(num_rows)[:, None] // 2 ** jnp.arange(num_bits)[None, :]
         bits = (2 * (patterns % 2) - 1).astype(jnp.result_type(float))
@@ -90,7 +92,8 @@ def flip_flop(num_steps: int, *, num_bits: int = 3, pulse_rate: Number = 0.1) ->
     check_count(num_steps, "num_steps")
     check_count(num_bits, "num_bits")
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         key_pulse, key_sign = jax.random.split(key)
         shape = (num_rows, num_steps, num_bits)
         pulses = jax.random.bernoulli(key_pulse, pulse_rate, shape).at[:, 0].set(True)

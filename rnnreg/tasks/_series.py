@@ -18,7 +18,7 @@ from rnnreg._signatures import typed
 from rnnreg.data import Batch
 from rnnreg.losses import squared_error
 from rnnreg.metrics import Score
-from rnnreg.tasks._base import Task
+from rnnreg.tasks._base import Task, sampler
 
 # Stationary means and standard deviations, of 4·10⁶ values each in float64 (standard errors at or below 3 in the last
 # digit). Lorenz: x and y have mean 0 by symmetry, and ⟨x²⟩ = ⟨xy⟩ = 8⟨z⟩/3 exactly.
@@ -62,7 +62,8 @@ def lorenz(num_steps: int, *, dt: float = 0.03) -> Task:
         x, y, z = state[..., 0], state[..., 1], state[..., 2]
         return jnp.stack([10 * (y - x), x * (28 - z) - y, x * y - 8 / 3 * z], axis=-1)
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         mean, scale = (
             jnp.asarray(value, jnp.result_type(float)) for value in (_LORENZ_MEAN, _LORENZ_SCALE)
         )
@@ -116,7 +117,8 @@ def mackey_glass(num_steps: int, *, delay: int = 17) -> Task:
         new = _runge_kutta(lambda x: gain - 0.1 * x, past[:, -1], 1.0)
         return jnp.concatenate([past[:, 1:], new[:, None]], axis=1), past[:, -1]
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         key_start, key_wait = jax.random.split(key)
         start = jax.random.uniform(key_start, (num_rows, 1), minval=0.5, maxval=1.3)
         past = jnp.broadcast_to(start, (num_rows, delay + 1))
@@ -181,7 +183,8 @@ def narma10(num_steps: int) -> Task:
         _, (us, ys, _) = jax.lax.while_loop(lambda carry: ~carry[1][2], again, again((key, None)))
         return us, ys
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         us, ys = jax.vmap(row)(jax.random.split(key, num_rows))
         return Batch(
             xs=((us - 0.25) * math.sqrt(48))[..., None],
@@ -225,7 +228,8 @@ def sines(
     if not len(frequencies):
         raise ValueError("frequencies must hold at least one number, in radians a step.")
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         dtype = jnp.result_type(float)
         omega = jnp.asarray(frequencies, dtype)
         phases = jax.random.uniform(key, (num_rows, 1, len(omega)), dtype, maxval=2 * math.pi)

@@ -12,7 +12,7 @@ from rnnreg._checks import check_count
 from rnnreg._signatures import typed
 from rnnreg.data import Batch
 from rnnreg.losses import softmax_cross_entropy
-from rnnreg.tasks._base import Task, wrong_class
+from rnnreg.tasks._base import Task, sampler, wrong_class
 
 
 @typed
@@ -102,7 +102,8 @@ def random_permutation(num_steps: int, *, num_symbols: int = 100) -> Task:
     check_count(num_steps, "num_steps")
     check_count(num_symbols, "num_symbols", least=3, hint="Two are remembered and one distracts.")
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         key_first, key_rest = jax.random.split(key)
         first = jax.random.randint(key_first, (num_rows,), 0, 2)
         symbols = jax.random.randint(key_rest, (num_rows, num_steps), 2, num_symbols)
@@ -191,7 +192,8 @@ def _order(name: str, num_steps: int, starts: tuple[float, ...]) -> Task:
     check_count(num_steps, "num_steps", least=10, hint="A place is a tenth of the sequence.")
     num_classes = 2 ** len(starts)
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         key_rest, key_bits, key_places = jax.random.split(key, 3)
         symbols = jax.random.randint(key_rest, (num_rows, num_steps), 2, 6)
         bits = jax.random.randint(key_bits, (num_rows, len(starts)), 0, 2)
@@ -225,7 +227,8 @@ def _copied(
     num_steps = delay + 2 * num_copied
     first_symbol = 1 if blank == 0 else 0
 
-    def sample(key, num_rows: int) -> Batch:
+    @sampler
+    def sample(key: Array, num_rows: int) -> Batch:
         symbols = jax.random.randint(key, (num_rows, num_copied), 0, num_symbols) + first_symbol
         blanks = jnp.full((num_rows, num_steps), blank, symbols.dtype)
         inputs = blanks.at[:, :num_copied].set(symbols)

@@ -54,6 +54,7 @@ class Train:
     def __repr__(self) -> str:
         return f"Train(\n{lines_of(self.settings)})"
 
+    @typed
     def __call__(
         self,
         hyper: Mapping[str, Any],
