@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import sys
 import warnings
@@ -49,6 +50,8 @@ def described(value: Any) -> str:
         return f"an array of shape {value.shape}"
     if isinstance(value, Mapping):
         return f"a {type(value).__name__} with {list(value)[:6]}"
+    if inspect.isfunction(value):
+        return f"the function {value.__name__}{inspect.signature(value)}"
     text = repr(value)
     return text if len(text) <= 60 else f"a {type(value).__name__}"
 
@@ -73,6 +76,34 @@ def check_function(value: Any, name: str, signature: str) -> None:
     """
     if not callable(value):
         raise ValueError(f"{name} must be a function, {signature}; got {described(value)}.")
+
+
+def is_called(value: Any, arity: int | None) -> bool:
+    """Whether a function can be called with so many arguments by place, as far as it tells; any number for None.
+
+    >>> [is_called(lambda params, xs: xs, arity) for arity in (1, 2, None)]
+    [False, True, True]
+    """
+    try:
+        inspect.signature(value).bind(*[None] * (arity or 0))
+    except ValueError:  # a function of C tells nothing
+        return True
+    except TypeError:
+        return arity is None
+    return True
+
+
+def check_called(value: Any, name: str, arity: int) -> None:
+    """Raises if a function cannot be called with so many arguments by place.
+
+    >>> check_called(lambda: 3, "folds", 1)
+    Traceback (most recent call last):
+    ValueError: folds must be a function of 1 argument; got the function <lambda>().
+    """
+    if not is_called(value, arity):
+        raise ValueError(
+            f"{name} must be a function of {arity} argument{'s' * (arity > 1)}; got {described(value)}."
+        )
 
 
 def check_number(
@@ -118,15 +149,17 @@ def check_share(
 ) -> None:
     """Raises if a number is outside 0 … `most`; "[" and "]" include an end, "(" and ")" do not.
 
-    An array may be traced, so its value is not looked at.
+    A traced value is not looked at.
 
     >>> check_share(1.0, "dropout", ends="[)")
     Traceback (most recent call last):
     ValueError: dropout must lie in [0, 1); got 1.0.
     """
-    if isinstance(value, (jax.Array, np.ndarray)):
+    if isinstance(value, jax.core.Tracer):
         return
-    number = float(value) if isinstance(value, Real) else math.nan
+    if isinstance(value, (jax.Array, np.ndarray)) and value.shape == ():
+        value = value.item()
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     above = number > 0 if ends[0] == "(" else number >= 0
     below = number < most if ends[1] == ")" else number <= most
     if not (above and below):
@@ -143,11 +176,60 @@ def check_choice(value: Any, name: str, choices: Iterable[Any], *, hint: str = "
     ValueError: readout must be 'all' or 'last'; got 'first'.
     """
     known = list(choices)
-    if value not in known:
+    if not any(isinstance(value, type(one)) and value == one for one in known):
         *others, last = map(repr, known)
         raise ValueError(
             f"{name} must be {', '.join(others)} or {last}; got {described(value)}.{_then(hint)}"
         )
+
+
+def check_elementwise(function: Any, what: str) -> None:
+    """Raises unless a function of an array can be traced, and returns one of the same shape and dtype.
+
+    >>> check_elementwise(jax.numpy.mean, "the activation")
+    Traceback (most recent call last):
+    ValueError: the activation must be elementwise, [2, 3] -> [2, 3] float32; mean returns float32[].
+    """
+    given = jax.ShapeDtypeStruct((2, 3), jax.numpy.float32)
+    name = getattr(function, "__name__", type(function).__name__)
+    found = traced(function, given, what=f"{what} {name}")
+    if (getattr(found, "shape", None), getattr(found, "dtype", None)) != (given.shape, given.dtype):
+        got = getattr(found, "str_short", lambda: type(found).__name__)()
+        if isinstance(found, jax.ShapeDtypeStruct):
+            got = f"{found.dtype}{list(found.shape)}"
+        raise ValueError(
+            f"{what} must be elementwise, [2, 3] -> [2, 3] float32; {name} returns {got}."
+        )
+
+
+def traced(function: Any, *arguments: Any, what: str) -> Any:
+    """The shapes that a user's function returns of such arguments; raises in our words where it cannot be traced.
+
+    >>> scalar = jax.ShapeDtypeStruct((), jax.numpy.float32)
+    >>> traced(float, scalar, what="the schedule")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: the schedule cannot be traced by JAX (ConcretizationTypeError): it has to be written in jax.numpy, ...
+    """
+    try:
+        return jax.eval_shape(function, *arguments)
+    except _NOT_TRACED as error:
+        raise ValueError(
+            f"{what} cannot be traced by JAX ({type(error).__name__}): it has to be written in jax.numpy, without "
+            "float(x), np.asarray(x) or `if x > 0` of a traced x (jnp.where takes the place of if)."
+        ) from error
+    except (TypeError, AttributeError, IndexError, KeyError) as error:
+        shapes = [str(getattr(one, "shape", one)) for one in arguments]
+        raise ValueError(
+            f"{what} fails on arrays of shapes {', '.join(shapes)}: {type(error).__name__}: {error}"
+        ) from error
+
+
+_NOT_TRACED = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerBoolConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 def check_every(every: int, num_steps: int) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnreg._arrays import as_array
-from rnnreg._checks import check_key, described
+from rnnreg._checks import check_key, described, is_called
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -160,6 +160,15 @@ def _is_whole(value: Any) -> bool:  # beyond 64 bits are NumPy's objects, and no
     return isinstance(value, Integral) and not _is_flag(value) and abs(int(value)) < 2**63
 
 
+def _is_params(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(map(_is_array, jax.tree.leaves(value)))
+
+
+def _is_array(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    return isinstance(value, (int, float)) if dtype is None else jnp.issubdtype(dtype, jnp.number)
+
+
 def _is_number(value: Any) -> bool:
     if isinstance(value, (jax.Array, np.ndarray)):
         real = jnp.issubdtype(value.dtype, jnp.integer) or jnp.issubdtype(value.dtype, jnp.floating)
@@ -168,13 +177,27 @@ def _is_number(value: Any) -> bool:
         if isinstance(value, jax.core.Tracer):
             return True
         value = value.item()
-    return isinstance(value, Real) and not _is_flag(value) and value == value
+    if isinstance(value, Integral):
+        return _is_whole(value)
+    return isinstance(value, Real) and value == value
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping))
 
 
+# How many arguments the functions of a user's own are called with.
+_ARITY = {
+    "DrawFunction": 3,
+    "GateFunction": 4,
+    "InitFunction": 3,
+    "InitialStateFunction": 2,
+    "LossOf": 1,
+    "NetworkFunction": 1,
+    "OptimizerFunction": 1,
+    "StepFunction": 3,
+    "TrackFunction": 3,
+}
 _DICT = _Kind(lambda value: isinstance(value, Mapping), "a dict")
 _LIST = _Kind(_is_list, "a list")
 _FUNCTION = _Kind(callable, "a function")
@@ -191,20 +214,15 @@ _KINDS = {
         lambda value: hasattr(value, "init") and hasattr(value, "update"),
         "an optax transformation",
     ),
-    **dict.fromkeys(("Mapping", "dict", "Params"), _DICT),
+    "Params": _Kind(_is_params, "a nested dict of arrays of numbers, as net.init returns"),
+    **dict.fromkeys(("Mapping", "dict"), _DICT),
     **dict.fromkeys(("Sequence", "Iterable", "Collection", "tuple"), _LIST),
     **dict.fromkeys(("Loss", "Metric"), _LOSS),
-    **dict.fromkeys(
-        (
-            *("Callable", "DrawFunction", "GateFunction", "InitFunction", "InitialStateFunction"),
-            *("LossOf", "NetworkFunction", "OptimizerFunction", "StepFunction", "TrackFunction"),
-        ),
-        _FUNCTION,
-    ),
+    **dict.fromkeys(("Callable", *_ARITY), _FUNCTION),
 }
 _ARRAYS = {"Array", "Numbers"}
 _ALIASES = {
-    "System": ("Network", "Cell", "Callable"),
+    "System": ("Network", "Cell", "Callable[[Params, State, Array], State]"),
     "Paths": ("str", "Sequence[str]"),
     "Layers": ("str", "Sequence[str]"),
     "Bounds": ("tuple[float, float]",),
@@ -264,11 +282,29 @@ def _parts(kind: str) -> tuple[str, str]:
     return head, re.split(r"[\],]", inner)[0].strip()
 
 
+def _arity(kind: str) -> int | None:
+    """With how many arguments a function of a kind is called; None for another kind, or where that is left open.
+
+    >>> _arity("Callable[[Params, dict[str, Any]], Array]"), _arity("StepFunction"), _arity("Callable[..., Any]")
+    (2, 3, None)
+    """
+    if not kind.startswith("Callable[["):
+        return _ARITY.get(kind)
+    count, depth = 1, 0
+    for letter in kind.removeprefix("Callable[["):
+        depth += (letter == "[") - (letter == "]")
+        if depth < 0:
+            break
+        count += letter == "," and not depth
+    return count
+
+
 def _is(value: Any, kind: str) -> bool:
     """Whether a value is of a kind, and so is what it holds, where that is stated to be plain."""
     head, _ = _parts(kind)
     if head in _KINDS:
-        return _KINDS[head].test(value) and not any(_wrong_inside(value, kind))
+        plain = _KINDS[head].test(value) and not any(_wrong_inside(value, kind))
+        return plain and (_KINDS[head] is not _FUNCTION or is_called(value, _arity(kind)))
     return any(base.__name__ == head.rpartition(".")[2] for base in type(value).__mro__)
 
 
@@ -285,6 +321,8 @@ def _wrong_inside(value: Any, kind: str) -> Iterator[tuple[Any, str]]:
 def _words(kind: str) -> str:
     """What a value of a kind is called in a message."""
     head, inner = _parts(kind)
+    if arity := _arity(kind):
+        return f"a function of {arity} argument{'s' * (arity > 1)}"
     if head in _KINDS:
         several = _KINDS[inner].several if inner in _KINDS else ""
         return f"a list of {several}" if several and _KINDS[head] is _LIST else _KINDS[head].one

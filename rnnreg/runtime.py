@@ -16,12 +16,30 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
+from rnnreg._checks import described
 from rnnreg._signatures import typed
 
 __all__ = ["available_cores", "cache_folder", "compilation_cache", "environment", "use_all_cores"]
 
 PACKAGES = ("rnnreg", "jax", "jaxlib", "optax", "flax", "numpy")
+
+
+def checked_devices(devices: Any) -> tuple[Any, ...]:
+    """Devices of JAX as a tuple; None is all of them.
+
+    >>> checked_devices("cpu")
+    Traceback (most recent call last):
+    ValueError: devices must be devices of JAX, such as jax.devices(); got 'cpu'.
+    """
+    given = jax.devices() if devices is None else devices
+    found = tuple(given) if isinstance(given, (list, tuple, np.ndarray)) else ()
+    if not found or not all(isinstance(one, jax.Device) for one in found):
+        raise ValueError(
+            f"devices must be devices of JAX, such as jax.devices(); got {described(devices)}."
+        )
+    return found
 
 
 def available_cores() -> int:

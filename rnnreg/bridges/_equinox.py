@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnreg._checks import check_choice
+from rnnreg._checks import check_called, check_choice
 from rnnreg._signatures import typed
 from rnnreg.bridges._functions import as_tuple
 from rnnreg.bridges._module import Known, Source, cell_from, network_from, parted, refuse_state
@@ -104,6 +104,8 @@ def _read(module: Any, carry: Sequence[str] | None, over: str) -> Source:
         raise ImportError("a bridge to Equinox needs it installed: pip install equinox.") from error
 
     make = module if callable(module) and not isinstance(module, eqx.Module) else None
+    if make:
+        check_called(make, "module", 1)
     own = make(jax.random.key(0)) if make else module  # for what is not a parameter
     if not isinstance(own, eqx.Module) or not callable(own):
         raise ValueError(

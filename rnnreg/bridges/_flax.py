@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from rnnreg._checks import check_count
+from rnnreg._checks import check_called, check_count
 from rnnreg._signatures import typed
 from rnnreg.bridges._functions import Params
 from rnnreg.bridges._module import (
@@ -128,6 +128,7 @@ def _read(module: Any, num_steps: int = 1) -> Source:
     if isinstance(module, nnx.Module):
         own = _split(module)[1]
         return _nnx(module, lambda key: own)
+    check_called(module, "module", 1)
     whole = nnx.eval_shape(lambda: module(nnx.Rngs(0)))
     if not isinstance(whole, nnx.Module):
         raise ValueError(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import check_elementwise
 from rnnreg._signatures import typed
 
 Elementwise = Callable[[Array], Array]
@@ -128,4 +129,5 @@ def as_activation(given: Any) -> Activation:
     function: Any = given
     if isinstance(given, Hashable) and function in _RECORDS:
         return _RECORDS[function]
+    check_elementwise(function, "the activation")
     return Activation(getattr(function, "__name__", "custom"), function)

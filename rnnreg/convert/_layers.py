@@ -82,6 +82,10 @@ def as_numpy(value: Any) -> np.ndarray:
 
 
 def check_gates(cell: str, W_xh: np.ndarray, W_hh: np.ndarray) -> None:
+    if W_xh.ndim != 2 or W_hh.ndim != 2:
+        raise ValueError(
+            f"the weights of a layer are matrices; got W_xh {W_xh.shape} and W_hh {W_hh.shape}."
+        )
     hidden_size, width = W_hh.shape
     expected = len(GATES[cell]) * hidden_size
     if width != expected or W_xh.shape[-1] != width:

@@ -7,12 +7,10 @@ import math
 import sys
 from typing import Any
 
-import jax
-
-from rnnreg._checks import is_count
+from rnnreg._checks import check_count, check_number, is_count
 from rnnreg._signatures import typed
 from rnnreg.lanes._rates import Calibration, load_calibration
-from rnnreg.runtime import available_cores, free_memory
+from rnnreg.runtime import available_cores, checked_devices, free_memory
 
 PLANS = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
 
@@ -120,8 +118,12 @@ def make_plan(
     """
     if isinstance(plan, Plan):
         return _ready(plan, num_lanes, width, chunk)
-    devices = tuple(jax.devices() if devices is None else devices)
+    devices = checked_devices(devices)
     _check(num_lanes, plan, chunk, max_memory)
+    for name, value in (("lane_seconds", lane_seconds), ("step_operations", step_operations)):
+        check_number(value, name, least=0)
+    check_count(lane_bytes, "lane_bytes", least=0)
+    check_count(hidden_size, "hidden_size", least=0)
     num_lanes = int(num_lanes)  # a small NumPy integer would overflow below
     chunk = None if chunk is None else int(chunk)
     reason = "as asked"

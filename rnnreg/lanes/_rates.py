@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from rnnreg._signatures import typed
-from rnnreg.runtime import available_cores, cache_folder, cpu_model
+from rnnreg.runtime import available_cores, cache_folder, checked_devices, cpu_model
 
 # 1e9 operations a second of one core by hidden size and by lanes together: value and gradient of the fused Elman
 # network, B = 32, T = 100, D = 2, two x86-64 cores with AVX2, jax 0.10.2.
@@ -98,7 +98,7 @@ def load_calibration(device: Any = None) -> Calibration:
     True
     """
     shipped = Calibration(_SHIPPED, "shipped figures; rr.lanes.calibrate() measures this device")
-    path = calibration_path(jax.devices()[0] if device is None else device)
+    path = calibration_path(checked_devices(None if device is None else [device])[0])
     if path is None:
         return shipped
     try:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._arrays import as_array
-from rnnreg._checks import check_key, check_mask
+from rnnreg._checks import check_key, check_mask, described
 from rnnreg._linalg import computing, widen_labels
 from rnnreg._signatures import typed
 from rnnreg.cells import Cell, made_for
@@ -249,6 +249,8 @@ class Stack:
         if self.output_size is None:
             return hidden
         check_parts(params, {"readout": ("W_hy", "b_y")})
+        if not hidden.ndim:
+            raise ValueError(f"hidden must be [..., H]; got {described(hidden)}.")
         own = params["readout"]
         W_hy, b_y = (jnp.asarray(own[name], hidden.dtype) for name in ("W_hy", "b_y"))
         wanted = (hidden.shape[-1], self.output_size), (self.output_size,)

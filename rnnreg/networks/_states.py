@@ -17,6 +17,10 @@ def start_state(net: Network, params: Params, xs: Array) -> dict[str, Any]:
     Raises:
       ValueError: a network that hands back no state.
     """
+    if jnp.ndim(xs) < 2:
+        raise ValueError(
+            f"xs must be [B, T, D] real numbers or [B, T] tokens; got shape {jnp.shape(xs)}."
+        )
     first = jnp.asarray(xs)[:, :1]
     if not net.layers:
         check_states(jax.eval_shape(lambda: net.apply(params, first)).final_state)

@@ -6,12 +6,13 @@ start, gradients layer by layer, gates along a batch) goes through here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
+from rnnreg._checks import described
 from rnnreg._signatures import typed
 from rnnreg.cells import Cell
 from rnnreg.networks._dropout import Drops
@@ -65,8 +66,8 @@ class Pass(NamedTuple):
         Returns:
           The parameters of one cell.
         """
-        own = params[self.layer]
-        return own if self.side is None else own[self.side]
+        own = _entry(params, self.layer, "params")
+        return own if self.side is None else _entry(own, self.side, f"params[{self.layer!r}]")
 
     @typed
     def part_of(self, tree: dict[str, Any]) -> Any:
@@ -78,7 +79,7 @@ class Pass(NamedTuple):
         Returns:
           The value of this pass.
         """
-        own = tree[self.layer]
+        own = _entry(tree, self.layer, "the tree by layer")
         own = own if self.application is None else own[self.application]
         return own if self.side is None else own[self.side]
 
@@ -109,6 +110,15 @@ class Visit(NamedTuple):
           The states, in the order of time.
         """
         return states_before(self.start, self.states, reverse=self.place.reverse)
+
+
+def _entry(tree: Any, name: str, what: str) -> Any:
+    """What a tree holds under a name, or an error that says what it holds."""
+    if not isinstance(tree, Mapping) or name not in tree:
+        raise ValueError(
+            f"{what} must hold {name!r}; got {described(tree)}. Does it belong to another network?"
+        )
+    return tree[name]
 
 
 def passes_of(layers: Sequence[Layer]) -> Iterator[list[Pass]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rnnreg._checks import check_called
 from rnnreg.data import Fold, Split, row_weights, stack_folds
 
 
@@ -82,6 +83,7 @@ def _pairs(given: Any, data: Split) -> Any:
                 "targets ys [N]; for groups pass list(splitter.split(X, y, groups))."
             ) from error
     if callable(given):
+        check_called(given, "folds", 1)
         return given(data)
     if isinstance(given, Iterable):
         return given

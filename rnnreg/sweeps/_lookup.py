@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rnnreg._checks import check_choice
+from rnnreg._checks import check_choice, described
 from rnnreg.sweeps._group import Group
 
 
@@ -69,12 +69,19 @@ def position(
             return place
         raise ValueError(f"give a label for {dim!r}; it has {coordinate.tolist()}.")
     label = labels[dim]
+    if isinstance(label, (np.ndarray, jax.Array)) and np.size(label) == 1:
+        label = np.asarray(label).item()
+    if isinstance(label, (np.ndarray, jax.Array, list, tuple, dict)) or label is None:
+        raise ValueError(
+            f"{dim} takes one label of {coordinate.tolist()}; got {described(label)}. result.select and "
+            "result.metrics.sel take parts of an axis."
+        )
     if coordinate.dtype.kind in "OUST":
         found = np.flatnonzero(coordinate.astype(str) == str(label))
+    elif not isinstance(label, Real) or label != label:
+        raise ValueError(f"{dim} has numbers, {coordinate.tolist()}; got {label!r}.")
     elif method == "nearest":
         found = [int(np.argmin(np.abs(coordinate - label)))]
-    elif not isinstance(label, (Real, np.generic, jax.Array, np.ndarray)):
-        raise ValueError(f"{dim} has numbers, {coordinate.tolist()}; got {label!r}.")
     else:
         found = np.flatnonzero(np.isclose(coordinate, float(label), rtol=1e-6, atol=0))
     if len(found) == 0:

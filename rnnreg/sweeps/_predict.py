@@ -150,6 +150,10 @@ def _check_params(net: Network, params: Any, xs: Any) -> None:
     """Raises if the parameters are those of another network."""
     if not isinstance(net, Network):
         raise ValueError(f"network must be the network that was trained; got {type(net).__name__}.")
+    if xs.ndim not in (2, 3) or (xs.ndim == 2) != jnp.issubdtype(xs.dtype, jnp.integer):
+        raise ValueError(
+            f"batch must be [N, T, D] real numbers or [N, T] integer tokens; got shape {xs.shape} of {xs.dtype}."
+        )
     size = xs.shape[-1] if jnp.issubdtype(xs.dtype, jnp.floating) else None
     wanted = jax.eval_shape(lambda: net.init(jax.random.key(0), size))
     shapes, own = (

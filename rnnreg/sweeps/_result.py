@@ -114,6 +114,11 @@ class SweepResult:
         Raises:
           ValueError: a network, a cell or an activation that is a function of a user's own.
         """
+        unknown = set(static) - set(self.groups[0].static)
+        if unknown:
+            raise ValueError(
+                f"{sorted(unknown)[0]!r} is no static axis; the sweep has {list(self.groups[0].static)}."
+            )
         return network_of(self.config["network"][self._group_number(static)])
 
     @typed

@@ -14,7 +14,7 @@ from rnnreg.data import Batch, Split, as_split
 from rnnreg.losses import Loss, Metric
 from rnnreg.networks import Network
 from rnnreg.penalties import Penalty
-from rnnreg.runtime import Kept, may_compile, weakly
+from rnnreg.runtime import Kept, checked_devices, may_compile, weakly
 from rnnreg.training import _epoch, _measure, _start, _update
 from rnnreg.training._checks import check_reads, check_update, checked
 from rnnreg.training._contracts import NetworkFunction, OptimizerFunction, TrackFunction
@@ -252,7 +252,7 @@ class Train:
         Returns:
           Another run.
         """
-        changed = self.settings._replace(devices=tuple(devices))
+        changed = self.settings._replace(devices=checked_devices(devices))
         return _DERIVED.get(self, changed.devices, lambda: Train(changed))
 
 

@@ -274,6 +274,10 @@ def distinct_points(
     >>> table.kind, table.counts.tolist(), table.num_dropped
     (('stable',), [2], 1)
     """
+    check_number(slow_below, "slow_below", least=0)
+    check_number(margin, "margin", least=0)
+    if fixed_below is not None:
+        check_number(fixed_below, "fixed_below", least=0)
     if not (isinstance(radius, Real) and radius >= 0):
         raise ValueError(
             f"radius must be a number of at least 0, within which ends count as one point; got {radius!r}."

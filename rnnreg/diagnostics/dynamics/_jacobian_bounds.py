@@ -15,7 +15,7 @@ from rnnreg._tree import leaf_paths
 from rnnreg.cells import Cell, WeightsFunction, formed
 from rnnreg.diagnostics.dynamics._spectra import matrix_spectrum
 from rnnreg.diagnostics.dynamics._system import System
-from rnnreg.networks import Network, expected_cell
+from rnnreg.networks import Network, expected_cell, passes_of
 
 
 class JacobianBounds(NamedTuple):
@@ -111,7 +111,8 @@ def _only_cell(system: System, params: Any) -> tuple[Cell | None, Any]:
     if isinstance(system, Network) and len(system.layers) == 1:
         layer = system.layers[0]
         if layer.repeat == 1 and layer.forwards:
-            return expected_cell(system, 0), params["layer_0"]
+            place = next(passes_of(system.layers))[0]
+            return expected_cell(system, 0), place.params_of(params)
     return None, None
 
 
