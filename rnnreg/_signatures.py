@@ -251,7 +251,7 @@ MAKERS = {
     "Penalty": "penalties.l2()",
     "Plan": "lanes.make_plan",
     "Saturation": "diagnostics.saturation for each layer",
-    "Spectrum": "diagnostics.spectra for each matrix",
+    "Spectrum": "diagnostics.spectra for each matrix, matrix_spectrum or step_spectra",
     "Split": "Split(train)",
     "SufficientWindow": "diagnostics.sufficient_window",
     "SweepResult": "sweep",

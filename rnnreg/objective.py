@@ -26,7 +26,7 @@ from rnnreg.networks import (
     visited,
     weight_paths,
 )
-from rnnreg.penalties import Context, Penalty, value_of
+from rnnreg.penalties import Context, Penalty, check_penalty, value_of
 from rnnreg.recurrence import cell_step
 
 Params = dict[str, Any]
@@ -116,6 +116,8 @@ def make_objective(
     True
     """
     loss = as_function(loss, "the loss", loss=True)
+    for name, penalty in penalties.items():
+        check_penalty(name, penalty)
     needs = frozenset().union(*(penalty.needs for penalty in penalties.values()))
 
     def objective(

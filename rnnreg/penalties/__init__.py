@@ -18,6 +18,7 @@ from rnnreg.penalties._base import (
     covered,
 )
 from rnnreg.penalties._base import check_kept as check_kept
+from rnnreg.penalties._base import check_penalty as check_penalty
 from rnnreg.penalties._base import select as select
 from rnnreg.penalties._base import value_of as value_of
 from rnnreg.penalties._blocks import block_shape as block_shape

@@ -225,6 +225,25 @@ def value_of(
     return jnp.asarray(value), after
 
 
+def check_penalty(name: Any, penalty: Any) -> None:
+    """Raises if a penalty of a run has no word for its name, or is none."""
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"{name!r} cannot name a penalty: use a word of letters, digits and _; its λ has the same name."
+        )
+    if not isinstance(penalty, Penalty):
+        raise ValueError(
+            f"penalties[{name!r}] must be a Penalty such as rr.penalties.l2(); got {penalty!r}. Its λ comes "
+            "from hyper. A function f(w) of each weight becomes one with rr.penalties.elementwise(f), any other with "
+            "rr.penalties.Penalty(init, value)."
+        )
+    if not penalty.needs <= NEEDS:
+        raise ValueError(
+            f"penalties[{name!r}] needs {sorted(penalty.needs - NEEDS)[0]!r}; a penalty may need "
+            f"{sorted(NEEDS)}."
+        )
+
+
 def check_kept(before: dict[str, Any], after: dict[str, Any]) -> None:
     """Raises if the state of a penalty has another structure or other shapes after an update: a loop carries it."""
     for name, old in before.items():

@@ -5,33 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from rnnreg import diagnostics
+import numpy as np
+
+from rnnreg._signatures import MAKERS
 from rnnreg.plotting._axes import numbers
-from rnnreg.selection import Choice, axis_of
-from rnnreg.sweeps import SweepResult
+from rnnreg.selection import axis_of
+from rnnreg.sweeps import SweepResult, position
 
 R = TypeVar("R")
-
-_MAKERS: dict[type, str] = {
-    Choice: "rr.selection.choose",
-    SweepResult: "rr.sweep",
-    diagnostics.DistinctPoints: "rr.diagnostics.distinct_points",
-    diagnostics.FisherMemory: "rr.diagnostics.fisher_memory",
-    diagnostics.GradientFlow: "rr.diagnostics.gradient_flow",
-    diagnostics.GradientSignal: "rr.diagnostics.gradient_signal",
-    diagnostics.HessianDirections: "rr.diagnostics.hessian_directions",
-    diagnostics.Horizon: "rr.diagnostics.horizon",
-    diagnostics.JacobianBounds: "rr.diagnostics.jacobian_bounds",
-    diagnostics.JacobianProducts: "rr.diagnostics.jacobian_products",
-    diagnostics.LossSurface: "rr.diagnostics.loss_surface",
-    diagnostics.Lyapunov: "rr.diagnostics.lyapunov",
-    diagnostics.MemoryCurve: "rr.diagnostics.memory_curve",
-    diagnostics.ParameterSensitivity: "rr.diagnostics.parameter_sensitivity",
-    diagnostics.PathLengths: "rr.diagnostics.path_lengths",
-    diagnostics.Saturation: "rr.diagnostics.saturation for each layer",
-    diagnostics.Spectrum: "rr.diagnostics.spectra for each matrix, matrix_spectrum or step_spectra",
-    diagnostics.SufficientWindow: "rr.diagnostics.sufficient_window",
-}
 
 
 def one(given: Any, record: type[R]) -> R:
@@ -40,7 +21,7 @@ def one(given: Any, record: type[R]) -> R:
         return given
     entries = f" Take one of its entries {list(given)}." if isinstance(given, Mapping) else ""
     raise ValueError(
-        f"the figure is of a {record.__name__}; got {type(given).__name__}. It is what {_MAKERS[record]} returns."
+        f"the figure is of a {record.__name__}; got {type(given).__name__}. It is what rr.{MAKERS[record.__name__]} returns."
         + entries
     )
 
@@ -61,7 +42,9 @@ def by_label(given: Any, record: type[R]) -> dict[str, R]:
         given = {f"λ = {lam}": one for lam, one in zip(numbers(lams), records, strict=True)}
     found = dict(given) if isinstance(given, Mapping) else {"": given}
     if not found:
-        raise ValueError(f"give at least one {record.__name__}; {_MAKERS[record]} returns it.")
+        raise ValueError(
+            f"give at least one {record.__name__}; rr.{MAKERS[record.__name__]} returns it."
+        )
     return {label: one(entry, record) for label, entry in found.items()}
 
 
@@ -111,7 +94,7 @@ def _rebuilt(lane: Any, record: type[R]) -> R:
         if field not in arrays and not parts:
             raise ValueError(
                 f"the Dataset has no {field!r}, which a {record.__name__} has: give result.map a function that returns "
-                f"what {_MAKERS[record]} returns."
+                f"what rr.{MAKERS[record.__name__]} returns."
             )
         fields[field] = arrays.get(field, {})
         for name, array in parts.items():
@@ -128,13 +111,26 @@ def in_order(given: Any, record: type[R], **each: Any) -> list[R]:
     several = [*given] if isinstance(given, Iterable) and not isinstance(given, record) else [given]
     found = [one(entry, record) for entry in several]
     for name, entries in each.items():
-        if entries is not None and len(entries) != len(found):
+        if entries is not None and np.shape(entries) != (len(found),):
             raise ValueError(
-                f"{name} needs one entry per {record.__name__}; got {len(entries)} for {len(found)}."
+                f"{name} needs one entry per {record.__name__}; got {np.size(entries)} for {len(found)}."
             )
     if not found:
-        raise ValueError(f"give at least one {record.__name__}; {_MAKERS[record]} returns it.")
+        raise ValueError(
+            f"give at least one {record.__name__}; rr.{MAKERS[record.__name__]} returns it."
+        )
     return found
+
+
+def at_labels(found: Any, at: Mapping[str, Any] | None) -> Any:
+    """What an array of a result has at some labels; raises for one that is not there."""
+    at = dict(at or {})
+    unknown = [dim for dim in at if dim not in found.dims]
+    if unknown:
+        raise ValueError(
+            f"at names {unknown[0]!r}; the dimensions are {list(map(str, found.dims))}."
+        )
+    return found.isel({dim: position(dim, found[dim].values, at, None) for dim in at})
 
 
 def history_by_lambda(
@@ -147,7 +143,7 @@ def history_by_lambda(
 ) -> Any:
     """A variable `[λ, *along]` of the history, the mean over seeds and over folds other than "all"."""
     axis = axis_of(result, axis)
-    found = result.metrics[variable].sel(dict(at or {}))
+    found = at_labels(result.metrics[variable], at)
     if "fold" in found.dims:
         found = found.sel(fold=[fold for fold in found.fold.values if fold != "all"])
     found = found.mean([dim for dim in ("seed", "fold") if dim in found.dims], skipna=False)

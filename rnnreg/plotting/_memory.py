@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._checks import check_number
 from rnnreg._signatures import typed
 from rnnreg.diagnostics import FisherMemory, MemoryCurve, SufficientWindow
 from rnnreg.plotting._axes import legend_above, limit_y, log_y, steps_back
@@ -46,6 +47,7 @@ def fisher_memory(
     >>> matplotlib.pyplot.close(ax.figure)
     """
     several = by_label(memories, FisherMemory)
+    check_number(floor, "floor", least=0, above=True)
     with canvas(ax) as ax:
         highest = 1.0
         for place, (name, memory) in enumerate(several.items()):

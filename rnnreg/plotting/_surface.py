@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._checks import check_number
 from rnnreg._signatures import typed
 from rnnreg.diagnostics import HessianDirections, LossSurface
 from rnnreg.plotting._axes import (
@@ -67,6 +68,7 @@ def loss_surface(
     """
     if show not in ("loss", "gradient_norm"):
         raise ValueError(f"show must be 'loss' or 'gradient_norm'; got {show!r}.")
+    check_number(floor, "floor", least=0)
     if one(surface, LossSurface).betas is None:
         if paths:
             raise ValueError("paths are drawn on a plane; this surface is a line (betas is None).")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._checks import check_number
 from rnnreg._signatures import Numbers, typed
 from rnnreg.plotting._axes import (
     in_words,
@@ -74,6 +75,7 @@ def cv_curve(
     ('λ (l2)', 'validation loss')
     >>> matplotlib.pyplot.close(ax.figure)
     """
+    check_number(scale, "scale", least=0, above=True)
     curve = one(choice, Choice).curve
     num_folds = curve.folds.shape[1]
     name, sample = _labels(one(result, SweepResult), num_folds)

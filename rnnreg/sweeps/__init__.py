@@ -4,6 +4,7 @@ from rnnreg.sweeps._axes import Zipped, zipped
 from rnnreg.sweeps._dry_run import DryRun
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._load import load_result
+from rnnreg.sweeps._lookup import position as position
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._run import dry_run, sweep
 from rnnreg.sweeps._verify import Verification, verify

@@ -14,7 +14,7 @@ from rnnreg.data import Batch, Split, check_batch, check_tokens
 from rnnreg.losses import check_targets as check_targets_of
 from rnnreg.metrics import as_function
 from rnnreg.networks import Network
-from rnnreg.penalties import NEEDS, Penalty
+from rnnreg.penalties import Penalty, check_penalty
 from rnnreg.training._segments import as_segment_steps, check_segments, check_targets
 from rnnreg.training._settings import Hyper, Settings, as_hyper, is_optimizer
 from rnnreg.training._track import Track
@@ -43,7 +43,7 @@ def checked(settings: Settings) -> Settings:
     }
     _check_monitor(settings.monitor, metrics)
     for name, penalty in (penalties or {}).items():
-        _check_penalty(name, penalty)
+        check_penalty(name, penalty)
     proximal = _proximal(settings.proximal, penalties or {})
     segment_steps = as_segment_steps(settings.segment_steps)
     if isinstance(settings.net, Network):  # else when the function of hyper has made it
@@ -118,24 +118,6 @@ def _check_monitor(monitor: str, metrics: Mapping[str, Any]) -> None:
         raise ValueError(
             f"monitor={monitor!r} has no direction, so nobody knows which value is the best: give "
             f"metrics={{{monitor!r}: rr.metrics.Score(function, maximise=True)}}, or maximise=False if less is better."
-        )
-
-
-def _check_penalty(name: Any, penalty: Any) -> None:
-    if not isinstance(name, str) or not name.isidentifier():
-        raise ValueError(
-            f"{name!r} cannot name a penalty: use a word of letters, digits and _; its λ has the same name."
-        )
-    if not isinstance(penalty, Penalty):
-        raise ValueError(
-            f"penalties[{name!r}] must be a Penalty such as rr.penalties.l2(); got {penalty!r}. Its λ comes "
-            "from hyper. A function f(w) of each weight becomes one with rr.penalties.elementwise(f), any other with "
-            "rr.penalties.Penalty(init, value)."
-        )
-    if not penalty.needs <= NEEDS:
-        raise ValueError(
-            f"penalties[{name!r}] needs {sorted(penalty.needs - NEEDS)[0]!r}; a penalty may need "
-            f"{sorted(NEEDS)}."
         )
 
 

@@ -246,6 +246,7 @@ def random_direction(
     check_key(key)
     check_flag(include_biases, "include_biases")
     check_choice(scale, "scale", ("filter", "layer", "none"))
+    check_real(params)
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
     keys = jax.random.split(key, len(leaves))
 
@@ -271,8 +272,8 @@ def check_loss_of(loss_of: Any, params: Params) -> None:
         raise ValueError(f"loss_of(params) must return one real number; got {shapes}.")
 
 
-def flat_params(params: Params) -> tuple[Array, Callable[[Array], Params]]:
-    """Parameters as one vector, and the way back; raises where a leaf is not real."""
+def check_real(params: Params) -> None:
+    """Raises unless all leaves are real numbers, and there is one."""
     dtypes = {path: jnp.result_type(leaf) for path, leaf in leaf_paths(params).items()}
     wrong = {
         path: str(one) for path, one in dtypes.items() if not jnp.issubdtype(one, jnp.floating)
@@ -281,6 +282,11 @@ def flat_params(params: Params) -> tuple[Array, Callable[[Array], Params]]:
         raise ValueError(
             f"params must be a tree of real numbers, which a loss can be differentiated by; got {wrong or 'no leaves'}."
         )
+
+
+def flat_params(params: Params) -> tuple[Array, Callable[[Array], Params]]:
+    """Parameters as one vector, and the way back; raises where a leaf is not real."""
+    check_real(params)
     return ravel_pytree(params)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from rnnreg._checks import check_number
 from rnnreg._signatures import Numbers, typed
 from rnnreg._tree import leaf_paths
 from rnnreg.diagnostics import GradientFlow, decay_rate
@@ -82,6 +83,7 @@ def gradient_flow(
     whole_loss = _whole_loss(several)
     curves, labels = _choose(several, layer, lams, labels)
     fits = [] if fit is False else [_fit(curve, fit) for curve in curves]
+    check_number(floor, "floor", least=0)
     with canvas(ax) as ax:
         log_y(ax)
         lines = [(curve.lags, curve.ratio) for curve in curves]

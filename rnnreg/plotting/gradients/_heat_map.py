@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from rnnreg._checks import check_number
 from rnnreg._signatures import Numbers, typed
 from rnnreg.plotting._axes import numbers, whole_steps
 from rnnreg.plotting._inputs import history_by_lambda, names_after, one
 from rnnreg.plotting._style import panels
-from rnnreg.sweeps import SweepResult
+from rnnreg.sweeps import SweepResult, position
 
 
 @typed
@@ -56,6 +57,7 @@ def gradient_heat_map(
     ['λ = 0', 'λ = 0.1']
     >>> matplotlib.pyplot.close("all")
     """
+    check_number(floor, "floor", least=0)
     variable = f"history_{name}.{layer.replace('/', '.')}"
     if variable not in one(result, SweepResult).metrics:
         layers = names_after(f"history_{name}.", result)
@@ -70,7 +72,8 @@ def gradient_heat_map(
         places = np.linspace(0, count - 1, min(count, 4)).round().astype(int)
         tracked = tracked.isel({axis: places})
     else:
-        tracked = tracked.sel({axis: np.asarray(lams, np.float64)}, method="nearest")
+        places = [position(axis, tracked[axis].values, {axis: lam}, None) for lam in np.ravel(lams)]
+        tracked = tracked.isel({axis: places})
     values = tracked.values / np.log(10)
     with panels(len(values), axes, width=2.0, share=True) as axes:
         _draw_maps(axes, tracked["epoch"].values, values, np.log10(floor))
