@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 import sys
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -202,6 +203,18 @@ def check_elementwise(function: Any, what: str) -> None:
         )
 
 
+@contextlib.contextmanager
+def in_words(what: str) -> Iterator[None]:
+    """Errors of JAX about a traced value that Python needs, in our words."""
+    try:
+        yield
+    except _NOT_TRACED as error:
+        raise ValueError(
+            f"{what} cannot be traced by JAX ({type(error).__name__}): it has to be written in jax.numpy, without "
+            "float(x), np.asarray(x) or `if x > 0` of a traced x (jnp.where takes the place of if)."
+        ) from error
+
+
 def traced(function: Any, *arguments: Any, what: str) -> Any:
     """The shapes that a user's function returns of such arguments; raises in our words where it cannot be traced.
 
@@ -211,12 +224,8 @@ def traced(function: Any, *arguments: Any, what: str) -> Any:
     ValueError: the schedule cannot be traced by JAX (ConcretizationTypeError): it has to be written in jax.numpy, ...
     """
     try:
-        return jax.eval_shape(function, *arguments)
-    except _NOT_TRACED as error:
-        raise ValueError(
-            f"{what} cannot be traced by JAX ({type(error).__name__}): it has to be written in jax.numpy, without "
-            "float(x), np.asarray(x) or `if x > 0` of a traced x (jnp.where takes the place of if)."
-        ) from error
+        with in_words(what):
+            return jax.eval_shape(function, *arguments)
     except (TypeError, AttributeError, IndexError, KeyError) as error:
         shapes = [str(getattr(one, "shape", one)) for one in arguments]
         raise ValueError(
@@ -245,6 +254,22 @@ def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
     """Raises if a mask has not the shape `[B, T]` of what it masks."""
     if np.shape(mask) != shape:
         raise ValueError(f"mask must be [B, T] = {shape}; got {np.shape(mask)}.")
+    check_marks(mask)
+
+
+def check_marks(mask: Any) -> None:
+    """Raises if a concrete mask holds something else than 0 and 1, such as NaN, which would count as true.
+
+    >>> check_marks(np.array([[1.0, np.nan]]))
+    Traceback (most recent call last):
+    ValueError: mask must hold 0 (not read) and 1 (a true step) only; got nan.
+    """
+    if mask is None or isinstance(mask, jax.core.Tracer) or mask.dtype == bool:
+        return
+    values = np.asarray(mask, dtype=np.float64)
+    wrong = values[(values != 0) & (values != 1)]
+    if wrong.size:
+        raise ValueError(f"mask must hold 0 (not read) and 1 (a true step) only; got {wrong[0]}.")
 
 
 def _then(hint: str) -> str:

@@ -7,6 +7,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypeVar
 
@@ -75,8 +76,10 @@ def typed_with(**hints: str) -> Callable[[F], F]:
             signature, stated_as = stated()
             try:
                 given = signature.bind(*arguments, **options)
-            except TypeError:  # Python says well what is missing, or not known
-                return function(*arguments, **options)
+            except TypeError as error:
+                raise TypeError(
+                    f"{function.__name__}() {error}{_like(options, signature)}"
+                ) from None
             for name, value in given.arguments.items():
                 given.arguments[name] = stated_as[name].taken(value)
             return function(*given.args, **given.kwargs)
@@ -89,12 +92,28 @@ def typed_with(**hints: str) -> Callable[[F], F]:
 def _call(function: Callable[..., Any], signature: inspect.Signature) -> str:
     """How the function is called, for arguments in another order; "" where it takes one."""
     needed = [
-        p.name
+        f"{p.name}={p.name}" if p.kind is p.KEYWORD_ONLY else p.name
         for p in signature.parameters.values()
-        if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"
+        if p.default is p.empty and p.kind is not p.VAR_KEYWORD and p.name != "self"
     ]
-    name = function.__name__.strip("_")
+    name = _CALLS.get(function.__qualname__, function.__name__)
     return f"The call is {name}({', '.join(needed)})." if len(needed) > 1 else ""
+
+
+def _like(options: Mapping[str, Any], signature: inspect.Signature) -> str:
+    """What may have been meant by a name that a function does not take."""
+    unknown = [name for name in options if name not in signature.parameters]
+    close = get_close_matches(unknown[0], signature.parameters, n=1) if unknown else []
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+# What users call an object that is called.
+_CALLS = {
+    "Train.__call__": "train",
+    "Stack.__call__": "net.apply",
+    "Functions.__call__": "net.apply",
+    "Penalty.__call__": "penalty",
+}
 
 
 class _Argument:
@@ -115,6 +134,8 @@ class _Argument:
         if self.name == "key":
             check_key(value)
         if self.name == "key" or "Any" in self.kinds:
+            return value
+        if "Numbers" in self.kinds and _is_number(value):
             return value
         if _ARRAYS.intersection(self.kinds):
             if value is None or isinstance(value, Mapping) or callable(value):
@@ -325,7 +346,10 @@ def _words(kind: str) -> str:
         return f"a function of {arity} argument{'s' * (arity > 1)}"
     if head in _KINDS:
         several = _KINDS[inner].several if inner in _KINDS else ""
-        return f"a list of {several}" if several and _KINDS[head] is _LIST else _KINDS[head].one
+        one = (
+            "a pair" if head == "tuple" and kind.count(",") == 1 and "..." not in kind else "a list"
+        )
+        return f"{one} of {several}" if several and _KINDS[head] is _LIST else _KINDS[head].one
     name = head.rpartition(".")[2]
-    made = f", of rr.{MAKERS[name]}" if name in MAKERS else ""
+    made = f" (rr.{MAKERS[name]})" if name in MAKERS else ""
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}{made.replace('rr.train', 'train')}"

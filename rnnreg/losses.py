@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnnreg._checks import check_marks
 from rnnreg._linalg import wide, widen_labels
 from rnnreg._signatures import typed
 from rnnreg.data import Batch, counted, loss_weights, where_counted
@@ -141,6 +142,10 @@ class DataLoss:
                 "weight per row, [B], or a network with readout='all'."
             )
         outputs, ys = counted_pair(outputs, ys, mask, weights)
+        if self.refused is not None and not isinstance(ys, jax.core.Tracer):
+            wrong, expected = self.refused(np.asarray(ys), outputs.shape[-1])
+            if np.any(wrong):
+                raise ValueError(f"ys must hold {expected}; got {np.asarray(ys)[wrong][0]}.")
         errors, num_outputs = self.errors(outputs, ys, **dict(self.arguments))
         return row_mean(errors, mask, weights, reduction=self.reduction, num_outputs=num_outputs)
 
@@ -156,6 +161,12 @@ def _check_counts(outputs: Any, mask: Any, weights: Any) -> None:
         if given.ndim not in ranks or given.shape[: len(lead)] != lead[: given.ndim]:
             rows = f"[B] = {lead[:1]} or " if name == "weights" else ""
             raise ValueError(f"{name} must be {rows}{expected}; got {given.shape}.")
+    check_marks(mask)
+    if weights is not None and not isinstance(weights, jax.core.Tracer):
+        wrong = np.asarray(weights, np.float64)
+        wrong = wrong[~(np.isfinite(wrong) & (wrong >= 0))]
+        if wrong.size:
+            raise ValueError(f"weights must be finite and not negative; got {wrong[0]}.")
 
 
 def check_targets(loss: Any, batch: Batch, num_outputs: int, *, name: str) -> None:

@@ -207,6 +207,8 @@ def compilation_cache(path: str | Path | None = None) -> Path | None:
     True
     >>> jax.config.update("jax_compilation_cache_dir", before)
     """
+    if path is not None and not str(path):
+        raise ValueError("path must name a folder; got ''. None takes the usual one.")
     if path is None:
         path = jax.config.jax_compilation_cache_dir or cache_folder()
     try:

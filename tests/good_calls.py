@@ -253,4 +253,8 @@ def good(function, name):
     own = f"{function}.{name}" in OWN
     if not own and name not in GOOD:
         raise KeyError(f"{function}: no good value of {name!r}; give one in tests/good_calls.py")
-    return value() if callable(value) and not isinstance(value, (rr.Train, rr.losses.DataLoss)) else value
+    return (
+        value()
+        if callable(value) and not isinstance(value, (rr.Train, rr.losses.DataLoss))
+        else value
+    )

@@ -33,6 +33,11 @@ def _sweep(grid=GRID, data=None, *, train=None, **options):
     return rr.sweep(train, grid, sine() if data is None else data, **options)
 
 
+def _started():
+    """The state of a run before its first update, as shapes."""
+    return jax.eval_shape(lambda: make().init(HYPER, SPLIT, key=KEY))
+
+
 def _changed(**fields):
     split = sine()
     return split.replace(train=split.train._replace(**fields))
@@ -418,7 +423,7 @@ CASES = {
         lambda: make(monitor="mae", metrics={"mae": _mean_square}),
         "monitor='mae' has no direction.*rr.metrics.Score",
     ),
-    "no batch": (lambda: _sweep(data=(XS, YS)), "must be an rnnreg Batch.*got tuple"),
+    "no batch": (lambda: _sweep(data=(XS, YS)), "data must be a Split .*a Batch .*got a tuple"),
     # batches, folds, epochs
     "batch larger than data": (
         lambda: _sweep(train=make(batch_size=37)),
@@ -459,14 +464,14 @@ CASES = {
         r"the data has none; give Split\(validation=…\), or folds in a sweep",
     ),
     "zero epochs": (lambda: make(num_epochs=0), "num_epochs must be a positive int; got 0"),
-    "half an epoch": (lambda: make(num_epochs=0.5), "num_epochs must be a positive int; got 0.5"),
+    "half an epoch": (lambda: make(num_epochs=0.5), "num_epochs must be a whole number; got 0.5"),
     "zero rows a batch": (lambda: make(batch_size=0), "batch_size must be a positive int; got 0"),
     "stride": (
         lambda: make(record_every=4),
         "a positive int that divides num_epochs=6; got 4",
     ),
     "advance by nothing": (
-        lambda: make(record_every=3).advance(None, HYPER, SPLIT, 0),
+        lambda: make(record_every=3).advance(_started(), HYPER, SPLIT, 0),
         "num_epochs must be at least 1, a whole number; got 0",
     ),
     "loss of two arguments is a vector": (
@@ -512,12 +517,12 @@ CASES = {
         "reads the hyperparameter 'learning_rate', which was not given",
     ),
     "update: arguments swapped": (
-        lambda: make().update(None, SPLIT.train, HYPER),
-        r"called as update\(state, hyper, batch\).*got hyper of type Batch and batch of type dict",
+        lambda: make().update(_started(), SPLIT.train, HYPER),
+        r"hyper must be a dict; got Batch.*update\(state, hyper, batch\)",
     ),
     "update: a split": (
-        lambda: make().update(None, HYPER, SPLIT),
-        "got hyper of type dict and batch of type Split",
+        lambda: make().update(_started(), HYPER, SPLIT),
+        "batch must be a Batch .*got a Split",
     ),
     "jitted run: shapes": (
         lambda: jax.jit(make(batch_size=40))(HYPER, SPLIT.train, key=KEY),

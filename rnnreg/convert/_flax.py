@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnreg._checks import check_choice
+from rnnreg._checks import check_choice, described
 from rnnreg._signatures import typed
 from rnnreg.cells import Cell
 from rnnreg.convert._layers import GATES, Params, as_numpy, kind_of, layer_of, leaves_of
@@ -111,6 +111,11 @@ def _flax_names(cell: str, style: str) -> tuple[list[str], list[str]]:
 
 
 def _joined(tree: Mapping[str, Any], names: list[str]) -> tuple[np.ndarray, np.ndarray | None]:
+    missing = [name for name in names if "kernel" not in tree[name]]
+    if missing:
+        raise ValueError(
+            f"tree[{missing[0]!r}] has no 'kernel'; got {described(tree[missing[0]])}."
+        )
     kernels = [as_numpy(tree[name]["kernel"]) for name in names]
     biases = [as_numpy(tree[name]["bias"]) if "bias" in tree[name] else None for name in names]
     kernel = np.concatenate(kernels, axis=-1)

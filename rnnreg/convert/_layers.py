@@ -95,9 +95,19 @@ def check_gates(cell: str, W_xh: np.ndarray, W_hh: np.ndarray) -> None:
         )
 
 
+def check_bias(name: str, bias: Any, W_hh: Any) -> None:
+    """Raises if a bias has not one number for each column of the recurrent matrix."""
+    if bias is not None and np.shape(bias) != W_hh.shape[-1:]:
+        raise ValueError(
+            f"{name} must have one number for each of the {W_hh.shape[-1]} columns of W_hh; got shape {np.shape(bias)}."
+        )
+
+
 def layer_of(cell: str, W_xh: Any, W_hh: Any, b_h: Any, b_hh: Any = None) -> Params:
     """The layer, with two biases made one where they enter one sum."""
     check_gates(cell, W_xh, W_hh)
+    for name, bias in (("b_h", b_h), ("b_hh", b_hh)):
+        check_bias(name, bias, W_hh)
     params = {"W_xh": W_xh, "W_hh": W_hh, "b_h": b_h}
     if b_hh is not None:
         params |= {"b_hh": b_hh} if cell == "gru" else {"b_h": b_h + b_hh}
@@ -120,4 +130,6 @@ def leaves_of(params: Mapping[str, Any], cell: str) -> tuple[Any, Any, Any, Any]
     W_xh, W_hh, b_h = (np.array(as_numpy(params[name])) for name in ("W_xh", "W_hh", "b_h"))
     b_hh = np.array(as_numpy(params["b_hh"])) if "b_hh" in params else None
     check_gates(cell, W_xh, W_hh)
+    check_bias("b_h", b_h, W_hh)
+    check_bias("b_hh", b_hh, W_hh)
     return W_xh, W_hh, b_h, b_hh

@@ -127,6 +127,10 @@ def to_torch(
         raise ValueError(f"params must hold 'layer_0', 'layer_1', …; got {described(params)}.")
     state = {}
     for index in range(sum(name.startswith("layer_") for name in params)):
+        if f"layer_{index}" not in params:
+            raise ValueError(
+                f"params must hold layer_0, layer_1, … without a gap; got {list(params)}."
+            )
         layer = params[f"layer_{index}"]
         sides = (
             {"": layer["forward"], "_reverse": layer["backward"]}

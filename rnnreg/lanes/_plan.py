@@ -123,7 +123,7 @@ def make_plan(
     for name, value in (("lane_seconds", lane_seconds), ("step_operations", step_operations)):
         check_number(value, name, least=0)
     check_count(lane_bytes, "lane_bytes", least=0)
-    check_count(hidden_size, "hidden_size", least=0)
+    check_count(hidden_size, "hidden_size")
     num_lanes = int(num_lanes)  # a small NumPy integer would overflow below
     chunk = None if chunk is None else int(chunk)
     reason = "as asked"

@@ -21,6 +21,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from rnnreg._checks import warn_caller
 from rnnreg._signatures import typed
+from rnnreg._tree import leaf_paths
 from rnnreg.lanes._calls import calls, executions, first_call, homes, inputs
 from rnnreg.lanes._plan import Plan, make_plan
 from rnnreg.runtime import Kept, weakly
@@ -113,6 +114,7 @@ class Program:
         Yields:
           Lane numbers `[n]`, and their outputs in NumPy, leaves `[n, …]`.
         """
+        _check_lanes(lanes, self.plan)
         for numbers, rows in self.calls():
             chunk = jax.tree.map(lambda leaf, rows=rows: leaf[rows], lanes)
             outputs = jax.tree.map(np.asarray, self(chunk, shared))
@@ -181,6 +183,16 @@ class Program:
         numbers, outputs = zip(*self.run(lanes, shared), strict=True)
         order = np.argsort(np.concatenate(numbers))
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[order], *outputs)
+
+
+def _check_lanes(lanes: Any, plan: Plan) -> None:
+    """Raises unless every leaf has an entry for each lane of the plan: JAX would repeat the last one."""
+    for path, leaf in leaf_paths(lanes).items():
+        if jnp.ndim(leaf) < 1 or len(leaf) != plan.num_lanes:
+            name = f"lanes[{path!r}]" if path else "lanes"
+            raise ValueError(
+                f"{name} must have a leading axis of {plan.num_lanes} lanes; got shape {jnp.shape(leaf)}."
+            )
 
 
 def _one_blas_thread(plan: Plan) -> Callable[[], AbstractContextManager[Any]]:

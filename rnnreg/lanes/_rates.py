@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnnreg._checks import check_count
 from rnnreg._signatures import typed
 from rnnreg.runtime import available_cores, cache_folder, checked_devices, cpu_model
 
@@ -46,6 +47,12 @@ class Calibration:
     source: str
     split_rows_from: float = _SPLIT_ROWS_FROM
 
+    def __post_init__(self) -> None:
+        if not self.rates or not all(self.rates.values()):
+            raise ValueError(
+                "rates must hold measured rates, {hidden size: {lanes: rate}}; it is empty."
+            )
+
     @typed
     def best_chunk(self, hidden_size: int, *, least: int = 1) -> int:
         """The number of lanes together that ran fastest at the nearest hidden size (on a log axis).
@@ -59,6 +66,7 @@ class Calibration:
         Returns:
           The number of lanes.
         """
+        check_count(hidden_size, "hidden_size")
         nearest = min(self.rates, key=lambda size: abs(np.log(size / hidden_size)))
         rates = self.rates[nearest]
         able = {chunk: rate for chunk, rate in rates.items() if chunk >= least}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import described
+from rnnreg._checks import described, in_words
 from rnnreg._linalg import wide
 from rnnreg.losses import DataLoss, counted_pair, row_mean
 
@@ -85,9 +85,12 @@ class UserFunction:
         )  # outputs may be a tree
         if one and other and (one == (*other, 1) or other == (*one, 1)):
             self._refuse_pairs_of_rows(outputs, ys, mask, weights)
-        if self.loss and self.pair:  # whether it is a mean over rows is asked only of one number
-            self._check_number(jax.eval_shape(self.function, outputs, ys))
-        value = self._value(outputs, ys, mask, weights)
+        with in_words(self.what):
+            if (
+                self.loss and self.pair
+            ):  # whether it is a mean over rows is asked only of one number
+                self._check_number(jax.eval_shape(self.function, outputs, ys))
+            value = self._value(outputs, ys, mask, weights)
         if self.loss:
             self._check_number(value)
         return value

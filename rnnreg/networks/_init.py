@@ -146,6 +146,17 @@ def check_fits(stack: Stack, params: Any, num_features: int | None) -> None:
             )
 
 
+def check_perturbations(stack: Stack, given: Any, rows_and_steps: tuple[int, ...]) -> None:
+    """Raises if what is added to h is not, by layer, `[B, T, H]`: a smaller array would broadcast."""
+    for place in (place for together in passes_of(stack.layers) for place in together):
+        shape = jnp.shape(place.part_of(given))
+        wanted = (*rows_and_steps, place.cell.hidden_size)
+        if shape != wanted:
+            raise ValueError(
+                f"perturbations of {place.name} must be [B, T, H] = {wanted}; got shape {shape}."
+            )
+
+
 def check_state(stack: Stack, state: Any, num_rows: int) -> None:
     """Raises if a given state is not, by layer, like the one that the network starts from."""
     cells = [place.cell for together in passes_of(stack.layers) for place in together]

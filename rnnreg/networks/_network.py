@@ -17,7 +17,7 @@ from rnnreg._checks import (
     described,
     warn_caller,
 )
-from rnnreg._signatures import Number, typed
+from rnnreg._signatures import Number, typed, typed_with
 from rnnreg._tree import is_learned_start, leaf_paths, matrices
 from rnnreg.cells import (
     Cell,
@@ -88,7 +88,7 @@ def layer(
     return Layer(cell, repeat, bool(bidirectional), bool(reverse), merge)
 
 
-@typed
+@typed_with(embedding="It is (number of tokens, size).")
 def network(
     cells: Sequence[Cell | Layer],
     output_size: int | None,
@@ -188,7 +188,7 @@ def network(
         layers, output_size, embedding, readout, rates, recurrence, learned, num_steps, noise
     )
 
-    @typed
+    @typed_with(input_size="It is the number of input features, xs.shape[-1].")
     def init(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
         """The parameters before training, drawn from a key by the initialisers of the cells.
 

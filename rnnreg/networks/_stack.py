@@ -15,7 +15,7 @@ from rnnreg._linalg import computing, widen_labels
 from rnnreg._signatures import typed
 from rnnreg.cells import Cell, made_for
 from rnnreg.networks._dropout import Drops
-from rnnreg.networks._init import check_fits, check_parts, check_state
+from rnnreg.networks._init import check_fits, check_parts, check_perturbations, check_state
 from rnnreg.networks._noise import expected
 from rnnreg.networks._records import (
     Dropout,
@@ -199,6 +199,8 @@ class Stack:
         check_parts(params, table | sides)
         sequence, params = enter(params, xs, mask, self.embedding)
         check_width(params, sequence, self.layers)
+        if options.get("perturbations") is not None:
+            check_perturbations(self, options["perturbations"], sequence.shape[:2])
         sequence = jnp.swapaxes(sequence, 0, 1)
         unknown = ~jnp.isfinite(sequence).all(axis=-1)
         try:

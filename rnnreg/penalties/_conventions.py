@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rnnreg._checks import check_count
+from rnnreg._checks import check_count, check_number
 from rnnreg._signatures import Numbers, typed
 
 # Each entry: the factor c with (λ here) = c(sizes) · (strength there), and the sizes that it needs.
@@ -76,6 +76,11 @@ def convert_lambda(
     150.0
     """
     check_count(num_outputs, "num_outputs")
+    for name, size in (("num_weights", num_weights), ("num_rows", num_rows)):
+        if size is not None:
+            check_count(size, name)
+    if target_sd is not None:
+        check_number(target_sd, "target_sd", least=0, above=True)
     sizes = {
         "num_weights": num_weights,
         "num_rows": num_rows,

@@ -20,8 +20,9 @@ def one(given: Any, record: type[R]) -> R:
     if isinstance(given, record):
         return given
     entries = f" Take one of its entries {list(given)}." if isinstance(given, Mapping) else ""
+    made = MAKERS[record.__name__]
     raise ValueError(
-        f"the figure is of a {record.__name__}; got {type(given).__name__}. It is what rr.{MAKERS[record.__name__]} returns."
+        f"the figure is of a {record.__name__}; got {type(given).__name__}. It is what rr.{made} returns."
         + entries
     )
 

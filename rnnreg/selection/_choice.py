@@ -219,9 +219,10 @@ def axis_of(result: SweepResult, axis: str | None) -> str:
     Raises:
       ValueError: no such axis, or several.
     """
-    if axis is not None:
-        return axis
     axes = _axes(result)
+    if axis is not None:
+        check_choice(axis, "axis", axes, hint="It is the axis of λ.")
+        return axis
     lambdas = {name for group in result.config.get("penalties", []) for name in group}
     for known in ([name for name in axes if name in lambdas], axes):
         swept = [name for name in known if result.metrics[name].size > 1] or known

@@ -65,6 +65,15 @@ def one_standard_error(
     (0, 1)
     """
     folds, sizes, lam = (np.asarray(a, dtype=np.float64) for a in (folds, fold_sizes, lam))
+    if folds.ndim != 2 or not folds.size or (len(lam), len(sizes)) != folds.shape:
+        raise ValueError(
+            f"folds must be [n, K] scores with a value of lam [n] for each row and one of fold_sizes [K] for each "
+            f"column; got shapes {folds.shape}, {lam.shape} and {sizes.shape}."
+        )
+    if not np.isfinite(lam).all():
+        raise ValueError(f"lam must be finite; got {lam.tolist()}.")
+    if not (np.isfinite(sizes).all() and (sizes >= 0).all() and sizes.sum() > 0):
+        raise ValueError(f"fold_sizes must be weights of at least 0; got {sizes.tolist()}.")
     folds = np.where(np.isfinite(folds), folds, np.nan)
     num_folds = folds.shape[1]
     weights = sizes / sizes.sum()

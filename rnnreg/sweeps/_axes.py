@@ -6,8 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from rnnreg._arrays import as_array
+from rnnreg._checks import described
 from rnnreg._signatures import typed
 from rnnreg.training import check_lambda
 
@@ -143,7 +146,13 @@ def check_name(name: str) -> None:
 
 def _numbers(name: str, given: Any) -> np.ndarray:
     """The values in float64; float32 values as the short decimal that was meant (0.001, not 0.0010000005)."""
-    values = np.asarray(given)
+    if any(isinstance(value, jax.core.Tracer) for value in jax.tree.leaves(given)):
+        raise ValueError(
+            f"the axis {name!r} has a traced value, and labels are numbers: call the sweep outside jax.jit."
+        )
+    values = as_array(given, f"the axis {name!r}")
+    if isinstance(values, jax.Array):
+        values = np.asarray(values)
     if values.dtype == np.float32:
         short = np.array([float(f"{value:.6g}") for value in values.reshape(-1)])
         distinct = len(np.unique(short)) == len(np.unique(values))
@@ -173,6 +182,11 @@ def read_static(static: Mapping[str, Iterable[Any]] | None) -> dict[str, list[An
       ValueError: an empty axis, a reserved name, a repeated value, one that is no number or string (static values
         label the result and are stored with it), or values of two kinds.
     """
+    for name, values in (static or {}).items():
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise ValueError(
+                f"the static axis {name!r} must be a list of values; got {described(values)}."
+            )
     axes = {
         name: [value.item() if isinstance(value, np.generic) else value for value in values]
         for name, values in (static or {}).items()

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnreg._checks import check_called, in_words
 from rnnreg._linalg import widen
 from rnnreg._tree import leaf_paths
 from rnnreg.lanes import Plan, Program, make_plan
@@ -62,6 +63,7 @@ class _Lanes(NamedTuple):
 def _lanes_of(
     function: Callable[..., Any], group: Group, metrics: xr.Dataset, sweep_dims: Sequence[str]
 ) -> _Lanes:
+    check_called(function, "function", 1)
     of_params = function(group.static) if group.static else function
     if not callable(of_params):
         raise ValueError(
@@ -75,7 +77,11 @@ def _lanes_of(
 
     params = jax.tree.map(flat, group.params)
     lane = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), params)
-    outputs = jax.eval_shape(lambda params: _measure(of_params, params, None), lane)
+    check_called(of_params, "function", 1)
+    with in_words("the function of map"):
+        outputs = jax.eval_shape(lambda params: _measure(of_params, params, None), lane)
+    if not outputs:
+        raise ValueError("the function of map returns no array; return what is measured.")
     return _Lanes(group, shape, params, of_params, outputs)
 
 

@@ -377,6 +377,10 @@ class SweepResult:
         return position(dim, self.metrics[dim].values, labels, method)
 
     def _is_finished(self, group: Group, place: Mapping[str, int]) -> bool:
+        if "finished" not in self.metrics:
+            raise ValueError(
+                "the metrics of this result have lost 'finished', which says what lanes ended."
+            )
         return bool(self.metrics["finished"].sel(group.static).isel(place))
 
     @typed

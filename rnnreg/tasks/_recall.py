@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_count
+from rnnreg._checks import check_count, check_share
 from rnnreg._signatures import Number, typed
 from rnnreg.data import Batch
 from rnnreg.losses import squared_error
@@ -91,6 +91,7 @@ def flip_flop(num_steps: int, *, num_bits: int = 3, pulse_rate: Number = 0.1) ->
     """
     check_count(num_steps, "num_steps")
     check_count(num_bits, "num_bits")
+    check_share(pulse_rate, "pulse_rate")
 
     @sampler
     def sample(key: Array, num_rows: int) -> Batch:

@@ -88,6 +88,11 @@ def _stride(settings: Settings) -> int:
 
 def _check_functions(settings: Settings) -> None:
     loss, optimizer = settings.loss, settings.optimizer
+    if hasattr(settings.net, "state_dict"):
+        raise ValueError(
+            f"net must be a Network or a function of hyper; got the PyTorch module {type(settings.net).__name__}. Make "
+            "the same with rr.network, and take its weights with rr.convert.from_torch."
+        )
     if not callable(loss):
         raise ValueError(
             f"loss must be a function such as rr.losses.squared_error('mean'); got {loss!r}."

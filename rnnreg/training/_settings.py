@@ -126,7 +126,7 @@ def as_hyper(hyper: Mapping[str, Any]) -> Hyper:
             "the data: train(hyper, data, key=key)."
         )
     for name, value in hyper.items():
-        if value is None or isinstance(value, (str, bytes, list, tuple)):
+        if value is None or isinstance(value, (str, bytes, list, tuple, complex, Mapping)):
             cure = " rr.sweep takes lists of values." if isinstance(value, (list, tuple)) else ""
             raise ValueError(f"hyper[{name!r}] must be a number; got {value!r}.{cure}")
     return Hyper(hyper)

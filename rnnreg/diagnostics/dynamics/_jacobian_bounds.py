@@ -95,6 +95,12 @@ def _recurrent_matrix(cell: Cell, weights: WeightsFunction, params: Any) -> Any:
         raise ValueError(
             f"params of the cell {cell.name!r} must have {list(alone)}; {missing} are missing from {list(given)}."
         )
+    columns = {path: jnp.shape(given[path])[-1:] for path in alone}
+    if any(columns[path] != leaf.shape[-1:] for path, leaf in alone.items()):
+        raise ValueError(
+            f"params are not those of the cell {cell.name!r}, whose leaves have "
+            f"{ {path: leaf.shape[-1:] for path, leaf in alone.items()} } columns; got {columns}."
+        )
     axes = {jnp.ndim(given[path]) - leaf.ndim for path, leaf in alone.items()}
     if len(axes) > 1 or min(axes) < 0:
         shapes = {path: jnp.shape(given[path]) for path in alone}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from rnnreg._arrays import as_array
 from rnnreg._linalg import safe_divide, square_blocks, wide
 from rnnreg._signatures import Numbers, typed
 from rnnreg._tree import leaf_paths, matching
@@ -77,8 +78,12 @@ def spectra(
     leaves = leaf_paths(params if net is None else effective(net, params))
     found = {}
     for path, leaf in matching(leaves, paths).items():
-        W = leaf if isinstance(leaf, jax.core.Tracer) else np.asarray(leaf, dtype=np.float64)
-        if W.ndim < 2 or W.shape[-1] % W.shape[-2]:
+        W = (
+            leaf
+            if isinstance(leaf, jax.core.Tracer)
+            else np.asarray(as_array(leaf, path), np.float64)
+        )
+        if W.ndim < 2 or not W.shape[-2] or W.shape[-1] % W.shape[-2]:
             raise ValueError(
                 f"{path} must be [..., H, G·H], square blocks side by side; got shape {W.shape}. Of a matrix that is "
                 "not square there are singular values, but no eigenvalues."
@@ -146,7 +151,7 @@ def matrix_spectrum(matrices: Numbers) -> Spectrum:
 
 
 def _check_square(shape: tuple[int, ...]) -> None:
-    if len(shape) < 2 or shape[-1] != shape[-2]:
+    if len(shape) < 2 or shape[-1] != shape[-2] or not shape[-1]:
         raise ValueError(
             f"eigenvalues need square matrices [..., n, n]; got shape {shape}. Take the square blocks of a "
             "recurrent matrix with several gates: `spectra` does."

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnnreg.diagnostics.dynamics._frames import time_first
@@ -44,6 +45,10 @@ def check_arrays(xs: Any) -> None:
         raise ValueError(
             "xs must be arrays [B, T, …], and holds lists of numbers; give jnp.asarray(xs)."
         )
+    for leaf in jax.tree.leaves(xs):
+        seen = isinstance(leaf, jax.core.Tracer) or not jnp.issubdtype(leaf.dtype, jnp.floating)
+        if not seen and not np.isfinite(np.asarray(leaf, np.float64)).all():
+            raise ValueError("xs has values that are NaN or infinite, from which no state follows.")
 
 
 def check_sequences(xs: Array) -> Array:
