@@ -37,7 +37,7 @@ def test_numpy_counts_are_taken_where_python_ones_are(kind):
 @pytest.mark.parametrize("value", [0, -1, True, 2.0, np.float64(2), "2", None, np.bool_(True)])
 def test_anything_else_is_no_count(value):
     assert not is_count(value)
-    with pytest.raises(ValueError, match="num_epochs must be a (positive int|whole number); got"):
+    with pytest.raises(ValueError, match=r"num_epochs must be a (positive int|whole number); got"):
         rr.make_train(
             rr.network([rr.cells.elman(2)], 1),
             loss=rr.losses.squared_error(),

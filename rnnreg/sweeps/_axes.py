@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rnnreg._arrays import as_array
 from rnnreg._checks import described
 from rnnreg._signatures import typed
 from rnnreg.training import check_lambda
@@ -150,9 +149,10 @@ def _numbers(name: str, given: Any) -> np.ndarray:
         raise ValueError(
             f"the axis {name!r} has a traced value, and labels are numbers: call the sweep outside jax.jit."
         )
-    values = as_array(given, f"the axis {name!r}")
-    if isinstance(values, jax.Array):
-        values = np.asarray(values)
+    try:
+        values = np.asarray(given)
+    except ValueError as error:  # lists of unequal lengths
+        raise ValueError(f"the axis {name!r} needs numbers; got {described(given)}.") from error
     if values.dtype == np.float32:
         short = np.array([float(f"{value:.6g}") for value in values.reshape(-1)])
         distinct = len(np.unique(short)) == len(np.unique(values))
