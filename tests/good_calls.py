@@ -4,6 +4,7 @@
 """
 
 import functools
+import types
 
 import figure_cases as figures
 import jax
@@ -43,15 +44,15 @@ def result():
 
 @functools.cache
 def started():
-    """The state of a run before its first update."""
-    return TRAIN.init(HYPER, SPLIT, key=KEY)
+    """The state of a run before its first update, as shapes."""
+    return jax.eval_shape(lambda: TRAIN.init(HYPER, SPLIT, key=KEY))
 
 
-@functools.cache
 def found_points():
-    """Fixed points of the cell."""
-    return rr.diagnostics.fixed_points(
-        NET, PARAMS, jnp.zeros(1), starts=jnp.zeros((1, 2)), num_descent=1, num_newton=1
+    """A fixed point of the network."""
+    one, square = np.zeros(1), np.zeros((1, 2, 2))
+    return rr.diagnostics.FixedPoints(
+        np.zeros((1, 2)), one, one, one, square, {"layer_0/h": (0, 2)}
     )
 
 
@@ -83,6 +84,7 @@ GOOD = {
     "batch": BATCH,
     "cell": CELL,
     "cells": [CELL],
+    "carry": None,
     "choice": lambda: figures.make_choice([0.0, 0.1]),
     "connected": np.eye(2),
     "curves": {"training": np.ones(3)},
@@ -91,7 +93,7 @@ GOOD = {
     "described": lambda: rr.networks.describe(NET),
     "devices": lambda: tuple(jax.devices()[:1]),
     "directions": lambda: rr.diagnostics.random_direction(PARAMS, key=KEY),
-    "figure": plt.figure,
+    "figure": lambda: plt.figure(),
     "flows": lambda: flow_of([[0.0, -1.0, -2.0]]),
     "fold": None,
     "fold_sizes": [1, 1],
@@ -121,6 +123,7 @@ GOOD = {
     "margin": 0.1,
     "matrices": np.eye(2),
     "memories": lambda: figures.make_fisher(),
+    "module": lambda: None,
     "net": NET,
     "num_batches": 2,
     "num_epochs": 2,
@@ -186,6 +189,7 @@ GOOD = {
     "xs": XS,
 }
 OWN = {
+    "cells.chrono.cell": rr.cells.lstm(2),
     "SweepResult.save.path": "result.nc",
     "lanes.map_lanes.function": lambda: lambda lane, shared: lane,
     "lanes.trace.function": lambda: lambda lane, shared: lane,
@@ -222,14 +226,15 @@ OWN = {
     "tasks.adding.target": "sum",
     "networks.sample.net": rr.network([CELL], 5, embedding=(5, 2)),
     "networks.sample.params": rr.network([CELL], 5, embedding=(5, 2)).init(KEY),
+    "evaluate.data": BATCH,
     "data.lengths_to_mask.num_steps": 3,
     "data.windows.times": None,
     "diagnostics.gradient_flow.state": None,
 }
-OPTIONS = {  # what an option needs beside it
+OPTIONS = {
     "network.num_steps": {"readout": "flatten"},
-    "diagnostics.lyapunov.num_batches": {},
-}
+    "evaluate.batch_size": {"loss": LOSS},
+}  # what an argument needs beside it
 SELF = {
     "SweepResult": result,
     "Train": lambda: TRAIN,
@@ -239,22 +244,27 @@ SELF = {
     "networks.Pass": lambda: NET.apply.walk(PARAMS, XS)[0][0].place,
     "networks.Visit": lambda: NET.apply.walk(PARAMS, XS)[0][0],
 }
-CELLS = {"lstm": rr.cells.lstm(2)}
-CELL_OF = {"cells.chrono": CELLS["lstm"], "parametrizations.orthogonal": CELL}
 
 
 def good(function, name):
-    """A value of the argument that the function takes."""
-    if name == "cell" and function in CELL_OF:
-        return CELL_OF[function]
+    """A value of an argument of a function."""
     if name == "cell" and function.startswith("convert."):
         return "elman"
-    value = OWN.get(f"{function}.{name}", GOOD.get(name))
-    own = f"{function}.{name}" in OWN
-    if not own and name not in GOOD:
-        raise KeyError(f"{function}: no good value of {name!r}; give one in tests/good_calls.py")
+    place = f"{function}.{name}"
+    assert place in OWN or name in GOOD, f"give a good value of {place} in tests/good_calls.py"
+    value = OWN.get(place, GOOD.get(name))
     return (
-        value()
-        if callable(value) and not isinstance(value, (rr.Train, rr.losses.DataLoss))
-        else value
+        value() if isinstance(value, (types.FunctionType, functools._lru_cache_wrapper)) else value
     )
+
+
+def good_call(function, wrong, parameters):
+    """The arguments that a function needs beside the one that will be wrong."""
+    owner, arguments = function.rpartition(".")[0], {}
+    for name, parameter in parameters.items():
+        if name == "self":
+            arguments[name] = SELF[owner]()
+        elif name != wrong and parameter.default is parameter.empty:
+            if parameter.kind is not parameter.VAR_KEYWORD:
+                arguments[name] = good(function, name)
+    return arguments | OPTIONS.get(f"{function}.{wrong}", {})

@@ -23,8 +23,8 @@ def from_equinox(
     output_size: int | None = None,
     readout: str = "all",
     over: str = "sequence",
-    carry: Sequence[str] | None = None,
-    decayed: Sequence[str] | None = None,
+    carry: str | Sequence[str] | None = None,
+    decayed: str | Sequence[str] | None = None,
 ) -> Network:
     """A network of an Equinox module, which trains, sweeps and is diagnosed like one of `rr.network`.
 

@@ -35,8 +35,8 @@ def from_flax(
     *,
     output_size: int | None = None,
     readout: str = "all",
-    carry: Sequence[str] | None = None,
-    decayed: Sequence[str] | None = None,
+    carry: str | Sequence[str] | None = None,
+    decayed: str | Sequence[str] | None = None,
     num_steps: int = 1,
 ) -> Network:
     """A network of a Flax module, linen or nnx, which trains, sweeps and is diagnosed like one of `rr.network`.

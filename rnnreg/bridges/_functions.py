@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_choice, check_mask
+from rnnreg._checks import check_choice, check_count, check_mask
 from rnnreg._linalg import computing
 from rnnreg._signatures import typed
 from rnnreg.cells import Made
@@ -104,7 +104,7 @@ def from_functions(
     *,
     output_size: int | None = None,
     readout: str = "all",
-    decayed: Sequence[str] | None = None,
+    decayed: str | Sequence[str] | None = None,
 ) -> Network:
     """A network from two pure functions, `init(key) -> params` and `apply(params, xs) -> outputs`.
 
@@ -168,6 +168,8 @@ def network_of(
 ) -> Network:
     """The network of a function whose arguments are known, with `init(key, input_size, dtype)`."""
     check_choice(apply.readout, "readout", READOUTS)
+    if output_size is not None:
+        check_count(output_size, "output_size")
 
     def init_params(key: Array, input_size: int | None = None, *, dtype: Any = None) -> Params:
         """The parameters that the user's `init(key, input_size, dtype)` draws, in `dtype` (None: JAX's default)."""

@@ -59,7 +59,10 @@ def elman(
     """
     check_hidden_size(hidden_size)
     phi = as_activation(activation)
-    draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
+    draw_recurrent, draw_input = (
+        resolve(recurrent_init, "recurrent_init"),
+        resolve(input_init, "input_init"),
+    )
 
     @typed
     def init(key, input_size: int, dtype: Any = jnp.float32):

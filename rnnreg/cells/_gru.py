@@ -73,7 +73,10 @@ def gru(
     """
     check_hidden_size(hidden_size)
     phi, sigma = as_activation(activation), as_activation(gate_activation)
-    draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
+    draw_recurrent, draw_input = (
+        resolve(recurrent_init, "recurrent_init"),
+        resolve(input_init, "input_init"),
+    )
     check_choice(reset, "reset", ("after", "before"))
 
     @typed

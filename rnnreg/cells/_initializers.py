@@ -158,13 +158,13 @@ BY_NAME: dict[str, Callable[..., Initializer]] = {
 }
 
 
-def resolve(init: str | DrawFunction) -> DrawFunction:
+def resolve(init: str | DrawFunction, name: str = "init") -> DrawFunction:
     """An initialiser from its name (gain 1) or from itself."""
     if callable(init):
         return init
     if init not in BY_NAME:
         raise ValueError(
-            f"unknown initialiser {init!r}; expected one of {sorted(BY_NAME)} or a function "
+            f"{name} is an unknown initialiser, {init!r}; expected one of {sorted(BY_NAME)} or a function "
             "(key, shape, dtype) -> array, for example rr.cells.orthogonal(gain=0.9)."
         )
     return BY_NAME[init]()

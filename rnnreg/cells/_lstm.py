@@ -67,7 +67,10 @@ def lstm(
     """
     check_hidden_size(hidden_size)
     phi, sigma = as_activation(activation), as_activation(gate_activation)
-    draw_recurrent, draw_input = resolve(recurrent_init), resolve(input_init)
+    draw_recurrent, draw_input = (
+        resolve(recurrent_init, "recurrent_init"),
+        resolve(input_init, "input_init"),
+    )
 
     @typed
     def init(key, input_size: int, dtype: Any = jnp.float32):

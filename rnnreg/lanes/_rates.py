@@ -67,6 +67,7 @@ class Calibration:
           The number of lanes.
         """
         check_count(hidden_size, "hidden_size")
+        check_count(least, "least")
         nearest = min(self.rates, key=lambda size: abs(np.log(size / hidden_size)))
         rates = self.rates[nearest]
         able = {chunk: rate for chunk, rate in rates.items() if chunk >= least}
@@ -83,6 +84,7 @@ class Calibration:
         Returns:
           1e9 operations a second.
         """
+        check_count(hidden_size, "hidden_size")
         sizes = sorted(self.rates)
         best = [max(self.rates[size].values()) for size in sizes]
         low = min(1.0, hidden_size / sizes[0])  # smaller steps are bound by overhead

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from rnnreg._checks import check_choice
+from rnnreg._checks import check_choice, check_count
 from rnnreg._signatures import typed
 from rnnreg.cells import Cell, as_gate
 from rnnreg.recurrence._fused import fused_scan
+from rnnreg.recurrence._product import check_precision
 from rnnreg.recurrence._scan import plain_scan
 from rnnreg.recurrence.native import kernel_library
 
@@ -185,6 +186,8 @@ def choose_backend(
     """
     check_choice(backend, "backend", NAMES)
     check_choice(projection, "projection", PROJECTIONS)
+    check_precision(precision)
+    check_count(input_size, "input_size")
     asked = Asked(projection, precision, dtype, holds)
     if backend != "auto":
         _check_able(cell, backend, asked)

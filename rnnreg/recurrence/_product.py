@@ -38,6 +38,7 @@ def product(left: Array, right: Array, *, precision: str | None = None) -> Array
     >>> float(product(jnp.array([[1 + 2.0**-10]]), jnp.array([[1.0]]), precision="bfloat16")[0, 0])
     1.0
     """
+    check_precision(precision)
     if precision != "bfloat16":
         return jnp.matmul(left, right, precision=precision)
     if jnp.result_type(left, right) == jnp.float64:

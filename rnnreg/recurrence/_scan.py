@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg._signatures import typed
 from rnnreg.cells import Cell, Weights, as_gate, as_step, formed
-from rnnreg.recurrence._product import product
+from rnnreg.recurrence._product import check_precision, product
 
 # A loop's turn costs a few microseconds on a CPU and a kernel launch or two elsewhere. Short sequences are written out
 # instead, up to so many gate blocks in all: 16 steps of an Elman network, 5 of a GRU, 4 of an LSTM. Value and gradient
@@ -96,6 +96,7 @@ def cell_step(
     >>> cell_step(cell)(params, cell.initial_state(1), jnp.ones((1, 1))).h.tolist()
     [[1.0, 1.0]]
     """
+    check_precision(precision)
 
     def step(params, state, x):
         inputs, advance = step_and_inputs(cell, formed(cell, params), x, None, precision)

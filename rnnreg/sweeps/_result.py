@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from rnnreg._checks import check_choice
 from rnnreg._signatures import Numbers, typed
 from rnnreg.data import Batch, Scaling
 from rnnreg.lanes import Plan
@@ -285,6 +286,7 @@ class SweepResult:
         Raises:
           ValueError: an unknown dimension, or a label that is not there.
         """
+        check_choice(method, "method", (None, "nearest"))
         number = self._group_number(labels)
         group = self.groups[number]
         given = {dim: self._position(dim, labels, method) for dim in self.dims if dim in labels}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._checks import check_count
 from rnnreg._signatures import typed
 from rnnreg.diagnostics import JacobianBounds, JacobianProducts
 from rnnreg.plotting._axes import ink, legend_above, limit_y, log_or_decades, steps_back
@@ -53,6 +54,8 @@ def jacobian_products(
     ('steps back ℓ', 'log')
     >>> matplotlib.pyplot.close(ax.figure)
     """
+    if num_singular is not None:
+        check_count(num_singular, "num_singular")
     several = by_label(products, JacobianProducts)
     limits = _limits(bounds, several)
     alone = len(several) == 1
@@ -185,6 +188,7 @@ def singular_value_histogram(
     >>> matplotlib.pyplot.close(ax.figure)
     """
     known = np.asarray(one(products, JacobianProducts).lags)
+    check_count(num_bins, "num_bins")
     if lags is None:
         places = np.unique(np.geomspace(1, len(known) - 1, 4).round().astype(int))
         chosen: list[int] = known[places].tolist()

@@ -46,6 +46,7 @@ def lyapunov_trace(
     ('counted steps', ['-', '-'])
     >>> matplotlib.pyplot.close(ax.figure)
     """
+    check_count(num_exponents, "num_exponents")
     spectrum = one(spectrum, Lyapunov)
     check_count(row, "row", least=0, most=len(spectrum.trace) - 1)
     trace, steps = np.asarray(spectrum.trace[row], np.float64), np.asarray(spectrum.steps)

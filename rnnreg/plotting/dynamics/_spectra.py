@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnnreg._checks import check_count
 from rnnreg._signatures import Numbers, typed
 from rnnreg.diagnostics import Spectrum
 from rnnreg.plotting._axes import legend_above, log_y
@@ -111,6 +112,7 @@ def spectral_paths(
     if unknown:
         raise ValueError(f"quantities {unknown} are not in a spectrum; expected {list(names)}.")
     at, fields = np.asarray(at, np.float64), one(spectrum, Spectrum)._asdict()
+    check_count(gate, "gate", least=0, most=np.shape(fields["rho"])[-1] - 1)
     values = {names[name]: np.asarray(fields[name])[..., gate] for name in quantities}
     if over == "λ":
         return weight_norms(at, values, ylabel="of the recurrent weights", ax=ax)

@@ -1,0 +1,224 @@
+"""Every argument of every public function with values that are none of it: one error, in our words, before anything compiles.
+
+The cases come from the signatures. What in `POOL` a stated type takes is in `TAKES`; all else must be refused with a
+`ValueError` of the package that names the argument. A function, an argument or a type that is new and in none of the
+tables fails.
+"""
+
+import inspect
+import sys
+import traceback
+from pathlib import Path
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from good_calls import good_call
+from test_contract import CALLABLES
+
+import rnnreg as rr
+from rnnreg._signatures import MAKERS, _alternatives, _parts
+
+NAN = float("nan")
+POOL = {
+    "None": None,
+    "True": True,
+    "2.5": 2.5,
+    "-3": -3,
+    "NaN": NAN,
+    "1e30": 10**30,
+    "1j": 1j,
+    "a text": "nonsense",
+    "texts": np.array(["a", "b"]),
+    "a list": [1.5, 2.0],
+    "a dict": {"a": 1},
+    "a function": lambda: None,
+    "an object": object(),
+}
+# What a stated type takes: it is no case, or one of the function's own range.
+NUMBERS = {
+    "2.5",
+    "-3",
+    "True",
+    "NaN",
+    "a list",
+    "1e30",
+}  # as_array takes them; shapes are for each function
+LISTS = {"a list", "texts"}
+TAKES = {
+    "None": {"None"},
+    "int": set(),
+    "bool": {"True"},
+    "float": {"2.5", "-3"},
+    "Number": {"2.5", "-3"},
+    "Array": NUMBERS,
+    "Numbers": NUMBERS,
+    "str": set(),
+    "Path": set(),
+    "Params": {"a dict"},
+    "Mapping": {"a dict"},
+    "dict": {"a dict"},
+    "Sequence": LISTS,
+    "Iterable": LISTS,
+    "Collection": LISTS,
+    "tuple": LISTS,
+    "Callable": {"a function"},
+    "Loss": {"a function"},
+    "Metric": {"a function"},
+    **dict.fromkeys(
+        (
+            *("DrawFunction", "GateFunction", "InitFunction", "InitialStateFunction", "LossOf"),
+            *("NetworkFunction", "OptimizerFunction", "StepFunction", "TrackFunction"),
+            "optax.GradientTransformation",
+        ),
+        set(),
+    ),
+}
+# Arguments of type Any, and why nothing can be said of them here: `test_wrong_calls.py` and others have their cases.
+ANYTHING = {
+    "axes": "what matplotlib takes",
+    "color": "what matplotlib takes",
+    "first": "handles of a legend",
+    "dtype": "what NumPy takes",
+    "embargo": "a number or a length of time, by the split's times",
+    "times": "numbers or dates",
+    "folds": "a splitter, a function or pairs",
+    "given": "a record or a function",
+    "device": "a device",
+    "devices": "devices",
+    "directions": "a tree of arrays",
+    "labels": "labels of a sweep",
+    "static": "labels of a sweep",
+    "lanes": "a tree of arrays",
+    "shared": "a tree of arrays",
+    "module": "of another library",
+    "params": "of any system, or one for each lane",
+    "state": "of any system",
+    "tree": "any",
+    "xs": "a tree of arrays",
+    "series": "what becomes an array",
+    "batch": "a batch, or its inputs alone",
+    "sweeps.zipped.values": "lists of numbers by name",
+}
+# Texts that are free, or that are looked up in what comes later.
+FREE = {"xlabel", "ylabel", "label", "name", "prefix", "path", "paths", "layers", "recurrent"}
+FREE |= {"layer", "bias", "over", "readout", "keep"}
+# Whole numbers that may be negative: they count from the end.
+FROM_THE_END = {"step", "first", "last", "row"}
+# What messages say in place of the name of an argument.
+SAID = {
+    "from_": "from_|convention",
+    "to": "to|convention",
+    "gate_activation": "gate_activation|activation",
+}
+WITHOUT = {"lanes.calibrate", "runtime.use_all_cores"}  # they would measure, or change the process
+
+
+def kinds(parameter):
+    """The types that a signature states for an argument."""
+    if parameter.kind is parameter.VAR_KEYWORD or parameter.annotation is parameter.empty:
+        return ["Any"]
+    return _alternatives(str(parameter.annotation))
+
+
+def is_known(kind):
+    """Whether a type has its entry, or is a record of the package or of matplotlib."""
+    head = _parts(kind)[0].rpartition(".")[2]
+    records = {
+        *MAKERS,
+        "Axes",
+        "Figure",
+        "Dataset",
+        "Plan",
+        "Activation",
+        "Gate",
+        "Step",
+        "Fold",
+        "Drops",
+    }
+    records |= {"Parametrization", "Calibration", "Settings", "Scaling", "Track"}
+    return kind == "Any" or _parts(kind)[0] in TAKES or head in records
+
+
+def refused(name, parameter):
+    """The values of the pool that an argument must refuse, by their names."""
+    stated = kinds(parameter)
+    if "Any" in stated:
+        return []
+    taken = set().union(*(TAKES.get(_parts(kind)[0], set()) for kind in stated))
+    for kind in stated:  # what a list holds
+        if TAKES.get(_parts(kind)[0]) == LISTS and _parts(kind)[1] in ("int", "float", "str"):
+            taken = (
+                taken - LISTS
+                | {"int": set(), "float": {"a list"}, "str": {"texts"}}[_parts(kind)[1]]
+            )
+    if "str" in stated and name in FREE:
+        taken |= {"a text"}
+    if "int" in stated and name in FROM_THE_END:
+        taken |= {"-3"}
+    return [
+        label
+        for label, value in POOL.items()
+        if label not in taken and value is not parameter.default
+    ]
+
+
+CASES = {
+    f"{function}.{name}": (function, name)
+    for function, value in CALLABLES.items()
+    if inspect.isfunction(value) and function not in WITHOUT
+    for name, parameter in inspect.signature(value).parameters.items()
+    if name != "self"
+}
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    yield
+    plt.close("all")
+
+
+def fail(*arguments, **options):
+    pytest.fail("something was compiled")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_value_that_is_none_of_an_argument_is_refused(case, monkeypatch, tmp_path):
+    function, name = CASES[case]
+    parameters = inspect.signature(CALLABLES[function]).parameters
+    unknown = [kind for kind in kinds(parameters[name]) if not is_known(kind)]
+    assert not unknown, f"say in TAKES what the type {unknown} takes"
+    if "Any" in kinds(parameters[name]):
+        assert name in ANYTHING or case in ANYTHING, (
+            f"state the type of {case}, or say in ANYTHING why it has none"
+        )
+        return
+    arguments = good_call(function, name, parameters)
+    monkeypatch.setattr(sys.modules["rnnreg.sweeps._run"], "Program", fail)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
+    monkeypatch.chdir(tmp_path)
+    for label in refused(name, parameters[name]):
+        with pytest.raises(ValueError, match=rf"\b({SAID.get(name, name)})\b") as caught:
+            CALLABLES[function](**(arguments | {name: POOL[label]}))
+            pytest.fail(f"{case} takes {label}")
+        place = Path(traceback.extract_tb(caught.tb)[-1].filename)
+        assert Path(rr.__file__).parent in place.parents, f"{case}: {label} is refused by {place}"
+
+
+def test_reasons_are_still_needed():
+    free = {
+        name for function, name in CASES.values() if "Any" in kinds(parameters_of(function)[name])
+    }
+    assert sorted(name for name in ANYTHING if name not in free and name not in CASES) == []
+
+
+def test_the_cases_are_many():
+    assert (
+        sum(len(refused(name, parameters_of(function)[name])) for function, name in CASES.values())
+        > 5000
+    )
+
+
+def parameters_of(function):
+    return inspect.signature(CALLABLES[function]).parameters
