@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
+from conftest import require
 from diagnostic_records import flow_of, hessian_of
 from small import HYPER, make, sine
 
@@ -54,6 +55,18 @@ def found_points():
     return rr.diagnostics.FixedPoints(
         np.zeros((1, 2)), one, one, one, square, {"layer_0/h": (0, 2)}
     )
+
+
+def gru_of_equinox():
+    """A cell of Equinox."""
+    return require("equinox").nn.GRUCell(1, 2, key=KEY)
+
+
+def gru_of_flax():
+    """A cell of Flax."""
+    import flax.linen as nn
+
+    return nn.GRUCell(2)
 
 
 @functools.cache
@@ -123,7 +136,6 @@ GOOD = {
     "margin": 0.1,
     "matrices": np.eye(2),
     "memories": lambda: figures.make_fisher(),
-    "module": lambda: None,
     "net": NET,
     "num_batches": 2,
     "num_epochs": 2,
@@ -190,6 +202,10 @@ GOOD = {
 }
 OWN = {
     "cells.chrono.cell": rr.cells.lstm(2),
+    "bridges.cell_from_equinox.module": gru_of_equinox,
+    "bridges.cell_from_flax.module": gru_of_flax,
+    "bridges.from_equinox.module": gru_of_equinox,
+    "bridges.from_flax.module": gru_of_flax,
     "SweepResult.save.path": "result.nc",
     "lanes.map_lanes.function": lambda: lambda lane, shared: lane,
     "lanes.trace.function": lambda: lambda lane, shared: lane,
@@ -231,10 +247,10 @@ OWN = {
     "data.windows.times": None,
     "diagnostics.gradient_flow.state": None,
 }
-OPTIONS = {
+OPTIONS = {  # what an argument needs beside it
     "network.num_steps": {"readout": "flatten"},
     "evaluate.batch_size": {"loss": LOSS},
-}  # what an argument needs beside it
+}
 SELF = {
     "SweepResult": result,
     "Train": lambda: TRAIN,
@@ -262,9 +278,10 @@ def good_call(function, wrong, parameters):
     """The arguments that a function needs beside the one that will be wrong."""
     owner, arguments = function.rpartition(".")[0], {}
     for name, parameter in parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            continue
         if name == "self":
             arguments[name] = SELF[owner]()
         elif name != wrong and parameter.default is parameter.empty:
-            if parameter.kind is not parameter.VAR_KEYWORD:
-                arguments[name] = good(function, name)
+            arguments[name] = good(function, name)
     return arguments | OPTIONS.get(f"{function}.{wrong}", {})

@@ -119,12 +119,12 @@ def read_grid(
         if isinstance(given, Zipped):
             values = given.values
             axes.append(Axis(name, values, np.arange(len(next(iter(values.values()))))))
-        elif np.ndim(given) == 0:
-            values = {name: _numbers(name, [given])}
-            constants[name] = float(values[name][0])
+        elif (numbers := _numbers(name, given)).ndim:
+            values = {name: numbers}
+            axes.append(Axis(name, values, numbers))
         else:
-            values = {name: _numbers(name, given)}
-            axes.append(Axis(name, values, values[name]))
+            values = {name: numbers[None]}
+            constants[name] = float(numbers)
         for hyper, array in values.items():
             _check_values(hyper, array, hyper in lambdas, repeats=isinstance(given, Zipped))
     return axes, constants
