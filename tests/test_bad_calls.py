@@ -6,6 +6,7 @@ tables fails.
 """
 
 import inspect
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -20,6 +21,7 @@ from test_contract import CALLABLES
 import rnnreg as rr
 from rnnreg._signatures import MAKERS, _alternatives, _parts
 
+PACKAGE = Path(rr.__file__).parent
 NAN = float("nan")
 POOL = {
     "None": None,
@@ -201,19 +203,18 @@ def test_a_value_that_is_none_of_an_argument_is_refused(case, monkeypatch, tmp_p
     monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
     monkeypatch.chdir(tmp_path)
     for label in refused(name, parameters[name]):
-        said = error_of(CALLABLES[function], arguments | {name: POOL[label]})
+        said, file = error_of(CALLABLES[function], arguments | {name: POOL[label]})
         assert re.search(rf"\b({SAID.get(name, name)})\b", said), f"{label}: {said}"
+        assert PACKAGE in file.parents, f"{label} is refused by {file}: {said}"
 
 
 def error_of(function, arguments):
-    """What a call is refused with; another error, and one that is not raised by the package, is a failure."""
+    """What a call is refused with, and the file that raised it; another error than a `ValueError` is a failure."""
     try:
         function(**arguments)
     except ValueError as error:
-        place = Path(traceback.extract_tb(error.__traceback__)[-1].filename)
-        assert Path(rr.__file__).parent in place.parents, f"raised by {place}: {error}"
-        return str(error)
-    return "nothing: it is accepted"
+        return str(error), Path(traceback.extract_tb(error.__traceback__)[-1].filename)
+    return "nothing", Path()
 
 
 def test_reasons_are_still_needed():
