@@ -57,17 +57,6 @@ def described(value: Any) -> str:
     return text if len(text) <= 60 else f"a {type(value).__name__}"
 
 
-def check_flag(value: Any, name: str) -> None:
-    """Raises if a value is neither True nor False: a text such as "no" would count as true.
-
-    >>> check_flag("no", "bidirectional")
-    Traceback (most recent call last):
-    ValueError: bidirectional must be True or False; got 'no'.
-    """
-    if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f"{name} must be True or False; got {described(value)}.")
-
-
 def check_function(value: Any, name: str, signature: str) -> None:
     """Raises if a value cannot be called.
 

@@ -67,7 +67,7 @@ def typed_with(**hints: str) -> Callable[[F], F]:
             signature = inspect.signature(function)
             call = _call(function, signature)
             return signature, {
-                name: _Argument(parameter, hints.get(name, call))
+                name: _Argument(parameter, hints.get(name, call if _is_placed(parameter) else ""))
                 for name, parameter in signature.parameters.items()
             }
 
@@ -87,6 +87,13 @@ def typed_with(**hints: str) -> Callable[[F], F]:
         return entrance  # pyright: ignore[reportReturnType]
 
     return decorate
+
+
+def _is_placed(parameter: inspect.Parameter) -> bool:
+    """Whether an argument has to be given, by its place."""
+    return (
+        parameter.default is parameter.empty and parameter.kind <= parameter.POSITIONAL_OR_KEYWORD
+    )
 
 
 def _call(function: Callable[..., Any], signature: inspect.Signature) -> str:

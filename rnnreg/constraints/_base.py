@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_flag, check_function, check_number, described
+from rnnreg._checks import check_function, check_number, described
 from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths, matching, with_leaves
 from rnnreg.penalties import select
@@ -88,7 +88,6 @@ def covering(paths: Paths = "*", *, include_biases: bool = False) -> Callable[[A
     >>> covering("W_*")({"W_hh": jnp.ones((2, 2)), "b_h": jnp.ones(2)})
     {'W_hh': True, 'b_h': False}
     """
-    check_flag(include_biases, "include_biases")
 
     def mask(params):
         chosen = select(params, paths, include_biases, what="constraint")
@@ -116,8 +115,6 @@ def constraint(
       start: what is remembered of a leaf, from its path and its first value; it raises if the leaf does not fit.
     """
     import optax
-
-    check_flag(include_biases, "include_biases")
 
     def init(params):
         if matrices is not None:

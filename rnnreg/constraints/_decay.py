@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_flag, check_number
+from rnnreg._checks import check_number
 from rnnreg._signatures import Number, typed
 from rnnreg._tree import leaf_paths, with_leaves
 from rnnreg.constraints._base import Paths, given
@@ -113,7 +113,6 @@ def _decay(
     import optax
 
     check_number(rate, "rate", least=0)
-    check_flag(include_biases, "include_biases")
 
     def init(params):
         return Decayed(dict.fromkeys(select(params, paths, include_biases, what="decay"), ()))

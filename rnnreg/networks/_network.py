@@ -12,7 +12,6 @@ from jax import Array
 from rnnreg._checks import (
     check_choice,
     check_count,
-    check_flag,
     check_share,
     described,
     warn_caller,
@@ -78,8 +77,6 @@ def layer(
     ['forward', 'backward']
     """
     check_count(repeat, "repeat")
-    check_flag(bidirectional, "bidirectional")
-    check_flag(reverse, "reverse")
     check_choice(merge, "merge", ("concat", "sum", "mean", "product"))
     if merge != "concat" and not bidirectional:
         raise ValueError(f"merge={merge!r} puts two directions together; give bidirectional=True.")
@@ -163,7 +160,6 @@ def network(
     rates = Dropout(input_dropout, dropout, output_dropout, recurrent_dropout, variational)
     _check_layers(layers, cells, recurrence, rates)
     check_noise(noise, [entry.cell for entry in layers], backend)
-    check_flag(variational, "variational")
     if output_size is not None:
         check_count(output_size, "output_size", hint="None returns the hidden states.")
     if embedding is not None:

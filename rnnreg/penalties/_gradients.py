@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from rnnreg._checks import check_choice, check_flag, check_number
+from rnnreg._checks import check_choice, check_number
 from rnnreg._linalg import safe_divide, widen
 from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths, with_leaves
@@ -74,7 +74,6 @@ def omega(
     """
     check_layers(layers)
     check_choice(derivative, "derivative", ("immediate", "full"))
-    check_flag(squared, "squared")
     check_number(bound, "bound", least=0)
 
     def value(params, context, state):

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_choice, check_flag
+from rnnreg._checks import check_choice
 from rnnreg._linalg import safe_norm, wide
 from rnnreg._signatures import typed
 from rnnreg._tree import beside, leaf_paths, with_leaves
@@ -63,7 +63,6 @@ def group_lasso(
     [9.0, 9.0, 7.0]
     """
     check_choice(groups, "groups", ("rows", "columns", "units"))
-    check_flag(by_size, "by_size")
 
     def chosen(params, weights=None):
         return families(select(params, paths, False, weights), params, groups, recurrent)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._checks import check_choice, check_flag, check_share
+from rnnreg._checks import check_choice, check_share
 from rnnreg._linalg import wide
 from rnnreg._signatures import Number, typed
 from rnnreg.penalties._base import Penalty, on_leaves, select
@@ -46,7 +46,6 @@ def elementwise(
     17.0
     """
     check_choice(reduction, "reduction", ("sum", "mean"))
-    check_flag(include_biases, "include_biases")
 
     def chosen(params, weights=None):
         return select(params, paths, include_biases, weights)

@@ -14,7 +14,6 @@ from jax.flatten_util import ravel_pytree
 from rnnreg._checks import (
     check_choice,
     check_count,
-    check_flag,
     check_function,
     check_key,
     described,
@@ -244,7 +243,6 @@ def random_direction(
     ([1.0, 2.0], [0.0, 0.0])
     """
     check_key(key)
-    check_flag(include_biases, "include_biases")
     check_choice(scale, "scale", ("filter", "layer", "none"))
     check_real(params)
     leaves, structure = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
