@@ -261,6 +261,16 @@ def check_marks(mask: Any) -> None:
         raise ValueError(f"mask must hold 0 (not read) and 1 (a true step) only; got {wrong[0]}.")
 
 
+def check_row_weights(weights: Any) -> None:
+    """Raises if concrete weights of rows or steps are negative or not finite."""
+    if weights is None or isinstance(weights, jax.core.Tracer):
+        return
+    values = np.asarray(weights, np.float64)
+    wrong = values[~(np.isfinite(values) & (values >= 0))]
+    if wrong.size:
+        raise ValueError(f"weights must be finite and not negative; got {wrong[0]}.")
+
+
 def _then(hint: str) -> str:
     return f" {hint}" if hint else ""
 

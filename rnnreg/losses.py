@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_marks
+from rnnreg._checks import check_marks, check_row_weights
 from rnnreg._linalg import wide, widen_labels
 from rnnreg._signatures import typed
 from rnnreg.data import Batch, counted, loss_weights, where_counted
@@ -142,7 +142,8 @@ class DataLoss:
                 "weight per row, [B], or a network with readout='all'."
             )
         outputs, ys = counted_pair(outputs, ys, mask, weights)
-        if self.refused is not None and not isinstance(ys, jax.core.Tracer):
+        real = jnp.issubdtype(ys.dtype, jnp.floating)  # a class that is none gives NaN
+        if self.refused is not None and real and not isinstance(ys, jax.core.Tracer):
             wrong, expected = self.refused(np.asarray(ys), outputs.shape[-1])
             if np.any(wrong):
                 raise ValueError(f"ys must hold {expected}; got {np.asarray(ys)[wrong][0]}.")
@@ -162,11 +163,7 @@ def _check_counts(outputs: Any, mask: Any, weights: Any) -> None:
             rows = f"[B] = {lead[:1]} or " if name == "weights" else ""
             raise ValueError(f"{name} must be {rows}{expected}; got {given.shape}.")
     check_marks(mask)
-    if weights is not None and not isinstance(weights, jax.core.Tracer):
-        wrong = np.asarray(weights, np.float64)
-        wrong = wrong[~(np.isfinite(wrong) & (wrong >= 0))]
-        if wrong.size:
-            raise ValueError(f"weights must be finite and not negative; got {wrong[0]}.")
+    check_row_weights(weights)
 
 
 def check_targets(loss: Any, batch: Batch, num_outputs: int, *, name: str) -> None:

@@ -317,7 +317,7 @@ REFUSED = {
     **{
         f"{name} {radius}": (
             lambda name=name, radius=radius: CONSTRAINTS[name][0](radius),
-            r"must be a number above 0; got",
+            r"must be a number( above 0| or None)?; got",
         )
         for name in WITH_RADIUS
         for radius in (0.0, -1, np.nan, "1")

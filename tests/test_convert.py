@@ -220,7 +220,7 @@ def test_every_direction_takes_the_cell_itself_and_refuses_what_the_library_has_
     with pytest.raises(ValueError, match="torch has no module"):
         rr.convert.from_torch({}, before)
     with pytest.raises(
-        ValueError, match=r"must be that of a module, module.state_dict\(\); got list"
+        ValueError, match=r"state_dict must be a dict; got \[\].* module.state_dict\(\)"
     ):
         rr.convert.from_torch([], "gru")
     with pytest.raises(ValueError, match=r"params must hold 'layer_0'.*got None"):

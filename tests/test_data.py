@@ -566,7 +566,7 @@ def test_what_is_no_number_is_named_with_its_cure(batch, message):
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ((XS, YS), "must be an rnnreg Batch.*got tuple"),
+        ((XS, YS), "must be a Batch .*got a tuple"),
         (Batch(XS[0], YS), r"\[N, T, D\] real numbers; got shape \(4, 2\)"),
         (Batch(XS.astype(int), YS), r"\[N, T\] integer tokens; got shape \(3, 4, 2\)"),
         (Batch(XS[:0], YS[:0]), "has no rows"),

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from rnnreg._checks import described
-from rnnreg._signatures import typed
+from rnnreg._signatures import typed, typed_with
 from rnnreg.cells import Cell
 from rnnreg.convert._layers import Params, as_numpy, kind_of, layer_of, leaves_of
 
 _TORCH_NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
-@typed
+@typed_with(state_dict="It is that of a module, module.state_dict().")
 def from_torch(
     state_dict: Mapping[str, Any], cell: str | Cell, *, prefix: str = "", readout: str | None = None
 ) -> Params:
@@ -48,10 +48,6 @@ def from_torch(
     [2.0, 2.0]
     """
     cell = kind_of(cell, "torch", resets=("after",), named=False)
-    if not isinstance(state_dict, Mapping):
-        raise ValueError(
-            f"state_dict must be that of a module, module.state_dict(); got {type(state_dict).__name__}."
-        )
     state = {
         name.removeprefix(prefix): as_numpy(value)
         for name, value in state_dict.items()

@@ -115,12 +115,8 @@ class SweepResult:
         Raises:
           ValueError: a network, a cell or an activation that is a function of a user's own.
         """
-        unknown = set(static) - set(self.groups[0].static)
-        if unknown:
-            raise ValueError(
-                f"{sorted(unknown)[0]!r} is no static axis; the sweep has {list(self.groups[0].static)}."
-            )
-        return network_of(self.config["network"][self._group_number(static)])
+        number = group_number(self.groups, static, (), {})
+        return network_of(self.config["network"][number])
 
     @typed
     def predict(
@@ -380,9 +376,7 @@ class SweepResult:
 
     def _is_finished(self, group: Group, place: Mapping[str, int]) -> bool:
         if "finished" not in self.metrics:
-            raise ValueError(
-                "the metrics of this result have lost 'finished', which says what lanes ended."
-            )
+            raise ValueError("the metrics have lost 'finished', which says what lanes ended.")
         return bool(self.metrics["finished"].sel(group.static).isel(place))
 
     @typed
