@@ -168,9 +168,8 @@ def check_choice(value: Any, name: str, choices: Iterable[Any], *, hint: str = "
     known = list(choices)
     if not any(isinstance(value, type(one)) and value == one for one in known):
         *others, last = map(repr, known)
-        raise ValueError(
-            f"{name} must be {', '.join(others)} or {last}; got {described(value)}.{_then(hint)}"
-        )
+        listed = f"{', '.join(others)} or {last}" if others else last
+        raise ValueError(f"{name} must be {listed}; got {described(value)}.{_then(hint)}")
 
 
 def check_elementwise(function: Any, what: str) -> None:

@@ -169,6 +169,12 @@ class _Argument:
             hint = (
                 " rr.data.windows returns (batch, times): give rr.Split(batch, target_times=times)."
             )
+        held = value.values() if isinstance(value, Mapping) else getattr(value, "flat", ())
+        if any(
+            _is(one, kind) for one in held for kind in self.kinds if _parts(kind)[0] not in _KINDS
+        ):
+            entries = f"its entries {list(value)}" if isinstance(value, Mapping) else "them"
+            hint = f" Take one of {entries}."
         raise ValueError(f"{self.name} must be {expected}; got {described(value)}.{hint}")
 
 

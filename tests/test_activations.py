@@ -50,7 +50,7 @@ def test_nothing_is_guessed_of_another_function():
     assert rr.recurrence.choose_backend(cell, input_size=1).backend == "fused"
     with pytest.raises(ValueError, match="unknown activation 'tanhh'; expected one of"):
         rr.cells.gru(3, activation="tanhh")
-    with pytest.raises(ValueError, match=r"activation must be an elementwise function.*got 3"):
+    with pytest.raises(ValueError, match=r"gate_activation must be an Activation, .*got 3"):
         rr.cells.lstm(3, gate_activation=3)
 
 

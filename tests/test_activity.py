@@ -158,7 +158,7 @@ def test_layers_that_are_not_there_are_named():
         ValueError, match=r"layers='layer_3' matches none of the network's, \['layer_0'\]"
     ):
         cases.objective_of(net, activation("layer_3"))(params, batch)
-    with pytest.raises(ValueError, match=r"layers must be 'last'.*; got -1"):
+    with pytest.raises(ValueError, match=r"layers must be a text or a list of texts; got -1"):
         activation(-1)
     with pytest.raises(ValueError, match="target must be a finite number"):
         firing_rate(target="low")

@@ -315,13 +315,14 @@ def test_initialisers_draw_in_bfloat16(name, key):
 @pytest.mark.parametrize("hidden_size", [0, -3, 2.0])
 def test_hidden_size_must_be_a_positive_int(make, hidden_size):
     with pytest.raises(
-        ValueError, match=r"hidden_size must be at least 1, a whole number.*static axis"
+        ValueError,
+        match=r"hidden_size must be .*a whole number.*static axis|hidden_size must be a whole number; got",
     ):
         make(hidden_size)
 
 
 def test_unknown_names_are_listed(key):
-    with pytest.raises(ValueError, match=r"unknown initialiser 'orthogonl'.*'orthogonal'"):
+    with pytest.raises(ValueError, match=r"unknown initialiser, 'orthogonl'.*'orthogonal'"):
         rr.cells.elman(H, recurrent_init="orthogonl").init(key, D)
     with pytest.raises(ValueError, match="reset must be 'after' or 'before'"):
         rr.cells.gru(H, reset="both")

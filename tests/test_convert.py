@@ -223,5 +223,5 @@ def test_every_direction_takes_the_cell_itself_and_refuses_what_the_library_has_
         ValueError, match=r"state_dict must be a dict; got \[\].* module.state_dict\(\)"
     ):
         rr.convert.from_torch([], "gru")
-    with pytest.raises(ValueError, match=r"params must hold 'layer_0'.*got None"):
+    with pytest.raises(ValueError, match=r"params must be a dict; got None"):
         rr.convert.to_torch(None, "gru")

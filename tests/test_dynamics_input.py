@@ -118,27 +118,27 @@ def test_lists_of_numbers_are_no_inputs(name):
 @pytest.mark.parametrize(
     ("function", "options", "message"),
     [
-        (lyapunov, {"every": 1.5}, "every must be at least 1, a whole number; got 1.5"),
-        (lyapunov, {"every": True}, "every must be at least 1"),
+        (lyapunov, {"every": 1.5}, "every must be a whole number; got 1.5"),
+        (lyapunov, {"every": True}, "every must be a whole number"),
         (
             lyapunov,
             {"num_exponents": 1.5},
-            "num_exponents must lie in 1 … 3, a whole number; got 1.5",
+            "num_exponents must be a whole number or None; got 1.5",
         ),
-        (lyapunov, {"num_batches": 2.0}, "num_batches must be at least 2, a whole number"),
-        (lyapunov, {"discard": 0.5}, "discard must be at least 0, a whole number"),
+        (lyapunov, {"num_batches": 2.0}, "num_batches must be a whole number"),
+        (lyapunov, {"discard": 0.5}, "discard must be a whole number"),
         (lyapunov, {"discard": -1}, "discard must be at least 0"),
-        (jacobian_products, {"every": 1.5}, "every must be at least 1"),
+        (jacobian_products, {"every": 1.5}, "every must be a whole number"),
         (
             jacobian_products,
             {"num_singular": 2.0},
-            "num_singular must lie in 1 … 3, a whole number; got 2.0",
+            "num_singular must be a whole number or None; got 2.0",
         ),
         (saturation, {"margin": -1}, r"margin must lie in \[0, 0.5\]; got -1"),
-        (saturation, {"margin": float("nan")}, r"margin must lie in \[0, 0.5\]; got nan"),
+        (saturation, {"margin": float("nan")}, "margin must be a number; got nan"),
         (saturation, {"middle": 5.0}, r"middle must lie in \[0, 1\]; got 5.0"),
         (saturation, {"num_bins": 0}, "num_bins must be at least 1"),
-        (saturation, {"num_bins": 2.5}, "num_bins must be at least 1"),
+        (saturation, {"num_bins": 2.5}, "num_bins must be a whole number"),
     ],
 )
 def test_counts_and_shares_out_of_range_are_named(function, options, message):

@@ -571,7 +571,7 @@ def test_the_compiled_kernel_runs_what_it_can(monkeypatch):
 
 BEFORE = rr.cells.gru(HIDDEN, reset="before")
 WRONG = {
-    "not a record": (0.1, r"noise must be a record of rates, such as rr.Noise\(zoneout=0.1\)"),
+    "not a record": (0.1, r"noise must be a Noise \(rr.Noise\(zoneout=0.1\)\); got 0.1"),
     "one": (rr.Noise(zoneout=1.0), r"noise: zoneout must lie in \[0, 1\); got 1.0"),
     "negative": (rr.Noise(dropconnect=-0.1), r"noise: dropconnect must lie in \[0, 1\)"),
     "text": (rr.Noise(zoneout="a"), r"noise: zoneout must lie in \[0, 1\); got 'a'"),

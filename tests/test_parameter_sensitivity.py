@@ -74,8 +74,8 @@ def test_a_state_that_is_given_is_not_learned():
     ("every", "message"),
     [
         (0, "every must be at least 1, a whole number; got 0"),
-        (2.0, "every must be at least 1, a whole number; got 2.0"),
-        (True, "every must be at least 1, a whole number; got True"),
+        (2.0, "every must be a whole number; got 2.0"),
+        (True, "every must be a whole number; got True"),
         (3, "every must divide .* got every=3"),
     ],
 )

@@ -610,7 +610,7 @@ def test_bad_arguments_are_named():
         (lambda: low_rank(cell, H + 1), "rank must lie in 1 … 4.*hidden size"),
         (lambda: low_rank(cell, 0), "rank must lie in 1 … 4"),
         (lambda: antisymmetric(cell, gamma=-1.0), "gamma must be a number of at least 0"),
-        (lambda: orthogonal("gru"), "a parametrisation is for a cell.*got 'gru'"),
+        (lambda: orthogonal("gru"), "cell must be a Cell .*got 'gru'"),
         (lambda: weight_norm(orthogonal(cell)), "has a parametrisation already"),
         (lambda: weight_norm(cell._replace(recurrent=("W",))), r"square blocks.*states none"),
     ):

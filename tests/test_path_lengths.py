@@ -178,8 +178,8 @@ def test_signal_and_noise_across_batches():
         ({"truncate": 2}, {}, "one way back through time.*truncate=2"),
         ({}, {"path": "layer_3/W_hh"}, "'layer_3/W_hh' is not in the parameters"),
         ({}, {"max_lag": 5}, "max_lag must lie in 0 … 4, a whole number; got 5"),
-        ({}, {"max_lag": 2.0}, "max_lag must lie in 0 … 4, a whole number; got 2.0"),
-        ({}, {"max_lag": True}, "max_lag must lie in 0 … 4, a whole number; got True"),
+        ({}, {"max_lag": 2.0}, "max_lag must be a whole number or None; got 2.0"),
+        ({}, {"max_lag": True}, "max_lag must be a whole number or None; got True"),
         ({"initial_state": "learned"}, {"path": "layer_0/initial/h"}, "learned start, .* no parts"),
     ],
 )
@@ -200,7 +200,7 @@ def test_a_state_of_whole_numbers_has_no_one_way_back():
 def test_cells_and_batches_that_do_not_fit_are_named():
     net, params, batch, _ = _case("elman", "all")
     for measure in (path_lengths, functools.partial(gradient_signal, num_batches=3)):
-        with pytest.raises(ValueError, match=r"takes a network.*rr.network\(\[cell\]"):
+        with pytest.raises(ValueError, match=r"net must be a Network .*; got a Cell"):
             measure(rr.cells.elman(3), LOSS, params, batch)
         with pytest.raises(ValueError, match=r"batch\.mask must be a NumPy or JAX array; got list"):
             measure(net, LOSS, params, batch._replace(mask=[[1.0] * T] * B))
@@ -209,5 +209,7 @@ def test_cells_and_batches_that_do_not_fit_are_named():
 @pytest.mark.parametrize("count", [1, 2, 3.0, True])
 def test_batches_must_divide_the_rows(count):
     net, params, batch, _ = _case("elman", "all")
-    with pytest.raises(ValueError, match=f"divide the 3 rows; got {count}"):
+    with pytest.raises(
+        ValueError, match=f"(divide the 3 rows|must be a whole number); got {count}"
+    ):
         gradient_signal(net, LOSS, params, batch, num_batches=count)

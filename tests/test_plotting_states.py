@@ -104,7 +104,10 @@ def test_slow_points_are_open_and_kinds_are_counted():
             "nothing to draw: the eigenvalues are not finite",
         ),
         (lambda: plotting.fixed_points(make_points(0)), "nothing to draw"),
-        (lambda: plotting.fixed_points(make_points(1)._asdict()), "of a DistinctPoints; got dict"),
+        (
+            lambda: plotting.fixed_points(make_points(1)._asdict()),
+            "must be a DistinctPoints .*; got a dict",
+        ),
         (lambda: plotting.bifurcation([0.0], []), "one entry per DistinctPoints; got 1 for 0"),
         (lambda: plotting.gate_openings(make_saturation(gates=False)), "no gates to draw"),
     ],

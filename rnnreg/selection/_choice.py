@@ -221,7 +221,8 @@ def axis_of(result: SweepResult, axis: str | None) -> str:
     """
     axes = _axes(result)
     if axis is not None:
-        check_choice(axis, "axis", axes, hint="It is the axis of λ.")
+        if axis in ("seed", "fold"):
+            raise ValueError(f"axis must be that of λ, one of {axes}; got {axis!r}.")
         return axis
     lambdas = {name for group in result.config.get("penalties", []) for name in group}
     for known in ([name for name in axes if name in lambdas], axes):

@@ -43,7 +43,7 @@ class FixedPoints(NamedTuple):
 @typed
 def fixed_points(
     system: System,
-    params: Params,
+    params: Any,
     x: Array,
     *,
     starts: Numbers,

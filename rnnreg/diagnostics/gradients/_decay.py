@@ -13,7 +13,7 @@ from jax import Array
 from rnnreg._arrays import as_array
 from rnnreg._checks import check_share, is_count
 from rnnreg._linalg import marked, masked_mean, mean_and_error, safe_divide, wide
-from rnnreg._signatures import Numbers, typed
+from rnnreg._signatures import typed
 
 
 class DecayRate(NamedTuple):
@@ -59,7 +59,7 @@ class Horizon(NamedTuple):
 
 
 @typed
-def decay_rate(log_norms: Numbers, *, first: int = 0, last: int | None = None) -> DecayRate:
+def decay_rate(log_norms: Any, *, first: int = 0, last: int | None = None) -> DecayRate:
     """d ln r/dℓ by least squares, sequence by sequence, and its mean with a standard error.
 
     Sequences of one network share its weights, so they say how much the rate varies over data, not over
@@ -117,7 +117,7 @@ def decay_rate(log_norms: Numbers, *, first: int = 0, last: int | None = None) -
 
 
 @typed
-def horizon(log_norms: Numbers, *, threshold: float = 1 / math.e) -> Horizon:
+def horizon(log_norms: Any, *, threshold: float = 1 / math.e) -> Horizon:
     """The last lag at which r(ℓ) = ‖∂L_τ/∂h_{τ−ℓ}‖ / ‖∂L_τ/∂h_τ‖ falls below a threshold, for good.
 
     How to read it: beyond the horizon a step has less than `threshold` of the gradient that the last step has; 1/e

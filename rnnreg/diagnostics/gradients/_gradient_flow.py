@@ -70,7 +70,7 @@ class GradientFlow(NamedTuple):
 def gradient_flow(
     system: System,
     loss: Loss,
-    params: Params,
+    params: Any,
     batch: Batch,
     *,
     step: int | None = -1,

@@ -82,7 +82,7 @@ class Saturation(NamedTuple):
 @typed
 def saturation(
     system: System,
-    params: Params,
+    params: Any,
     xs: Array,
     *,
     mask: Array | None = None,
