@@ -58,6 +58,7 @@ TAKES = {
     "Numbers": NUMBERS,
     "str": set(),
     "Path": set(),
+    "np.ndarray": {"texts"},
     "Params": {"a dict"},
     "Mapping": {"a dict"},
     "dict": {"a dict"},

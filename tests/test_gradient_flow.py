@@ -388,7 +388,7 @@ def test_batches_that_do_not_fit_are_named(change, message):
 def test_steps_that_are_no_count_are_named(step):
     net, params = _made("elman")
     with pytest.raises(
-        ValueError, match="step must be (-1, None, or lie in 0 … 4|a whole number or None)"
+        ValueError, match=r"step must be (-1, None, or lie in 0 … 4|a whole number or None)"
     ):
         gradient_flow(net, LOSS, params, _batch(), step=step)
 

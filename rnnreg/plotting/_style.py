@@ -101,7 +101,9 @@ def style() -> Iterator[None]:
 
 
 @typed
-def save(figure: Figure | Axes, path: str | Path, *, close: bool = False) -> tuple[Path, Path]:
+def save(
+    figure: Figure | Axes | np.ndarray, path: str | Path, *, close: bool = False
+) -> tuple[Path, Path]:
     """Writes `path.pdf` (vectors) and, next to it, `path.png` (200 dots per inch).
 
     Args:

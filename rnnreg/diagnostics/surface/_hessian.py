@@ -40,7 +40,7 @@ class HessianDirections(NamedTuple):
 @typed
 def hessian_directions(
     loss_of: Callable[[Params], Array],
-    params: Params,
+    params: Any,
     *,
     key: Array,
     num_directions: int = 2,

@@ -53,7 +53,7 @@ class LossSurface(NamedTuple):
 @typed
 def loss_surface(
     loss_of: LossOf,
-    params: Params,
+    params: Any,
     directions: Any,
     *,
     alphas: Array,
@@ -180,7 +180,7 @@ def data_loss_of(net: Network, loss: Loss, batch: Batch) -> LossOf:
 
 
 @typed
-def coordinate_direction(params: Params, path: str, *, index: tuple[int, ...] = ()) -> Params:
+def coordinate_direction(params: Any, path: str, *, index: tuple[int, ...] = ()) -> Params:
     """The unit direction along one parameter, such as `"layer_0/W_hh"` at index `(0, 1)`.
 
     Args:
@@ -215,7 +215,7 @@ def coordinate_direction(params: Params, path: str, *, index: tuple[int, ...] = 
 
 @typed
 def random_direction(
-    params: Params, *, key: Array, scale: str = "filter", include_biases: bool = False
+    params: Any, *, key: Array, scale: str = "filter", include_biases: bool = False
 ) -> Params:
     """A Gaussian direction, scaled to the weights filter by filter, to the whole matrix, or not at all.
 
