@@ -149,7 +149,7 @@ def test_counts_and_shares_out_of_range_are_named(function, options, message):
 @pytest.mark.parametrize("count", [-1, 2.5])
 @pytest.mark.parametrize("name", ["num_newton", "num_descent"])
 def test_a_search_takes_whole_numbers_of_steps(name, count):
-    with pytest.raises(ValueError, match=f"{name} must be at least 0, a whole number; got {count}"):
+    with pytest.raises(ValueError, match=rf"{name} must be .*whole number; got {count}"):
         fixed_points(CELL, PARAMS, jnp.ones(2), starts=jnp.ones((2, 3)), **{name: count})
 
 
