@@ -104,6 +104,7 @@ ANYTHING = {
     "xs": "a tree of arrays",
     "series": "what becomes an array",
     "batch": "a batch, or its inputs alone",
+    "log_norms": "an array; a dict of several layers is told to take one",
     "sweeps.zipped.values": "lists of numbers by name",
 }
 # Texts that are free, or that are looked up in what comes later.
@@ -115,6 +116,7 @@ FROM_THE_END = {"step", "first", "last", "row"}
 SAID = {
     "from_": "from_|convention",
     "to": "to|convention",
+    "axis": "axis|metric",  # a result without the metric is named first
     "gate_activation": "gate_activation|activation",
 }
 WITHOUT = {"lanes.calibrate", "runtime.use_all_cores"}  # they would measure, or change the process
