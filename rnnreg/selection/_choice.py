@@ -124,7 +124,6 @@ def choose(
     check_choice(rule, "rule", RULES)
     check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
     check_choice(num_epochs, "num_epochs", ("fixed", "common"))
-    check_flag(unfinished, "unfinished")
     if num_epochs == "common" and combine == "ensemble":
         raise ValueError(
             "num_epochs='common' scores the recorded history, which has no ensemble; use combine='mean'."
