@@ -90,7 +90,7 @@ def make_plan(
       plan: "auto", "one_by_one", "chunks", "vmap" or "split_rows"; or a ready `Plan`, which is returned.
       width: lanes a call; None chooses.
       chunk: lanes together, for "chunks"; None chooses.
-      devices: defaults to all of JAX's; see `rr.use_all_cores()`.
+      devices: defaults to all of JAX's that belong to this process; see `rr.use_all_cores()`.
       calibration: measured rates; None takes those stored for the device, else those that ship.
 
     Returns:
@@ -105,7 +105,7 @@ def make_plan(
     """
     if isinstance(plan, Plan):
         return _ready(plan, num_lanes, width, chunk)
-    devices = tuple(jax.devices() if devices is None else devices)
+    devices = tuple(jax.local_devices() if devices is None else devices)
     _check(num_lanes, plan, chunk)
     num_lanes = int(num_lanes)  # a small NumPy integer would overflow below
     chunk = None if chunk is None else int(chunk)
@@ -135,6 +135,29 @@ def make_plan(
     if plan == "vmap":
         chunk = width // len(devices)
     return Plan(plan, width, chunk, devices, num_lanes, reason)
+
+
+def narrowed(plan: Plan, most: int) -> Plan:
+    """The plan for a process that has only so many of the lanes: no wider than they need, and no device without any.
+
+    One by one, and in chunks that the devices can fill, no lane changes its company, and so no bit.
+
+    Args:
+      plan: of all lanes.
+      most: lanes that the process has.
+
+    >>> whole = make_plan(64, plan="vmap", devices=jax.devices()[:1])
+    >>> narrowed(whole, 16).width, narrowed(whole, 64) == whole
+    (16, True)
+    """
+    if plan.name == "split_rows":
+        return dataclasses.replace(plan, width=min(plan.width, most))
+    together = plan.chunk if plan.name == "chunks" else 1
+    devices = plan.devices[: -(-most // together)]
+    unit = len(devices) * together
+    width = min(-(-most // unit), plan.width // (len(plan.devices) * together)) * unit
+    chunk = width // len(devices) if plan.name == "vmap" else plan.chunk
+    return dataclasses.replace(plan, width=width, chunk=chunk, devices=devices)
 
 
 def _ready(plan: Plan, num_lanes: int, width: int | None, chunk: int | None) -> Plan:

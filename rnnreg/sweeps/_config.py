@@ -10,10 +10,15 @@ import numpy as np
 from rnnreg.runtime import environment
 from rnnreg.sweeps._describe import describe_key
 from rnnreg.sweeps._job import Job, Request
+from rnnreg.sweeps._parts import Part
 
 
 def describe_sweep(
-    jobs: Sequence[Job], done: Sequence[Any], request: Request, static: dict[str, list[Any]]
+    jobs: Sequence[Job],
+    done: Sequence[Any],
+    request: Request,
+    static: dict[str, list[Any]],
+    part: Part,
 ) -> dict[str, Any]:
     """What was asked for and what the runs were, ready for JSON; `by_group` names the lists by static combination.
 
@@ -22,6 +27,7 @@ def describe_sweep(
       done: what was computed of each, `rnnreg.sweeps._run._Done`.
       request: what was asked of all.
       static: the static axes.
+      part: which of the lanes the call trained.
     """
     settings = [job.train.settings for job in jobs]
     by_group = {
@@ -47,6 +53,7 @@ def describe_sweep(
         **by_group,
         "by_group": list(by_group),
         "lanes": sum(job.plan.num_lanes for job in jobs),
+        "shard": None if part.of == 1 else [part.number, part.of],
         "lanes_loaded": sum(one.loaded for one in done),
         "compilations": sum(one.compiled for one in done),
         "seconds_compile": sum(one.seconds_compile for one in done),

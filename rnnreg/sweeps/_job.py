@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +15,7 @@ from jax import Array
 
 from rnnreg._checks import check_key, described
 from rnnreg.data import Fold, Split, take_fold
-from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan
+from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan, narrowed
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
 from rnnreg.runtime import Kept, counter_based
@@ -57,6 +59,7 @@ class Request(NamedTuple):
       plan: how lanes run, a name or a ready plan.
       width: lanes a call, or None.
       chunk: lanes together, or None.
+      share: the share of the lanes that a call trains, by which its plan is no wider than it needs.
       kept: the plan of an earlier sweep for a number of lanes, which goes before all of these; or None.
     """
 
@@ -68,6 +71,7 @@ class Request(NamedTuple):
     plan: str | Plan = "auto"
     width: int | None = None
     chunk: int | None = None
+    share: Fraction = Fraction(1)
     kept: Callable[[int], Plan] | None = None
 
 
@@ -339,7 +343,7 @@ def _plan(
     """How the lanes run; `split` allows the rows of a lone lane to be split unasked."""
     if request.kept is not None:
         return request.kept(num_lanes)
-    return make_plan(
+    plan = make_plan(
         num_lanes,
         lane_seconds=cost.lane_seconds,
         lane_bytes=cost.lane_bytes,
@@ -350,6 +354,9 @@ def _plan(
         chunk=request.chunk,
         calibration=rates,
     )
+    if isinstance(request.plan, Plan):
+        return plan
+    return narrowed(plan, math.ceil(num_lanes * request.share))
 
 
 def _own_axes(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:

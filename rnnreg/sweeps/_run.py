@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,6 @@ import jax
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import warn_caller
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.lanes import Plan, Program
 from rnnreg.sweeps._axes import read_seeds, read_static
@@ -26,7 +26,9 @@ from rnnreg.sweeps._job import Job, Request, make_job, one_lane
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
 from rnnreg.sweeps._label import empty, label
+from rnnreg.sweeps._parts import own_lanes, read_part, wait_for_others
 from rnnreg.sweeps._result import SweepResult
+from rnnreg.sweeps._warn import warn_of_equal_starts, warn_of_lanes
 from rnnreg.training import Run, Train
 
 
@@ -45,6 +47,7 @@ def sweep(
     width: int | None = None,
     chunk: int | None = None,
     keep: str | Path | None = None,
+    shard: tuple[int, int] | None = None,
     progress: bool = True,
 ) -> SweepResult:
     """Every run of grid × seeds × folds, in one compiled program for each static combination.
@@ -81,6 +84,13 @@ def sweep(
         key, versions, processor, precision, plan. What Python functions do inside the program (`jax.pure_callback`) is
         not compared. Damaged files are found by their check sums, and a damaged manifest is made again from the
         others. Two sweeps may share a folder. None keeps nothing.
+      shard: (i, n) trains the part i of n, counted from 0, and `finished` marks all lanes that are in `keep` by then.
+        The parts may run at once or in turn, on machines of one kind that see the folder, such as the tasks of a job
+        array (`#SBATCH --array=0-9`): `shard=(int(os.environ["SLURM_ARRAY_TASK_ID"]), 10)`. The same call without
+        `shard` then loads all lanes and trains what is missing; the numbers are those of one sweep by the same plan,
+        bit for bit. (No call is wider than a part needs: one by one that changes no bit.) None: all lanes. If JAX runs
+        as several processes (`jax.distributed.initialize`), each trains a part on its own devices, waits until the
+        lanes of the others are in `keep`, and returns all. If one dies, JAX ends the others; the same call goes on.
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
@@ -116,24 +126,41 @@ def sweep(
     ...     longer = sweep(train, {"l2": [0, 1e-4, 1e-3]}, split, **options)
     >>> first.config["lanes_loaded"], longer.config["lanes_loaded"]
     (0, 2)
+
+    Three jobs share the lanes, and a fourth call joins them:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = {"seeds": 3, "key": jax.random.key(0), "keep": folder, "progress": False}
+    ...     parts = [sweep(train, {"l2": [0, 1e-3]}, split, shard=(i, 3), **options) for i in range(3)]
+    ...     merged = sweep(train, {"l2": [0, 1e-3]}, split, **options)
+    >>> [int(part.metrics.finished.sum()) for part in parts], merged.config["lanes_loaded"]
+    ([2, 4, 6], 6)
     """
     folder = None if keep is None else read_path(keep)
     static, seeds = read_static(static), read_seeds(seeds)
-    request = Request(grid, key, seeds, folds, refit, plan, width, chunk)
+    part = read_part(shard, folder)
+    share = part.share(math.prod(map(len, static.values())))
+    request = Request(grid, key, seeds, folds, refit, plan, width, chunk, share)
     jobs = list(_jobs(train, data, request, static=static, params=params, folder=folder))
-    _warn_of_equal_starts(jobs)
-    done = [_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)) for job in jobs]
+    own = own_lanes([job.plan for job in jobs], part)
+    warn_of_equal_starts(jobs)
+    done = [
+        _Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool), mine)
+        for job, mine in zip(jobs, own, strict=True)
+    ]
     keepers: list[Keeper | None] = [None] * len(jobs)
     if folder is not None:
         keepers[:] = open_keepers(folder, jobs, request, [one[:2] for one in done])
     done = _run_jobs(jobs, done, keepers, progress=progress)
+    if part.joined:
+        done = _join_others(done, keepers, progress=progress)
 
     def result():
         labelled = [
             label(job, one.store, one.finished, seeds) for job, one in zip(jobs, done, strict=True)
         ]
         metrics: Any = join([dataset for dataset, _ in labelled], static)
-        config = describe_sweep(jobs, done, request, static)
+        config = describe_sweep(jobs, done, request, static, part)
         groups = tuple(group for _, group in labelled)
         return SweepResult(metrics, groups, config, "\n".join(map(str, jobs)))
 
@@ -142,7 +169,7 @@ def sweep(
             _attach(one.stopped, done, result)
             raise one.stopped
     made = result()
-    _warn(made.metrics, made.config["interrupted"])
+    warn_of_lanes(made.metrics, interrupted=made.config["interrupted"])
     return made
 
 
@@ -230,6 +257,7 @@ class _Done(NamedTuple):
     Attributes:
       store: every lane's run, NaN if it did not finish.
       finished: `[L]`, whether it did.
+      own: `[L]`, whether this call trains it.
       loaded: how many lanes came from a folder.
       seconds_compile: time to lower and compile.
       seconds_compute: time of the calls.
@@ -240,12 +268,18 @@ class _Done(NamedTuple):
 
     store: Run
     finished: np.ndarray
+    own: np.ndarray
     loaded: int = 0
     seconds_compile: float = 0.0
     seconds_compute: float = 0.0
     fingerprint: str | None = None
     compiled: bool = False
     stopped: KeyboardInterrupt | Exception | None = None
+
+    @property
+    def left(self) -> np.ndarray:
+        """The numbers of the lanes that this call has still to train."""
+        return np.flatnonzero(self.own & ~self.finished)
 
 
 def _run_jobs(
@@ -255,14 +289,14 @@ def _run_jobs(
     from tqdm import tqdm
 
     done = list(done)
-    total = sum(int((~one.finished).sum()) for one in done)
+    total = sum(len(one.left) for one in done)
     with tqdm(total=total, unit="lane", desc="sweep", delay=3, disable=not progress) as bar:
         for number, (job, keeper) in enumerate(zip(jobs, keepers, strict=True)):
             which = f" {number + 1} of {len(jobs)}" if len(jobs) > 1 else ""
             one = done[number]
             if keeper is not None:
                 one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
-            if not one.finished.all() and all(each.stopped is None for each in done):
+            if len(one.left) and all(each.stopped is None for each in done):
                 one = _run_job(job, one, keeper, bar, f"compiling{which} …")
             if keeper is not None and one.finished.all():
                 keeper.mend()
@@ -270,9 +304,23 @@ def _run_jobs(
     return done
 
 
+def _join_others(done: list[_Done], keepers: list[Any], *, progress: bool) -> list[_Done]:
+    """The jobs with the lanes that other processes train too, once they are in the folder."""
+    stopped = next((one.stopped for one in done if one.stopped is not None), None)
+    try:
+        if stopped is None:
+            wait_for_others([one[:2] for one in done], keepers, progress=progress)
+    except KeyboardInterrupt as error:
+        stopped = error
+    return [
+        one._replace(loaded=keeper.loaded, fingerprint=keeper.program, stopped=stopped)
+        for one, keeper in zip(done, keepers, strict=True)
+    ]
+
+
 def _run_job(job: Job, done: _Done, keeper: Keeper | None, bar: Any, compiling: str) -> _Done:
     """The unfinished lanes of one job, compiled and run call by call."""
-    left = np.flatnonzero(~done.finished)
+    left = done.left
     plan = dataclasses.replace(job.plan, num_lanes=len(left))
     lanes = jax.tree.map(lambda leaf: leaf[left], job.lanes)
     seconds = 0.0
@@ -347,28 +395,3 @@ def _attach(error: Exception, done: list[_Done], result: Callable[[], SweepResul
         error.add_note(f"{finished} of {lanes} lanes are finished: error.partial_result has them.")
     except Exception as other:  # the first error is the one to tell
         error.add_note(f"{finished} lanes were finished, and could not be labelled: {other!r}.")
-
-
-def _warn_of_equal_starts(jobs: list[Job]) -> None:
-    alike = next((job.alike for job in jobs if job.alike), [])
-    if alike:
-        warn_caller(
-            f"every seed starts from the same parameters of {', '.join(alike)}, which do not depend on the key: a "
-            "module that was made before keeps its own. Give a function that makes it, "
-            "rr.from_equinox(lambda key: …) or rr.from_flax(lambda rngs: …), or take one seed."
-        )
-
-
-def _warn(metrics: Any, interrupted: bool) -> None:
-    finished = metrics["finished"]
-    if interrupted:
-        warn_caller(
-            f"the sweep was interrupted: {int(finished.sum())} of {finished.size} lanes are finished; "
-            "result.metrics.finished marks them, all other values are NaN."
-        )
-    diverged = int((metrics["diverged_at"].values >= 0).sum())
-    if diverged:
-        warn_caller(
-            f"{diverged} of {finished.size} lanes diverged and were frozen at their last finite state; "
-            "result.metrics.diverged_at holds the step, and their scores are NaN."
-        )
