@@ -61,7 +61,8 @@ def start(folder, count, *, dying=None):
     ]
 
 
-def test_processes_share_the_lanes_and_all_return_the_whole(tmp_path, count=4):
+def test_processes_share_the_lanes_and_all_return_the_whole(tmp_path):
+    count = 4
     children = start(tmp_path, count)
     told = [child.communicate()[1] for child in children]
     assert [child.returncode for child in children] == [0] * count, told
