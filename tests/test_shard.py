@@ -27,7 +27,7 @@ from small_keep import (
 )
 
 import rnnreg as rr
-from rnnreg.lanes import make_plan, narrowed
+from rnnreg.lanes import for_part, make_plan
 from rnnreg.sweeps import _keep as keep_room
 from rnnreg.sweeps import _shards as shards
 from rnnreg.sweeps._parts import Part, own_lanes
@@ -158,7 +158,7 @@ def test_every_lane_has_one_part_and_the_parts_are_even(plan):
         options = {"chunk": chunk} if plan == "chunks" else {}
         plans = [make_plan(lanes, plan=plan, devices=jax.devices()[:1], **options)] * 2
         share = -(-lanes * min(2, of) // of) if of > 1 else lanes
-        plans = [narrowed(each, share) for each in plans]
+        plans = [for_part(each, share) for each in plans]
         if of > 2 * lanes:
             continue
         owned = [np.concatenate(own_lanes(plans, Part(number, of))) for number in range(of)]
@@ -188,19 +188,19 @@ def test_each_part_spans_the_axis(axis):
 def test_a_plan_is_no_wider_than_a_part_needs():
     one, two = (tuple(jax.devices()[:1]) * count for count in (1, 2))
     wide = {"width": 64, "devices": one}
-    assert narrowed(make_plan(64, plan="one_by_one", **wide), 9).width == 9
-    vmap = narrowed(make_plan(64, plan="vmap", **wide), 9)
+    assert for_part(make_plan(64, plan="one_by_one", **wide), 9).width == 9
+    vmap = for_part(make_plan(64, plan="vmap", **wide), 9)
     assert (vmap.width, vmap.chunk, vmap.num_calls) == (9, 9, 8)
-    chunks = narrowed(make_plan(64, plan="chunks", chunk=4, **wide), 9)
+    chunks = for_part(make_plan(64, plan="chunks", chunk=4, **wide), 9)
     assert (chunks.width, chunks.chunk) == (12, 4)  # the neighbours stay
     pair = make_plan(64, plan="chunks", chunk=4, width=64, devices=two)
-    assert narrowed(pair, 9).width == 16
-    assert (narrowed(pair, 3).width, len(narrowed(pair, 3).devices)) == (4, 1)
-    alone = narrowed(make_plan(64, plan="one_by_one", width=64, devices=two), 1)
+    assert for_part(pair, 9).width == 16
+    assert (for_part(pair, 3).width, len(for_part(pair, 3).devices)) == (4, 1)
+    alone = for_part(make_plan(64, plan="one_by_one", width=64, devices=two), 1)
     assert (alone.width, len(alone.devices)) == (1, 1)
     for plan in ("one_by_one", "chunks", "vmap", "split_rows"):
         whole = make_plan(7, plan=plan, devices=two)
-        assert narrowed(whole, 7) == whole
+        assert for_part(whole, 7) == whole
 
 
 # ---- wrong calls --------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ def make_plan(
     return Plan(plan, width, chunk, devices, num_lanes, reason)
 
 
-def narrowed(plan: Plan, most: int) -> Plan:
+def for_part(plan: Plan, most: int) -> Plan:
     """The plan for a process that has only so many of the lanes: no wider than they need, and no device without any.
 
     One by one, and in chunks that the devices can fill, no lane changes its company, and so no bit.
@@ -147,7 +147,7 @@ def narrowed(plan: Plan, most: int) -> Plan:
       most: lanes that the process has.
 
     >>> whole = make_plan(64, plan="vmap", devices=jax.devices()[:1])
-    >>> narrowed(whole, 16).width, narrowed(whole, 64) == whole
+    >>> for_part(whole, 16).width, for_part(whole, 64) == whole
     (16, True)
     """
     if plan.name == "split_rows":

@@ -15,7 +15,7 @@ from jax import Array
 
 from rnnreg._checks import check_key, described
 from rnnreg.data import Fold, Split, take_fold
-from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan, narrowed
+from rnnreg.lanes import Calibration, Plan, for_part, load_calibration, make_plan
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
 from rnnreg.runtime import Kept, counter_based
@@ -356,7 +356,7 @@ def _plan(
     )
     if isinstance(request.plan, Plan):
         return plan
-    return narrowed(plan, math.ceil(num_lanes * request.share))
+    return for_part(plan, math.ceil(num_lanes * request.share))
 
 
 def _own_axes(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:

@@ -104,30 +104,33 @@ def own_lanes(plans: Sequence[Plan], part: Part) -> list[np.ndarray]:
     return [order[start + each] == part.number for start, each in zip(starts, units, strict=True)]
 
 
-def wait_for_others(
-    rooms: Sequence[tuple[Any, np.ndarray]], keepers: Sequence[Any], *, progress: bool
-) -> None:
-    """Loads the lanes of other processes as they come, until there are all.
+def join_others(done: Sequence[Any], keepers: Sequence[Any], *, progress: bool) -> list[Any]:
+    """What was computed of each job, with the lanes of the other processes, once they are in the folder.
 
-    It need not know whether the others live: if one dies, JAX ends this process too, after the
-    `heartbeat_timeout_seconds` of `jax.distributed.initialize`.
+    Nothing waits if a job was stopped. It need not know whether the others live: if one dies, JAX ends this process
+    too, after the `heartbeat_timeout_seconds` of `jax.distributed.initialize`.
 
     Args:
-      rooms: of each static combination the store, and which lanes are finished.
-      keepers: of each, what loads them.
+      done: of each job.
+      keepers: of each, what loads its lanes.
       progress: show a bar after a few seconds.
     """
     from tqdm import tqdm
 
     def left():
-        return sum(int((~finished).sum()) for _, finished in rooms)
+        return sum(int((~one.finished).sum()) for one in done)
 
-    total = left()
-    with tqdm(
-        total=total, unit="lane", desc="other processes", delay=3, disable=not progress
-    ) as bar:
-        while left():
-            time.sleep(_SECONDS_A_LOOK)
-            for keeper, room in zip(keepers, rooms, strict=True):
-                keeper.load(*room)
-            bar.update(total - left() - bar.n)
+    stopped, total = next((one.stopped for one in done if one.stopped is not None), None), left()
+    try:
+        with tqdm(total=total, unit="lane", desc="others", delay=3, disable=not progress) as bar:
+            while left() and stopped is None:
+                time.sleep(_SECONDS_A_LOOK)
+                for one, keeper in zip(done, keepers, strict=True):
+                    keeper.load(one.store, one.finished)
+                bar.update(total - left() - bar.n)
+    except KeyboardInterrupt as error:
+        stopped = error
+    return [
+        one._replace(loaded=keeper.loaded, fingerprint=keeper.program, stopped=stopped)
+        for one, keeper in zip(done, keepers, strict=True)
+    ]

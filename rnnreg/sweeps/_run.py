@@ -22,13 +22,14 @@ from rnnreg.sweeps._axes import read_seeds, read_static
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
 from rnnreg.sweeps._dry_run import DryRun, describe
+from rnnreg.sweeps._ended import attach, warn_of_lanes
 from rnnreg.sweeps._job import Job, Request, make_job, one_lane
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
 from rnnreg.sweeps._label import empty, label
-from rnnreg.sweeps._parts import own_lanes, read_part, wait_for_others
+from rnnreg.sweeps._parts import join_others, own_lanes, read_part
 from rnnreg.sweeps._result import SweepResult
-from rnnreg.sweeps._warn import warn_of_equal_starts, warn_of_lanes
+from rnnreg.sweeps._starts import warn_of_equal_starts
 from rnnreg.training import Run, Train
 
 
@@ -143,7 +144,7 @@ def sweep(
     request = Request(grid, key, seeds, folds, refit, plan, width, chunk, share)
     jobs = list(_jobs(train, data, request, static=static, params=params, folder=folder))
     own = own_lanes([job.plan for job in jobs], part)
-    warn_of_equal_starts(jobs)
+    warn_of_equal_starts([job.alike for job in jobs])
     done = [
         _Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool), mine)
         for job, mine in zip(jobs, own, strict=True)
@@ -153,7 +154,7 @@ def sweep(
         keepers[:] = open_keepers(folder, jobs, request, [one[:2] for one in done])
     done = _run_jobs(jobs, done, keepers, progress=progress)
     if part.joined:
-        done = _join_others(done, keepers, progress=progress)
+        done = join_others(done, keepers, progress=progress)
 
     def result():
         labelled = [
@@ -166,7 +167,7 @@ def sweep(
 
     for one in done:
         if isinstance(one.stopped, Exception):
-            _attach(one.stopped, done, result)
+            attach(one.stopped, done, result)
             raise one.stopped
     made = result()
     warn_of_lanes(made.metrics, interrupted=made.config["interrupted"])
@@ -304,20 +305,6 @@ def _run_jobs(
     return done
 
 
-def _join_others(done: list[_Done], keepers: list[Any], *, progress: bool) -> list[_Done]:
-    """The jobs with the lanes that other processes train too, once they are in the folder."""
-    stopped = next((one.stopped for one in done if one.stopped is not None), None)
-    try:
-        if stopped is None:
-            wait_for_others([one[:2] for one in done], keepers, progress=progress)
-    except KeyboardInterrupt as error:
-        stopped = error
-    return [
-        one._replace(loaded=keeper.loaded, fingerprint=keeper.program, stopped=stopped)
-        for one, keeper in zip(done, keepers, strict=True)
-    ]
-
-
 def _run_job(job: Job, done: _Done, keeper: Keeper | None, bar: Any, compiling: str) -> _Done:
     """The unfinished lanes of one job, compiled and run call by call."""
     left = done.left
@@ -382,16 +369,3 @@ def _shown(bar: Any) -> Iterator[None]:
 def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
     """Writes the outputs of some lanes into the store."""
     jax.tree.map(lambda kept, new: kept.__setitem__(numbers, new), store, outputs)
-
-
-def _attach(error: Exception, done: list[_Done], result: Callable[[], SweepResult]) -> None:
-    """Gives an error what is finished, and a note that says so."""
-    finished = sum(int(one.finished.sum()) for one in done)
-    if not finished:
-        return
-    try:
-        error.partial_result = result()  # type: ignore[attr-defined]
-        lanes = sum(one.finished.size for one in done)
-        error.add_note(f"{finished} of {lanes} lanes are finished: error.partial_result has them.")
-    except Exception as other:  # the first error is the one to tell
-        error.add_note(f"{finished} lanes were finished, and could not be labelled: {other!r}.")

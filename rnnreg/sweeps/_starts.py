@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import jax
 
+from rnnreg._checks import warn_caller
 from rnnreg._tree import leaf_paths
 from rnnreg.networks import Network, Stack
 
@@ -32,3 +35,14 @@ def alike_for_every_key(net: Network, input_size: int | None) -> list[str]:
         for layer in layers
         if not any(flag for path, flag in by_path.items() if path.split("/")[0] == layer)
     )
+
+
+def warn_of_equal_starts(alike: Iterable[list[str]]) -> None:
+    """Warns if parts of a network start alike for several seeds."""
+    names = next((each for each in alike if each), [])
+    if names:
+        warn_caller(
+            f"every seed starts from the same parameters of {', '.join(names)}, which do not depend on the key: a "
+            "module that was made before keeps its own. Give a function that makes it, "
+            "rr.from_equinox(lambda key: …) or rr.from_flax(lambda rngs: …), or take one seed."
+        )
