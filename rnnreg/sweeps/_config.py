@@ -9,8 +9,9 @@ import numpy as np
 
 from rnnreg.runtime import environment
 from rnnreg.sweeps._describe import describe_key
-from rnnreg.sweeps._job import Job, Request
+from rnnreg.sweeps._job import Job
 from rnnreg.sweeps._parts import Part
+from rnnreg.sweeps._request import Request
 
 
 def describe_sweep(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from rnnreg._checks import check_key, described
 from rnnreg.data import Fold, Split, take_fold
@@ -34,6 +31,7 @@ from rnnreg.sweeps._files import tree_of
 from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._mixing import check_rows_apart
 from rnnreg.sweeps._names import axes_of, plain_name
+from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._starts import alike_for_every_key
 from rnnreg.training import (
     Hyper,
@@ -45,34 +43,6 @@ from rnnreg.training import (
     is_optimizer,
     num_outputs,
 )
-
-
-class Request(NamedTuple):
-    """What is asked of every static combination: the arguments of `sweep`, read.
-
-    Attributes:
-      grid: the traced axes and constants.
-      key: root of all randomness.
-      seeds: `[S]` seed numbers.
-      folds: what was given as folds, or None.
-      refit: whether the fold "all" is added.
-      plan: how lanes run, a name or a ready plan.
-      width: lanes a call, or None.
-      chunk: lanes together, or None.
-      share: the share of the lanes that a call trains, by which its plan is no wider than it needs.
-      kept: the plan of an earlier sweep for a number of lanes, which goes before all of these; or None.
-    """
-
-    grid: Mapping[str, Any]
-    key: Array
-    seeds: np.ndarray
-    folds: Any = None
-    refit: bool = False
-    plan: str | Plan = "auto"
-    width: int | None = None
-    chunk: int | None = None
-    share: Fraction = Fraction(1)
-    kept: Callable[[int], Plan] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,8 @@ from rnnreg.sweeps._facts import (
     facts_of_plan,
     lane_digests,
 )
-from rnnreg.sweeps._job import Job, Request
+from rnnreg.sweeps._job import Job
+from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._shards import (
     MANIFEST,
     Shard,

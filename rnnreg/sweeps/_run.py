@@ -23,11 +23,12 @@ from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
 from rnnreg.sweeps._dry_run import DryRun, describe
 from rnnreg.sweeps._ended import attach, warn_of_lanes
-from rnnreg.sweeps._job import Job, Request, make_job, one_lane
+from rnnreg.sweeps._job import Job, make_job, one_lane
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
 from rnnreg.sweeps._label import empty, label
 from rnnreg.sweeps._parts import join_others, own_lanes, read_part
+from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._starts import warn_of_equal_starts
 from rnnreg.training import Run, Train
