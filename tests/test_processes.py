@@ -25,14 +25,12 @@ jax.config.update("jax_default_matmul_precision", "highest")
 import os, signal
 import small_keep as of
 
-class Killed(of.Program):
-    def run(self, lanes, shared):
-        for number, call in enumerate(super().run(lanes, shared)):
-            if number == {dies_after}:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield call
+def write(path, shard, before=of.keep_room.write_shard):
+    before(path, shard)
+    if {dying}:
+        os.kill(os.getpid(), signal.SIGKILL)
 
-of.RUN.Program = Killed
+of.keep_room.write_shard = write
 result = of.sweep({folder!r}, seeds=3)
 result.save({folder!r} + "/{number}.nc")
 """
@@ -51,7 +49,7 @@ def start(folder, count, *, dying=None):
             count=count,
             number=number,
             heartbeat=HEARTBEAT if dying is not None else 100,
-            dies_after=1 if number == dying else -1,
+            dying=number == dying,
         )
         for number in range(count)
     ]

@@ -84,9 +84,10 @@ def test_one_by_one_the_number_of_parts_changes_no_bit(tmp_path):
 def test_what_is_missing_is_trained(tmp_path, monkeypatch):
     expected = sweep()
     sweep(tmp_path, shard=(2, 3))
-    stop(monkeypatch, 1, KeyboardInterrupt())
-    with pytest.warns(RuntimeWarning, match="interrupted: 3 of 6"):
+    stop(monkeypatch, 1, MemoryError())
+    with pytest.raises(MemoryError) as caught:
         sweep(tmp_path, shard=(0, 3))
+    assert finished(caught.value.partial_result).sum() == 3
     go_on(monkeypatch)
     merged = sweep(tmp_path)
     assert loaded(merged) == 3

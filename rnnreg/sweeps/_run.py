@@ -86,13 +86,13 @@ def sweep(
         key, versions, processor, precision, plan. What Python functions do inside the program (`jax.pure_callback`) is
         not compared. Damaged files are found by their check sums, and a damaged manifest is made again from the
         others. Two sweeps may share a folder. None keeps nothing.
-      shard: (i, n) trains the part i of n, counted from 0, and `finished` marks all lanes that are in `keep` by then.
-        The parts may run at once or in turn, on machines of one kind that see the folder, such as the tasks of a job
-        array (`#SBATCH --array=0-9`): `shard=(int(os.environ["SLURM_ARRAY_TASK_ID"]), 10)`. The same call without
-        `shard` then loads all lanes and trains what is missing; the numbers are those of one sweep by the same plan,
-        bit for bit. (No call is wider than a part needs: one by one that changes no bit.) None: all lanes. If JAX runs
-        as several processes (`jax.distributed.initialize`), each trains a part on its own devices, waits until the
-        lanes of the others are in `keep`, and returns all. If one dies, JAX ends the others; the same call goes on.
+      shard: (i, n) trains the part i of n, counted from 0; `finished` marks all lanes that are in `keep` by then. Parts
+        run at once or in turn, on machines of one kind that see the folder, such as the tasks of a job array
+        (`#SBATCH --array=0-9`): `shard=(int(os.environ["SLURM_ARRAY_TASK_ID"]), 10)`. The same call without `shard`
+        then loads all lanes and trains what is missing, with the bits of one sweep by the same plan. (No call is wider
+        than a part needs: one by one that changes no bit.) None: all lanes; or, if JAX runs as several processes
+        (`jax.distributed.initialize`), a part for each on its own devices, which waits until the lanes of the others
+        are in `keep`, and returns all. If one dies, JAX ends the others; the same call goes on.
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
