@@ -27,13 +27,13 @@ PACKAGES = ("rnnreg", "jax", "jaxlib", "optax", "flax", "numpy")
 
 
 def checked_devices(devices: Any) -> tuple[Any, ...]:
-    """Devices of JAX as a tuple; None is all of them.
+    """Devices of JAX as a tuple; None is all that belong to this process.
 
     >>> checked_devices("cpu")
     Traceback (most recent call last):
     ValueError: devices must be devices of JAX, such as jax.devices(); got 'cpu'.
     """
-    given = jax.devices() if devices is None else devices
+    given = jax.local_devices() if devices is None else devices
     found = tuple(given) if isinstance(given, (list, tuple, np.ndarray)) else ()
     if not found or not all(isinstance(one, jax.Device) for one in found):
         raise ValueError(

@@ -47,7 +47,7 @@ def calibrate(
     """
     rates = {size: _measure(size, chunks, rounds) for size in sizes}
     measured = Calibration(rates, "measured on this device")
-    path = calibration_path(jax.devices()[0]) if store else None
+    path = calibration_path(jax.local_devices()[0]) if store else None
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"rates": rates}, indent=1) + "\n", encoding="utf-8")
@@ -56,7 +56,7 @@ def calibrate(
 
 def _measure(hidden_size: int, chunks: Sequence[int], rounds: int) -> dict[int, float]:
     """Rates by number of lanes together, interleaved."""
-    devices = tuple(jax.devices())
+    devices = tuple(jax.local_devices())
     batch, steps, inputs, lanes = 32, 100, 2, 2 * math.lcm(*chunks) * len(devices)
     net = network([elman(hidden_size)], output_size=1)
     xs = jnp.ones((batch, steps, inputs))

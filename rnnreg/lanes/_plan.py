@@ -101,7 +101,7 @@ def make_plan(
       plan: "auto", "one_by_one", "chunks", "vmap" or "split_rows"; or a ready `Plan`, which is returned.
       width: lanes a call; None chooses.
       chunk: lanes together, for "chunks"; None chooses.
-      devices: defaults to all of JAX's; see `rr.use_all_cores()`.
+      devices: defaults to all of JAX's that belong to this process; see `rr.use_all_cores()`.
       calibration: measured rates; None takes those stored for the device, else those that ship.
       max_memory: bytes that the lanes which run at the same time may take; None takes half of what is free, on the
         devices or, on a CPU, in the machine and its control group.
@@ -182,6 +182,29 @@ def narrower(plan: Plan) -> Plan | None:
         devices=plan.devices[:streams],
         reason=f"{plan.reason}; halved, since a device was out of memory",
     )
+
+
+def for_part(plan: Plan, most: int) -> Plan:
+    """The plan for a process that has only so many of the lanes: no wider than they need, and no device without any.
+
+    One by one, and in chunks that the devices can fill, no lane changes its company, and so no bit.
+
+    Args:
+      plan: of all lanes.
+      most: lanes that the process has.
+
+    >>> whole = make_plan(64, plan="vmap", devices=jax.devices()[:1])
+    >>> for_part(whole, 16).width, for_part(whole, 64) == whole
+    (16, True)
+    """
+    if plan.name == "split_rows":
+        return dataclasses.replace(plan, width=min(plan.width, most))
+    together = plan.chunk if plan.name == "chunks" else 1
+    devices = plan.devices[: -(-most // together)]
+    unit = len(devices) * together
+    width = min(-(-most // unit), plan.width // (len(plan.devices) * together)) * unit
+    chunk = width // len(devices) if plan.name == "vmap" else plan.chunk
+    return dataclasses.replace(plan, width=width, chunk=chunk, devices=devices)
 
 
 def _ready(plan: Plan, num_lanes: int, width: int | None, chunk: int | None) -> Plan:

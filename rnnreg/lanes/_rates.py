@@ -135,6 +135,6 @@ def calibration_path(device: Any) -> Path | None:
     """Where the rates of a device are stored; None if there is no cache folder."""
     model = cpu_model() if device.platform == "cpu" else device.device_kind
     kind = "-".join("".join(c if c.isalnum() else " " for c in model.lower()).split())
-    devices = f"{available_cores()}-cores-{len(jax.devices())}-devices"
+    devices = f"{available_cores()}-cores-{jax.local_device_count()}-devices"
     folder = cache_folder()
     return folder and folder / "calibration" / f"{device.platform}-{kind}-{devices}.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ def refit(
     key: Array,
     params: Any = None,
     rescale: bool = False,
+    keep: str | Path | None = None,
     progress: bool = True,
 ) -> SweepResult:
     """The chosen run on all the training rows, one lane for each seed.
@@ -49,6 +51,7 @@ def refit(
       params: what the sweep was given.
       rescale: multiply λ by n_fold / n_full: with a mean loss the best λ falls like 1/n, and the folds
         trained on fewer rows.
+      keep: a folder for finished lanes, as in `rr.sweep`, and another one than that of the sweep.
       progress: show a bar on anything longer than a few seconds.
 
     Returns:
@@ -109,6 +112,7 @@ def refit(
         key=key,
         seeds=result.config["seeds"],
         params=params(static) if callable(params) else params,
+        keep=keep,
         progress=progress,
     )
     epochs = {} if num_epochs is None else {"num_epochs": int(num_epochs)}

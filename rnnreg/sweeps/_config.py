@@ -10,11 +10,17 @@ import numpy as np
 from rnnreg.runtime import environment
 from rnnreg.sweeps._describe import describe_key
 from rnnreg.sweeps._facts import facts_of_plan, kernel_of
-from rnnreg.sweeps._job import Job, Request
+from rnnreg.sweeps._job import Job
+from rnnreg.sweeps._parts import Part
+from rnnreg.sweeps._request import Request
 
 
 def describe_sweep(
-    jobs: Sequence[Job], done: Sequence[Any], request: Request, static: dict[str, list[Any]]
+    jobs: Sequence[Job],
+    done: Sequence[Any],
+    request: Request,
+    static: dict[str, list[Any]],
+    part: Part,
 ) -> dict[str, Any]:
     """What was asked for and what the runs were, ready for JSON; `by_group` names the lists by static combination.
 
@@ -23,6 +29,7 @@ def describe_sweep(
       done: what was computed of each, `rnnreg.sweeps._run._Done`.
       request: what was asked of all.
       static: the static axes.
+      part: which of the lanes the call trained.
     """
     described = [describe_job(job) for job in jobs]
     by_group = {
@@ -39,6 +46,7 @@ def describe_sweep(
         **by_group,
         "by_group": list(by_group),
         "lanes": sum(job.plan.num_lanes for job in jobs),
+        "shard": None if part.of == 1 else [part.number, part.of],
         "lanes_loaded": sum(one.loaded for one in done),
         "lanes_resumed": sum(one.resumed for one in done),
         "compilations": sum(one.compiled for one in done),

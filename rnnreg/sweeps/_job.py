@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
 from rnnreg._checks import check_key, described
 from rnnreg.data import Split
-from rnnreg.lanes import Calibration, Plan, load_calibration, make_plan
+from rnnreg.lanes import Calibration, Plan, for_part, load_calibration, make_plan
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
 from rnnreg.runtime import Kept, counter_based
@@ -34,6 +33,7 @@ from rnnreg.sweeps._folds import Folds, check_batch_size, make_folds
 from rnnreg.sweeps._lane import given_of
 from rnnreg.sweeps._mixing import check_rows_apart
 from rnnreg.sweeps._names import axes_of, plain_name
+from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._starts import alike_for_every_key
 from rnnreg.training import (
     Hyper,
@@ -47,34 +47,6 @@ from rnnreg.training import (
     num_outputs,
     whole,
 )
-
-
-class Request(NamedTuple):
-    """What is asked of every static combination: the arguments of `sweep`, read.
-
-    Attributes:
-      grid: the traced axes and constants.
-      key: root of all randomness.
-      seeds: `[S]` seed numbers.
-      folds: what was given as folds, or None.
-      refit: whether the fold "all" is added.
-      plan: how lanes run, a name or a ready plan.
-      width: lanes a call, or None.
-      chunk: lanes together, or None.
-      max_memory: bytes of the lanes that run at the same time, or None.
-      kept: the plan of an earlier sweep for a number of lanes, which goes before all of these; or None.
-    """
-
-    grid: Mapping[str, Any]
-    key: Array
-    seeds: np.ndarray
-    folds: Any = None
-    refit: bool = False
-    plan: str | Plan = "auto"
-    width: int | None = None
-    chunk: int | None = None
-    max_memory: int | None = None
-    kept: Callable[[int], Plan] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -359,7 +331,7 @@ def _plan(
     """How the lanes run; `split` allows the rows of a lone lane to be split unasked."""
     if request.kept is not None:
         return request.kept(num_lanes)
-    return make_plan(
+    plan = make_plan(
         num_lanes,
         lane_seconds=cost.lane_seconds,
         lane_bytes=cost.lane_bytes,
@@ -371,6 +343,9 @@ def _plan(
         max_memory=request.max_memory,
         calibration=rates,
     )
+    if isinstance(request.plan, Plan):
+        return plan
+    return for_part(plan, math.ceil(num_lanes * request.share))
 
 
 def _own_axes(settings: Settings, output: Run, taken: list[str]) -> dict[str, list[str]]:

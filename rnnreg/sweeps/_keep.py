@@ -24,7 +24,8 @@ from rnnreg.sweeps._facts import (
     facts_of_plan,
     lane_digests,
 )
-from rnnreg.sweeps._job import Job, Request
+from rnnreg.sweeps._job import Job
+from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._shards import (
     MANIFEST,
     Shard,
@@ -64,6 +65,7 @@ class Keeper:
         self._waiting: list[tuple[np.ndarray, list[np.ndarray]]] = []
         self._since, self._pause = time.monotonic(), _SECONDS_A_SHARD
         self._failed = False
+        self._read: set[Path] = set()
         self._unread: list[Path] = []
         self.unfinished = Unfinished(self.place, self._facts, job.progress)
 
@@ -83,26 +85,33 @@ class Keeper:
         """
         if read_manifest(self.place) is not None:
             return
-        if _manifest(self.place) is not None or (self.place / MANIFEST).exists():
+        damaged = _manifest(self.place) is not None or (self.place / MANIFEST).exists()
+        if read_manifest(self.place) is not None:  # another job wrote it in between
+            return
+        if damaged:
             warn_caller(f"{self.place / MANIFEST} was damaged or missing, and is written anew.")
         content = {"facts": self._facts, "described": description_of(job)}
         content |= {"asked": _asked(request), "reason": job.plan.reason}
         write_manifest(self.place, content)
 
     def load(self, store: Run, finished: np.ndarray) -> None:
-        """Puts the lanes that are in the folder into the store, and marks them."""
+        """Puts the lanes that are in the folder into the store, and marks them; of a file that was read, no more."""
         here, self._unread = shard_paths(self.place)
         wanted: dict[bytes, list[int]] = {}
         for number, digest in enumerate(self._digests):
-            wanted.setdefault(digest, []).append(number)
+            if not finished[number]:
+                wanted.setdefault(digest, []).append(number)
         for path in here:
+            if path in self._read:
+                continue
             shard = read_shard(path)
             if shard is None:
                 self._unread.append(path)
-            elif shard.facts == self._facts:  # else one of a sweep that began at the same time
+                continue
+            self._read.add(path)
+            if shard.facts == self._facts:  # else one of a sweep that began at the same time
                 found = [(row, n) for row, d in enumerate(shard.lanes) for n in wanted.pop(d, ())]
                 self._fill(store, finished, shard, found)
-        self.loaded = int(finished.sum())
 
     def _fill(self, store: Run, finished: np.ndarray, shard: Shard, found: list[Any]) -> None:
         if not found:
@@ -111,6 +120,7 @@ class Keeper:
         for room, new in zip(jax.tree.leaves(store), shard.take(rows, self._kinds), strict=True):
             room[numbers] = new
         finished[numbers] = True
+        self.loaded += len(numbers)
         self.program = shard.program
 
     def resume(self, numbers: np.ndarray, program: str) -> tuple[int, Any] | None:
@@ -251,7 +261,7 @@ def with_kept_plan(folder: Path, static: dict[str, Any], request: Request) -> Re
         for name, value in _asked(request).items()
         if value not in (plan[name], before.get(name))
     ]
-    ready, devices = isinstance(request.plan, Plan), jax.devices()
+    ready, devices = isinstance(request.plan, Plan), jax.local_devices()
     if not ready and len(devices) < plan["devices"]:
         lines.append(
             f"plan.devices: kept {plan['devices']}, and JAX shows {len(devices)} (see rr.use_all_cores)"

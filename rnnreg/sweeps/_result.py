@@ -82,7 +82,9 @@ class SweepResult:
         """
         group, place = self.groups[self._group_number(labels)], self._place(labels, method)
         if not self._is_finished(group, place):
-            raise ValueError(f"the lane {labels} did not finish: the sweep was interrupted before.")
+            raise ValueError(
+                f"the lane {labels} did not finish: the sweep was interrupted before, or trained another part."
+            )
         return jax.tree.map(lambda leaf: leaf[tuple(place.values())], group.params)
 
     @typed

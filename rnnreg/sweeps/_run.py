@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
@@ -23,11 +24,14 @@ from rnnreg.sweeps._bar import Bar
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
 from rnnreg.sweeps._dry_run import DryRun, describe
-from rnnreg.sweeps._job import Job, Request, make_job
+from rnnreg.sweeps._ended import attach, warn_of_lanes
+from rnnreg.sweeps._job import Job, make_job
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
 from rnnreg.sweeps._label import empty, label
 from rnnreg.sweeps._lane import one_block
+from rnnreg.sweeps._parts import join_others, own_lanes, read_part
+from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._signals import Signals
 from rnnreg.sweeps._starts import warn_of_equal_starts
@@ -51,6 +55,7 @@ def sweep(
     chunk: int | None = None,
     max_memory: int | None = None,
     keep: str | Path | None = None,
+    shard: tuple[int, int] | None = None,
     progress: bool = True,
     on_interrupt: str = "raise",
 ) -> SweepResult:
@@ -98,6 +103,13 @@ def sweep(
         optimiser, data, key, versions, processor, precision, plan. What Python functions do inside the program is
         not compared. Damaged files are found by their check sums, and a damaged manifest is made again from the
         others. Two sweeps may share a folder. None keeps nothing.
+      shard: (i, n) trains the part i of n, counted from 0; `finished` marks all lanes that are in `keep` by then. Parts
+        run at once or in turn, on machines of one kind that see the folder, such as the tasks of a job array
+        (`#SBATCH --array=0-9`): `shard=(int(os.environ["SLURM_ARRAY_TASK_ID"]), 10)`. The same call without `shard`
+        then loads all lanes and trains what is missing, with the bits of one sweep by the same plan. (No call is wider
+        than a part needs: one by one that changes no bit.) None: all lanes; or, if JAX runs as several processes
+        (`jax.distributed.initialize`), a part for each on its own devices, which waits until the lanes of the others
+        are in `keep`, and returns all. If one dies, JAX ends the others; the same call goes on.
       progress: show a bar on anything longer than a few seconds.
       on_interrupt: what Ctrl-C does: "raise" a KeyboardInterrupt, which ends a script, or "return" the result so far,
         in which `finished` marks what was done.
@@ -139,14 +151,29 @@ def sweep(
     ...     longer = sweep(train, {"l2": [0, 1e-4, 1e-3]}, split, **options)
     >>> first.config["lanes_loaded"], longer.config["lanes_loaded"]
     (0, 2)
+
+    Three jobs share the lanes, and a fourth call joins them:
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     options = {"seeds": 3, "key": jax.random.key(0), "keep": folder, "progress": False}
+    ...     parts = [sweep(train, {"l2": [0, 1e-3]}, split, shard=(i, 3), **options) for i in range(3)]
+    ...     merged = sweep(train, {"l2": [0, 1e-3]}, split, **options)
+    >>> [int(part.metrics.finished.sum()) for part in parts], merged.config["lanes_loaded"]
+    ([2, 4, 6], 6)
     """
     check_choice(on_interrupt, "on_interrupt", ("raise", "return"))
     folder = None if keep is None else read_path(keep)
     static, seeds = read_static(static), read_seeds(seeds)
-    request = Request(grid, key, seeds, folds, refit, plan, width, chunk, max_memory)
+    part = read_part(shard, folder)
+    share = part.share(math.prod(map(len, static.values())))
+    request = Request(grid, key, seeds, folds, refit, plan, width, chunk, max_memory, share)
     jobs = list(_jobs(train, data, request, static=static, params=params, folder=folder))
+    own = own_lanes([job.plan for job in jobs], part)
     warn_of_equal_starts([job.alike for job in jobs])
-    done = [_Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool)) for job in jobs]
+    done = [
+        _Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool), mine[np.argsort(job.order)])
+        for job, mine in zip(jobs, own, strict=True)
+    ]
     keepers: list[Keeper | None] = [None] * len(jobs)
     if folder is not None:
         keepers[:] = open_keepers(folder, jobs, request, [one[:2] for one in done])
@@ -156,25 +183,27 @@ def sweep(
             label(job, one.store, one.finished, seeds) for job, one in zip(jobs, done, strict=True)
         ]
         metrics: Any = join([dataset for dataset, _ in labelled], static)
-        config = describe_sweep(jobs, done, request, static)
+        config = describe_sweep(jobs, done, request, static, part)
         groups = tuple(group for _, group in labelled)
         return SweepResult(metrics, groups, config, "\n".join(map(str, jobs)))
 
     with Signals() as signals:
         done = _run_jobs(jobs, done, keepers, signals, progress=progress)
+        if part.joined:
+            with signals.listening():
+                done = join_others(done, keepers, progress=progress)
         stopped = next((one.stopped for one in done if one.stopped is not None), None)
-        if stopped is not None and (
-            on_interrupt == "raise" or type(stopped) is not KeyboardInterrupt
-        ):
-            _attach(stopped, done, result)
+        returned = on_interrupt == "return" and type(stopped) is KeyboardInterrupt
+        if stopped is not None and not returned:
+            attach(stopped, done, result)
             raise stopped
         made = result()
         try:
             signals.answer()  # one that came meanwhile
         except (KeyboardInterrupt, SystemExit) as error:
-            _attach(error, done, lambda: made)
+            attach(error, done, lambda: made)
             raise
-    _warn(made.metrics, made.config["interrupted"])
+    warn_of_lanes(made.metrics, interrupted=made.config["interrupted"])
     return made
 
 
@@ -265,6 +294,7 @@ class _Done(NamedTuple):
     Attributes:
       store: every lane's run, NaN if it did not finish.
       finished: `[L]`, whether it did.
+      own: `[L]`, whether this call trains it.
       loaded: how many lanes came from a folder.
       resumed: how many lanes went on from a block that was in a folder.
       seconds_compile: time to lower and compile.
@@ -276,6 +306,7 @@ class _Done(NamedTuple):
 
     store: Run
     finished: np.ndarray
+    own: np.ndarray
     loaded: int = 0
     seconds_compile: float = 0.0
     seconds_compute: float = 0.0
@@ -283,6 +314,11 @@ class _Done(NamedTuple):
     compiled: bool = False
     stopped: BaseException | None = None
     resumed: int = 0
+
+    @property
+    def todo(self) -> np.ndarray:
+        """`[L]`, whether this call has still to train a lane."""
+        return self.own & ~self.finished
 
 
 def _run_jobs(
@@ -295,14 +331,14 @@ def _run_jobs(
 ) -> list[_Done]:
     """The jobs one after another; after Ctrl-C or an error the rest stays unfinished."""
     done = list(done)
-    total = sum(int((~one.finished).sum()) for one in done)
+    total = sum(int(one.todo.sum()) for one in done)
     with Bar(total, shown=progress) as bar:
         for number, (job, keeper) in enumerate(zip(jobs, keepers, strict=True)):
             which = f" {number + 1} of {len(jobs)}" if len(jobs) > 1 else ""
             one = done[number]
             if keeper is not None:
                 one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
-            if not one.finished.all() and all(each.stopped is None for each in done):
+            if one.todo.any() and all(each.stopped is None for each in done):
                 one = _run_job(job, one, keeper, bar, signals, f"compiling{which} …")
                 while _out_of_memory(one.stopped) and (plan := narrower(job.plan)) is not None:
                     warn_caller(
@@ -326,7 +362,7 @@ def _run_job(
     job: Job, done: _Done, keeper: Keeper | None, bar: Bar, signals: Signals, compiling: str
 ) -> _Done:
     """The unfinished lanes of one job, compiled and run call by call, and each call block by block."""
-    left = job.order[~done.finished[job.order]]
+    left = job.order[done.todo[job.order]]
     plan = dataclasses.replace(job.plan, num_lanes=len(left))
     (lanes, start), shared = job.inputs(left)
     num_epochs = job.train.settings.num_epochs
@@ -385,34 +421,3 @@ def _run_job(
 def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
     """Writes the outputs of some lanes into the store."""
     jax.tree.map(lambda kept, new: kept.__setitem__(numbers, new), store, outputs)
-
-
-def _attach(error: BaseException, done: list[_Done], result: Callable[[], SweepResult]) -> None:
-    """Gives an error what is finished, and a note that says so."""
-    finished = sum(int(one.finished.sum()) for one in done)
-    lanes = sum(one.finished.size for one in done)
-    note = f"{finished} of {lanes} lanes are finished"
-    try:
-        if finished:
-            error.partial_result = result()  # type: ignore[attr-defined]
-            note += ": error.partial_result has them."
-            error.add_note(note)
-    except Exception as other:  # the first error is the one to tell
-        error.add_note(f"{finished} lanes were finished, and could not be labelled: {other!r}.")
-    if isinstance(error, SystemExit):  # of which Python prints nothing
-        warn_caller(f"the sweep was stopped by SIGTERM; {note}")
-
-
-def _warn(metrics: Any, interrupted: bool) -> None:
-    finished = metrics["finished"]
-    if interrupted:
-        warn_caller(
-            f"the sweep was interrupted: {int(finished.sum())} of {finished.size} lanes are finished; "
-            "result.metrics.finished marks them, all other values are NaN."
-        )
-    diverged = int((metrics["diverged_at"].values >= 0).sum())
-    if diverged:
-        warn_caller(
-            f"{diverged} of {finished.size} lanes diverged and were frozen at their last finite state; "
-            "result.metrics.diverged_at holds the step, and their scores are NaN."
-        )

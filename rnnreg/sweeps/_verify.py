@@ -21,12 +21,13 @@ from rnnreg.runtime import environment
 from rnnreg.sweeps._axes import zipped
 from rnnreg.sweeps._config import describe_job
 from rnnreg.sweeps._facts import WRITTEN, lines_of
-from rnnreg.sweeps._job import Job, Request, make_job
+from rnnreg.sweeps._job import Job, make_job
 from rnnreg.sweeps._label import recorded_epochs
 from rnnreg.sweeps._lane import one_block
 from rnnreg.sweeps._load import load_result
 from rnnreg.sweeps._lookup import position
 from rnnreg.sweeps._names import plain_name
+from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.training import Run, Train
 
@@ -215,7 +216,7 @@ def _again(
     key = jax.random.wrap_key_data(
         jnp.asarray(config["key"]["data"], jnp.uint32), impl=config["key"]["impl"]
     )
-    plan, devices = config["plans"][number], jax.devices()
+    plan, devices = config["plans"][number], jax.local_devices()
     own = tuple(devices[: plan["devices"]])
 
     def kept(num_lanes: int) -> Plan:
@@ -278,7 +279,7 @@ def _fingerprint(job: Job) -> str:
 
 def _run_alone(job: Job, train: Train, numbers: list[int]) -> Run:
     """The runs of some lanes, each in a call of its own."""
-    plan = make_plan(len(numbers), plan="one_by_one", width=1, devices=jax.devices()[:1])
+    plan = make_plan(len(numbers), plan="one_by_one", width=1, devices=jax.local_devices()[:1])
     lanes, shared = job.inputs(np.asarray(numbers))
     with jax.debug_nans(False):
         return Program(one_block, plan, lanes, shared, owner=train).collect(lanes, shared).run
