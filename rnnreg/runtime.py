@@ -35,7 +35,7 @@ def checked_devices(devices: Any) -> tuple[Any, ...]:
     """
     given = jax.local_devices() if devices is None else devices
     found = tuple(given) if isinstance(given, (list, tuple, np.ndarray)) else ()
-    if not found or not all(isinstance(one, jax.Device) for one in found):
+    if not found or not all(hasattr(one, "device_kind") for one in found):
         raise ValueError(
             f"devices must be devices of JAX, such as jax.devices(); got {described(devices)}."
         )

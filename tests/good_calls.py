@@ -232,6 +232,7 @@ OWN = {
     "selection.one_standard_error.lam": [0.0, 0.1],
     "selection.choose.result": result,
     "selection.refit.result": result,
+    "sweeps.verify.result": result,
     "convert.from_flax.tree": lambda: rr.convert.to_flax(PARAMS["layer_0"], "elman"),
     "convert.to_keras.params": PARAMS["layer_0"],
     "convert.to_flax.params": PARAMS["layer_0"],

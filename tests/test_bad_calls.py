@@ -109,7 +109,7 @@ ANYTHING = {
 }
 # Texts that are free, or that are looked up in what comes later.
 FREE = {"xlabel", "ylabel", "label", "name", "prefix", "path", "paths", "layers", "recurrent"}
-FREE |= {"layer", "bias", "over", "readout", "keep", "decayed", "carry"}
+FREE |= {"result", "layer", "bias", "over", "readout", "keep", "decayed", "carry"}
 # Whole numbers that may be negative: they count from the end.
 FROM_THE_END = {"step", "first", "last", "row"}
 # What messages say in place of the name of an argument.

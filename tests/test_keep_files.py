@@ -36,7 +36,7 @@ def opened(kept):
     """The keeper of the finished sweep, and the room for its lanes, which are loaded."""
     seen = []
 
-    def stop(jobs, done, keepers, *, progress):
+    def stop(jobs, done, keepers, signals, *, progress):
         seen.extend((keepers[0], *done[0][:2]))
         return done
 
@@ -223,7 +223,7 @@ def test_a_folder_that_is_none_is_told_before_anything_compiles(tmp_path, monkey
     (tmp_path / "file").write_text("text")
     with pytest.raises(OSError, match=r"manifest.json could not be"):
         sweep(tmp_path / "file")
-    with pytest.raises(TypeError, match="a path is text"):
+    with pytest.raises(ValueError, match="keep must be a text, a path or None; got 3"):
         sweep(3)
 
 

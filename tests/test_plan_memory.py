@@ -72,7 +72,7 @@ def test_a_width_that_was_asked_for_stays():
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2 GB"])
 def test_memory_is_a_number_of_bytes(value):
-    with pytest.raises(ValueError, match="max_memory must be a positive int; got"):
+    with pytest.raises(ValueError, match="max_memory must be a"):
         make_plan(4, max_memory=value)
 
 

@@ -209,13 +209,13 @@ def test_a_plan_is_no_wider_than_a_part_needs():
 WRONG = {
     "one past the end": ((4, 4), r"shard must be \(i, n\), the part i of 0 … n − 1, such as \(0"),
     "negative": ((-1, 4), "shard must be"),
-    "a fraction": ((0.5, 4), "shard must be"),
-    "a fraction of parts": ((0, 4.0), "shard must be"),
+    "a fraction": ((0.5, 4), "shard must hold whole numbers"),
+    "a fraction of parts": ((0, 4.0), "shard must hold whole numbers"),
     "no parts": ((0, 0), "shard must be"),
-    "a number": (3, r"such as \(0, 4\); got 3"),
+    "a number": (3, "shard must be a pair of whole numbers or None; got 3"),
     "a text": ("12", "shard must be"),
     "three": ((0, 1, 2), "shard must be"),
-    "a flag": ((False, 2), "shard must be"),
+    "a flag": ((False, 2), "shard must hold whole numbers; got False"),
     "too many parts": ((0, 7), r"shard=\(0, 7\) deals 6 lanes to 7 parts; give at most 6 parts"),
 }
 

@@ -57,7 +57,7 @@ CASES = {
     "saturation: another H": (lambda: DIAGNOSTICS.saturation(NET, WIDE, BATCH.xs), OTHER_WIDTH),
     "saturation: xs, params": (
         lambda: DIAGNOSTICS.saturation(NET, BATCH.xs, PARAMS),
-        r"params must be a nested dict .*got an array.*The call is saturation\(system, params, xs\)",
+        r"xs must be an array of numbers; got a dict .*The call is saturation\(system, params, xs\)",
     ),
     "saturation: bounds": (
         lambda: DIAGNOSTICS.saturation(NET, PARAMS, BATCH.xs, bounds=3),

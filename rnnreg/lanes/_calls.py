@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnnreg._signatures import typed
 from rnnreg.lanes._plan import Plan
 
 # Turns that one execution of a program takes at most, each of a lane or a chunk of lanes. The number is fixed, so that
@@ -57,6 +58,7 @@ def inputs(plan: Plan, rows: np.ndarray, chunk: Any) -> tuple[Any, np.ndarray]:
     return jax.tree.map(lambda leaf: leaf[places], chunk), turns.astype(np.int32)
 
 
+@typed
 def first_call(plan: Plan, lanes: Any) -> tuple[Any, np.ndarray]:
     """What the program of a plan is traced for, and called with, beside what all lanes share.
 

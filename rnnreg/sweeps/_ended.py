@@ -9,17 +9,20 @@ from rnnreg._checks import warn_caller
 from rnnreg.sweeps._result import SweepResult
 
 
-def attach(error: Exception, done: Sequence[Any], result: Callable[[], SweepResult]) -> None:
+def attach(error: BaseException, done: Sequence[Any], result: Callable[[], SweepResult]) -> None:
     """Gives an error what is finished, and a note that says so."""
     finished = sum(int(one.finished.sum()) for one in done)
-    if not finished:
-        return
+    lanes = sum(one.finished.size for one in done)
+    note = f"{finished} of {lanes} lanes are finished"
     try:
-        error.partial_result = result()  # type: ignore[attr-defined]
-        lanes = sum(one.finished.size for one in done)
-        error.add_note(f"{finished} of {lanes} lanes are finished: error.partial_result has them.")
+        if finished:
+            error.partial_result = result()  # type: ignore[attr-defined]
+            note += ": error.partial_result has them."
+            error.add_note(note)
     except Exception as other:  # the first error is the one to tell
         error.add_note(f"{finished} lanes were finished, and could not be labelled: {other!r}.")
+    if isinstance(error, SystemExit):  # of which Python prints nothing
+        warn_caller(f"the sweep was stopped by SIGTERM; {note}")
 
 
 def warn_of_lanes(metrics: Any, *, interrupted: bool) -> None:

@@ -70,7 +70,7 @@ def read_part(shard: Any, keep: Path | None) -> Part:
 
 
 def own_lanes(plans: Sequence[Plan], part: Part) -> list[np.ndarray]:
-    """Of each plan, `[L]`, whether a lane is in the part.
+    """Of each plan, `[L]`, whether a lane is in the part, in the order in which lanes run.
 
     What runs together stays together: a lane if each runs alone, else a call. These are dealt in rounds, one to each
     part, in an order that differs from round to round: so each part spans the grid, whatever its lengths.
@@ -128,7 +128,7 @@ def join_others(done: Sequence[Any], keepers: Sequence[Any], *, progress: bool) 
                 for one, keeper in zip(done, keepers, strict=True):
                     keeper.load(one.store, one.finished)
                 bar.update(total - left() - bar.n)
-    except KeyboardInterrupt as error:
+    except (KeyboardInterrupt, SystemExit) as error:
         stopped = error
     return [
         one._replace(loaded=keeper.loaded, fingerprint=keeper.program, stopped=stopped)

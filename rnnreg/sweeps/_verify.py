@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rnnreg._checks import described, is_count, printable
+from rnnreg._checks import is_count, printable
+from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.lanes import Plan, Program, make_plan, trace
 from rnnreg.runtime import environment
@@ -73,6 +74,7 @@ class Verification:
         return printable("\n".join(lines))
 
 
+@typed
 def verify(
     result: SweepResult | str | Path,
     train: Train | Callable[[Mapping[str, Any]], Train],
@@ -117,11 +119,6 @@ def verify(
       l2=0.001 seed=1: params 0, history 0, metrics 0
     """
     result = load_result(result) if isinstance(result, str | os.PathLike) else result
-    if not isinstance(result, SweepResult):
-        raise ValueError(
-            f"result must be a SweepResult or the path of one; got {described(result)}. The order is "
-            "verify(result, train, data)."
-        )
     chosen = _chosen(result, lanes)
     found: list[_Apart | None] = [None] * len(chosen)
     changed: dict[str, None] = {}
