@@ -522,11 +522,20 @@ def test_a_lane_that_diverges_keeps_its_last_finite_state():
     assert_same(after.proximal, state.proximal)
 
 
-def test_a_schedule_scales_the_proximal_step():
-    """Warm-up: no weight is shrunk while the schedule is 0."""
+CHANGING = {
+    "sgd": optax.sgd(0.1),
+    "clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.02)),
+    "momentum": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.01, momentum=0.5)),
+    "adam": optax.adam(1e-2),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_while_a_schedule_is_0_no_lambda_matters(name):
+    """Warm-up: as without the penalty; then, with SGD and a large λ, every weight is 0."""
     warm = scheduled(l1("W_hh"), lambda count: jnp.where(count < 3, 0.0, 1.0))
-    train = _small(penalties={"l1": warm}, optimizer=optax.sgd(0.1))
-    plain = make(penalties={}, optimizer=optax.sgd(0.1))
+    train = _small(penalties={"l1": warm}, optimizer=CHANGING[name])
+    plain = make(penalties={}, optimizer=CHANGING[name])
     state = train.init({"l1": 50.0}, sine(), key=jax.random.key(0))
     other = plain.init({}, sine(), key=jax.random.key(0))
     update, step = jax.jit(train.update), jax.jit(plain.update)
@@ -534,12 +543,33 @@ def test_a_schedule_scales_the_proximal_step():
         state, _ = update(state, {"l1": 50.0}, sine().train)
         other, _ = step(other, {}, sine().train)
         if count < 3:
-            np.testing.assert_allclose(
-                state.params["layer_0"]["W_hh"],
-                other.params["layer_0"]["W_hh"],
-                **tolerance(loosen=10),
-            )  # 50 is added and taken out again
-    assert (state.params["layer_0"]["W_hh"] == 0).all()
+            for one, two in zip(*map(jax.tree.leaves, (state.params, other.params)), strict=True):
+                np.testing.assert_allclose(one, two, **tolerance())
+    if name == "sgd":
+        assert (state.params["layer_0"]["W_hh"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [("clipped", "schedule"), ("clipped", "hand"), ("momentum", "hand"), ("adam", "schedule")],
+)
+def test_a_strength_that_changes_kicks_no_weight(name, by):
+    """λ s = 0, then a pulse of 5, then 0 again: where no weight changes its sign, prox and gradient go one way."""
+    pulse = scheduled(l1("W_hh"), lambda count: jnp.where((count >= 3) & (count < 6), 1.0, 0.0))
+    penalty = pulse if by == "schedule" else l1("W_hh")
+    sizes = {}
+    for proximal in (True, False):
+        train = make(penalties={"l1": penalty}, optimizer=CHANGING[name], proximal=proximal)
+        state = train.init({"l1": 5.0}, sine(), key=jax.random.key(0))
+        update = jax.jit(train.update)
+        norms = []
+        for count in range(10):
+            lam = 5.0 if by == "schedule" or 3 <= count < 6 else 0.0
+            state, _ = update(state, {"l1": lam}, sine().train)
+            norms.append(float(jnp.abs(state.params["layer_0"]["W_hh"]).sum()))
+        sizes[proximal] = norms
+    np.testing.assert_allclose(sizes[True], sizes[False], rtol=2e-3)
+    assert sizes[True][-1] < sizes[True][2]
 
 
 def test_what_is_counted():

@@ -149,6 +149,7 @@ class Penalty:
       prox: `prox(params, amount, weight_paths=None, state=None) -> params`, for `rr.make_train(…, proximal=…)`; see
         `ProxFunction`. None if R has none.
       decays: whether its gradient holds c·w of every weight w that it covers, as weight decay does.
+      strength: `strength(state) -> s`, the number by which `value` of an update multiplies R; None: 1.
 
     >>> import jax.numpy as jnp, rnnreg as rr
     >>> params = {"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}
@@ -177,6 +178,7 @@ class Penalty:
     isotropic: bool = False
     prox: ProxFunction | None = None
     decays: bool = False
+    strength: Callable[[Any], Any] | None = None
 
     def __hash__(self) -> int:
         return hash(

@@ -295,11 +295,12 @@ def make_train(
 
         w ← prox_{λD}(w + u − u_p),  prox_a(z) = argmin_v R(v) + ½ Σ_i (v_i − z_i)² / a_i
 
-    where u is what the optimiser makes of ∂L/∂w + p (and of the other penalties' gradients), p is the subgradient of
-    Σ_k λ_k R_k that the last prox took (at first its gradient), u_p is the part of u that it makes of this p and of
-    those before, and D is the optimiser's step: how far it answers a gradient of −1 in every update so far. D and u_p
-    are read from the derivative of its update, not from its settings: D = α for SGD, α (1 − β^t) / (1 − β) with
-    momentum β, α / (√v̂ + ε) for Adam (whose v̂ has decayed once more). SGD then is proximal gradient descent,
+    where u is what the optimiser makes of ∂L/∂w + p (and of the other penalties' gradients), p is λ times the
+    subgradient of R that the last prox took (at first its gradient), u_p is the part of u that it makes of this p and
+    of those before, and D is the optimiser's step: how far it answers a gradient of −1 in every update so far. A λ that
+    changes from update to update enters p and λD as it was in each (`rr.penalties.scheduled`). D and u_p are read
+    from the derivative of its update, not from its settings: D = α for SGD, α (1 − β^t) / (1 − β) with momentum β,
+    α / (√v̂ + ε) for Adam (whose v̂ has decayed once more). SGD then is proximal gradient descent,
     w ← prox_{αλ}(w − α ∂L/∂w); with momentum the prox follows the averaged gradient. Clipping and second moments see
     the gradient of the whole objective, as with smooth penalties, so that where the run comes to rest the objective is
     stationary, whatever the optimiser: a metric moves no minimiser. An optimiser without such a D is refused: one that

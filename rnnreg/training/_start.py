@@ -56,7 +56,7 @@ def start(
         diverged_at=jnp.int32(-1),
         best=best,
         stalled=jnp.int32(0),
-        proximal=start_pull(settings, hyper, network_of(settings, hyper), params, opt_state),
+        proximal=start_pull(settings, network_of(settings, hyper), params, opt_state),
     )
 
 
