@@ -12,7 +12,14 @@ import numpy as np
 from jax import Array
 
 from rnnreg._linalg import wide
-from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches, with_leaves
+from rnnreg._tree import (
+    is_learned_start,
+    leaf_paths,
+    matrices,
+    path_matches,
+    statistics,
+    with_leaves,
+)
 from rnnreg.networks import Network, Visit, effective, effective_shapes, weight_paths
 
 Params = dict[str, Any]
@@ -284,7 +291,7 @@ def select(
     """The leaves whose path, or last name, matches a pattern; each once, however many match it.
 
     Leaves that are not weights (biases, gains, scales) need `include_biases`; learned initial states need a pattern
-    that names them.
+    that names them. Stored statistics are none.
 
     Args:
       params: the parameters.
@@ -298,6 +305,8 @@ def select(
     """
     patterns = [paths] if isinstance(paths, str) else list(paths)
     leaves = leaf_paths(params)
+    stored = statistics(leaves)
+    leaves = {path: leaf for path, leaf in leaves.items() if path not in stored}
     shrunk = set(matrices(leaves) if weights is None else weights)
     chosen: dict[str, Any] = {}
     for pattern in patterns:
