@@ -1,5 +1,6 @@
 """Proximal steps: the maps themselves, the steps that optimisers take, the minimisers they reach, what is reported."""
 
+import warnings
 from dataclasses import replace
 
 import jax
@@ -252,6 +253,10 @@ REFUSED = {
         "by a norm or a mean of all",
     ),
     "centred": (optax.chain(optax.centralize(), optax.adam(0.1)), "by a norm or a mean of all"),
+    "every second update": (
+        optax.MultiSteps(optax.sgd(0.1), 2),
+        r"in some of its updates only .optax.MultiSteps.",
+    ),
     "schedule_free": (contrib.schedule_free(optax.sgd(0.1), 0.1), "averages the parameters"),
 }
 
@@ -577,14 +582,18 @@ def test_what_is_counted():
     net = rr.network([rr.cells.gru(3)], 1, readout="last")
     train = make(net, penalties={"l1": l1("W_*h")}, proximal=True, optimizer=optax.sgd(0.1))
     state = train.init({"l1": 0.0}, sine(), key=jax.random.key(0))
-    W = np.ones((3, 9))
+    vectors = zip(
+        [[1, 1, 1], [1, 1, -1], [2, 1, 1]], [[1, 1, 1], [2, 3, 1], [1, 4, 2]], strict=True
+    )
+    W = np.concatenate([np.outer(u, v) for u, v in vectors], axis=1)  # each block of rank 1
     W[0] = 0  # unit 0 sends nothing
     W[:, [2, 5]] = 0  # unit 2 receives through one gate only
     params = state.params | {"layer_0": state.params["layer_0"] | {"W_hh": jnp.asarray(W)}}
     counted = train.finish(state._replace(params=params), {"l1": 0.0}, sine()).metrics
     assert counted["zeros_l1"] == 9 + 4
     assert counted["units_off/layer_0/W_hh"] == 1
-    assert counted["rank/layer_0/W_hh"] == np.linalg.matrix_rank(W)
+    assert np.linalg.matrix_rank(W) == 2
+    assert counted["rank/layer_0/W_hh"] == 1  # the largest over the blocks
 
 
 def test_nothing_is_carried_without_proximal_penalties():
@@ -630,5 +639,20 @@ def test_a_prox_of_ones_own_must_return_parameters():
 
 
 def test_the_same_penalty_by_prox_and_by_gradient_warns():
-    with pytest.warns(RuntimeWarning, match="'a'.*by its prox and penalties.'b'.*the two add up"):
-        make(penalties={"a": l1("W_hh"), "b": l1()}, proximal="a")
+    warns = pytest.warns(
+        RuntimeWarning, match="'a'.*prox and penalties.'b'.*'layer_0/W_hh'.*add up"
+    )
+    others = (l1(), l1("layer_0/*"), scheduled(l1("W_*"), lambda count: 0.5))
+    for other in others:
+        train = make(penalties={"a": l1("W_hh"), "b": other}, proximal="a")
+        with warns:
+            _start_of(train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in (l1("W_xh"), l2()):
+            _start_of(make(penalties={"a": l1("W_hh"), "b": other}, proximal="a"))
+
+
+def _start_of(train):
+    hyper = {"a": 0.1, "b": 0.1, "learning_rate": 0.1}
+    return jax.eval_shape(lambda: train.init(hyper, sine(), key=jax.random.key(0)))

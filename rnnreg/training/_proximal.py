@@ -148,6 +148,10 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
             "averages the parameters, and an average has no exact zeros",
         ),
         (optax.FactoredState, "factors its second moment and bounds the scaled step (Adafactor)"),
+        (
+            optax.MultiStepsState,
+            "moves the parameters in some of its updates only (optax.MultiSteps), and a prox ends each of them",
+        ),
     ):
         if _holds(opt_state, kind):
             raise _undefined(settings, why)

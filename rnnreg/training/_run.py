@@ -342,15 +342,15 @@ def make_train(
     `sigma_max/<path>` of every recurrent matrix that a cell states, such as W_hh (the largest over its gate blocks). Of
     proximal penalties also `zeros_<name>`, how many of the weights that it covers are exactly 0, and of the recurrent
     matrices among them `units_off/<path>`, how many units take no part in the recurrence (what they send, a row of
-    `[H, G·H]`, or what they receive, their columns, is all 0), and at the end `rank/<path>`. `gradient_norm` is then
-    that of what the optimiser is given.
+    `[H, G·H]`, or what they receive, their columns, is all 0), and at the end `rank/<path>` (the largest over the
+    gate blocks, too). `gradient_norm` is then that of what the optimiser is given.
 
     Raises:
       ValueError: an argument out of range, before anything compiles; an optimiser that proximal steps are not defined
-        for, once hyperparameters and data are known.
+        for, and updates of one row with `rr.cells.batch_norm`, once hyperparameters and data are known.
 
     Warns:
-      RuntimeWarning: the same penalty is taken by its prox and, under another name, by its gradient.
+      RuntimeWarning: then too, if the same penalty is taken by its prox and, under another name, by its gradient.
 
     Source of proximal steps: Beck & Teboulle 2009; in the metric of Adam, Yun, Lozano & Yang 2021, "Adaptive proximal
     gradient methods for structured neural networks".
