@@ -96,8 +96,23 @@ def matching(leaves: dict[str, Any], patterns: str | Sequence[str]) -> dict[str,
 
 
 def matrices(leaves: dict[str, Any]) -> list[str]:
-    """The paths of the leaves with two axes or more: not biases, gains or scales, in any naming."""
-    return [path for path, leaf in leaves.items() if jnp.ndim(leaf) > 1]
+    """The paths of the leaves with two axes or more: not biases, gains or scales, in any naming, nor statistics."""
+    stored = statistics(leaves)
+    return [path for path, leaf in leaves.items() if jnp.ndim(leaf) > 1 and path not in stored]
+
+
+def statistics(leaves: dict[str, Any]) -> set[str]:
+    """The paths of a `mean_x` with a `variance_x` beside it: stored and not trained, as in `rr.cells.batch_norm`.
+
+    >>> sorted(statistics({"layer_0/mean_x": 0.0, "layer_0/variance_x": 1.0, "mean_field": 2.0}))
+    ['layer_0/mean_x', 'layer_0/variance_x']
+    """
+    pairs = [
+        (path, beside(path, "variance_" + leaf_name(path).removeprefix("mean_")))
+        for path in leaves
+        if leaf_name(path).startswith("mean_")
+    ]
+    return {path for pair in pairs if pair[1] in leaves for path in pair}
 
 
 def is_learned_start(path: str) -> bool:

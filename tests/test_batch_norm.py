@@ -441,3 +441,25 @@ def test_what_cannot_be_normalised_is_refused():
         rr.sweep(
             train, {"learning_rate": 0.1}, sine(), seeds=1, key=jax.random.key(0), plan="split_rows"
         )
+
+
+def test_updates_of_one_row_are_refused():
+    """z − E z is 0 then, and nothing of the inputs would be learned."""
+    net, _ = _network("elman", readout="last")
+    split, hyper = sine(), {"l2": 0.1, "learning_rate": 0.1}
+    one_row = split.replace(train=rr.data.take_rows(split.train, np.arange(1)), target_times=None)
+    for data, batch_size in ((split, 1), (one_row, None)):
+        with pytest.raises(ValueError, match="over the rows of an update, and an update has 1 row"):
+            make(net, batch_size=batch_size)(hyper, data, key=jax.random.key(0))
+
+
+def test_statistics_are_no_weights_without_the_network_either():
+    net, params = _network("lstm")
+    weights = rr.networks.weight_paths(net, params)
+    assert rr.penalties.covered(rr.penalties.l2(), params) == weights
+    assert list(rr.constraints.decoupled_decay(0.1).init(params).covers) == weights
+    assert list(rr.constraints.non_negative("*").init(params).covers) == weights
+    every = rr.penalties.covered(rr.penalties.l2(include_biases=True), params, net=net)
+    assert [path for path in rr.leaf_paths(params) if path not in every] == [
+        f"layer_0/{kind}_{name}" for kind in ("mean", "variance") for name in "chx"
+    ]

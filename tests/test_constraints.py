@@ -1,5 +1,7 @@
 """Constraints: each map against an independent one, what it leaves alone, its derivative, and runs that keep to it."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -412,3 +414,45 @@ def test_a_run_is_differentiable_by_the_radius():
     expected = (loss_of(0.5 + size)[0] - loss_of(0.5 - size)[0]) / (2 * size)
     assert np.isfinite(value)
     np.testing.assert_allclose(slope, expected, rtol=3e-2)  # a difference over a finite step
+
+
+BALL = l2_ball(0.5, paths="W_hh")
+UNDONE = {
+    "rate": optax.chain(BALL, optax.sgd(0.1)),
+    "momentum": optax.chain(BALL, optax.sgd(0.1, momentum=0.9)),
+    "adam": optax.chain(BALL, optax.adam(0.1)),
+    "decay": optax.chain(optax.sgd(0.1), BALL, optax.add_decayed_weights(0.1)),
+}
+KEPT = {
+    "last": optax.chain(optax.adam(0.1), BALL),
+    "another": optax.chain(optax.sgd(0.1), BALL, non_negative("W_hh")),
+    "injected": optax.inject_hyperparams(lambda rate: optax.chain(optax.sgd(rate), BALL))(0.1),
+    "a branch": optax.apply_if_finite(optax.chain(optax.sgd(0.1), BALL), 3),
+    "several updates": optax.MultiSteps(optax.chain(optax.sgd(0.1), BALL), 2),
+}
+
+
+def _start_of(optimizer, net=None):
+    train = make(net, penalties={}, optimizer=optimizer)
+    return jax.eval_shape(lambda: train.init({}, sine(), key=jax.random.key(0)))
+
+
+@pytest.mark.parametrize("name", [*UNDONE, *KEPT])
+def test_a_constraint_that_is_not_the_end_warns(name):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _start_of((UNDONE | KEPT)[name])
+    told = [str(one.message) for one in caught]
+    assert len(told) == (name in UNDONE)
+    assert all("constraint of ['layer_0/W_hh'] is followed by another" in one for one in told)
+
+
+@pytest.mark.parametrize(("activation", "signed"), [("tanh", False), ("relu", True)])
+def test_dale_warns_of_units_without_a_sign(activation, signed):
+    net = rr.network([rr.cells.elman(4, activation=activation)], 1, readout="last")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        _start_of(optax.chain(optax.sgd(0.1), dale([1, 1, -1, 0])), net)
+    told = [str(one.message) for one in caught]
+    assert len(told) == (not signed)
+    assert all("rows of 'layer_0/W_hh' signs" in one for one in told)

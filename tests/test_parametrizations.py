@@ -515,6 +515,15 @@ def test_l2_of_an_orthogonal_matrix_warns_and_has_no_gradient():
         np.testing.assert_allclose(one, other, atol=1e-3 if one.dtype == jnp.float32 else 1e-10)
 
 
+def test_a_scheduled_l2_of_an_orthogonal_matrix_warns_too():
+    net = rr.network([orthogonal(rr.cells.elman(H))], 1, readout="last")
+    late = rr.penalties.scheduled(rr.penalties.l2("W_hh"), lambda count: 0.5)
+    train = make(net, penalties={"l2": late})
+    hyper = {"l2": 1.0, "learning_rate": 0.1}
+    with pytest.warns(RuntimeWarning, match=r"'l2'\] does nothing to \['layer_0/W_hh'\]"):
+        jax.eval_shape(lambda: train.init(hyper, sine(), key=jax.random.key(0)))
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_penalty_that_still_says_something_does_not_warn():
     for wrap, penalty in (

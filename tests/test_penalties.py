@@ -187,7 +187,18 @@ def test_a_bare_penalty_on_a_batch_says_what_it_needs_under_jit_too(entry):
 def test_a_penalty_is_a_frozen_record_with_equality_and_a_hash():
     penalty = l2("W_hh")
     assert [field.name for field in dataclasses.fields(Penalty)] == [
-        *("init", "value", "needs", "covers", "name", "arguments", "isotropic", "prox", "decays")
+        *(
+            "init",
+            "value",
+            "needs",
+            "covers",
+            "name",
+            "arguments",
+            "isotropic",
+            "prox",
+            "decays",
+            "strength",
+        )
     ]
     same, other = dataclasses.replace(penalty), dataclasses.replace(penalty, decays=False)
     assert penalty == same

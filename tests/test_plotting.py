@@ -533,16 +533,21 @@ def test_loss_curves_draws_what_it_was_given():
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), [2.0, 1.0])
 
 
-def test_cv_curve_shows_the_weights_that_are_left_of_a_proximal_penalty():
+@pytest.mark.parametrize("most", [16, 0])
+def test_cv_curve_shows_the_weights_that_are_left_of_a_proximal_penalty(most):
+    """Or the rank, where no weight becomes 0, as with the nuclear norm."""
     choice, result = make_choice(LAMS), make_result(LAMS)
-    zeros = np.linspace(0, 16, len(LAMS))
-    counted = np.broadcast_to(zeros[:, None, None], (len(LAMS), 3, 3))
-    result.metrics["zeros_l2"] = (["l2", "seed", "fold"], counted)
-    config = result.config | {"penalties": [{"l2": {"num_weights": 16}}]}
+    zeros, ranks = np.linspace(0, most, len(LAMS)), np.arange(len(LAMS))
+    for name, values in (("zeros_l2", zeros), ("rank.layer_0.W_hh", ranks)):
+        counted = np.broadcast_to(values[:, None, None], (len(LAMS), 3, 3))
+        result.metrics[name] = (["l2", "seed", "fold"], counted)
+    told = {"covers": ["layer_0/W_hh"], "num_weights": 16}
+    config = result.config | {"penalties": [{"l2": told}]}
     groups = (types.SimpleNamespace(static={}),)
     ax = plotting.cv_curve(dataclasses.replace(result, config=config, groups=groups), choice)
     (top,) = [child for child in ax.child_axes if child.get_xlabel()]
-    left = (16 - zeros)[np.argsort(LAMS)]
+    assert top.get_xlabel() == ("weights that are not 0" if most else "rank")
+    left = (16 - zeros if most else ranks)[np.argsort(LAMS)]
     assert [text.get_text() for text in top.get_xticklabels()] == [f"{count:.0f}" for count in left]
     np.testing.assert_allclose(
         top.get_xticks()[1:], np.sort(LAMS)[1:]

@@ -1,5 +1,6 @@
 """Proximal steps: the maps themselves, the steps that optimisers take, the minimisers they reach, what is reported."""
 
+import warnings
 from dataclasses import replace
 
 import jax
@@ -252,6 +253,10 @@ REFUSED = {
         "by a norm or a mean of all",
     ),
     "centred": (optax.chain(optax.centralize(), optax.adam(0.1)), "by a norm or a mean of all"),
+    "every second update": (
+        optax.MultiSteps(optax.sgd(0.1), 2),
+        r"in some of its updates only .optax.MultiSteps.",
+    ),
     "schedule_free": (contrib.schedule_free(optax.sgd(0.1), 0.1), "averages the parameters"),
 }
 
@@ -522,11 +527,20 @@ def test_a_lane_that_diverges_keeps_its_last_finite_state():
     assert_same(after.proximal, state.proximal)
 
 
-def test_a_schedule_scales_the_proximal_step():
-    """Warm-up: no weight is shrunk while the schedule is 0."""
+CHANGING = {
+    "sgd": optax.sgd(0.1),
+    "clipped": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.02)),
+    "momentum": optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.01, momentum=0.5)),
+    "adam": optax.adam(1e-2),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_while_a_schedule_is_0_no_lambda_matters(name):
+    """Warm-up: as without the penalty; then, with SGD and a large λ, every weight is 0."""
     warm = scheduled(l1("W_hh"), lambda count: jnp.where(count < 3, 0.0, 1.0))
-    train = _small(penalties={"l1": warm}, optimizer=optax.sgd(0.1))
-    plain = make(penalties={}, optimizer=optax.sgd(0.1))
+    train = _small(penalties={"l1": warm}, optimizer=CHANGING[name])
+    plain = make(penalties={}, optimizer=CHANGING[name])
     state = train.init({"l1": 50.0}, sine(), key=jax.random.key(0))
     other = plain.init({}, sine(), key=jax.random.key(0))
     update, step = jax.jit(train.update), jax.jit(plain.update)
@@ -534,12 +548,33 @@ def test_a_schedule_scales_the_proximal_step():
         state, _ = update(state, {"l1": 50.0}, sine().train)
         other, _ = step(other, {}, sine().train)
         if count < 3:
-            np.testing.assert_allclose(
-                state.params["layer_0"]["W_hh"],
-                other.params["layer_0"]["W_hh"],
-                **tolerance(loosen=10),
-            )  # 50 is added and taken out again
-    assert (state.params["layer_0"]["W_hh"] == 0).all()
+            for one, two in zip(*map(jax.tree.leaves, (state.params, other.params)), strict=True):
+                np.testing.assert_allclose(one, two, **tolerance())
+    if name == "sgd":
+        assert (state.params["layer_0"]["W_hh"] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [("clipped", "schedule"), ("clipped", "hand"), ("momentum", "hand"), ("adam", "schedule")],
+)
+def test_a_strength_that_changes_kicks_no_weight(name, by):
+    """λ s = 0, then a pulse of 5, then 0: prox and gradient go one way, but for weights that the prox holds at 0."""
+    pulse = scheduled(l1("W_hh"), lambda count: jnp.where((count >= 3) & (count < 6), 1.0, 0.0))
+    penalty = pulse if by == "schedule" else l1("W_hh")
+    sizes = {}
+    for proximal in (True, False):
+        train = make(penalties={"l1": penalty}, optimizer=CHANGING[name], proximal=proximal)
+        state = train.init({"l1": 5.0}, sine(), key=jax.random.key(0))
+        update = jax.jit(train.update)
+        norms = []
+        for count in range(10):
+            lam = 5.0 if by == "schedule" or 3 <= count < 6 else 0.0
+            state, _ = update(state, {"l1": lam}, sine().train)
+            norms.append(float(jnp.abs(state.params["layer_0"]["W_hh"]).sum()))
+        sizes[proximal] = norms
+    np.testing.assert_allclose(sizes[True], sizes[False], rtol=1e-2)
+    assert sizes[True][-1] < sizes[True][2]
 
 
 def test_what_is_counted():
@@ -547,14 +582,18 @@ def test_what_is_counted():
     net = rr.network([rr.cells.gru(3)], 1, readout="last")
     train = make(net, penalties={"l1": l1("W_*h")}, proximal=True, optimizer=optax.sgd(0.1))
     state = train.init({"l1": 0.0}, sine(), key=jax.random.key(0))
-    W = np.ones((3, 9))
+    vectors = zip(
+        [[1, 1, 1], [1, 1, -1], [2, 1, 1]], [[1, 1, 1], [2, 3, 1], [1, 4, 2]], strict=True
+    )
+    W = np.concatenate([np.outer(u, v) for u, v in vectors], axis=1)  # each block of rank 1
     W[0] = 0  # unit 0 sends nothing
     W[:, [2, 5]] = 0  # unit 2 receives through one gate only
     params = state.params | {"layer_0": state.params["layer_0"] | {"W_hh": jnp.asarray(W)}}
     counted = train.finish(state._replace(params=params), {"l1": 0.0}, sine()).metrics
     assert counted["zeros_l1"] == 9 + 4
     assert counted["units_off/layer_0/W_hh"] == 1
-    assert counted["rank/layer_0/W_hh"] == np.linalg.matrix_rank(W)
+    assert np.linalg.matrix_rank(W) == 2
+    assert counted["rank/layer_0/W_hh"] == 1  # the largest over the blocks
 
 
 def test_nothing_is_carried_without_proximal_penalties():
@@ -600,5 +639,20 @@ def test_a_prox_of_ones_own_must_return_parameters():
 
 
 def test_the_same_penalty_by_prox_and_by_gradient_warns():
-    with pytest.warns(RuntimeWarning, match="'a'.*by its prox and penalties.'b'.*the two add up"):
-        make(penalties={"a": l1("W_hh"), "b": l1()}, proximal="a")
+    warns = pytest.warns(
+        RuntimeWarning, match="'a'.*prox and penalties.'b'.*'layer_0/W_hh'.*add up"
+    )
+    others = (l1(), l1("layer_0/*"), scheduled(l1("W_*"), lambda count: 0.5))
+    for other in others:
+        train = make(penalties={"a": l1("W_hh"), "b": other}, proximal="a")
+        with warns:
+            _start_of(train)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in (l1("W_xh"), l2()):
+            _start_of(make(penalties={"a": l1("W_hh"), "b": other}, proximal="a"))
+
+
+def _start_of(train):
+    hyper = {"a": 0.1, "b": 0.1, "learning_rate": 0.1}
+    return jax.eval_shape(lambda: train.init(hyper, sine(), key=jax.random.key(0)))

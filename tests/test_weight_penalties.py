@@ -254,6 +254,10 @@ def test_the_table_prints_and_has_every_field_in_a_notebook():
     shown = table._repr_html_()
     assert shown.count("<tr>") == len(table) + 1
     assert "Hoerl &amp; Kennard 1970" in shown
+    costs = {row.name: row.cost for row in table}
+    for factory in (P.nuclear, P.singular_value_margin):
+        every = inspect.signature(factory).parameters["every"].default
+        assert costs[factory.__name__] == f"2 products, every {every}th an SVD"
     assert "include_biases=False" in shown
 
 

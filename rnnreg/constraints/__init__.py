@@ -1,6 +1,7 @@
 """Constraints and decay of weights as optax transformations, which chain with any optimiser. One file a family."""
 
 from rnnreg.constraints._base import Constrained, covering, project
+from rnnreg.constraints._base import warn_of_constraints as warn_of_constraints
 from rnnreg.constraints._decay import Decayed, cautious_decay, decoupled_decay
 from rnnreg.constraints._decay import decayed_paths as decayed_paths
 from rnnreg.constraints._entries import connectivity, dale, non_negative

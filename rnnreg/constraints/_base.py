@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
-from rnnreg._checks import check_function, check_number, described
+from rnnreg._checks import check_function, check_number, described, warn_caller
 from rnnreg._signatures import typed
 from rnnreg._tree import leaf_paths, matching, with_leaves
+from rnnreg.networks import Network, recurrent_paths
 from rnnreg.penalties import select
 
 if TYPE_CHECKING:
     import optax
 
 Paths = str | Sequence[str]
+_NAME = "constrained"  # of every step that a constraint makes: the identity, told in a jaxpr
+_ARITHMETIC = {"add", "convert_element_type", "div", "integer_pow", "mul", "neg", "sign", "sub"}
 
 
 class Constrained(NamedTuple):
@@ -27,6 +32,10 @@ class Constrained(NamedTuple):
     """
 
     covers: dict[str, Any]
+
+
+class Signed(NamedTuple):
+    """What is remembered of a leaf that a constraint on the signs of units holds: that it does."""
 
 
 @typed
@@ -142,6 +151,58 @@ def given(params: Any) -> dict[str, Any]:
     return leaf_paths(params)
 
 
+def warn_of_constraints(optimizer: Any, net: Network, params: Any) -> None:
+    """Warns if what follows a constraint undoes it, or if a unit is held to a sign that its output has not.
+
+    Args:
+      optimizer: an optax transformation that takes extra arguments.
+      net: the network.
+      params: its parameters, or their shapes.
+    """
+    opt_state = jax.eval_shape(optimizer.init, params)
+    parts = jax.tree.leaves(opt_state, is_leaf=lambda part: isinstance(part, Constrained))
+    covers: dict[str, Any] = {}
+    for part in parts:
+        covers |= part.covers if isinstance(part, Constrained) else {}
+    undone = sorted(_undone(optimizer, opt_state, params) & set(covers)) if covers else []
+    if undone:
+        warn_caller(
+            f"the constraint of {undone} is followed by another transformation that changes its step, such as the "
+            "learning rate, so that nothing holds it. Constraints stand at the end: optax.chain(optax.sgd(0.1), "
+            "rr.constraints.l2_ball(0.5, paths='W_hh'))."
+        )
+    held = {path for path, kept in covers.items() if isinstance(kept, Signed)}
+    for path in held.intersection(recurrent_paths(net, params)) if held else ():
+        cell = net.layers[int(path.split("/")[0].removeprefix("layer_"))].cell
+        bounds = cell.facts.bounds
+        if bounds is not None and bounds[0] < 0:
+            warn_caller(
+                f"rr.constraints.dale gives the rows of {path!r} signs, and the units of this cell have none: their "
+                f"output lies in {bounds}. Use outputs of at least 0, such as rr.cells.elman(activation='relu')."
+            )
+
+
+def _undone(optimizer: Any, opt_state: Any, params: Any) -> set[str]:
+    """The leaves whose update is a constraint's step with plain arithmetic after it; branches hide it."""
+    scalar = jax.ShapeDtypeStruct((), jnp.result_type(float))
+
+    def update(updates, state, params, value):
+        extra = {"value": value, "grad": updates, "value_fn": lambda params: value}
+        return optimizer.update(updates, state, params, **extra)[0]
+
+    jaxpr = jax.make_jaxpr(update)(params, opt_state, params, scalar).jaxpr
+    steps, changed = set(), set()
+    for equation in jaxpr.eqns:
+        read, made = (set(map(id, some)) for some in (equation.invars, equation.outvars))
+        name = equation.primitive.name
+        if name == "name" and equation.params["name"] == _NAME:
+            steps |= made
+        elif name in _ARITHMETIC and read & (steps | changed):
+            changed |= made
+    pairs = zip(leaf_paths(params), jaxpr.outvars, strict=True)
+    return {path for path, var in pairs if id(var) in changed}
+
+
 def check_radius(radius: Any, name: str = "radius") -> None:
     """Raises if a concrete radius is not above 0."""
     check_number(radius, name, least=0, above=True)
@@ -151,7 +212,7 @@ def _moved(function: Any, path: str, leaf: Array, step: Array, kept: Any) -> Arr
     real = jnp.result_type(float)  # optax's projection on the L1 ball takes no other dtype
     before = leaf.astype(real)
     after = function(path, before + step.astype(real), kept)
-    return (after.astype(real) - before).astype(step.dtype)
+    return checkpoint_name((after.astype(real) - before).astype(step.dtype), _NAME)
 
 
 def _check_matrices(params: Any, paths: Paths, name: str) -> None:

@@ -11,7 +11,7 @@ from jax import Array
 
 from rnnreg._checks import described
 from rnnreg._signatures import Numbers, typed
-from rnnreg.constraints._base import Paths, constraint, project
+from rnnreg.constraints._base import Paths, Signed, constraint, project
 
 if TYPE_CHECKING:
     import optax
@@ -52,7 +52,7 @@ def dale(signs: Numbers, *, paths: Paths = "W_hh") -> optax.GradientTransformati
 
     A unit of sign +1 is excitatory, of −1 inhibitory, of 0 free. In the gates of a GRU or LSTM the rule holds for every
     gate. Start with entries of the right signs, such as s_i |w_ij|: half of a random start is cut to 0 by the first
-    update. Units whose output may be negative (tanh) have no sign in this sense; use a rectifier.
+    update. Units whose output may be negative (tanh) have no sign in this sense; use a rectifier. A run warns of them.
 
     Args:
       signs: `[M]` of +1, −1 and 0, one for each row of the matrix.
@@ -79,7 +79,7 @@ def dale(signs: Numbers, *, paths: Paths = "W_hh") -> optax.GradientTransformati
             raise ValueError(
                 f"signs must hold one number for each row of {path}, whose shape is {leaf.shape}; got {len(signs)}."
             )
-        return ()
+        return Signed()
 
     def onto(path, W, _):
         column = signs.astype(W.dtype)[:, None]

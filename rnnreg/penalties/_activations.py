@@ -90,7 +90,8 @@ def firing_rate(layers: Layers = "*", *, target: Number | None = None) -> Penalt
 
     Args:
       layers: as in `activation`.
-      target: r*, the rate that each unit should have on average; may be traced. None: no rate is free.
+      target: r*, the rate that each unit should have on average; None: no rate is free. It may be traced if the run is
+        made in the same trace; it is no name of `hyper`, and no axis of a sweep.
 
     Returns:
       The penalty.

@@ -13,7 +13,14 @@ from jax import Array
 
 from rnnreg._linalg import wide
 from rnnreg._signatures import typed
-from rnnreg._tree import is_learned_start, leaf_paths, matrices, path_matches, with_leaves
+from rnnreg._tree import (
+    is_learned_start,
+    leaf_paths,
+    matrices,
+    path_matches,
+    statistics,
+    with_leaves,
+)
 from rnnreg.networks import Network, Visit, effective, effective_shapes, weight_paths
 
 Params = dict[str, Any]
@@ -150,6 +157,7 @@ class Penalty:
       prox: `prox(params, amount, weight_paths=None, state=None) -> params`, for `rr.make_train(…, proximal=…)`; see
         `ProxFunction`. None if R has none.
       decays: whether its gradient holds c·w of every weight w that it covers, as weight decay does.
+      strength: `strength(state) -> s`, the number by which `value` of an update multiplies R; None: 1.
 
     >>> import jax.numpy as jnp, rnnreg as rr
     >>> params = {"layer_0": {"W_hh": 2 * jnp.ones((2, 2))}}
@@ -178,6 +186,7 @@ class Penalty:
     isotropic: bool = False
     prox: ProxFunction | None = None
     decays: bool = False
+    strength: Callable[[Any], Any] | None = None
 
     def __hash__(self) -> int:
         return hash(
@@ -304,7 +313,7 @@ def select(
     """The leaves whose path, or last name, matches a pattern; each once, however many match it.
 
     Leaves that are not weights (biases, gains, scales) need `include_biases`; learned initial states need a pattern
-    that names them.
+    that names them. Stored statistics are none.
 
     Args:
       params: the parameters.
@@ -318,6 +327,8 @@ def select(
     """
     patterns = [paths] if isinstance(paths, str) else list(paths)
     leaves = leaf_paths(params)
+    stored = statistics(leaves)
+    leaves = {path: leaf for path, leaf in leaves.items() if path not in stored}
     shrunk = set(matrices(leaves) if weights is None else weights)
     chosen: dict[str, Any] = {}
     for pattern in patterns:

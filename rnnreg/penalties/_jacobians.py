@@ -133,7 +133,8 @@ def gradient_flossing(
     Args:
       num_exponents: k, at most the n numbers that the cell carries.
       layers: "*", "last", or patterns of names; of several, the mean.
-      target: λ*; may be traced.
+      target: λ*. It may be traced if the run is made in the same trace; it is no name of `hyper`, and no axis of a
+        sweep.
       discard: true steps of a row that go by before counting begins, while the frame turns to the growing directions;
         None is a tenth of T.
       every: steps between two QRs; T must be a multiple of it.

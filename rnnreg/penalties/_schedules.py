@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -72,21 +72,19 @@ def scheduled(penalty: Penalty, schedule: Callable[[Array], Any]) -> Penalty:
         return R, Scheduled(state.count + 1, inner)
 
     def prox(params, amount, weight_paths=None, state=None):
-        now: Any = 1.0 if state is None else schedule(state.count)
-        amount = jax.tree.map(lambda a: a * jnp.asarray(now, jnp.result_type(a)), amount)
         inner = None if state is None else state.inner
         return penalty.prox(params, amount, weight_paths, inner)  # type: ignore[misc]
 
-    arguments = (("penalty", penalty), ("schedule", schedule))
-    covers, needs = penalty.covers, penalty.needs
-    own = None if penalty.prox is None else prox
-    return Penalty(
-        init,
-        value,
-        needs,
-        covers,
+    def strength(state):
+        inner = penalty.strength
+        return schedule(state.count) * (1 if inner is None else inner(state.inner))
+
+    return replace(
+        penalty,  # with all of its other facts
+        init=init,
+        value=value,
         name="scheduled",
-        arguments=arguments,
-        prox=own,
-        decays=penalty.decays,
+        arguments=(("penalty", penalty), ("schedule", schedule)),
+        prox=None if penalty.prox is None else prox,
+        strength=strength,
     )

@@ -142,7 +142,8 @@ def singular_value_margin(
     0.
 
     Args:
-      margin: m in [0, 1]; may be traced.
+      margin: m in [0, 1]. It may be traced if the run is made in the same trace; it is no name of `hyper`, and no axis
+        of a sweep.
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       every: updates from one decomposition to the next; 1 for an exact gradient.
       recurrent: pattern of the leaves that are read as square blocks, one a gate; None takes every matrix as one.

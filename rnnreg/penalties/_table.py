@@ -107,7 +107,7 @@ class Entry(NamedTuple):
     required: tuple[Any, ...] = ()
 
 
-SUM, SVD = "a pass over the weights", "2 products, every 10th an SVD"
+SUM, SVD = "a pass over the weights", "2 products, every {every}th an SVD"
 BLOCKS = "W_hh by gate block"
 STATES, LAST = "a pass over the states", "h of the last layer"
 
@@ -225,7 +225,7 @@ def _row(entry: Entry) -> TableRow:
         entry.covers,
         ", ".join(sorted(penalty.needs)),
         penalty.prox is not None,
-        entry.cost,
+        entry.cost.format(every=dict(penalty.arguments).get("every")),
         entry.source,
     )
 

@@ -158,7 +158,8 @@ def elastic_net(
     Its proximal step is sign(w) max(|w| − ρa, 0) / (1 + 2 (1 − ρ) a): exact zeros, as with `l1`.
 
     Args:
-      l1_ratio: ρ in [0, 1], the share of the L1 part; may be traced.
+      l1_ratio: ρ in [0, 1], the share of the L1 part. It may be traced if the run is made in the same trace; it is
+        no name of `hyper`, and no axis of a sweep.
       paths: one pattern or several; each matches a whole path ("layer_0/*") or a last name ("W_hh").
       reduction: "sum" over elements, or "mean" over all of them together.
       include_biases: cover biases, gains and scales too.

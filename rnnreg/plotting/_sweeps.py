@@ -112,7 +112,7 @@ def cv_curve(
         ax.set_ylabel(ylabel or in_words(choice.metric))
         _limit(ax, mean, np.nan_to_num(se), folds if show_folds else None)
         if f"zeros_{choice.axis}" in result.metrics:
-            _count_above(ax, positions, _nonzeros(result, choice))
+            _count_above(ax, positions, *_counts(result, choice))
         legend_above(ax, first=[bars])
     return ax
 
@@ -151,18 +151,30 @@ def _limit(ax: Axes, mean: np.ndarray, se: np.ndarray, folds: np.ndarray | None)
     limit_y(ax, low - margin, high + margin)
 
 
-def _nonzeros(result: SweepResult, choice: Choice) -> np.ndarray:
-    """`[n]` covered weights that are not 0, at the choice's values of all other axes."""
+def _counts(result: SweepResult, choice: Choice) -> tuple[np.ndarray, str]:
+    """`[n]` what a proximal penalty brings to 0 and what it is, at the choice's values of all other axes.
+
+    That is weights; where none of them ever is 0 and ranks fall, as with the nuclear norm, the ranks, added up.
+    """
     metrics = result.metrics
     (along,) = metrics[choice.axis].dims
     at = {dim: label for dim, label in choice.labels.items() if dim != along}
     number = next(n for n, one in enumerate(result.groups) if one.static.items() <= at.items())
-    covered = result.config["penalties"][number][choice.axis]["num_weights"]
-    zeros = metrics[f"zeros_{choice.axis}"].sel(at)
-    return covered - zeros.mean([dim for dim in zeros.dims if dim != along]).values
+    penalty = result.config["penalties"][number][choice.axis]
+
+    def mean(values):
+        values = values.sel(at)
+        return values.mean([dim for dim in values.dims if dim != along]).values
+
+    zeros = mean(metrics[f"zeros_{choice.axis}"])
+    names = ["rank." + path.replace("/", ".") for path in penalty["covers"]]
+    ranks = [mean(metrics[name]) for name in names if name in metrics]
+    if ranks and np.ptp(zeros) == 0 < np.ptp(sum(ranks)):
+        return np.asarray(sum(ranks)), "rank" if len(ranks) == 1 else "sum of ranks"
+    return penalty["num_weights"] - zeros, "weights that are not 0"
 
 
-def _count_above(ax: Axes, positions: np.ndarray, counts: np.ndarray) -> None:
+def _count_above(ax: Axes, positions: np.ndarray, counts: np.ndarray, label: str) -> None:
     """Numbers along the upper edge of the axes, inside, as many as fit; the curves make room for them."""
     order = np.argsort(positions)
     most = max(2, int(size_inches(ax)[0] / 0.42))
@@ -174,7 +186,7 @@ def _count_above(ax: Axes, positions: np.ndarray, counts: np.ndarray) -> None:
     top.set_xticks(positions[order], labels)
     top.minorticks_off()
     top.tick_params(direction="in", pad=-13, labelsize=7)
-    top.set_xlabel("weights that are not 0", fontsize=7, labelpad=-24, loc="left")
+    top.set_xlabel(label, fontsize=7, labelpad=-24, loc="left")
     low, high = ax.get_ylim()
     limit_y(ax, low, high + 0.16 * (high - low))
 

@@ -131,9 +131,6 @@ def _proximal(given: Any, penalties: Mapping[str, Penalty]) -> tuple[str, ...]:
 
     Raises:
       ValueError: a name of none, a penalty without a prox, or one that looks at states.
-
-    Warns:
-      RuntimeWarning: the same penalty is taken by its gradient too.
     """
     having = [name for name, penalty in penalties.items() if penalty.prox is not None]
     if isinstance(given, (bool, np.bool_)):
@@ -156,25 +153,31 @@ def _proximal(given: Any, penalties: Mapping[str, Penalty]) -> tuple[str, ...]:
                 f"proximal={name!r}: the penalty {penalties[name].name!r} {cause}, so it can be taken by its gradient "
                 f"only. Those with a prox are {having}."
             )
-    for name in names:
-        for other in set(penalties) - set(names):
-            if _is_same(penalties[name], penalties[other]):
-                warn_caller(
-                    f"penalties[{name!r}] is taken by its prox and penalties[{other!r}], the same one, by its "
-                    "gradient: the two add up. Drop one of them."
-                )
     return tuple(dict.fromkeys(names))
 
 
-def _is_same(one: Penalty, other: Penalty) -> bool:
-    """Whether two penalties were made alike, up to the leaves of one being among those of the other."""
-    first, second = dict(one.arguments), dict(other.arguments)
-    patterns = [
-        {each} if isinstance(each, str) else set(each)
-        for each in (first.get("paths", ()), second.get("paths", ()))
-    ]
-    shared = patterns[0] & patterns[1] or "*" in patterns[0] | patterns[1]
-    return one.name == other.name and bool(shared) and all(patterns)
+def warn_of_same(settings: Settings, covers: Mapping[str, list[str]]) -> None:
+    """Warns if two penalties that were made alike shrink one leaf, one by its prox and one by its gradient.
+
+    Args:
+      settings: the static choices of a run.
+      covers: by name of the penalty, the leaves that it covers.
+    """
+    factory = {name: _unscheduled(one).name for name, one in settings.penalties.items()}
+    for name in settings.proximal:
+        for other in [one for one in factory if one not in settings.proximal]:
+            both = sorted(set(covers[name]) & set(covers[other]))
+            if both and factory[name] == factory[other] != "custom":
+                warn_caller(
+                    f"penalties[{name!r}] is taken by its prox and penalties[{other!r}], the same one, by its "
+                    f"gradient, and both shrink {both}: the two add up. Drop one of them."
+                )
+
+
+def _unscheduled(penalty: Penalty) -> Penalty:
+    """What a schedule was put on."""
+    inner = dict(penalty.arguments).get("penalty")
+    return _unscheduled(inner) if isinstance(inner, Penalty) else penalty
 
 
 def _as_track(name: str, given: Any) -> Track:

@@ -99,7 +99,8 @@ def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> 
     if state.best:
         values["best_epoch"] = state.best.epoch.astype(values["train_loss"].dtype)
     for path, W in _shrunk(settings, network_of(settings, hyper), params).items():
-        values[f"rank/{path}"] = jnp.linalg.matrix_rank(W).astype(wide(W.dtype))
+        rank = jnp.max(jnp.linalg.matrix_rank(_blocks(W)))
+        values[f"rank/{path}"] = rank.astype(wide(W.dtype))
     return Run(
         params=params,
         history={},
@@ -154,7 +155,7 @@ def _zeros(settings: Settings, net: Network, params: Params) -> dict[str, Array]
     for name, covers in covered_by(settings, params, weight_paths(net, params)).items():
         values[f"zeros_{name}"] = count(*(leaves[path] == 0 for path in covers))
     for path, W in _shrunk(settings, net, params).items():
-        blocks = square_blocks(W if W.shape[0] <= W.shape[1] else W.T) == 0
+        blocks = _blocks(W) == 0
         values[f"units_off/{path}"] = count(blocks.all(axis=(0, 1)) | blocks.all(axis=(0, 2)))
     return values
 
@@ -174,7 +175,11 @@ def _norms(net: Network, params: Params) -> dict[str, Array]:
     values, leaves = {}, leaf_paths(params)
     for path in recurrent_paths(net, params):
         W = leaves[path]
-        blocks = square_blocks(W if W.shape[0] <= W.shape[1] else W.T)
         values[f"norm/{path}"] = jnp.sqrt(jnp.sum(jnp.square(W)))
-        values[f"sigma_max/{path}"] = jnp.max(jax.vmap(sigma_max)(blocks))
+        values[f"sigma_max/{path}"] = jnp.max(jax.vmap(sigma_max)(_blocks(W)))
     return values
+
+
+def _blocks(W: Array) -> Array:
+    """The gate blocks `[G, H, H]` of a recurrent matrix, `[H, G·H]` or `[G·H, H]`."""
+    return square_blocks(W if W.shape[0] <= W.shape[1] else W.T)

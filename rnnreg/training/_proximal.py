@@ -23,29 +23,29 @@ class Pull(NamedTuple):
     """What the proximal steps of a run remember; the last two are like the real numbers in the optimiser's state.
 
     Attributes:
-      pull: p, like the parameters: the subgradient of Σ_k λ_k R_k that the last prox took; 0 where none covers.
-      unit: what the optimiser's state holds of a gradient of 1 in every update so far.
-      held: what it holds of the p of every update so far.
+      direction: q, like the parameters: the subgradient of Σ_k R_k that the last prox took, without any λ, which may
+        be another one in each update; 0 where none covers.
+      unit: what the optimiser's state holds of a gradient of λ_k s_k in every update so far.
+      held: what it holds of the p = λ_k s_k q of every update so far.
     """
 
-    pull: Params
+    direction: Params
     unit: list[Array]
     held: list[Array]
 
 
-def start_pull(
-    settings: Settings, hyper: Hyper, net: Network, params: Params, opt_state: Any
-) -> Any:
+def start_pull(settings: Settings, net: Network, params: Params, opt_state: Any) -> Any:
     """The memory before the first update; () without proximal penalties."""
     if not settings.proximal:
         return ()
-
-    def shrinking(params):
-        values = {name: settings.penalties[name](params, net=net) for name in settings.proximal}
-        return sum(jnp.asarray(hyper[name], value.dtype) * value for name, value in values.items())
-
     nothing = [jnp.zeros_like(leaf) for leaf in _reals(opt_state)]
-    return Pull(jax.grad(shrinking)(params), nothing, nothing)
+    return Pull(_gradient(settings, net, params), nothing, nothing)
+
+
+def pull_of(settings: Settings, net: Network, state: TrainState, hyper: Hyper) -> Params:
+    """p = λ_k s_k q, like the parameters: what is added to the gradient of an update; s_k is that of a schedule."""
+    strengths = _strengths(settings, net, state, hyper)
+    return jax.tree.map(jnp.multiply, strengths, state.proximal.direction)
 
 
 def proximal_step(
@@ -57,12 +57,13 @@ def proximal_step(
     opt_state: Any,
     **extra: Any,
 ) -> tuple[Params, Pull]:
-    """w ← prox_{λD}(w + u − u_p), after an optimiser that was given ∂L/∂w + p; and the next p. See `make_train`.
+    """w ← prox_a(w + u − u_p), after an optimiser that was given ∂L/∂w + p; and the next q. See `make_train`.
 
-    D and u_p are derivatives of the optimiser's update at the gradient 0, with the moments that its state holds after
-    the update and the counts from before. The derivatives of the state itself are carried along: of the gradient 1 in
-    `unit`, of p in `held`. The next p is (w + u − u_p − prox) / D, a subgradient of Σ_k λ_k R_k at the next w; a place
-    where ∂L/∂w + p = 0 is left by no step, whatever D is.
+    The amount a (λD, if λ is the same in every update) and u_p are derivatives of the optimiser's update at the
+    gradient 0, with the moments that its state holds after the update and the counts from before. The derivatives of
+    the state itself are carried along: of the gradient λs in `unit`, of p = λsq in `held`. The next q is
+    (w + u − u_p − prox) / a, a subgradient of Σ_k R_k at the next w; a place where ∂L/∂w + p = 0 is left by no step,
+    whatever D is. Where a is too small for that, w as it is has its q, and a w that moved the gradient of its R.
 
     Args:
       settings: the static choices of a run.
@@ -76,34 +77,43 @@ def proximal_step(
     import optax
 
     params: Any = state.params
-    pull, unit, held = state.proximal
+    direction, unit, held = state.proximal
     weights, optimizer = weight_paths(net, params), optimizer_of(settings, hyper)
     covers = covered_by(settings, params, weights)
     steps = steps_of(optimizer, state.opt_state, params, **extra)
     respond = _response(optimizer, state.opt_state, opt_state, params, extra)
-    answer, unit = respond(_ones(params, covers), unit)
-    taken_out, held = respond(pull, held)
+    answer, unit = respond(_strengths(settings, net, state, hyper), unit)
+    taken_out, held = respond(pull_of(settings, net, state, hyper), held)
     # The root of a second moment of 0 has no derivative: there was no gradient yet, and nothing of p to take out.
     changed = jax.tree.map(lambda u, p: u - jnp.where(jnp.isfinite(p), p, 0), updates, taken_out)
     params = optax.apply_updates(params, changed)
     moved = leaf_paths(params)
-    metric = {}
-    for path, rate in leaf_paths(answer).items():
-        rate = jnp.where(rate < 0, -rate, 0)  # 0 for NaN
-        metric[path] = rate if steps[path] == "each" else rate.reshape(-1)[0]
+    amounts = {}
+    for path, amount in leaf_paths(answer).items():
+        amount = jnp.where(amount < 0, -amount, 0)  # 0 for NaN
+        amounts[path] = amount if steps[path] == "each" else amount.reshape(-1)[0]
     for name in settings.proximal:
-        amounts = {
-            path: rate * jnp.asarray(hyper[name], rate.dtype) for path, rate in metric.items()
-        }
         prox: Any = settings.penalties[name].prox
         of_state = state.penalty_state[name]
         params = prox(params, with_leaves(params, amounts), weights, of_state)
-    after, pulls = leaf_paths(params), leaf_paths(pull)
+    before, after, found = leaf_paths(state.params), leaf_paths(params), leaf_paths(direction)
+    unread = {}
     for path in (path for paths in covers.values() for path in paths):
-        rate = metric[path].astype(after[path].dtype)
-        new = (moved[path] - after[path]) / jnp.where(rate > 0, rate, 1)
-        pulls[path] = jnp.where(rate > 0, new, pulls[path])
-    return params, Pull(with_leaves(pull, pulls), unit, held)
+        amount, new = amounts[path].astype(after[path].dtype), after[path]
+        taken, least = moved[path] - new, 64 * jnp.finfo(new.dtype).eps
+        read = jnp.max(jnp.abs(taken)) > least * jnp.max(jnp.abs(new))
+        own = jnp.where(amount > 0, taken / jnp.where(amount > 0, amount, 1), found[path])
+        unread[path] = ~read & jnp.any(new != before[path])
+        found[path] = jnp.where(read, own, found[path])
+    old = with_leaves(direction, found)
+
+    def followed(params):
+        fresh = leaf_paths(_gradient(settings, net, params))
+        new = {path: jnp.where(lost, fresh[path], found[path]) for path, lost in unread.items()}
+        return with_leaves(old, new)
+
+    lost = jnp.stack(list(unread.values())).any()
+    return params, Pull(jax.lax.cond(lost, followed, lambda params: old, params), unit, held)
 
 
 def covered_by(settings: Settings, params: Params, weights: list[str]) -> dict[str, list[str]]:
@@ -138,6 +148,10 @@ def check_proximal(settings: Settings, hyper: Hyper, net: Network, params: Param
             "averages the parameters, and an average has no exact zeros",
         ),
         (optax.FactoredState, "factors its second moment and bounds the scaled step (Adafactor)"),
+        (
+            optax.MultiStepsState,
+            "moves the parameters in some of its updates only (optax.MultiSteps), and a prox ends each of them",
+        ),
     ):
         if _holds(opt_state, kind):
             raise _undefined(settings, why)
@@ -332,11 +346,27 @@ def _reached(jaxpr: Any, given: list[bool]) -> tuple[list[bool], set[str]]:
     return [id(var) in marked for var in jaxpr.outvars], through
 
 
-def _ones(params: Params, covers: dict[str, list[str]]) -> Params:
-    """1 at the leaves that are covered, 0 at the others."""
-    own = {path for paths in covers.values() for path in paths}
-    leaves = leaf_paths(params).items()
-    return with_leaves(params, {path: jnp.full_like(leaf, path in own) for path, leaf in leaves})
+def _strengths(settings: Settings, net: Network, state: TrainState, hyper: Hyper) -> Params:
+    """λ_k s_k at the leaves that penalty k covers, 0 at the others."""
+    values = jax.tree.map(jnp.zeros_like, state.params)
+    leaves = leaf_paths(values)
+    for name, paths in covered_by(settings, state.params, weight_paths(net, state.params)).items():
+        factor = settings.penalties[name].strength
+        now = 1.0 if factor is None else factor(state.penalty_state[name])
+        for path in paths:
+            dtype = leaves[path].dtype
+            one = jnp.asarray(hyper[name], dtype) * jnp.asarray(now, dtype)
+            leaves[path] = leaves[path] + one
+    return with_leaves(values, leaves)
+
+
+def _gradient(settings: Settings, net: Network, params: Params) -> Params:
+    """The gradient of Σ_k R_k, as far as they are proximal."""
+
+    def total(params):
+        return sum(settings.penalties[name](params, net=net) for name in settings.proximal)
+
+    return jax.grad(total)(params)
 
 
 def _is_real(leaf: Any) -> bool:

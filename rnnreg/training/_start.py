@@ -12,17 +12,24 @@ from jax import Array
 from rnnreg._checks import check_key, warn_caller
 from rnnreg._linalg import wide
 from rnnreg._tree import leaf_paths
-from rnnreg.constraints import decayed_paths
+from rnnreg.constraints import decayed_paths, warn_of_constraints
 from rnnreg.data import Split
 from rnnreg.networks import (
     effective,
     effective_shapes,
     isometric_paths,
     num_tokens,
+    trains_apart,
     weight_paths,
 )
 from rnnreg.runtime import counter_based
-from rnnreg.training._checks import check_data, check_hyper, check_values, num_outputs
+from rnnreg.training._checks import (
+    check_data,
+    check_hyper,
+    check_values,
+    num_outputs,
+    warn_of_same,
+)
 from rnnreg.training._proximal import check_proximal, start_pull
 from rnnreg.training._records import Best, Params, TrainState
 from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
@@ -56,7 +63,7 @@ def start(
         diverged_at=jnp.int32(-1),
         best=best,
         stalled=jnp.int32(0),
-        proximal=start_pull(settings, hyper, network_of(settings, hyper), params, opt_state),
+        proximal=start_pull(settings, network_of(settings, hyper), params, opt_state),
     )
 
 
@@ -72,11 +79,22 @@ def check_start(
     if params is not None:
         _given(params, wanted)
     net = network_of(settings, hyper)
+    if trains_apart(net) and 1 in (settings.batch_size, data.train.xs.shape[0]):
+        raise ValueError(
+            "rr.cells.batch_norm normalises over the rows of an update, and an update has 1 row here "
+            f"(batch_size={settings.batch_size}, {data.train.xs.shape[0]} training rows): all that it normalises would "
+            "be 0, whatever the inputs are. Take larger batches, or rr.cells.layer_norm."
+        )
     check_values(settings, data, num_outputs(net, wanted, data.train), num_tokens(net))
     seen = effective_shapes(net, wanted)
     weights, fixed = weight_paths(net, seen), set(isometric_paths(net))
-    for name, penalty in settings.penalties.items():  # a pattern that covers nothing is an error
-        idle = fixed.intersection(penalty.covers(seen, weights))
+    covers = {  # a pattern that covers nothing is an error
+        name: penalty.covers(seen, weights) for name, penalty in settings.penalties.items()
+    }
+    warn_of_same(settings, covers)
+    warn_of_constraints(optimizer_of(settings, hyper), net, wanted)
+    for name, penalty in settings.penalties.items():
+        idle = fixed.intersection(covers[name])
         if penalty.isotropic and idle:
             warn_caller(
                 f"penalties[{name!r}] does nothing to {sorted(idle)}: it looks at singular values, and the "

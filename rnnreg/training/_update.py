@@ -13,7 +13,7 @@ from rnnreg.networks import Network
 from rnnreg.objective import make_objective
 from rnnreg.penalties import check_kept
 from rnnreg.training._gradients import Gradients, gradients_of, split_gradients_of
-from rnnreg.training._proximal import proximal_step
+from rnnreg.training._proximal import proximal_step, pull_of
 from rnnreg.training._records import Params, TrainInfo, TrainState, select
 from rnnreg.training._segments import update_segments
 from rnnreg.training._settings import Hyper, Settings, network_of, optimizer_of
@@ -42,7 +42,8 @@ def update(
         )
 
     if settings.proximal:
-        gradients = jax.tree.map(jnp.add, found.gradients, state.proximal.pull)
+        pull = pull_of(settings, net, state, hyper)
+        gradients = jax.tree.map(jnp.add, found.gradients, pull)
         found = found._replace(gradients=gradients)
 
     def total_of(params):  # for optimisers that search along a line
