@@ -169,11 +169,8 @@ class _Argument:
             hint = (
                 " rr.data.windows returns (batch, times): give rr.Split(batch, target_times=times)."
             )
-        held = (
-            value.values()
-            if isinstance(value, Mapping)
-            else getattr(value if isinstance(value, np.ndarray) else (), "flat", ())
-        )
+        held = value.values() if isinstance(value, Mapping) else ()
+        held = value.flat if isinstance(value, np.ndarray) else held
         if any(
             _is(one, kind) for one in held for kind in self.kinds if _parts(kind)[0] not in _KINDS
         ):

@@ -167,7 +167,7 @@ def test_lanes_that_did_not_finish_have_nothing_to_compare(result):
 
 
 def test_the_order_of_the_arguments_is_told(result):
-    with pytest.raises(ValueError, match=r"The order is verify\(result, train, data\)"):
+    with pytest.raises(ValueError, match=r"The call is verify\(result, train, data\)"):
         rr.verify(TRAIN, result, SPLIT)
 
 

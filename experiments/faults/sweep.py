@@ -74,7 +74,7 @@ def _data() -> rr.Split:
 def digest(result: rr.SweepResult) -> str:
     """The SHA-256 of every number of a result, finished or not."""
     sha = hashlib.sha256()
-    for name in sorted(result.metrics.data_vars):
+    for name in sorted(map(str, result.metrics.data_vars)):
         sha.update(np.ascontiguousarray(result.metrics[name].values).tobytes())
     for group in result.groups:
         for leaf in jax.tree.leaves(group.params):
