@@ -350,7 +350,10 @@ def _wrong_inside(value: Any, kind: str) -> Iterator[tuple[Any, str]]:
     known = isinstance(value, (list, tuple, set, frozenset, range, np.ndarray, Mapping))
     if several and known and head in _KINDS and _KINDS[head].test(value):
         named = f"{several} as keys" if isinstance(value, Mapping) else several
-        yield from ((item, named) for item in value if not _KINDS[inner].test(item))
+        open_end = isinstance(value, tuple)  # None in a pair is no bound
+        for item in value:
+            if not (_KINDS[inner].test(item) or (item is None and open_end)):
+                yield item, named
 
 
 def _words(kind: str) -> str:

@@ -100,6 +100,7 @@ ANYTHING = {
     "module": "of another library",
     "params": "of any system, or one for each lane",
     "state": "of any system",
+    "starts": "states of any system",
     "tree": "any",
     "xs": "a tree of arrays",
     "series": "what becomes an array",

@@ -2,6 +2,7 @@
 
 import doctest
 import functools
+import inspect
 
 import flax.linen as nn
 import jax
@@ -565,7 +566,9 @@ def test_examples_of_equinox_hold(name):
     require("equinox")
     function = getattr(rr.bridges, name)
     text = function.__doc__.replace("# doctest: +SKIP", "")
-    example = doctest.DocTestParser().get_doctest(text, function.__globals__ | {}, name, None, 0)
+    example = doctest.DocTestParser().get_doctest(
+        text, inspect.unwrap(function).__globals__ | {}, name, None, 0
+    )
     assert doctest.DocTestRunner(verbose=False).run(example).failed == 0
 
 

@@ -354,7 +354,7 @@ WRONG = {
     "give num_directions": lambda: jacobian_norm(key=jax.random.key(0)),
     "num_exponents must be at least 1": lambda: gradient_flossing(0),
     "period must be at least 1": lambda: gradient_flossing(2, period=0),
-    "layers must be 'last'": lambda: omega(layers=0),
+    "layers must be a text or a list of texts; got 0": lambda: omega(layers=0),
 }
 
 

@@ -129,7 +129,7 @@ def test_whole_numbers_are_a_network_too():
             np.ones((3, 3)),
             np.ones(3),
             {"num_lags": 2.5},
-            "num_lags must be at least 1, a whole number; got 2.5",
+            "num_lags must be a whole number; got 2.5",
         ),
         (
             np.ones((3, 3)),
@@ -137,8 +137,8 @@ def test_whole_numbers_are_a_network_too():
             {"num_doublings": -1},
             "num_doublings must be at least 1, a whole number; got -1",
         ),
-        (1j * np.ones((3, 3)), np.ones(3), {}, "W, v and noise must be real"),
-        (np.ones((3, 3)), 1j * np.ones(3), {}, "W, v and noise must be real"),
+        (1j * np.ones((3, 3)), np.ones(3), {}, "W holds complex numbers"),
+        (np.ones((3, 3)), 1j * np.ones(3), {}, "v holds complex numbers"),
     ],
 )
 def test_fisher_memory_names_what_does_not_fit(W, v, options, message):
@@ -280,12 +280,12 @@ def test_no_surrogate_of_a_short_sequence_is_the_sequence_itself():
     ("options", "message"),
     [
         ({"channel": 2}, "channel must lie in 0 … 1.* got 2. xs has 2 channels"),
-        ({"channel": 0.5}, "channel must lie in 0 … 1, a whole number; got 0.5"),
+        ({"channel": 0.5}, "channel must be a whole number; got 0.5"),
         ({"num_lags": 0}, "num_lags must be at least 1, a whole number; got 0"),
-        ({"num_lags": 2.5}, "num_lags must be at least 1, a whole number; got 2.5"),
-        ({"num_surrogates": True}, "num_surrogates must be at least 1, a whole number; got True"),
-        ({"washout": 1.5}, "washout must be at least 0, a whole number; got 1.5"),
-        ({"ridge": float("nan")}, "ridge must be a number of at least 0; got nan"),
+        ({"num_lags": 2.5}, "num_lags must be a whole number; got 2.5"),
+        ({"num_surrogates": True}, "num_surrogates must be a whole number; got True"),
+        ({"washout": 1.5}, "washout must be a whole number; got 1.5"),
+        ({"ridge": float("nan")}, "ridge must be a number; got nan"),
         ({"washout": 199}, "6 pairs of state and input are too few to fit 5 state variables"),
         (
             {"xs": INPUTS[:1, :20]},
@@ -380,15 +380,15 @@ def test_a_window_that_fits_by_chance_is_not_taken():
     ("options", "message"),
     [
         ({"tolerance": 0.0}, "tolerance must be positive; got 0.0"),
-        ({"tolerance": float("nan")}, "tolerance must be a number of at least 0; got nan"),
+        ({"tolerance": float("nan")}, "tolerance must be a number; got nan"),
         ({"windows": [0, 2]}, "windows must be whole numbers in 1 … 9"),
         ({"windows": [10]}, "windows must be whole numbers in 1 … 9"),
         (
             {"windows": [1.7]},
-            r"windows must be whole numbers in 1 … 9, the steps of xs; got \[1.7\]",
+            r"windows must hold whole numbers; got 1.7",
         ),
         ({"windows": []}, "windows must be whole numbers in 1 … 9"),
-        ({"windows": 4}, "windows must be whole numbers in 1 … 9, the steps of xs; got 4"),
+        ({"windows": 4}, "windows must be a list of whole numbers or None; got 4"),
     ],
 )
 def test_sufficient_window_names_what_does_not_fit(options, message):

@@ -407,7 +407,7 @@ def test_evaluate_says_what_it_needs():
     params = net.init(KEY, 1)
     with pytest.raises(ValueError, match=r"needs loss=…, metrics="):
         rr.evaluate(net, params, split.train)
-    with pytest.raises(ValueError, match=r"data must be an rnnreg Batch.*got Split"):
+    with pytest.raises(ValueError, match=r"data must be a Batch .*got a Split"):
         rr.evaluate(net, params, split, metrics={"r2": R2})
     batch = rr.Batch(split.train.xs, jnp.arange(36) % 4)
     with pytest.raises(ValueError, match=r"data.ys must hold classes 0 … 2, .*; got 3 at"):

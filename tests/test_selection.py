@@ -170,7 +170,7 @@ def test_folds_of_a_standardised_split_are_scaled_one_by_one():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: blocked_folds(1.5), "num_folds must be at least 2, a whole number; got 1.5"),
+        (lambda: blocked_folds(1.5), "num_folds must be a whole number; got 1.5"),
         (lambda: blocked_folds(3, embargo=-1), "embargo must not be negative; got -1"),
     ],
 )

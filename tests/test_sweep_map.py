@@ -120,7 +120,7 @@ def test_unfinished_lanes_are_nan_and_diverged_ones_are_marked():
         )
     metrics = result.metrics.copy()
     metrics["finished"] = (("learning_rate", "seed"), np.array([[False], [True]]))
-    cut = rr.sweep.__globals__["SweepResult"](metrics, result.groups, result.config, result.plan)
+    cut = type(result)(metrics, result.groups, result.config, result.plan)
     mapped = cut.map(lambda params: {"norm": jnp.max(jnp.abs(params["layer_0"]["W_hh"]))})
     assert np.isnan(mapped.norm[0, 0])
     assert np.isfinite(mapped.norm[1, 0])

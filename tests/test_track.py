@@ -88,7 +88,7 @@ def test_tracks_that_cannot_be_recorded_are_refused(track, message):
     ("options", "message"),
     [
         ({"num_rows": 0}, "num_rows must be at least 1, a whole number; got 0"),
-        ({"num_rows": 2.0}, "num_rows must be at least 1, a whole number; got 2.0"),
+        ({"num_rows": 2.0}, "num_rows must be a whole number; got 2.0"),
         ({"step": -2}, "step must be -1, None, or lie in 0 … T − 1; got -2"),
         ({"step": 1.5}, "step must be a whole number or None; got 1.5"),
         ({"wrt": "x"}, "wrt must be 'h' or 'state'"),

@@ -345,7 +345,8 @@ def test_a_sweep_says_that_it_trained_in_segments():
 @pytest.mark.parametrize("length", [0, -3, 2.0, True, "3", np.float64(2)])
 def test_segments_are_a_positive_number_of_steps(length):
     with pytest.raises(
-        ValueError, match="segment_steps must be a positive int, the number of time"
+        ValueError,
+        match="segment_steps must be a (positive int, the number of time|whole number or None)",
     ):
         make(NET, segment_steps=length)
 

@@ -23,7 +23,7 @@ Run = Callable[[Any, Streams], tuple[Any, Any]]
 @typed
 def unroll(
     cell: Cell,
-    params: dict[str, Any],
+    params: Any,
     xs: Array,
     state: Any,
     *,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rnnreg._linalg import marked, sigma_max, square_blocks, wide
+from rnnreg._linalg import each, marked, sigma_max, square_blocks, wide
 from rnnreg._tree import leaf_paths
 from rnnreg.data import (
     Batch,
@@ -99,7 +99,7 @@ def finish(settings: Settings, state: TrainState, hyper: Hyper, data: Split) -> 
     if state.best:
         values["best_epoch"] = state.best.epoch.astype(values["train_loss"].dtype)
     for path, W in _shrunk(settings, network_of(settings, hyper), params).items():
-        rank = jnp.max(jnp.linalg.matrix_rank(_blocks(W)))
+        rank = jnp.max(each(jnp.linalg.matrix_rank, _blocks(W)))
         values[f"rank/{path}"] = rank.astype(wide(W.dtype))
     return Run(
         params=params,

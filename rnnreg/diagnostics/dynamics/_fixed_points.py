@@ -12,7 +12,7 @@ from jax import Array
 
 from rnnreg._checks import check_count, check_number, described
 from rnnreg._linalg import safe_divide
-from rnnreg._signatures import Numbers, typed
+from rnnreg._signatures import typed
 from rnnreg.cells import Cell
 from rnnreg.diagnostics.dynamics._system import Dynamics, System, dynamics_of, flattened, settled
 from rnnreg.networks import Network
@@ -46,7 +46,7 @@ def fixed_points(
     params: Any,
     x: Array,
     *,
-    starts: Numbers,
+    starts: Any,
     num_descent: int = 500,
     learning_rate: float = 0.02,
     num_newton: int = 30,
