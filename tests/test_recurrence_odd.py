@@ -39,7 +39,7 @@ def test_no_steps_rows_or_inputs_have_zero_gradients(cell, steps, batch, input_s
 
     def value(arguments, backend):
         params, xs, state = arguments
-        final, states = unroll(cell, params, xs, state, backend=backend, reverse=1, remat=3)
+        final, states = unroll(cell, params, xs, state, backend=backend, reverse=True, remat=3)
         return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves((final, states))), final
 
     found = {

@@ -652,7 +652,7 @@ def test_a_leaf_of_the_wrong_rank_is_named(name):
         (lambda: P.to_identity(units=0), "units must be at least 1"),
         (lambda: P.to_identity(reduction="max"), "reduction must be 'sum' or 'mean'"),
         (lambda: P.path_norm(0), "num_steps must be at least 1"),
-        (lambda: P.scheduled("l2", lambda n: 1.0), "scheduled takes a Penalty"),
+        (lambda: P.scheduled("l2", lambda n: 1.0), "penalty must be a Penalty"),
         (lambda: P.scheduled(P.l2(), 0.5), "schedule must be a function"),
         (
             lambda: P.scheduled(P.l2(), lambda n: jnp.ones(3)),
