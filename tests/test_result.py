@@ -195,7 +195,7 @@ def test_a_program_of_a_forecast_lives_no_longer_than_its_network(known):
 @pytest.mark.parametrize(("options", "message"), [
     ({"num_steps": 0}, "num_steps must be at least 1"),
     ({"window": 9}, r"window must lie in 1 … 4"),
-    ({"window": [4]}, r"window must lie in 1 … 4"),
+    ({"window": [4]}, r"window must be a whole number or None; got"),
     ({"future": None}, "known beforehand go last in xs"),
     ({"inputs": "own"}, "inputs must be 'scaled' or 'original'; got 'own'"),
     ({"mask": np.ones((1, 2))}, r"mask must be \[B, T\] = \(1, 4\)"),

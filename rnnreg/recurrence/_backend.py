@@ -187,7 +187,7 @@ def choose_backend(
     check_choice(backend, "backend", NAMES)
     check_choice(projection, "projection", PROJECTIONS)
     check_precision(precision)
-    check_count(input_size, "input_size")
+    check_count(input_size, "input_size", least=0)
     asked = Asked(projection, precision, dtype, holds)
     if backend != "auto":
         _check_able(cell, backend, asked)
