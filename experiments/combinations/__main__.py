@@ -194,7 +194,8 @@ def draw(every: Sequence[Arm], results: Mapping[str, tuple[Task, Mapping[str, np
         if task.published is not None:
             ax.axvline(task.published, color="0.5", lw=0.8, ls="--", zorder=0, label=f"published {task.published:.0%}")
             ax.legend(loc="best", fontsize=7)
-        ax.set(title=name, xlabel="test accuracy")
+        ax.set(title=name, xlabel="test accuracy ± SE")
+        ax.locator_params(axis="x", nbins=5)
     axes[0, 0].set_yticks(places, [arm.name for arm in every])
     return figure
 
