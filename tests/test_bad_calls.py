@@ -98,6 +98,7 @@ ANYTHING = {
     "lanes": "a tree of arrays",
     "shared": "a tree of arrays",
     "module": "of another library",
+    "outputs": "what a network returns",
     "params": "of any system, or one for each lane",
     "state": "of any system",
     "starts": "states of any system",

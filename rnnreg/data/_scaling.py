@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 from jax.core import Tracer
 
+from rnnreg._arrays import as_array
 from rnnreg._signatures import Numbers, typed
 from rnnreg.data._batches import as_batch, as_split
 from rnnreg.data._checks import check_batch
@@ -103,7 +104,7 @@ def scale_batch(batch: Batch, scaling: Scaling | None) -> Batch:
 
 
 @typed
-def unscale_outputs(outputs: Numbers, scaling: Scaling | None) -> Any:
+def unscale_outputs(outputs: Any, scaling: Scaling | None) -> Any:
     """Network outputs back in the units of the targets: `outputs * scale + shift`.
 
     Args:
@@ -122,6 +123,7 @@ def unscale_outputs(outputs: Numbers, scaling: Scaling | None) -> Any:
     """
     if scaling is None:
         return outputs
+    outputs = as_array(outputs, "outputs")
     shift, scale = scaling.y_shift, scaling.y_scale
     if not _leaves_alone(shift, scale):
         _check_features(outputs, shift, "outputs", "y_shift")

@@ -113,6 +113,7 @@ def make_plan(
       ValueError: an unknown plan, no lane, a chunk or width that is not a positive (multiple of devices × chunk), or
         a ready plan of another number of lanes.
 
+    >>> import jax
     >>> make_plan(10, plan="one_by_one", width=2, devices=jax.devices()[:1]).num_calls
     5
     """
@@ -163,6 +164,7 @@ def make_plan(
 def narrower(plan: Plan) -> Plan | None:
     """The plan with half of the lanes at the same time, for a device that is out of memory; None if one runs alone.
 
+    >>> import jax
     >>> vmap = make_plan(6, plan="vmap", devices=jax.devices()[:1])
     >>> narrower(vmap).width, narrower(narrower(narrower(vmap)))
     (3, None)
@@ -193,6 +195,7 @@ def for_part(plan: Plan, most: int) -> Plan:
       plan: of all lanes.
       most: lanes that the process has.
 
+    >>> import jax
     >>> whole = make_plan(64, plan="vmap", devices=jax.devices()[:1])
     >>> for_part(whole, 16).width, for_part(whole, 64) == whole
     (16, True)
