@@ -301,7 +301,7 @@ def test_an_own_cell_predicts_with_the_network_that_was_trained():
     np.testing.assert_allclose(result.predict(split.train, network=net), expected, **tolerance())
     with pytest.raises(ValueError, match="the lane has the parameters"):
         result.predict(split.train, network=NET)
-    with pytest.raises(ValueError, match="network must be a Network .*got a dict"):
+    with pytest.raises(ValueError, match=r"network must be a Network .*got a dict"):
         result.predict(split.train, network={})
 
 

@@ -346,7 +346,7 @@ def test_a_sweep_says_that_it_trained_in_segments():
 def test_segments_are_a_positive_number_of_steps(length):
     with pytest.raises(
         ValueError,
-        match="segment_steps must be a (positive int, the number of time|whole number or None)",
+        match=r"segment_steps must be a (positive int, the number of time|whole number or None)",
     ):
         make(NET, segment_steps=length)
 
