@@ -7,6 +7,7 @@ import importlib
 import os
 import subprocess
 import sys
+import warnings
 
 # Nearly all of a test's time is compiling: programs that run once cost more to optimise than they gain.
 os.environ.setdefault(
@@ -101,3 +102,11 @@ def no_figures_left():
     plt.close("all")
     yield
     plt.close("all")
+
+
+@pytest.fixture
+def silent():
+    """Any warning is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import warnings
 
 import jax
 import optax
@@ -31,14 +30,6 @@ import rnnreg as rr
 from rnnreg.sweeps import _facts as facts_room
 from rnnreg.sweeps import _keep as keep_room
 from rnnreg.sweeps import _shards as shards
-
-
-@pytest.fixture
-def silent():
-    """Any warning is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 @pytest.fixture(scope="module")

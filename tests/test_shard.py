@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -31,14 +30,6 @@ from rnnreg.lanes import for_part, make_plan
 from rnnreg.sweeps import _keep as keep_room
 from rnnreg.sweeps import _shards as shards
 from rnnreg.sweeps._parts import Part, own_lanes
-
-
-@pytest.fixture
-def silent():
-    """Any warning is an error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        yield
 
 
 def finished(result):

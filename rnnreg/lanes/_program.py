@@ -145,7 +145,8 @@ class Program:
             for home, run in zip(homes(self.plan), self._runs, strict=True)
         ]
         given, stop_at_nan = [], jax.config.jax_debug_nans
-        for place, own in executions(self.plan):
+        dealt = executions(self.plan)
+        for place, own in dealt:
             home, run, everywhere = places[place]
             each = [inputs(self.plan, rows, chunk) for rows in own]
             given.append((run, each if home is None else jax.device_put(each, home), everywhere))
@@ -162,9 +163,7 @@ class Program:
 
         with self._one_thread():
             found = _interruptible(all_outputs)
-        rows = np.concatenate(
-            [rows.reshape(-1) for _, own in executions(self.plan) for rows in own]
-        )
+        rows = np.concatenate([rows.reshape(-1) for _, own in dealt for rows in own])
         if len(found) == 1 and (rows >= 0).all():
             return found[0]  # still on its device
         return jax.tree.map(lambda *each: np.concatenate(each)[rows >= 0], *found)
