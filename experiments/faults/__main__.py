@@ -177,7 +177,7 @@ def _draw(ends: Sequence[End], outcomes: Sequence[Outcome], ratios: np.ndarray) 
     of_faults.barh(names, tried - survived, left=survived, color=COLORS[1], label="lost")
     of_faults.set(xlabel="faults tried")
     of_faults.tick_params(axis="y", labelsize=7)
-    of_faults.legend(loc="lower right", fontsize=7)
+    of_faults.legend(loc="upper right", fontsize=7)
     of_faults.set_title("(a) every fault", loc="left")
     for plan, color in zip(PLANS, COLORS, strict=False):
         mine = [one for one in ends if one.plan == plan]
