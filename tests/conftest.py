@@ -3,10 +3,13 @@
 Import the plain functions where they are needed: `from conftest import require, tolerance`.
 """
 
+import atexit
 import importlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 
 # Nearly all of a test's time is compiling: programs that run once cost more to optimise than they gain.
@@ -16,6 +19,11 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the suite is about numbers, not about devices
 os.environ.setdefault("KERAS_BACKEND", "jax")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Many tests make the same program anew: it is compiled once for all processes of this run, and kept no longer.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="rnnreg-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import jax.numpy as jnp
