@@ -19,6 +19,7 @@ from rnnreg.data._scaling import fit_scaling, scale_batch, standardize, unscale_
 from rnnreg.data._scaling import scale_inputs as scale_inputs
 from rnnreg.data._times import check_span as check_span
 from rnnreg.data._times import check_target_times as check_target_times
+from rnnreg.data._times import shown as shown
 from rnnreg.data._times import widened as widened
 from rnnreg.data._windows import lengths_to_mask, windows
 

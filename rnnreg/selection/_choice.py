@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnreg._checks import check_choice, printable, warn_caller
+from rnnreg._checks import check_choice, printable
 from rnnreg._signatures import typed
 from rnnreg.selection._curve import Curve, one_standard_error
-from rnnreg.selection._finished import finished_part
+from rnnreg.selection._scores import axis_of, best_others, compare, direction_of
 from rnnreg.sweeps import SweepResult
 
 if TYPE_CHECKING:
@@ -45,6 +43,7 @@ class Choice:
       moving: other hyperparameters that change along the axis, as in a search over `rr.zipped` values: no rule of one
         standard error holds then, and every λ is λ_min.
       warnings: what a careful reader should know.
+      failed: how many lanes have no finite score: they diverged, or the score of their outputs is no number.
     """
 
     axis: str
@@ -60,12 +59,13 @@ class Choice:
     curve: Curve
     moving: tuple[str, ...]
     warnings: tuple[str, ...]
+    failed: int = 0
 
     def __repr__(self) -> str:
         return printable(
             f"Choice({self.axis} = {self.lam:.4g} by {self.rule!r} of {self.metric}; lam_min={self.lam_min:.4g}, "
             f"lam_1se={self.lam_1se:.4g}, lam_paired_1se={self.lam_paired_1se:.4g}, values={self.values}, "
-            f"warnings={self.warnings})"
+            f"failed={self.failed}, warnings={self.warnings})"
         )
 
 
@@ -129,28 +129,12 @@ def choose(
             "num_epochs='common' scores the recorded history, which has no ensemble; use combine='mean'."
         )
     axis = axis_of(result, axis)
-    scores = _scores(result, metric, axis, combine, num_epochs)
-    maximise = _direction(result, metric, maximise)
-    used, counts = finished_part(result, every_seed=combine == "ensemble")
-    if counts and not unfinished:
-        raise ValueError(
-            f"the sweep was interrupted: only {counts} are finished for every λ, and all of it may choose another. Run "
-            "it again (with keep=folder it goes on where it stopped), or give unfinished=True, to compare these."
-        )
-    interrupted = ""
-    if counts:
-        interrupted = (
-            f"the sweep was interrupted, so {counts} are compared, which are finished for every λ."
-        )
-        warn_caller(interrupted)
-    scores = scores.sel({dim: labels for dim, labels in used.items() if dim in scores.dims})
-    if "fold" in scores.dims:
-        fold_sizes = result.metrics["fold_size"].sel(fold=scores.fold)
-    else:
-        scores = scores.expand_dims("fold")
-        fold_sizes = scores.isel({dim: 0 for dim in scores.dims if dim != "fold"}).copy(data=[1.0])
+    options = {"combine": combine, "num_epochs": num_epochs, "unfinished": unfinished}
+    compared = compare(result, metric, axis, **options)
+    scores, fold_sizes = compared.scores, compared.fold_sizes
+    maximise = direction_of(result, metric, maximise)
 
-    at = _best_others(scores, fold_sizes, axis, maximise)
+    at = best_others(scores, fold_sizes, axis, maximise)
     lanes = scores.isel(at)
     sizes = fold_sizes.isel({dim: at[dim] for dim in at if dim in fold_sizes.dims}).values
     combined = lanes.mean("seed", skipna=False) if "seed" in lanes.dims else lanes
@@ -184,69 +168,13 @@ def choose(
         curve=curve,
         moving=moving,
         warnings=(
-            *([interrupted] if interrupted else []),
+            *([compared.interrupted] if compared.interrupted else []),
             *([_SCATTERED.format(axis, " and ".join(moving))] if moving else []),
             *_warnings(result, curve, best, one_se, maximise),
+            *compared.failures,
         ),
+        failed=compared.failed,
     )
-
-
-def _best_others(
-    scores: xr.DataArray, fold_sizes: xr.DataArray, axis: str, maximise: bool
-) -> dict[Any, int]:
-    """The place on every other axis of the lane with the best mean over seeds and (weighted) folds."""
-    others = [dim for dim in scores.dims if dim not in (axis, "seed", "fold")]
-    combined = scores.mean("seed", skipna=False) if "seed" in scores.dims else scores
-    # a static axis may change the rows, and so the folds
-    shares = fold_sizes / fold_sizes.sum("fold")
-    weighted = (combined * shares).sum("fold", skipna=False).transpose(axis, *others).values
-    ranked = np.where(np.isfinite(weighted), -weighted if maximise else weighted, np.inf)
-    place = np.unravel_index(np.argmin(ranked), weighted.shape)
-    return {dim: int(number) for dim, number in zip(others, place[1:], strict=True)}
-
-
-def axis_of(result: SweepResult, axis: str | None) -> str:
-    """The axis of λ: as given, or the only one that is the λ of a penalty, or else the only one of numbers.
-
-    Args:
-      result: the sweep.
-      axis: what the user gave; None asks for it.
-
-    Returns:
-      Its name.
-
-    Raises:
-      ValueError: no such axis, or several.
-    """
-    axes = _axes(result)
-    if axis is not None:
-        if axis in ("seed", "fold"):
-            raise ValueError(f"axis must be that of λ, one of {axes}; got {axis!r}.")
-        return axis
-    lambdas = {name for group in result.config.get("penalties", []) for name in group}
-    for known in ([name for name in axes if name in lambdas], axes):
-        swept = [name for name in known if result.metrics[name].size > 1] or known
-        if len(swept) == 1:
-            return swept[0]
-        if swept:
-            raise ValueError(f"several axes may be that of λ: give axis=..., one of {swept}.")
-    raise ValueError(
-        "the sweep has no axis of numbers to choose over: give several values in its grid, such as "
-        '{"l2": [0, 1e-3, 1e-2]}.'
-    )
-
-
-def _axes(result: SweepResult) -> list[str]:
-    """The swept hyperparameters and static values that are numbers; of a zipped axis its members."""
-    found = []
-    for dim in (*result.dims, *(name for group in result.groups[:1] for name in group.static)):
-        members = result.config.get("grid", {}).get(dim)
-        found += list(members) if isinstance(members, dict) else [dim]
-    return [
-        name
-        for name in found
-        if name not in ("seed", "fold") and result.metrics[name].dtype.kind in "iuf"
-    ]
 
 
 def _moving(result: SweepResult, axis: str) -> tuple[str, ...]:
@@ -259,71 +187,6 @@ def _moving(result: SweepResult, axis: str) -> tuple[str, ...]:
                 if name != axis and len(np.unique(result.metrics[name].values)) > 1
             )
     return ()
-
-
-def _scores(
-    result: SweepResult, metric: str, axis: str, combine: str, num_epochs: str
-) -> xr.DataArray:
-    metrics = result.metrics
-    name = f"ensemble_{metric}" if combine == "ensemble" else metric
-    name = f"history_{metric}" if num_epochs == "common" else name
-    if name not in metrics:
-        start = name.removesuffix(metric)  # "", "ensemble_" or "history_"
-        known = [
-            str(n).removeprefix(start)
-            for n in metrics.data_vars
-            if str(n).startswith(f"{start}val_")
-        ]
-        near = [n for n in known if n == f"val_{metric}"] or difflib.get_close_matches(
-            metric, known
-        )
-        raise ValueError(
-            f"metric {metric!r} needs the variable {name!r}, which the result lacks; it has {known}. "
-            + (f"Did you mean {near[0]!r}? " if near else "")
-            + "Scores on validation rows need folds or a validation set."
-        )
-    scores = metrics[name]
-    if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
-        scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
-    zipped = result.config["grid"].get(axis)
-    if isinstance(zipped, dict):
-        raise ValueError(
-            f"{axis!r} is a zipped dimension, whose labels are only numbers; give one of its hyperparameters, "
-            f"{sorted(zipped)}, as the axis."
-        )
-    if axis in scores.coords and axis not in scores.dims:  # a hyperparameter of a zipped dimension
-        (dimension,) = scores.coords[axis].dims or ("",)
-        if dimension in scores.dims:
-            scores = scores.swap_dims({dimension: axis})
-    if axis not in scores.dims:
-        raise ValueError(
-            f"axis {axis!r} is not a dimension of {name!r}; give axis=..., one of {_axes(result)}."
-        )
-    own = set(metrics[name].dims) - {*result.dims, *result.groups[0].static, "epoch"}
-    if own:
-        raise ValueError(
-            f"metric {metric!r} is an array for each lane, with the axes {sorted(map(str, own))}, and a choice needs "
-            "one number: add a metric that is their mean, or one of them."
-        )
-    return scores
-
-
-def _direction(result: SweepResult, metric: str, given: bool | None) -> bool:
-    """Whether more of a metric is better, as it states itself or as it was given."""
-    name = re.sub("^(history_|ensemble_)?(train|val)_", "", metric)
-    stated = False if name == "loss" else None
-    for metrics in result.config.get("metrics", []):
-        stated = metrics.get(name, {}).get("maximise", stated)
-    if stated is None and given is None:
-        raise ValueError(
-            f"nobody stated whether more of {metric!r} is better: give choose(..., maximise=True), or maximise=False "
-            f"if less is better; or make_train(metrics={{{name!r}: rr.metrics.Score(function, maximise=...)}})."
-        )
-    if None not in (stated, given) and stated is not given:
-        raise ValueError(
-            f"of {metric!r} {'more' if stated else 'less'} is better, as it states itself; got maximise={given!r}."
-        )
-    return bool(given if stated is None else stated)
 
 
 def _values_at(result: SweepResult, lane: xr.DataArray) -> dict[str, Any]:
@@ -375,10 +238,5 @@ def _warnings(
         found.append(
             "each fold stopped at its own best epoch (keep_best or patience), so the curve is too good; sweep without "
             "them, with num_epochs fixed or chosen by choose(num_epochs='common')."
-        )
-    diverged = int((result.metrics["diverged_at"].values >= 0).sum())
-    if diverged:
-        found.append(
-            f"{diverged} lane{'s' * (diverged > 1)} diverged; a λ with a diverged lane never wins."
         )
     return found

@@ -36,7 +36,7 @@ def make_folds(given: Any, data: Split, *, refit: bool) -> Folds | None:
     """
     if given is None:
         return None
-    rows, labels = stack_folds(_pairs(given, data), data, include_all=refit)
+    rows, labels = stack_folds(pairs_of(given, data), data, include_all=refit)
     weights = np.asarray(row_weights(jax.tree.map(np.asarray, data.train)), np.float64)
     sizes = (rows.validation_weights * weights[rows.validation_rows]).sum(axis=1)
     train_sizes = (rows.train_weights * weights[rows.train_rows]).sum(axis=1)
@@ -70,7 +70,7 @@ def check_batch_size(batch_size: int | None, folds: Folds | None) -> None:
         )
 
 
-def _pairs(given: Any, data: Split) -> Any:
+def pairs_of(given: Any, data: Split) -> Any:
     """(training rows, validation rows) of a splitter, of a function of the split, or as they are."""
     splitter = getattr(given, "split", None)
     if splitter is not None:
@@ -80,7 +80,8 @@ def _pairs(given: Any, data: Split) -> Any:
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{type(given).__name__} cannot split these rows ({error}). A stratified splitter needs class "
-                "targets ys [N]; for groups pass list(splitter.split(X, y, groups))."
+                "targets ys [N]; one that looks at groups needs them: "
+                f"folds=rr.selection.grouped({type(given).__name__}(…), groups), groups [N] by training row."
             ) from error
     if callable(given):
         check_called(given, "folds", 1)
