@@ -7,6 +7,7 @@ one fold trains and validates on, so that training itself knows nothing about fo
 from rnnreg.data._batches import as_split
 from rnnreg.data._checks import check_batch
 from rnnreg.data._checks import check_tokens as check_tokens
+from rnnreg.data._folds import as_pairs as as_pairs
 from rnnreg.data._folds import stack_folds, take_fold
 from rnnreg.data._records import Batch, Fold, Scaling, Split
 from rnnreg.data._rows import cleared as cleared

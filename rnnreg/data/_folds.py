@@ -46,7 +46,7 @@ def stack_folds(
     (['0', '1', 'all'], [[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     """
     num_rows = len(split.train.ys)
-    pairs = _as_pairs(pairs, num_rows)
+    pairs = as_pairs(pairs, num_rows)
     _check_pairs(pairs)
     _warn_of_leaks(pairs, split)
     labels = [str(index) for index in range(len(pairs))]
@@ -69,7 +69,7 @@ def stack_folds(
     return fold, labels
 
 
-def _as_pairs(given: Any, num_rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def as_pairs(given: Any, num_rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Pairs of row numbers; a lone pair is a list of one."""
     pairs = list(given)
     if not pairs:

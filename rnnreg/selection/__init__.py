@@ -1,9 +1,24 @@
-"""Choosing λ: blocked folds, the one-standard-error rules, and the refit."""
+"""Choosing λ: grids and folds, the one-standard-error rules, honest errors of a choice, and the refit."""
 
 from rnnreg.selection._choice import Choice, choose
 from rnnreg.selection._curve import Curve, one_standard_error
-from rnnreg.selection._folds import blocked_folds
+from rnnreg.selection._folds import blocked_folds, grouped, rolling_origin
+from rnnreg.selection._improvement import Improvement, improvement
+from rnnreg.selection._nested import Nested, nested
 from rnnreg.selection._refit import refit
 from rnnreg.selection._scores import axis_of as axis_of
 
-__all__ = ["Choice", "Curve", "blocked_folds", "choose", "one_standard_error", "refit"]
+__all__ = [
+    "Choice",
+    "Curve",
+    "Improvement",
+    "Nested",
+    "blocked_folds",
+    "choose",
+    "grouped",
+    "improvement",
+    "nested",
+    "one_standard_error",
+    "refit",
+    "rolling_origin",
+]

@@ -138,6 +138,12 @@ def choose(
     lanes = scores.isel(at)
     sizes = fold_sizes.isel({dim: at[dim] for dim in at if dim in fold_sizes.dims}).values
     combined = lanes.mean("seed", skipna=False) if "seed" in lanes.dims else lanes
+    if not np.isfinite(combined).all("fold").any():
+        raise ValueError(
+            f"no {axis} has a finite {metric} in every fold, so there is nothing to choose: "
+            f"{' '.join(compared.failures)} result.metrics.diverged_at says where; lower the learning rate, or clip "
+            "the gradient."
+        )
     curve, best, one_se, paired = one_standard_error(
         combined.transpose(axis, "fold").values, sizes, lanes[axis].values, maximise=maximise
     )

@@ -2,6 +2,7 @@
 
 from rnnreg.sweeps._axes import Zipped, zipped
 from rnnreg.sweeps._dry_run import DryRun
+from rnnreg.sweeps._folds import pairs_of as pairs_of
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._load import load_result
 from rnnreg.sweeps._lookup import position as position
