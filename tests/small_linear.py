@@ -9,9 +9,9 @@ import rnnreg as rr
 
 
 def linear_net(size):
-    """y = W x at the last step, from W = 0.3."""
+    """y = W x at the last step."""
     return rr.from_functions(
-        lambda key: {"W": jnp.full((size, 1), 0.3)},
+        lambda key: {"W": 0.3 * jax.random.normal(key, (size, 1))},
         lambda params, xs: xs[:, -1] @ params["W"],
         readout="last",
         output_size=1,

@@ -71,6 +71,7 @@ def test_nested_ridge_is_what_two_loops_and_the_closed_form_say(found):
     assert found.inner == (("3", "4"), ("5", "6"), ("7", "8"))
 
 
+@pytest.mark.slow
 def test_nested_equals_a_loop_of_sweeps(found):
     for number, (rows, held) in enumerate(blocked_folds(3)(DATA)):
         part = DATA.replace(
@@ -89,13 +90,9 @@ def test_nested_equals_a_loop_of_sweeps(found):
 
 
 def test_the_optimistic_minimum_is_that_of_plain_cross_validation(found):
-    plain = choose(
-        rr.sweep(TRAIN, {"l2": LAMS}, DATA, folds=blocked_folds(3), key=KEY, progress=False)
-    )
-    np.testing.assert_allclose(found.optimistic, plain.curve.mean.min(), **tolerance())
-    assert (
-        found.mean >= found.optimistic - 1e-6
-    )  # λ by fold is one of the grid, so never below by choice alone
+    outer = found.result.metrics.val_loss.sel(fold=["0", "1", "2"]).squeeze("seed")
+    np.testing.assert_allclose(found.optimistic, outer.mean("fold").values.min(), rtol=1e-12)
+    assert found.mean >= found.optimistic
     said = repr(found)
     assert said.isascii()
     assert f"{found.optimistic:.4g} if chosen on the same rows" in said
@@ -132,7 +129,7 @@ def test_inner_folds_must_fit_any_outer_fold():
     with pytest.raises(ValueError, match="inner must be a splitter or a function of the split"):
         nested(TRAIN, {"l2": LAMS}, DATA, outer=KFold(2), inner=pairs, key=KEY)
     with pytest.raises(
-        ValueError, match="inner folds of outer fold 0: .*13 folds need at least as"
+        ValueError, match=r"inner folds of outer fold 0: .*13 folds need at least as"
     ):
         nested(TRAIN, {"l2": LAMS}, DATA, outer=KFold(2), inner=blocked_folds(13), key=KEY)
 
@@ -186,7 +183,7 @@ def test_groups_are_given_with_their_splitter():
         (grouped(GroupKFold(3), [1, 2]), "each of the 12 training rows; got 2"),
         (grouped(GroupKFold(3), [1] * 12), "GroupKFold cannot split these rows by their 1 groups"),
         (PredefinedSplit([-1] * 12), "folds is empty"),
-        (PredefinedSplit(np.arange(14) // 7), "fold 0.*12"),
+        (PredefinedSplit(np.arange(14) // 7), "fold 0 names row 13; the data has rows 0 to 11"),
     ],
 )
 def test_splits_that_cannot_be_made_are_named(folds, message):

@@ -36,7 +36,7 @@ class Nested:
       optimistic: the best mean over the outer folds of any point of the grid, chosen on the very rows that it is scored
         on: what plain cross-validation would report.
       choices: the choice inside each outer fold, with its curve.
-      result: the sweep of all folds: "0" … "K−1" are the outer ones, and the inner ones follow, those of fold "0" first.
+      result: the sweep of all folds: "0" … "K−1" are the outer ones, and the inner ones follow.
       inner: by outer fold, the labels of its inner folds.
     """
 
