@@ -5,6 +5,7 @@ from rnnreg.selection._curve import Curve, one_standard_error
 from rnnreg.selection._folds import blocked_folds, grouped, rolling_origin
 from rnnreg.selection._improvement import Improvement, improvement
 from rnnreg.selection._nested import Nested, nested
+from rnnreg.selection._paths import warm_path
 from rnnreg.selection._refit import refit
 from rnnreg.selection._scores import axis_of as axis_of
 
@@ -21,4 +22,5 @@ __all__ = [
     "one_standard_error",
     "refit",
     "rolling_origin",
+    "warm_path",
 ]

@@ -171,7 +171,7 @@ def sweep(
     own = own_lanes([job.plan for job in jobs], part)
     warn_of_equal_starts([job.alike for job in jobs])
     done = [
-        _Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool), mine[np.argsort(job.order)])
+        Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool), mine[np.argsort(job.order)])
         for job, mine in zip(jobs, own, strict=True)
     ]
     keepers: list[Keeper | None] = [None] * len(jobs)
@@ -288,7 +288,7 @@ def _jobs(
         )
 
 
-class _Done(NamedTuple):
+class Done(NamedTuple):
     """What was computed of a job.
 
     Attributes:
@@ -323,12 +323,12 @@ class _Done(NamedTuple):
 
 def _run_jobs(
     jobs: list[Job],
-    done: list[_Done],
+    done: list[Done],
     keepers: list[Keeper | None],
     signals: Signals,
     *,
     progress: bool,
-) -> list[_Done]:
+) -> list[Done]:
     """The jobs one after another; after Ctrl-C or an error the rest stays unfinished."""
     done = list(done)
     total = sum(int(one.todo.sum()) for one in done)
@@ -359,8 +359,8 @@ def _out_of_memory(error: BaseException | None) -> bool:
 
 
 def _run_job(
-    job: Job, done: _Done, keeper: Keeper | None, bar: Bar, signals: Signals, compiling: str
-) -> _Done:
+    job: Job, done: Done, keeper: Keeper | None, bar: Bar, signals: Signals, compiling: str
+) -> Done:
     """The unfinished lanes of one job, compiled and run call by call, and each call block by block."""
     left = job.order[done.todo[job.order]]
     plan = dataclasses.replace(job.plan, num_lanes=len(left))
