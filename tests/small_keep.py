@@ -16,6 +16,7 @@ from rnnreg.sweeps import _keep as keep_room
 from rnnreg.sweeps import _unfinished as unfinished_room
 
 RUN = sys.modules["rnnreg.sweeps._run"]  # `rnnreg.sweep` is the function
+COMPUTE = sys.modules["rnnreg.sweeps._compute"]
 KEY = jax.random.key(SEED)
 SPLIT = held_out(sine(20), 12)
 NET = rr.network([rr.cells.elman(3)], 1, readout="last")
@@ -80,11 +81,11 @@ def stop(monkeypatch, calls, error):
                     raise error
                 yield call
 
-    monkeypatch.setattr(RUN, "Program", Stops)
+    monkeypatch.setattr(COMPUTE, "Program", Stops)
 
 
 def go_on(monkeypatch):
-    monkeypatch.setattr(RUN, "Program", Program)
+    monkeypatch.setattr(COMPUTE, "Program", Program)
 
 
 def forbid_programs(monkeypatch):
@@ -93,4 +94,4 @@ def forbid_programs(monkeypatch):
     def refuse(*args, **options):
         raise AssertionError("nothing may compile")
 
-    monkeypatch.setattr(RUN, "Program", refuse)
+    monkeypatch.setattr(COMPUTE, "Program", refuse)

@@ -204,7 +204,7 @@ def test_a_value_that_is_none_of_an_argument_is_refused(case, monkeypatch, tmp_p
         )
         return
     arguments = good_call(function, name, parameters)
-    monkeypatch.setattr(sys.modules["rnnreg.sweeps._run"], "Program", fail)
+    monkeypatch.setattr(sys.modules["rnnreg.sweeps._compute"], "Program", fail)
     monkeypatch.setattr(jax.stages.Lowered, "compile", fail)
     monkeypatch.chdir(tmp_path)
     for label in refused(name, parameters[name]):

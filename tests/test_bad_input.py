@@ -23,7 +23,7 @@ def nothing_compiles(monkeypatch):
     def refuse(*args, **options):
         pytest.fail("something was compiled")
 
-    monkeypatch.setattr(sys.modules["rnnreg.sweeps._run"], "Program", refuse)
+    monkeypatch.setattr(sys.modules["rnnreg.sweeps._compute"], "Program", refuse)
     monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
 
 

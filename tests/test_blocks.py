@@ -14,7 +14,19 @@ import optax
 import pytest
 from conftest import OPTIMISED, SEED, tolerance
 from small import HYPER, assert_same, make
-from small_keep import KEY, NET, PLANS, RUN, SPLIT, assert_equal, files, interrupted, loaded, sweep
+from small_keep import (
+    COMPUTE,
+    KEY,
+    NET,
+    PLANS,
+    RUN,
+    SPLIT,
+    assert_equal,
+    files,
+    interrupted,
+    loaded,
+    sweep,
+)
 
 import rnnreg as rr
 from rnnreg.lanes import Pace, Program
@@ -71,11 +83,11 @@ def during(monkeypatch, block, act):
                 act()
             return super().__call__(*given)
 
-    monkeypatch.setattr(RUN, "Program", Disturbed)
+    monkeypatch.setattr(COMPUTE, "Program", Disturbed)
 
 
 def undisturbed(monkeypatch):
-    monkeypatch.setattr(RUN, "Program", Program)
+    monkeypatch.setattr(COMPUTE, "Program", Program)
 
 
 def states(folder):
@@ -288,7 +300,7 @@ class Slow(of.Program):
         time.sleep(0.05)
         return super().__call__(*given)
 
-of.RUN.Program = Slow
+of.COMPUTE.Program = Slow
 of.sweep({folder!r}, **of.OPTIONS | {options!r})
 """
 

@@ -314,6 +314,6 @@ def test_a_digest_tells_every_lane_from_the_others(tmp_path, monkeypatch):
             super().load(*rooms)
 
     monkeypatch.setattr(keep_room, "Keeper", Keeper)
-    monkeypatch.setattr(RUN, "_run_jobs", lambda jobs, done, *rest, **options: done)
+    monkeypatch.setattr(RUN, "run_jobs", lambda jobs, done, *rest, **options: done)
     sweep(tmp_path, data=sine(20), folds=FOLDS, seeds=3)
     assert len(set(seen)) == len(seen) == 27

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import SEED
 from small import make
-from small_keep import NET, RUN, assert_equal, go_on, interrupted, loaded, stop, sweep
+from small_keep import COMPUTE, NET, RUN, assert_equal, go_on, interrupted, loaded, stop, sweep
 
 import rnnreg as rr
 from rnnreg.lanes import Program
@@ -76,7 +76,7 @@ def test_an_error_of_the_second_compilation_has_the_first(tmp_path, monkeypatch)
         return make(rr.network([rr.cells.elman(static["size"])], 1, readout="last"), num_epochs=2)
 
     options = {"train": train, "seeds": 1, "static": {"size": [2, 3]}}
-    monkeypatch.setattr(RUN, "Program", Compiles)
+    monkeypatch.setattr(COMPUTE, "Program", Compiles)
     with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED") as caught:
         sweep(tmp_path, **options)
     part = caught.value.partial_result
@@ -188,7 +188,7 @@ class Killed(of.Program):
             time.sleep(0.02)
             yield call
 
-of.RUN.Program = Killed
+of.COMPUTE.Program = Killed
 of.sweep({folder!r}, **{options!r})
 """
 

@@ -41,7 +41,7 @@ def opened(kept):
         return done
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RUN, "_run_jobs", stop)
+        patch.setattr(RUN, "run_jobs", stop)
         sweep(kept)
     return seen
 

@@ -11,7 +11,7 @@ import rnnreg as rr
 from rnnreg import runtime
 from rnnreg.lanes import Program, make_plan
 
-RUN = sys.modules["rnnreg.sweeps._run"]  # `rnnreg.sweep` is the function
+COMPUTE = sys.modules["rnnreg.sweeps._compute"]
 
 
 class _Device:
@@ -131,7 +131,7 @@ def test_out_of_memory_half_as_many_lanes_run_at_the_same_time(monkeypatch):
     grid = {"l2": np.linspace(0, 1, 10), "learning_rate": 1e-2}
     options = {"key": jax.random.key(0), "progress": False}
     train = make(num_epochs=1)
-    monkeypatch.setattr(RUN, "Program", Tight)
+    monkeypatch.setattr(COMPUTE, "Program", Tight)
     with pytest.warns(RuntimeWarning, match="out of memory with .* lanes at the same time") as told:
         result = rr.sweep(train, grid, sine(), plan="vmap", width=4, **options)
     assert ["with 4 lanes" in str(told[0].message), "with 2 lanes" in str(told[1].message)] == [

@@ -21,7 +21,7 @@ from rnnreg.lanes import _program
 from rnnreg.sweeps import _bar, _job
 
 KEY = jax.random.key(SEED)
-RUN = sys.modules["rnnreg.sweeps._run"]  # `rnnreg.sweep` is the function
+COMPUTE = sys.modules["rnnreg.sweeps._compute"]
 FOLDS = KFold(3)
 
 
@@ -97,7 +97,7 @@ class FakeProgram:
 @pytest.fixture
 def fake(monkeypatch):
     program = type("Fake", (FakeProgram,), {})
-    monkeypatch.setattr(RUN, "Program", program)
+    monkeypatch.setattr(COMPUTE, "Program", program)
     return program
 
 
@@ -441,7 +441,7 @@ def test_a_dropout_rate_out_of_range_diverges_at_once():
 
 
 def test_dry_run_says_what_would_be_done_and_compiles_nothing(monkeypatch):
-    monkeypatch.setattr(RUN, "Program", None)
+    monkeypatch.setattr(COMPUTE, "Program", None)
     plan = rr.dry_run(
         lambda static: make(rr.network([rr.cells.gru(static["hidden_size"])], 1, readout="last")),
         {"l2": [0, 1e-3, 1e-2], "learning_rate": 1e-2},

@@ -26,7 +26,7 @@ def describe_sweep(
 
     Args:
       jobs: one for each static combination.
-      done: what was computed of each, `rnnreg.sweeps._run.Done`.
+      done: what was computed of each, `rnnreg.sweeps._compute.Done`.
       request: what was asked of all.
       static: the static axes.
       part: which of the lanes the call trained.

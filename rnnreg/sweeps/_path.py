@@ -12,6 +12,7 @@ import numpy as np
 from rnnreg._checks import described
 from rnnreg.data import Split
 from rnnreg.lanes import Program, make_plan
+from rnnreg.sweeps._compute import Done
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._ended import warn_of_lanes
 from rnnreg.sweeps._job import Job, make_job
@@ -20,7 +21,6 @@ from rnnreg.sweeps._lane import given_of
 from rnnreg.sweeps._parts import Part
 from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._result import SweepResult
-from rnnreg.sweeps._run import Done
 from rnnreg.sweeps._starts import warn_of_equal_starts
 from rnnreg.training import Run, Train, whole
 

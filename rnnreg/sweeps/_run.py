@@ -1,26 +1,22 @@
-"""The sweep itself: plan, compile, run call by call, label."""
+"""The sweep itself: plan, compute, label."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_choice, warn_caller
+from rnnreg._checks import check_choice
 from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split, as_split
-from rnnreg.lanes import Pace, Plan, Program, narrower, run_blocks
+from rnnreg.lanes import Plan
 from rnnreg.sweeps._axes import read_seeds, read_static
-from rnnreg.sweeps._bar import Bar
+from rnnreg.sweeps._compute import Done, run_jobs
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
 from rnnreg.sweeps._dry_run import DryRun, describe
@@ -29,13 +25,12 @@ from rnnreg.sweeps._job import Job, make_job
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
 from rnnreg.sweeps._label import empty, label
-from rnnreg.sweeps._lane import one_block
 from rnnreg.sweeps._parts import join_others, own_lanes, read_part
 from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._signals import Signals
 from rnnreg.sweeps._starts import warn_of_equal_starts
-from rnnreg.training import Run, Train
+from rnnreg.training import Train
 
 
 @typed
@@ -188,7 +183,7 @@ def sweep(
         return SweepResult(metrics, groups, config, "\n".join(map(str, jobs)))
 
     with Signals() as signals:
-        done = _run_jobs(jobs, done, keepers, signals, progress=progress)
+        done = run_jobs(jobs, done, keepers, signals, progress=progress)
         if part.joined:
             with signals.listening():
                 done = join_others(done, keepers, progress=progress)
@@ -286,138 +281,3 @@ def _jobs(
             static=chosen,
             params=params(chosen) if callable(params) else params,
         )
-
-
-class Done(NamedTuple):
-    """What was computed of a job.
-
-    Attributes:
-      store: every lane's run, NaN if it did not finish.
-      finished: `[L]`, whether it did.
-      own: `[L]`, whether this call trains it.
-      loaded: how many lanes came from a folder.
-      resumed: how many lanes went on from a block that was in a folder.
-      seconds_compile: time to lower and compile.
-      seconds_compute: time of the calls.
-      fingerprint: of the program; None if there was none.
-      compiled: whether it was compiled, and not kept from an earlier sweep.
-      stopped: what came first, Ctrl-C or an error; None if every lane ran.
-    """
-
-    store: Run
-    finished: np.ndarray
-    own: np.ndarray
-    loaded: int = 0
-    seconds_compile: float = 0.0
-    seconds_compute: float = 0.0
-    fingerprint: str | None = None
-    compiled: bool = False
-    stopped: BaseException | None = None
-    resumed: int = 0
-
-    @property
-    def todo(self) -> np.ndarray:
-        """`[L]`, whether this call has still to train a lane."""
-        return self.own & ~self.finished
-
-
-def _run_jobs(
-    jobs: list[Job],
-    done: list[Done],
-    keepers: list[Keeper | None],
-    signals: Signals,
-    *,
-    progress: bool,
-) -> list[Done]:
-    """The jobs one after another; after Ctrl-C or an error the rest stays unfinished."""
-    done = list(done)
-    total = sum(int(one.todo.sum()) for one in done)
-    with Bar(total, shown=progress) as bar:
-        for number, (job, keeper) in enumerate(zip(jobs, keepers, strict=True)):
-            which = f" {number + 1} of {len(jobs)}" if len(jobs) > 1 else ""
-            one = done[number]
-            if keeper is not None:
-                one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
-            if one.todo.any() and all(each.stopped is None for each in done):
-                one = _run_job(job, one, keeper, bar, signals, f"compiling{which} …")
-                while _out_of_memory(one.stopped) and (plan := narrower(job.plan)) is not None:
-                    warn_caller(
-                        f"a device was out of memory with {job.plan.streams * job.plan.chunk} lanes at the same time; "
-                        f"the sweep goes on with {plan.streams * plan.chunk}. Give max_memory= to begin with fewer."
-                    )
-                    jobs[number] = job = dataclasses.replace(job, plan=plan)
-                    one = one._replace(stopped=None)
-                    one = _run_job(job, one, keeper, bar, signals, "compiling …")
-            if keeper is not None and one.finished.all():
-                keeper.mend()
-            done[number] = one
-    return done
-
-
-def _out_of_memory(error: BaseException | None) -> bool:
-    return isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
-
-
-def _run_job(
-    job: Job, done: Done, keeper: Keeper | None, bar: Bar, signals: Signals, compiling: str
-) -> Done:
-    """The unfinished lanes of one job, compiled and run call by call, and each call block by block."""
-    left = job.order[done.todo[job.order]]
-    plan = dataclasses.replace(job.plan, num_lanes=len(left))
-    (lanes, start), shared = job.inputs(left)
-    num_epochs = job.train.settings.num_epochs
-    seconds = 0.0
-    try:
-        with bar.compiling(compiling), signals.listening():
-            program = Program(one_block, plan, (lanes, start), shared, owner=job.train)
-        sha256 = program.fingerprint
-        done = done._replace(
-            seconds_compile=done.seconds_compile + program.compile_seconds,
-            fingerprint=sha256,
-            compiled=program.compiled_now,
-        )
-
-        def resume(rows):
-            return keeper and keeper.resume(left[rows], sha256)
-
-        began = time.perf_counter()
-        stop_at_nan = jax.config.jax_debug_nans
-        pace = Pace(num_epochs, job.call_seconds)
-        # a lane marks with NaN what it has not, such as scores without rows
-        with jax.debug_nans(False), keeper or contextlib.nullcontext():
-            blocks = run_blocks(program, lanes, job.shared, start, pace, resume)
-            while True:
-                with signals.listening():
-                    block = next(blocks, None)
-                if block is None:
-                    break
-                numbers = left[block.lanes]
-                seconds = time.perf_counter() - began
-                if block.done < num_epochs:
-                    bar.show(block.true.sum() * block.done / num_epochs)
-                    if keeper is not None:
-                        keeper.hold(numbers, block.done, block.carry, sha256)
-                    continue
-                numbers, run = numbers[block.true], block.carry.run
-                outputs = jax.tree.map(lambda leaf, b=block: np.asarray(leaf)[b.true], run)
-                if keeper is not None:
-                    keeper.add(numbers, outputs, sha256)
-                _keep(done.store, numbers, outputs)
-                done.finished[numbers] = True
-                bar.add(len(numbers))
-                if stop_at_nan and (outputs.diverged_at >= 0).any():
-                    raise FloatingPointError(
-                        f"lanes {numbers[outputs.diverged_at >= 0].tolist()} diverged, and jax_debug_nans is on; run "
-                        "one alone, train(hyper, data, key=key), to see where."
-                    )
-    except (KeyboardInterrupt, SystemExit, Exception) as error:
-        done = done._replace(stopped=error)
-    return done._replace(
-        seconds_compute=done.seconds_compute + seconds,
-        resumed=keeper.unfinished.resumed if keeper else 0,
-    )
-
-
-def _keep(store: Run, numbers: np.ndarray, outputs: Run) -> None:
-    """Writes the outputs of some lanes into the store."""
-    jax.tree.map(lambda kept, new: kept.__setitem__(numbers, new), store, outputs)
