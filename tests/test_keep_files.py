@@ -36,7 +36,7 @@ def opened(kept):
     """The keeper of the finished sweep, and the room for its lanes, which are loaded."""
     seen = []
 
-    def stop(jobs, done, keepers, signals, *, progress):
+    def stop(jobs, done, keepers, *rest):
         seen.extend((keepers[0], *done[0][:2]))
         return done
 

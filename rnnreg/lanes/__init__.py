@@ -8,6 +8,7 @@ from rnnreg.lanes._calls import first_call
 from rnnreg.lanes._plan import Plan, make_plan
 from rnnreg.lanes._plan import for_part as for_part
 from rnnreg.lanes._plan import narrower as narrower
+from rnnreg.lanes._plan import repacked as repacked
 from rnnreg.lanes._program import Program, map_lanes, trace
 from rnnreg.lanes._program import calls_python as calls_python
 from rnnreg.lanes._rates import Calibration, load_calibration

@@ -210,6 +210,25 @@ def for_part(plan: Plan, most: int) -> Plan:
     return dataclasses.replace(plan, width=width, chunk=chunk, devices=devices)
 
 
+def repacked(plan: Plan, num_lanes: int) -> Plan:
+    """The plan for some of its lanes alone: spread evenly over as few calls as its width allows, so that few are
+    filled up.
+
+    Args:
+      plan: of all lanes.
+      num_lanes: how many there are now.
+
+    >>> import jax
+    >>> whole = make_plan(10, plan="one_by_one", width=4, devices=jax.devices()[:1])
+    >>> few = repacked(whole, 5)
+    >>> few.num_lanes, few.width, few.num_calls
+    (5, 3, 2)
+    """
+    few = dataclasses.replace(for_part(plan, num_lanes), num_lanes=num_lanes)
+    unit = few.streams * (few.chunk if few.name == "chunks" else 1)
+    return for_part(few, max(unit, -(-num_lanes // few.num_calls)))
+
+
 def _ready(plan: Plan, num_lanes: int, width: int | None, chunk: int | None) -> Plan:
     """A plan that was made before; raises if it is for other lanes."""
     if plan.num_lanes != num_lanes:

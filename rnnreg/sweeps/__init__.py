@@ -1,6 +1,7 @@
 """Whole training runs over named axes: one compiled program, a labelled result."""
 
 from rnnreg.sweeps._axes import Zipped, zipped
+from rnnreg.sweeps._axes import check_name as check_name
 from rnnreg.sweeps._axes import read_seeds as read_seeds
 from rnnreg.sweeps._dry_run import DryRun
 from rnnreg.sweeps._folds import pairs_of as pairs_of
@@ -11,6 +12,7 @@ from rnnreg.sweeps._path import sweep_path as sweep_path
 from rnnreg.sweeps._request import Request as Request
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._run import dry_run, sweep
+from rnnreg.sweeps._stages import Stages as Stages
 from rnnreg.sweeps._verify import Verification, verify
 
 __all__ = [

@@ -11,19 +11,19 @@ from typing import Any
 class Bar:
     """Counts lanes, and parts of lanes that are under way, on anything longer than a few seconds."""
 
-    def __init__(self, total: int, *, shown: bool):
+    def __init__(self, total: float, *, shown: bool, name: str = "sweep"):
         from tqdm import tqdm
 
         self._bar: Any = tqdm(
-            total=total, unit="lane", desc="sweep", delay=3, miniters=0, disable=not shown
+            total=_count(total), unit="lane", desc=name, delay=3, miniters=0, disable=not shown
         )
-        self._lanes = 0
+        self._lanes, self._name = 0.0, name
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._bar.n = self._lanes
+        self._bar.n = _count(self._lanes)
         self._bar.close()
 
     def show(self, part: float) -> None:
@@ -31,10 +31,11 @@ class Bar:
         self._bar.n = round(self._lanes + float(part), 1)
         self._bar.update(0)
 
-    def add(self, lanes: int) -> None:
-        """So many lanes are finished."""
-        self._bar.n, self._lanes = self._lanes, self._lanes + lanes
-        self._bar.update(lanes)
+    def add(self, lanes: float) -> None:
+        """So many lanes are finished, or so much of lanes that another stage goes on with."""
+        before, self._lanes = _count(self._lanes), self._lanes + lanes
+        self._bar.n = before
+        self._bar.update(_count(self._lanes) - before)
 
     @contextlib.contextmanager
     def compiling(self, text: str) -> Iterator[None]:
@@ -42,8 +43,17 @@ class Bar:
         self._bar.set_description(text, refresh=False)
         with _shown(self._bar):
             yield
-        self._bar.set_description("sweep", refresh=False)
+        self._bar.set_description(self._name, refresh=False)
         self._bar.unpause()
+
+
+def _count(lanes: float) -> float:
+    """A number of lanes as it is shown: whole, or with a tenth.
+
+    >>> _count(3.0), _count(2.34)
+    (3, 2.3)
+    """
+    return int(lanes) if float(lanes).is_integer() else round(lanes, 1)
 
 
 @contextlib.contextmanager

@@ -1,18 +1,23 @@
-"""What is computed of the jobs of a sweep: compiled, run call by call, and each call block by block."""
+"""What is computed of the jobs of a sweep: compiled, run call by call, and each call block by block.
+
+Lanes train from their first epoch to their last, or from one stage to the next (`Frozen`).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from rnnreg._checks import warn_caller
-from rnnreg.lanes import Pace, Program, narrower, run_blocks
+from rnnreg.lanes import Pace, Program, narrower, repacked, run_blocks
 from rnnreg.sweeps._bar import Bar
+from rnnreg.sweeps._frozen import Frozen
 from rnnreg.sweeps._job import Job
 from rnnreg.sweeps._keep import Keeper
 from rnnreg.sweeps._lane import one_block
@@ -32,7 +37,7 @@ class Done(NamedTuple):
       seconds_compile: time to lower and compile.
       seconds_compute: time of the calls.
       fingerprint: of the program; None if there was none.
-      compiled: whether it was compiled, and not kept from an earlier sweep.
+      compiled: how many programs were compiled, and not kept from an earlier sweep.
       stopped: what came first, Ctrl-C or an error; None if every lane ran.
     """
 
@@ -43,7 +48,7 @@ class Done(NamedTuple):
     seconds_compile: float = 0.0
     seconds_compute: float = 0.0
     fingerprint: str | None = None
-    compiled: bool = False
+    compiled: int = 0
     stopped: BaseException | None = None
     resumed: int = 0
 
@@ -56,33 +61,42 @@ class Done(NamedTuple):
 def run_jobs(
     jobs: list[Job],
     done: list[Done],
-    keepers: list[Keeper | None],
+    keepers: Sequence[Keeper | Frozen | None],
     signals: Signals,
+    bar: Bar,
     *,
-    progress: bool,
+    stage: tuple[int, int] | None = None,
 ) -> list[Done]:
-    """The jobs one after another; after Ctrl-C or an error the rest stays unfinished."""
+    """The jobs one after another; after Ctrl-C or an error the rest stays unfinished.
+
+    Args:
+      jobs: one for each static combination; a plan that needs less memory takes the place of one that had too little.
+      done: of each, what there is already, and which lanes to train.
+      keepers: of each, what keeps lanes.
+      signals: Ctrl-C and SIGTERM.
+      bar: the progress bar.
+      stage: the epochs that these lanes have done, and up to which they train now, if lanes wait in `Frozen` between
+        two stages; None trains them from first to last.
+    """
     done = list(done)
-    total = sum(int(one.todo.sum()) for one in done)
-    with Bar(total, shown=progress) as bar:
-        for number, (job, keeper) in enumerate(zip(jobs, keepers, strict=True)):
-            which = f" {number + 1} of {len(jobs)}" if len(jobs) > 1 else ""
-            one = done[number]
-            if keeper is not None:
-                one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
-            if one.todo.any() and all(each.stopped is None for each in done):
-                one = _run_job(job, one, keeper, bar, signals, f"compiling{which} …")
-                while _out_of_memory(one.stopped) and (plan := narrower(job.plan)) is not None:
-                    warn_caller(
-                        f"a device was out of memory with {job.plan.streams * job.plan.chunk} lanes at the same time; "
-                        f"the sweep goes on with {plan.streams * plan.chunk}. Give max_memory= to begin with fewer."
-                    )
-                    jobs[number] = job = dataclasses.replace(job, plan=plan)
-                    one = one._replace(stopped=None)
-                    one = _run_job(job, one, keeper, bar, signals, "compiling …")
-            if keeper is not None and one.finished.all():
-                keeper.mend()
-            done[number] = one
+    for number, (job, keeper) in enumerate(zip(jobs, keepers, strict=True)):
+        which = f" {number + 1} of {len(jobs)}" if len(jobs) > 1 else ""
+        one = done[number]
+        if keeper is not None:
+            one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
+        if one.todo.any() and all(each.stopped is None for each in done):
+            one = _run_job(job, one, keeper, bar, signals, f"compiling{which} …", stage)
+            while _out_of_memory(one.stopped) and (plan := narrower(job.plan)) is not None:
+                warn_caller(
+                    f"a device was out of memory with {job.plan.streams * job.plan.chunk} lanes at the same time; "
+                    f"the sweep goes on with {plan.streams * plan.chunk}. Give max_memory= to begin with fewer."
+                )
+                jobs[number] = job = dataclasses.replace(job, plan=plan)
+                one = one._replace(stopped=None)
+                one = _run_job(job, one, keeper, bar, signals, "compiling …", stage)
+        if keeper is not None and one.finished.all():
+            keeper.mend()
+        done[number] = one
     return done
 
 
@@ -91,13 +105,23 @@ def _out_of_memory(error: BaseException | None) -> bool:
 
 
 def _run_job(
-    job: Job, done: Done, keeper: Keeper | None, bar: Bar, signals: Signals, compiling: str
+    job: Job,
+    done: Done,
+    keeper: Keeper | Frozen | None,
+    bar: Bar,
+    signals: Signals,
+    compiling: str,
+    stage: tuple[int, int] | None,
 ) -> Done:
     """The unfinished lanes of one job, compiled and run call by call, and each call block by block."""
     left = job.order[done.todo[job.order]]
-    plan = dataclasses.replace(job.plan, num_lanes=len(left))
+    if stage is None:  # the lanes that a file goes on with have the company that they had
+        plan = dataclasses.replace(job.plan, num_lanes=len(left))
+    else:
+        plan = repacked(job.plan, len(left))
     (lanes, start), shared = job.inputs(left)
     num_epochs = job.train.settings.num_epochs
+    begin, end = stage or (0, num_epochs)
     seconds = 0.0
     try:
         with bar.compiling(compiling), signals.listening():
@@ -106,7 +130,7 @@ def _run_job(
         done = done._replace(
             seconds_compile=done.seconds_compile + program.compile_seconds,
             fingerprint=sha256,
-            compiled=program.compiled_now,
+            compiled=done.compiled + program.compiled_now,
         )
 
         def resume(rows):
@@ -114,7 +138,7 @@ def _run_job(
 
         began = time.perf_counter()
         stop_at_nan = jax.config.jax_debug_nans
-        pace = Pace(num_epochs, job.call_seconds)
+        pace = Pace(end, job.call_seconds * end / num_epochs)
         # a lane marks with NaN what it has not, such as scores without rows
         with jax.debug_nans(False), keeper or contextlib.nullcontext():
             blocks = run_blocks(program, lanes, job.shared, start, pace, resume)
@@ -125,8 +149,9 @@ def _run_job(
                     break
                 numbers = left[block.lanes]
                 seconds = time.perf_counter() - began
+                share = block.true.sum() * (block.done - begin) / num_epochs
                 if block.done < num_epochs:
-                    bar.show(block.true.sum() * block.done / num_epochs)
+                    (bar.add if block.done == end else bar.show)(share)
                     if keeper is not None:
                         keeper.hold(numbers, block.done, block.carry, sha256)
                     continue
@@ -136,7 +161,7 @@ def _run_job(
                     keeper.add(numbers, outputs, sha256)
                 _put(done.store, numbers, outputs)
                 done.finished[numbers] = True
-                bar.add(len(numbers))
+                bar.add(share)
                 if stop_at_nan and (outputs.diverged_at >= 0).any():
                     raise FloatingPointError(
                         f"lanes {numbers[outputs.diverged_at >= 0].tolist()} diverged, and jax_debug_nans is on; run "
@@ -146,7 +171,7 @@ def _run_job(
         done = done._replace(stopped=error)
     return done._replace(
         seconds_compute=done.seconds_compute + seconds,
-        resumed=keeper.unfinished.resumed if keeper else 0,
+        resumed=keeper.resumed if keeper else 0,
     )
 
 

@@ -12,12 +12,14 @@ from rnnreg.sweeps._result import SweepResult
 def attach(error: BaseException, done: Sequence[Any], result: Callable[[], SweepResult]) -> None:
     """Gives an error what is finished, and a note that says so."""
     finished = sum(int(one.finished.sum()) for one in done)
+    begun = any((one.store.num_updates >= 0).any() for one in done)
     lanes = sum(one.finished.size for one in done)
     note = f"{finished} of {lanes} lanes are finished"
     try:
-        if finished:
+        if begun:
             error.partial_result = result()  # type: ignore[attr-defined]
-            note += ": error.partial_result has them."
+            what = "them" if finished else "what others have recorded"
+            note += f": error.partial_result has {what}."
             error.add_note(note)
     except Exception as other:  # the first error is the one to tell
         error.add_note(f"{finished} lanes were finished, and could not be labelled: {other!r}.")

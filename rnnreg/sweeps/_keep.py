@@ -123,6 +123,11 @@ class Keeper:
         self.loaded += len(numbers)
         self.program = shard.program
 
+    @property
+    def resumed(self) -> int:
+        """How many lanes went on from a block that was in the folder."""
+        return self.unfinished.resumed
+
     def resume(self, numbers: np.ndarray, program: str) -> tuple[int, Any] | None:
         """The epochs that are done of the lanes of a call, and what they carry; None if nothing is kept of it."""
         return self.unfinished.find([self._digests[number] for number in numbers], program)

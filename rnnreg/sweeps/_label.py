@@ -26,14 +26,19 @@ def empty(job: Job) -> Run:
     return jax.tree.map(room, job.output)
 
 
-def label(job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray) -> tuple[Any, Group]:
-    """The stored lanes of a job as a Dataset of metrics, and a group of parameters and predictions."""
+def label(
+    job: Job, store: Run, finished: np.ndarray, seeds: np.ndarray, *, ensembles: bool = True
+) -> tuple[Any, Group]:
+    """The stored lanes of a job as a Dataset of metrics, and a group of parameters and predictions.
+
+    Without `ensembles`, neither predictions nor scores of their means are there, which take time.
+    """
     import xarray as xr
 
     store, finished = jax.tree.map(job.by_label, (store, finished))
     variables = _variables(job, store) | {"finished": (job.dims, finished)}
     group = Group(job.static, store.params)
-    if store.predictions is not None:
+    if store.predictions is not None and ensembles:
         ok = finished & (store.diverged_at < 0)
         group, ensemble = _ensemble(job, store, ok)
         dims = [dim for dim in job.dims if dim != "seed"]

@@ -16,6 +16,7 @@ from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.lanes import Plan
 from rnnreg.sweeps._axes import read_seeds, read_static
+from rnnreg.sweeps._bar import Bar
 from rnnreg.sweeps._compute import Done, run_jobs
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
@@ -25,7 +26,7 @@ from rnnreg.sweeps._job import Job, make_job
 from rnnreg.sweeps._join import join
 from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
 from rnnreg.sweeps._label import empty, label
-from rnnreg.sweeps._parts import join_others, own_lanes, read_part
+from rnnreg.sweeps._parts import Part, join_others, own_lanes, read_part
 from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._signals import Signals
@@ -162,9 +163,8 @@ def sweep(
     part = read_part(shard, folder)
     share = part.share(math.prod(map(len, static.values())))
     request = Request(grid, key, seeds, folds, refit, plan, width, chunk, max_memory, share)
-    jobs = list(_jobs(train, data, request, static=static, params=params, folder=folder))
+    jobs = make_jobs(train, data, request, static=static, params=params, folder=folder)
     own = own_lanes([job.plan for job in jobs], part)
-    warn_of_equal_starts([job.alike for job in jobs])
     done = [
         Done(empty(job), np.zeros(job.plan.num_lanes, dtype=bool), mine[np.argsort(job.order)])
         for job, mine in zip(jobs, own, strict=True)
@@ -174,16 +174,11 @@ def sweep(
         keepers[:] = open_keepers(folder, jobs, request, [one[:2] for one in done])
 
     def result():
-        labelled = [
-            label(job, one.store, one.finished, seeds) for job, one in zip(jobs, done, strict=True)
-        ]
-        metrics: Any = join([dataset for dataset, _ in labelled], static)
-        config = describe_sweep(jobs, done, request, static, part)
-        groups = tuple(group for _, group in labelled)
-        return SweepResult(metrics, groups, config, "\n".join(map(str, jobs)))
+        return labelled(jobs, done, request, static, part)
 
     with Signals() as signals:
-        done = run_jobs(jobs, done, keepers, signals, progress=progress)
+        with Bar(sum(int(one.todo.sum()) for one in done), shown=progress) as bar:
+            done = run_jobs(jobs, done, keepers, signals, bar)
         if part.joined:
             with signals.listening():
                 done = join_others(done, keepers, progress=progress)
@@ -254,6 +249,32 @@ def dry_run(
     static = read_static(static)
     request = Request(grid, key, read_seeds(seeds), folds, refit, plan, width, chunk, max_memory)
     return describe(list(_jobs(train, data, request, static=static, params=params)))
+
+
+def labelled(
+    jobs: list[Job],
+    done: list[Done],
+    request: Request,
+    static: dict[str, list[Any]],
+    part: Part,
+) -> SweepResult:
+    """What was computed of the jobs, as a result."""
+    parts = [
+        label(job, one.store, one.finished, request.seeds)
+        for job, one in zip(jobs, done, strict=True)
+    ]
+    metrics = join([dataset for dataset, _ in parts], static)
+    config = describe_sweep(jobs, done, request, static, part)
+    return SweepResult(
+        metrics, tuple(group for _, group in parts), config, "\n".join(map(str, jobs))
+    )
+
+
+def make_jobs(train: Any, data: Any, request: Request, **options: Any) -> list[Job]:
+    """The job of each static combination, checked before anything compiles; warns of seeds that start alike."""
+    jobs = list(_jobs(train, data, request, **options))
+    warn_of_equal_starts([job.alike for job in jobs])
+    return jobs
 
 
 def _jobs(

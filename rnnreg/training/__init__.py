@@ -2,6 +2,7 @@
 
 from rnnreg.training._blocks import Progress as Progress
 from rnnreg.training._blocks import go_on as go_on
+from rnnreg.training._blocks import recorded_so_far as recorded_so_far
 from rnnreg.training._checks import check_data
 from rnnreg.training._checks import check_lambda as check_lambda
 from rnnreg.training._checks import check_values as check_values

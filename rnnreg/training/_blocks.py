@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnnreg._linalg import marked
@@ -115,6 +116,30 @@ def go_on(
     progress = jax.lax.cond(last == total, finished, lambda progress: progress, progress)
     check_reads(hyper)
     return progress
+
+
+def recorded_so_far(
+    settings: Settings, progress: Progress, num_epochs: int
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """What runs have recorded that stopped on their way, in NumPy.
+
+    Args:
+      settings: the static choices.
+      progress: of several runs, leaves `[L, …]`.
+      num_epochs: the epochs that they have done.
+
+    Returns:
+      The history `[L, R, …]` by name, NaN from the first record on that is not there; where each run diverged, `[L]`;
+      and the updates of each, `[L]`.
+    """
+    num_records = num_epochs // settings.record_every
+    history = {name: np.array(values) for name, values in progress.run.history.items()}
+    for name, values in history.items():
+        if np.issubdtype(values.dtype, np.inexact):
+            values[:, num_records:] = np.nan
+        if name == "gradient_norm":
+            values[values == NO_UPDATE] = np.nan
+    return history, np.asarray(progress.state.diverged_at), np.asarray(progress.state.step)
 
 
 def _strong(tree: Any) -> Any:
