@@ -297,3 +297,55 @@ def _right_vectors(W: Array) -> tuple[Array, Array]:
 def _excess(s: Array, limit: Array) -> Array:
     """k = max(0, 1 − limit/σ): the share of σ that is above the limit."""
     return jnp.where(s > limit, 1 - safe_divide(limit, s), 0)
+
+
+def lanczos(
+    product: Callable[[Array], Array], start: Array, num_iterations: int, *, key: Array
+) -> tuple[Array, Array, Array]:
+    """Orthonormal rows Q `[m, P]` with Q H Qᵀ tridiagonal, for a symmetric H that is known by its products.
+
+    Every new row is orthogonalised twice against all before it. If the rows span an invariant subspace, the next one
+    is drawn at random outside it, and the number beside the diagonal is 0 there.
+
+    Args:
+      product: H v, of `[P]` vectors.
+      start: `[P]`, the first row, of norm 1.
+      num_iterations: m, at most P.
+      key: for the rows that are drawn.
+
+    Returns:
+      Q; the diagonal `[m]`; and what stands beside it, `[m]`: the last number is the norm of what H leaves over.
+
+    >>> scales = jnp.array([1.0, 5.0, -2.0])
+    >>> _, diagonal, beside = lanczos(lambda v: scales * v, jnp.ones(3) / 3**0.5, 3, key=jax.random.key(0))
+    >>> T = jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1)
+    >>> jnp.linalg.eigvalsh(T).round(3).tolist()
+    [-2.0, 1.0, 5.0]
+    """
+    size, dtype = start.size, start.dtype
+    basis = jnp.zeros((num_iterations, size), dtype)
+
+    def orthogonal_to(basis, vector):
+        for _ in range(2):  # once leaves an error of the order of what it removed
+            vector = vector - (basis @ vector) @ basis
+        return vector
+
+    def iterate(carry, index):
+        basis, vector = carry
+        basis = basis.at[index].set(vector)
+        image = product(vector)
+        along = vector @ image
+        rest = orthogonal_to(basis, image)
+        beside = safe_norm(rest)
+        # nothing is left where an invariant subspace is complete: go on from a vector outside it
+        spent = beside <= 10 * size**0.5 * jnp.finfo(dtype).eps * safe_norm(image)
+        fresh = jax.random.normal(jax.random.fold_in(key, index), (size,), dtype)
+        rest = jnp.where(spent, orthogonal_to(basis, fresh), rest)
+        length = safe_norm(rest)
+        following = safe_divide(rest, length)
+        return (basis, following), (along, jnp.where(spent, 0, beside))
+
+    (basis, _), (diagonal, off_diagonal) = jax.lax.scan(
+        iterate, (basis, start), jnp.arange(num_iterations)
+    )
+    return basis, diagonal, off_diagonal

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_choice, check_count, check_key
-from rnnreg._linalg import safe_divide, safe_norm, scale_of
+from rnnreg._linalg import lanczos, safe_norm, scale_of
 from rnnreg._signatures import typed
 from rnnreg.diagnostics.surface._loss_surface import check_loss_of, flat_params
 
@@ -103,7 +103,11 @@ def hessian_directions(
     def product(vector):
         return jax.jvp(jax.grad(flat_loss), (centre,), (vector,))[1]
 
-    basis, diagonal, off_diagonal = _lanczos(product, key, size, num_iterations, centre.dtype)
+    key_start, key_fresh = jax.random.split(key)
+    start = jax.random.normal(key_start, (size,), centre.dtype)
+    start = start / jnp.linalg.norm(start)
+    basis, diagonal, off_diagonal = lanczos(product, start, num_iterations, key=key_fresh)
+    off_diagonal = off_diagonal[:-1]
     tridiagonal = jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
     scale = scale_of(jnp.max(jnp.abs(tridiagonal)))
     ritz_values, vectors = jnp.linalg.eigh(tridiagonal / scale)
@@ -120,38 +124,3 @@ def hessian_directions(
         diagonal,
         off_diagonal,
     )
-
-
-def _lanczos(
-    product: Callable[[Array], Array], key: Array, size: int, num_iterations: int, dtype: Any
-) -> tuple[Array, Array, Array]:
-    """Orthonormal rows Q `[m, P]` with Q H Qᵀ tridiagonal: Q, its diagonal and what stands beside it."""
-    key_start, key_fresh = jax.random.split(key)
-    start = jax.random.normal(key_start, (size,), dtype)
-    basis = jnp.zeros((num_iterations, size), dtype)
-
-    def orthogonal_to(basis, vector):
-        for _ in range(2):  # once leaves an error of the order of what it removed
-            vector = vector - (basis @ vector) @ basis
-        return vector
-
-    def iterate(carry, index):
-        basis, vector = carry
-        basis = basis.at[index].set(vector)
-        image = product(vector)
-        along = vector @ image
-        rest = orthogonal_to(basis, image)
-        beside = safe_norm(rest)
-        # nothing is left where an invariant subspace is complete: go on from a vector outside it
-        spent = beside <= 10 * size**0.5 * jnp.finfo(dtype).eps * safe_norm(image)
-        fresh = jax.random.normal(jax.random.fold_in(key_fresh, index), (size,), dtype)
-        rest = jnp.where(spent, orthogonal_to(basis, fresh), rest)
-        length = safe_norm(rest)
-        following = safe_divide(rest, length)
-        return (basis, following), (along, jnp.where(spent, 0, beside))
-
-    first = start / jnp.linalg.norm(start)
-    (basis, _), (diagonal, off_diagonal) = jax.lax.scan(
-        iterate, (basis, first), jnp.arange(num_iterations)
-    )
-    return basis, diagonal, off_diagonal[:-1]
