@@ -86,14 +86,21 @@ def epoch(
     if settings.batch_size is None:
         state, norm = update_minibatch(settings, state, hyper, batch)
         return state._replace(epoch=state.epoch + 1), norm
-    key = jax.random.fold_in(jax.random.fold_in(state.key, 0), state.epoch)
-    rows = order_rows(key, batch, settings.batch_size, epoch_rows)
+    rows = rows_of_epoch(settings, state.key, state.epoch, batch, epoch_rows)
 
     def step(state, rows):
         return update_minibatch(settings, state, hyper, take_rows(batch, rows))
 
     state, norms = jax.lax.scan(step, state, rows)
     return state._replace(epoch=state.epoch + 1), norms[-1]
+
+
+def rows_of_epoch(
+    settings: Settings, key: Array, epoch: Array, batch: Batch, epoch_rows: int | None
+) -> Array:
+    """`[minibatches, batch_size]` row numbers of an epoch, by its number and the key of the run."""
+    key = jax.random.fold_in(jax.random.fold_in(key, 0), epoch)
+    return order_rows(key, batch, settings.batch_size, epoch_rows)  # type: ignore[arg-type]
 
 
 def order_rows(key: Array, batch: Batch, batch_size: int, epoch_rows: int | None) -> Array:

@@ -47,11 +47,28 @@ def measure(
     values |= {f"penalty_{name}": value for name, value in parts.penalties.items()}
     predictions = None
     if data.validation is not None:
-        seen = cleared(scale_batch(data.validation, data.scaling))
-        predictions = net.apply(params, seen.xs, mask=seen.mask).outputs
-        predictions = unscale_outputs(predictions, data.scaling)
-        values |= _scores(settings, predictions, data.validation, "val")
+        scores, predictions = validate(settings, net, params, data)
+        values |= scores
     return values | _norms(net, params) | _zeros(settings, net, params), predictions
+
+
+def validate(
+    settings: Settings, net: Network, params: Params, data: Split
+) -> tuple[dict[str, Array], Array]:
+    """The scores on the validation rows by name, `val_…`, and the outputs there."""
+    seen = cleared(scale_batch(data.validation, data.scaling))  # type: ignore[arg-type]
+    outputs = net.apply(params, seen.xs, mask=seen.mask).outputs
+    outputs = unscale_outputs(outputs, data.scaling)
+    return _scores(settings, outputs, data.validation, "val"), outputs  # type: ignore[arg-type]
+
+
+def monitored(
+    settings: Settings, params: Params, hyper: Hyper, data: Split
+) -> tuple[Array, Params]:
+    """The monitored score on the validation rows, as a function of what was trained; and the parameters scored."""
+    params = ready(settings, params, hyper, data)
+    scores, _ = validate(settings, network_of(settings, hyper), params, data)
+    return scores[f"val_{settings.monitor}"], params
 
 
 def averaged(state: TrainState) -> Params:
