@@ -30,6 +30,7 @@ from rnnreg.networks import Network, Noise, explain, forecast, layer, network, s
 from rnnreg.objective import make_objective
 from rnnreg.penalties import convert_lambda
 from rnnreg.runtime import compilation_cache, environment, use_all_cores
+from rnnreg.selection import hypergradient
 from rnnreg.sweeps import SweepResult, dry_run, load_result, sweep, verify, zipped
 from rnnreg.training import Train, make_train
 
@@ -60,6 +61,7 @@ __all__ = [
     "from_equinox",
     "from_flax",
     "from_functions",
+    "hypergradient",
     "lanes",
     "layer",
     "leaf_paths",
