@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from conftest import require
 from diagnostic_records import flow_of, hessian_of
-from small import HYPER, make, sine
+from small import HYPER, held_out, make, sine
 
 import rnnreg as rr
 
@@ -207,6 +207,7 @@ OWN = {
     "bridges.from_equinox.module": gru_of_equinox,
     "bridges.from_flax.module": gru_of_flax,
     "SweepResult.save.path": "result.nc",
+    "hypergradient.data": held_out(SPLIT, 6),
     "lanes.map_lanes.function": lambda: lambda lane, shared: lane,
     "lanes.trace.function": lambda: lambda lane, shared: lane,
     "SweepResult.map.function": lambda: lambda params: params["layer_0"]["b_h"],
@@ -232,6 +233,8 @@ OWN = {
     "selection.one_standard_error.lam": [0.0, 0.1],
     "selection.choose.result": result,
     "selection.refit.result": result,
+    "selection.tune_online.data": held_out(SPLIT, 6),
+    "selection.tune_online.every": 1,
     "sweeps.verify.result": result,
     "convert.from_flax.tree": lambda: rr.convert.to_flax(PARAMS["layer_0"], "elman"),
     "convert.to_keras.params": PARAMS["layer_0"],

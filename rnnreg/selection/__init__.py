@@ -1,4 +1,4 @@
-"""Choosing λ: grids and folds, the one-standard-error rules, honest errors of a choice, the refit, and λ by gradient."""
+"""Choosing λ: grids and folds, one-standard-error rules, honest errors of a choice, the refit, and λ by gradient."""
 
 from rnnreg.selection._choice import Choice, choose
 from rnnreg.selection._curve import Curve, one_standard_error
