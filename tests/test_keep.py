@@ -97,21 +97,33 @@ def test_static_combinations_have_folders_of_their_own(tmp_path, monkeypatch):
     assert_equal(again, expected)
 
 
-def test_the_plan_is_that_of_the_folder(copy, whole):
-    again = sweep(copy, plan="auto", width=None, seeds=3)
-    assert "one by one on 1 cpu device(s), 1 a call" in again.plan
-    assert_equal(again, sweep(seeds=3))
+def test_the_plan_is_that_of_the_folder(tmp_path):
+    chunks = {"plan": "chunks", "chunk": 2, "width": None}
+    sweep(tmp_path, **chunks)
+    again = sweep(tmp_path, plan="auto", width=None)
+    assert (loaded(again), again.config["plans"][0]["chunk"]) == (6, 2)
     for asked, said in (
-        ({"plan": "vmap", "width": None}, "plan.name: kept 'one_by_one', asked 'vmap'"),
-        ({"width": 2}, "plan.width: kept 1, asked 2"),
-        ({"plan": "auto", "width": None, "chunk": 4}, "plan.chunk: kept 1, asked 4"),
+        ({"plan": "vmap", "width": None}, "plan.name: kept 'chunks', asked 'vmap'"),
+        ({"plan": "auto", "width": None, "chunk": 4}, "plan.chunk: kept 2, asked 4"),
         (
-            {"plan": rr.lanes.make_plan(6, plan="one_by_one", width=3), "width": None},
-            "plan.width: kept 1, asked 3",
+            {"plan": rr.lanes.make_plan(6, plan="chunks", chunk=2, width=6), "width": None},
+            "plan.width: kept 4, asked 6",
         ),
+        (chunks | {"max_memory": 1}, "2 ran at the same time"),
     ):
         with pytest.raises(ValueError, match=re.escape(said)):
-            sweep(copy, **asked)
+            sweep(tmp_path, **asked)
+
+
+def test_lanes_that_run_alone_are_the_same_by_any_width(copy, whole):
+    again = sweep(copy, plan="auto", width=None, seeds=3)
+    assert (loaded(again), again.config["plans"][0]["name"]) == (6, "one_by_one")
+    assert_equal(again, sweep(seeds=3))
+    ready = rr.lanes.make_plan(6, plan="one_by_one", width=3)
+    for asked in ({"width": 2}, {"plan": ready, "width": None}, {"max_memory": 10**9}):
+        assert_equal(sweep(copy, **asked), whole)
+    with pytest.raises(ValueError, match=r"plan.name: kept 'one_by_one', asked 'vmap'"):
+        sweep(copy, plan="vmap", width=None)
 
 
 def test_what_was_asked_may_be_asked_again(tmp_path):
@@ -121,13 +133,14 @@ def test_what_was_asked_may_be_asked_again(tmp_path):
     assert loaded(sweep(tmp_path, **options)) == 6
 
 
-def test_a_plan_needs_its_devices(copy):
-    (place,) = copy.iterdir()
+def test_a_plan_needs_its_devices(tmp_path):
+    sweep(tmp_path, plan="vmap", width=None)
+    (place,) = tmp_path.iterdir()
     content = shards.read_manifest(place)
     content["facts"]["plan"]["devices"] = 64
     shards.write_manifest(place, content)
     with pytest.raises(ValueError, match=r"plan.devices: kept 64, and JAX shows \d+"):
-        sweep(copy)
+        sweep(tmp_path, plan="vmap", width=None)
 
 
 # ---- more lanes ------------------------------------------------------------------------------------------

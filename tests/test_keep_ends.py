@@ -136,6 +136,65 @@ def test_a_callback_that_fails(tmp_path):
         sweep(tmp_path, train=other)
 
 
+class Refusing:
+    """A metric that calls Python, which refuses NaN, as scores of other libraries do; and says what it saw."""
+
+    def __init__(self):
+        self.fails = False
+
+    def __call__(self, outputs, ys):
+        def host(value):
+            if self.fails or np.isnan(value):
+                raise ValueError("Input contains NaN")
+            return value
+
+        value = jnp.mean(jnp.abs(outputs - ys))
+        return jax.pure_callback(host, jax.ShapeDtypeStruct((), value.dtype), value)
+
+
+@pytest.mark.filterwarnings("ignore:.*lanes diverged")
+def test_a_metric_that_refuses_nan_sees_no_lane_that_diverged(tmp_path):
+    metric = Refusing()
+    train = make(NET, num_epochs=2, metrics={"mae": metric})
+    grid = {"l2": 0.0, "learning_rate": [1e-2, 1e30]}
+    result = sweep(train=train, grid=grid)
+    assert np.isfinite(result.metrics.ensemble_val_mae.values).tolist() == [True, False]
+    part = sweep(tmp_path, train=train, grid=grid, shard=(0, 2))
+    assert int(part.metrics.finished.sum()) == 2
+
+
+def test_a_metric_that_fails_on_means_costs_no_lane(whole):
+    metric = Refusing()
+    train = make(NET, num_epochs=2, metrics={"mae": metric})
+    assert sweep(train=train).metrics.ensemble_val_mae.notnull().all()
+    with pytest.MonkeyPatch.context() as patch:
+        label = RUN.label
+
+        def labels(*args, **options):
+            metric.fails = True
+            return label(*args, **options)
+
+        patch.setattr(RUN, "label", labels)
+        with pytest.warns(RuntimeWarning, match="'mae' fails on the mean prediction of all seeds"):
+            result = sweep(train=train)
+    assert result.metrics.ensemble_val_mae.isnull().all()
+    assert result.metrics.val_loss.equals(whole.metrics.val_loss)
+
+
+def test_an_interrupt_of_the_labels_is_answered_as_asked(monkeypatch, whole):
+    label = RUN.label
+
+    def interrupted_label(*args):
+        signal.raise_signal(signal.SIGINT)
+        return label(*args)
+
+    monkeypatch.setattr(RUN, "label", interrupted_label)
+    assert_equal(sweep(on_interrupt="return"), whole)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        sweep()
+    assert_equal(caught.value.partial_result, whole)
+
+
 def test_a_second_interrupt_loses_nothing(tmp_path, monkeypatch, whole):
     def interrupt(*args):
         raise KeyboardInterrupt

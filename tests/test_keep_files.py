@@ -86,6 +86,24 @@ def test_a_damaged_file_is_named_and_its_lane_runs_again(kind, copy, whole):
         assert_equal(sweep(copy, seeds=3), sweep(seeds=3))
 
 
+def test_a_part_of_the_lanes_tells_of_a_damaged_file_too(copy, whole):
+    """It mends the folder, so nobody would hear of it later."""
+    _damage(files(copy)[2], np.random.default_rng(0), "flip")
+    with pytest.warns(
+        RuntimeWarning, match="lanes that were in them run again when they are asked for"
+    ):
+        assert loaded(sweep(copy, seeds=1)) >= 2
+    assert_equal(sweep(copy), whole)
+
+
+def test_lanes_of_another_sweep_are_told_of(copy, whole, monkeypatch):
+    """Two that began at the same time, before there was a manifest."""
+    monkeypatch.setattr(keep_room.Keeper, "compare", lambda *_: None)
+    monkeypatch.setattr(keep_room.Keeper, "declare", lambda *_: None)
+    with pytest.warns(RuntimeWarning, match="6 files of .* hold lanes of another sweep"):
+        assert loaded(sweep(copy, key=jax.random.key(1))) == 0
+
+
 def test_no_damage_gives_another_number(kept, opened, tmp_path, whole):
     keeper, store, finished = opened
     expected = whole.metrics.train_loss.transpose("seed", "l2").values.reshape(-1)
@@ -222,7 +240,7 @@ def test_a_disk_that_stays_full_is_told_at_the_end(tmp_path, monkeypatch, whole)
 def test_a_folder_that_is_none_is_told_before_anything_compiles(tmp_path, monkeypatch):
     forbid_programs(monkeypatch)
     (tmp_path / "file").write_text("text")
-    with pytest.raises(OSError, match=r"manifest.json could not be"):
+    with pytest.raises(NotADirectoryError, match="it is a file, and a folder is needed"):
         sweep(tmp_path / "file")
     with pytest.raises(ValueError, match="keep must be a text, a path or None; got 3"):
         sweep(3)

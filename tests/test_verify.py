@@ -40,6 +40,25 @@ def static():
     return rr.sweep(run_of, grid, sine(20), folds=FOLDS, refit=True, static=sizes, **OPTIONS)
 
 
+def test_lanes_of_a_folder_with_other_folds_are_those_of_the_sweep(tmp_path):
+    options = OPTIONS | {"keep": tmp_path}
+    rr.sweep(TRAIN, GRID, sine(20), folds=[*FOLDS, (ROWS[8:], ROWS[:4])], **options)
+    fewer = rr.sweep(TRAIN, GRID, sine(20), folds=FOLDS, **options)
+    assert fewer.config["lanes_loaded"] == 4
+    assert rr.verify(fewer, TRAIN, sine(20), folds=FOLDS, lanes=2).equal
+    other = make(num_epochs=2, optimizer=optax.sgd(0.5))
+    with pytest.raises(ValueError, match="what is given is not what the sweep was given"):
+        rr.verify(fewer, other, sine(20), folds=FOLDS)
+
+
+@pytest.mark.numerics
+def test_numbers_of_other_types_are_the_same_again():
+    grid = GRID | {"l2": np.array([1e-3, 0.1], np.float32)}
+    result = rr.sweep(TRAIN, grid, SPLIT, **OPTIONS)
+    assert result.config["grid"]["l2"] == [1e-3, 0.1]
+    assert rr.verify(result, TRAIN, SPLIT, lanes=2).equal
+
+
 @pytest.mark.numerics
 def test_lanes_come_back_bit_for_bit_and_compile_nothing(result):
     found = rr.verify(result, TRAIN, SPLIT, lanes=4)

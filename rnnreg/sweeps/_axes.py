@@ -73,7 +73,7 @@ def zipped(**values: Sequence[float]) -> Zipped:
     >>> zipped(l2=[0.0, 1e-3], dropout=[0.5, 0.0]).values["l2"].tolist()
     [0.0, 0.001]
     """
-    arrays = {name: _numbers(name, value) for name, value in values.items()}
+    arrays = {name: read_numbers(name, value) for name, value in values.items()}
     sizes = {name: len(array) for name, array in arrays.items()}
     if not sizes or len(set(sizes.values())) != 1:
         raise ValueError(f"zipped hyperparameters need lists of one length; got lengths {sizes}.")
@@ -119,7 +119,7 @@ def read_grid(
         if isinstance(given, Zipped):
             values = given.values
             axes.append(Axis(name, values, np.arange(len(next(iter(values.values()))))))
-        elif (numbers := _numbers(name, given)).ndim:
+        elif (numbers := read_numbers(name, given)).ndim:
             values = {name: numbers}
             axes.append(Axis(name, values, numbers))
         else:
@@ -143,7 +143,7 @@ def check_name(name: str) -> None:
         )
 
 
-def _numbers(name: str, given: Any) -> np.ndarray:
+def read_numbers(name: str, given: Any) -> np.ndarray:
     """The values in float64; float32 values as the short decimal that was meant (0.001, not 0.0010000005)."""
     if any(isinstance(value, jax.core.Tracer) for value in jax.tree.leaves(given)):
         raise ValueError(

@@ -37,6 +37,7 @@ class Done(NamedTuple):
       seconds_compile: time to lower and compile.
       seconds_compute: time of the calls.
       fingerprint: of the program; None if there was none.
+      lane_program: that of one lane alone, if lanes are kept in a folder.
       compiled: how many programs were compiled, and not kept from an earlier sweep.
       stopped: what came first, Ctrl-C or an error; None if every lane ran.
     """
@@ -48,6 +49,7 @@ class Done(NamedTuple):
     seconds_compile: float = 0.0
     seconds_compute: float = 0.0
     fingerprint: str | None = None
+    lane_program: str | None = None
     compiled: int = 0
     stopped: BaseException | None = None
     resumed: int = 0
@@ -83,7 +85,11 @@ def run_jobs(
         which = f" {number + 1} of {len(jobs)}" if len(jobs) > 1 else ""
         one = done[number]
         if keeper is not None:
-            one = one._replace(loaded=keeper.loaded, fingerprint=keeper.program)
+            one = one._replace(
+                loaded=keeper.loaded,
+                fingerprint=keeper.program,
+                lane_program=keeper.lane_program,
+            )
         if one.todo.any() and all(each.stopped is None for each in done):
             one = _run_job(job, one, keeper, bar, signals, f"compiling{which} …", stage)
             while _out_of_memory(one.stopped) and (plan := narrower(job.plan)) is not None:

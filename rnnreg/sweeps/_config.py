@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from rnnreg.runtime import environment
+from rnnreg.sweeps._axes import Zipped, read_numbers
 from rnnreg.sweeps._describe import describe_key
 from rnnreg.sweeps._facts import facts_of_plan, kernel_of
 from rnnreg.sweeps._job import Job
@@ -35,9 +34,10 @@ def describe_sweep(
     by_group = {
         **{name: [each[name] for each in described] for name in described[0]},
         "program_sha256": [one.fingerprint for one in done],  # None if the sweep ended before
+        "lane_program_sha256": [one.lane_program for one in done],  # None without a folder
     }
     return {
-        "grid": {name: _listed(value) for name, value in request.grid.items()},
+        "grid": {name: _listed(name, value) for name, value in request.grid.items()},
         "seeds": [int(seed) for seed in request.seeds],
         "key": describe_key(request.key),
         "folds": jobs[0].fold_labels,
@@ -76,8 +76,7 @@ def describe_job(job: Job) -> dict[str, Any]:
     }
 
 
-def _listed(value: Any) -> Any:
-    values = getattr(value, "values", None)
-    if isinstance(values, dict):
-        return {name: array.tolist() for name, array in values.items()}
-    return np.asarray(value, dtype=np.float64).tolist()
+def _listed(name: str, value: Any) -> Any:
+    if isinstance(value, Zipped):
+        return {each: array.tolist() for each, array in value.values.items()}
+    return read_numbers(name, value).tolist()

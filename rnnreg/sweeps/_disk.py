@@ -27,28 +27,34 @@ _REASONS = {
 }
 
 
-def read_path(path: Any) -> Path:
-    """A path as users give it: "~" is the home folder.
+def read_path(path: Any, *, folder: bool = False) -> Path:
+    """A path as users give it, of a file or a folder: "~" is the home folder.
 
     Raises:
       TypeError: no path.
-      ValueError: one without the name of a file, or of a home folder that is not known.
+      ValueError: a file without a name, or a home folder that is not known.
+      NotADirectoryError: a file where a folder is meant.
 
-    >>> read_path("runs/sine.nc").name
-    'sine.nc'
+    >>> read_path("runs/sine.nc").name, read_path(".", folder=True).as_posix()
+    ('sine.nc', '.')
     """
     if not isinstance(path, str | os.PathLike) or isinstance(os.fspath(path), bytes):
         raise TypeError(
             f"a path is text or a pathlib.Path, such as 'runs/sine.nc'; got {type(path).__name__}."
         )
-    if not Path(path).name or "\0" in os.fspath(path):
-        raise ValueError(f"a path needs the name of a file, such as 'runs/sine.nc'; got {path!r}.")
+    text = os.fspath(path)
+    if not text or "\0" in text or not (Path(path).name or folder):
+        what = "folder, such as 'night'" if folder else "file, such as 'runs/sine.nc'"
+        raise ValueError(f"a path needs the name of a {what}; got {path!r}.")
     try:
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
     except RuntimeError as error:
         raise ValueError(
             f"the home folder of {os.fspath(path)!r} is not known; write the whole path."
         ) from error
+    if folder and found.exists() and not found.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "it is a file, and a folder is needed", text)
+    return found
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from rnnreg.sweeps._describe import describe_key, digest
 from rnnreg.sweeps._job import Job
 from rnnreg.sweeps._lane import one_lane
 
-_FORMAT = 2
+_FORMAT = 3
 _VERSIONS = ("rnnreg", "jax", "jaxlib", "numpy")
 _MACHINE = ("processor", "backend", "x64", "matmul_precision", "optimised", "xla_flags")
 _DESCRIBED = ("network", "optimizer", "penalties", "loss", "metrics")
@@ -46,7 +46,7 @@ def facts_of(job: Job) -> dict[str, Any]:
         "versions": {name: now[name] for name in _VERSIONS},
         "dtype": jnp.result_type(float).name,
         **{name: now[name] for name in _MACHINE},
-        "plan": facts_of_plan(job.plan),
+        "plan": _decisive(job.plan),
         "recurrence": job.description["recurrence"]["layers"],
         "kernel": kernel_of(job),
         **program_of(job),
@@ -62,13 +62,19 @@ def kernel_of(job: Job) -> str | None:
 
 
 def facts_of_plan(plan: Plan) -> dict[str, Any]:
-    """What of a plan a folder keeps: all but the number of lanes."""
+    """All of a plan but the number of lanes, ready for JSON."""
     return {
         "name": plan.name,
         "width": int(plan.width),
         "chunk": int(plan.chunk),
         "devices": len(plan.devices),
     }
+
+
+def _decisive(plan: Plan) -> dict[str, Any]:
+    """What of a plan decides a lane's numbers: on a CPU, if each lane runs alone, neither width nor devices do."""
+    alone = plan.name == "one_by_one" and plan.devices[0].platform == "cpu"
+    return {"name": plan.name} if alone else facts_of_plan(plan)
 
 
 def program_of(job: Job) -> dict[str, Any]:

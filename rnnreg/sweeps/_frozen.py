@@ -19,10 +19,11 @@ class Frozen:
     Attributes:
       loaded: 0; there is no folder.
       resumed: 0, for the same reason.
+      lane_program: None.
       program: the SHA-256 of the program that computed the last lanes; None before.
     """
 
-    loaded, resumed = 0, 0
+    loaded, resumed, lane_program = 0, 0, None
 
     def __init__(self, job: Job, store: Run):
         self._settings, self._store = job.train.settings, store

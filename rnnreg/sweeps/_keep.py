@@ -52,6 +52,7 @@ class Keeper:
       place: the folder.
       loaded: how many lanes were there already.
       program: the SHA-256 of the program that computed the last lanes; None if there are none.
+      lane_program: that of one lane alone, whatever folds and lanes are with it.
       unfinished: the calls under way.
     """
 
@@ -59,6 +60,7 @@ class Keeper:
         self.place, self.loaded = place_of(folder, job.static), 0
         self.program: str | None = None
         self._facts = json.loads(json.dumps(facts_of(job)))
+        self.lane_program: str = self._facts["program"]
         self._digests = lane_digests(job)
         self._kinds = jax.tree.leaves(job.output)
         self._writer, self._number = secrets.token_hex(6), 0
@@ -67,6 +69,7 @@ class Keeper:
         self._failed = False
         self._read: set[Path] = set()
         self._unread: list[Path] = []
+        self._foreign = 0  # files of a sweep that began at the same time
         self.unfinished = Unfinished(self.place, self._facts, job.progress)
 
     def compare(self, job: Job) -> None:
@@ -109,9 +112,11 @@ class Keeper:
                 self._unread.append(path)
                 continue
             self._read.add(path)
-            if shard.facts == self._facts:  # else one of a sweep that began at the same time
-                found = [(row, n) for row, d in enumerate(shard.lanes) for n in wanted.pop(d, ())]
-                self._fill(store, finished, shard, found)
+            if shard.facts != self._facts:
+                self._foreign += 1
+                continue
+            found = [(row, n) for row, d in enumerate(shard.lanes) for n in wanted.pop(d, ())]
+            self._fill(store, finished, shard, found)
 
     def _fill(self, store: Run, finished: np.ndarray, shard: Shard, found: list[Any]) -> None:
         if not found:
@@ -190,7 +195,7 @@ class Keeper:
     def __exit__(self, *error: Any) -> None:
         try:
             self._put_away()
-        except KeyboardInterrupt:  # a third Ctrl-C, or the handler of somebody else
+        except (KeyboardInterrupt, SystemExit):  # a third signal, or the handler of somebody else
             self._put_away()
             raise
         if self._waiting:
@@ -223,7 +228,8 @@ def open_keepers(
       OSError: it cannot be read or written.
 
     Warns:
-      RuntimeWarning: shards are damaged or missing; or the program calls Python, whose code is not compared.
+      RuntimeWarning: shards are damaged, missing, or of another sweep; or the program calls Python, whose code is not
+        compared.
     """
     keepers = [Keeper(folder, job) for job in jobs]
     for keeper, job in zip(keepers, jobs, strict=True):
@@ -232,15 +238,16 @@ def open_keepers(
         keeper.declare(job, request)
     for keeper, (store, finished) in zip(keepers, rooms, strict=True):
         keeper.load(store, finished)
-    unread = [
-        f"{keeper.place.name}/{path.name}"
-        for keeper, (_, finished) in zip(keepers, rooms, strict=True)
-        for path in keeper._unread
-        if not finished.all()
-    ]
+    unread = [f"{keeper.place.name}/{path.name}" for keeper in keepers for path in keeper._unread]
     if unread:
         warn_caller(
-            f"{len(unread)} files of {folder} are damaged or missing, and their lanes run again: {', '.join(unread)}."
+            f"{len(unread)} files of {folder} are damaged or missing, and lanes that were in them run again when they "
+            f"are asked for: {', '.join(unread)}."
+        )
+    if foreign := sum(keeper._foreign for keeper in keepers):
+        warn_caller(
+            f"{foreign} files of {folder} hold lanes of another sweep, which began at the same time, and are passed "
+            "over: give each sweep a folder of its own."
         )
     if any(keeper.loaded and keeper._facts["calls_python"] for keeper in keepers):
         warn_caller(
@@ -264,10 +271,11 @@ def with_kept_plan(folder: Path, static: dict[str, Any], request: Request) -> Re
     lines = [
         f"plan.{name}: kept {plan[name]!r}, asked {value!r}"
         for name, value in _asked(request).items()
-        if value not in (plan[name], before.get(name))
+        if name in plan and value not in (plan[name], before.get(name))
     ]
     ready, devices = isinstance(request.plan, Plan), jax.local_devices()
-    if not ready and len(devices) < plan["devices"]:
+    fixed = "devices" in plan  # else each lane runs alone, on as many cores as there are
+    if fixed and not ready and len(devices) < plan["devices"]:
         lines.append(
             f"plan.devices: kept {plan['devices']}, and JAX shows {len(devices)} (see rr.use_all_cores)"
         )
@@ -275,6 +283,8 @@ def with_kept_plan(folder: Path, static: dict[str, Any], request: Request) -> Re
         raise ValueError(_refusal(place, lines))
     if ready:
         return request
+    if not fixed:
+        return request._replace(plan=plan["name"])
 
     def again(num_lanes):
         reason = kept.get("reason", "as an earlier sweep ran")
@@ -282,6 +292,22 @@ def with_kept_plan(folder: Path, static: dict[str, Any], request: Request) -> Re
         return Plan(plan["name"], plan["width"], plan["chunk"], own, num_lanes, reason)
 
     return request._replace(kept=again)
+
+
+def check_memory_of_kept(folder: Path, job: Job, request: Request) -> None:
+    """Raises if lanes run together as they did in a folder, and that is more than `max_memory` allows now.
+
+    Raises:
+      ValueError: another number together would be other numbers.
+    """
+    together = job.plan.streams * job.plan.chunk
+    needed = together * job.cost.lane_bytes
+    if request.kept is not None and request.max_memory and needed > request.max_memory:
+        raise ValueError(
+            f"{place_of(folder, job.static)} keeps lanes of which {together} ran at the same time, in about {needed} "
+            f"bytes, and max_memory={request.max_memory} allows fewer. With fewer together the numbers would be equal "
+            "up to rounding only: give another folder as keep=, or more memory."
+        )
 
 
 def place_of(folder: Path, static: dict[str, Any]) -> Path:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rnnreg._checks import warn_caller
 from rnnreg._linalg import widen
 from rnnreg.data import Batch, row_weights, take_fold
 from rnnreg.sweeps._group import Group
@@ -123,17 +124,21 @@ def _validation(job: Job, number: int) -> Batch:
 
 def _scores(job: Job, batch: Batch, mean: np.ndarray, alive: np.ndarray) -> dict[str, np.ndarray]:
     """Loss and metrics of mean predictions `[axes..., row, …]` on the rows of one fold."""
-    settings, lead = job.train.settings, alive.shape
-    outputs = jnp.asarray(mean.reshape(-1, *mean.shape[len(lead) :]))
-    scores = {}
+    settings, scores = job.train.settings, {}
+    outputs = jnp.asarray(
+        mean[alive]
+    )  # a metric may refuse NaN, or make a number of it (argmax does)
     for name, function in {"loss": settings.loss, **settings.metrics}.items():
         own = job.output.metrics[f"val_{name}"].shape
-        values = np.full((*lead, *own), np.nan)
-        if np.asarray(row_weights(batch)).any():
+        values = np.full((*alive.shape, *own), np.nan)
+        if len(outputs) and np.asarray(row_weights(batch)).any():
             # one by one: a score may call what does not batch, and the lanes are trained already
-            found = [function(out, batch.ys, batch.mask, batch.weights) for out in outputs]
-            values = np.asarray(found, dtype=np.float64).reshape((*lead, *own))
-            # a metric may turn NaN predictions into a number (argmax does)
-            values[~alive] = np.nan
+            try:
+                values[alive] = [function(o, batch.ys, batch.mask, batch.weights) for o in outputs]
+            except Exception as error:  # it may not cost the lanes
+                warn_caller(
+                    f"the metric {name!r} fails on the mean prediction of all seeds, and ensemble_val_{name} is NaN: "
+                    f"{error!r}."
+                )
         scores[f"ensemble_val_{name}"] = values
     return scores

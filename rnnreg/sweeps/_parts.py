@@ -128,7 +128,7 @@ def join_others(done: Sequence[Any], keepers: Sequence[Any], *, progress: bool) 
                 for one, keeper in zip(done, keepers, strict=True):
                     keeper.load(one.store, one.finished)
                 bar.update(total - left() - bar.n)
-    except (KeyboardInterrupt, SystemExit) as error:
+    except (KeyboardInterrupt, SystemExit, OSError) as error:
         stopped = error
     return [
         one._replace(loaded=keeper.loaded, fingerprint=keeper.program, stopped=stopped)

@@ -24,7 +24,12 @@ from rnnreg.sweeps._dry_run import DryRun, describe
 from rnnreg.sweeps._ended import attach, warn_of_lanes
 from rnnreg.sweeps._job import Job, make_job
 from rnnreg.sweeps._join import join
-from rnnreg.sweeps._keep import Keeper, open_keepers, with_kept_plan
+from rnnreg.sweeps._keep import (
+    Keeper,
+    check_memory_of_kept,
+    open_keepers,
+    with_kept_plan,
+)
 from rnnreg.sweeps._label import empty, label
 from rnnreg.sweeps._parts import Part, join_others, own_lanes, read_part
 from rnnreg.sweeps._request import Request
@@ -96,9 +101,11 @@ def sweep(
         given start. In chunks or under `vmap` new lanes run in calls of the same width, so they equal those of a sweep
         from scratch up to rounding. If a lone fold gets company, or a fold is longer than all before, all run again:
         the program or the padding is another one. Anything else that decides a number must be the same: network, loss,
-        optimiser, data, key, versions, processor, precision, plan. What Python functions do inside the program is
-        not compared. Damaged files are found by their check sums, and a damaged manifest is made again from the
-        others. Two sweeps may share a folder. None keeps nothing.
+        optimiser, data, key, versions, processor, precision, plan (of lanes that run one by one on a CPU the number of
+        cores decides none). What Python functions do inside the program is not compared, nor are versions of CUDA.
+        Damaged files are found by their check sums, missing ones by the gap that they leave, and a damaged manifest is
+        made again from the others. Several processes may write into one folder, for the same network, data and key.
+        None keeps nothing.
       shard: (i, n) trains the part i of n, counted from 0; `finished` marks all lanes that are in `keep` by then. Parts
         run at once or in turn, on machines of one kind that see the folder, such as the tasks of a job array
         (`#SBATCH --array=0-9`): `shard=(int(os.environ["SLURM_ARRAY_TASK_ID"]), 10)`. The same call without `shard`
@@ -125,10 +132,10 @@ def sweep(
 
     Warns:
       RuntimeWarning: a device is out of memory, and half as many lanes run at the same time; lanes diverged, the sweep
-        was interrupted, or every seed starts from the same parameters; files in `keep` are damaged or missing, and
-        their lanes run again.
+        was interrupted, or every seed starts from the same parameters; files in `keep` are damaged, missing or of
+        another sweep, and their lanes run again; a metric fails on the mean prediction of all seeds.
 
-    >>> import optax, rnnreg as rr
+    >>> import jax, optax, rnnreg as rr
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
     >>> split = rr.Split(batch, target_times=times)
     >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
@@ -158,7 +165,7 @@ def sweep(
     ([2, 4, 6], 6)
     """
     check_choice(on_interrupt, "on_interrupt", ("raise", "return"))
-    folder = None if keep is None else read_path(keep)
+    folder = None if keep is None else read_path(keep, folder=True)
     static, seeds = read_static(static), read_seeds(seeds)
     part = read_part(shard, folder)
     share = part.share(math.prod(map(len, static.values())))
@@ -183,16 +190,20 @@ def sweep(
             with signals.listening():
                 done = join_others(done, keepers, progress=progress)
         stopped = next((one.stopped for one in done if one.stopped is not None), None)
-        returned = on_interrupt == "return" and type(stopped) is KeyboardInterrupt
-        if stopped is not None and not returned:
+
+        def returned(error):
+            return on_interrupt == "return" and type(error) is KeyboardInterrupt
+
+        if stopped is not None and not returned(stopped):
             attach(stopped, done, result)
             raise stopped
         made = result()
         try:
             signals.answer()  # one that came meanwhile
         except (KeyboardInterrupt, SystemExit) as error:
-            attach(error, done, lambda: made)
-            raise
+            if not returned(error):
+                attach(error, done, lambda: made)
+                raise
     warn_of_lanes(made.metrics, interrupted=made.config["interrupted"])
     return made
 
@@ -237,7 +248,7 @@ def dry_run(
     Raises:
       ValueError: bad arguments, as in `rr.sweep`.
 
-    >>> import optax, rnnreg as rr
+    >>> import jax, optax, rnnreg as rr
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
     >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
     ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},
@@ -292,13 +303,19 @@ def _jobs(
             f"static axes {list(static)} need `train` as a function of them, such as "
             "lambda static: rr.make_train(rr.network([rr.cells.elman(static['hidden_size'])], 1), …)."
         )
+    if isinstance(request.folds, Iterator):  # which can be read once
+        request = request._replace(folds=list(request.folds))
     for combination in product(*static.values()):
         chosen = dict(zip(static, combination, strict=True))
         rows: Any = data(chosen) if callable(data) else data
-        yield make_job(
+        own = request if folder is None else with_kept_plan(folder, chosen, request)
+        job = make_job(
             train if isinstance(train, Train) or not callable(train) else train(chosen),
             as_split(rows),
-            request if folder is None else with_kept_plan(folder, chosen, request),
+            own,
             static=chosen,
             params=params(chosen) if callable(params) else params,
         )
+        if folder is not None:
+            check_memory_of_kept(folder, job, own)
+        yield job

@@ -21,7 +21,7 @@ from rnnreg.lanes import Plan, Program, make_plan, trace
 from rnnreg.runtime import environment
 from rnnreg.sweeps._axes import zipped
 from rnnreg.sweeps._config import describe_job
-from rnnreg.sweeps._facts import WRITTEN, lines_of
+from rnnreg.sweeps._facts import WRITTEN, lines_of, program_of
 from rnnreg.sweeps._job import Job, make_job
 from rnnreg.sweeps._label import recorded_epochs
 from rnnreg.sweeps._lane import one_block
@@ -36,7 +36,7 @@ from rnnreg.training import Run, Train
 _PRECISION = ("x64", "matmul_precision")
 _CODE = ("code", "rnnreg", "jax", "jaxlib", "optax", "backend")
 _MACHINE = ("numpy", "processor", "device_kind", "optimised", "xla_flags")
-_RAN = ("recurrence", "kernel", "plans", "updates", "program_sha256")
+_RAN = ("recurrence", "kernel", "plans", "updates", "program_sha256", "lane_program_sha256")
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -256,7 +256,7 @@ def _changed(config: dict[str, Any], number: int, job: Job) -> list[str]:
     lines = code + fewer + between(_MACHINE, before, now)
     # the cores of a CPU run the program of one; other plans have another program for another number of devices
     alike = not fewer or (now["backend"] == "cpu" and asked["plans"]["name"] != "split_rows")
-    if alike and not wrong and _fingerprint(job) != kept["program_sha256"]:
+    if alike and not wrong and not _same_program(job, kept):
         (lines if code else wrong).append(f"program: {WRITTEN}")
     if wrong:
         raise ValueError(
@@ -264,6 +264,15 @@ def _changed(config: dict[str, Any], number: int, job: Job) -> list[str]:
             "the sweep was given, in a process of the same precision."
         )
     return lines
+
+
+def _same_program(job: Job, kept: dict[str, Any]) -> bool:
+    """Whether a job has the program of the sweep: that of one lane if it had a folder, whose lanes may have run by the
+    programs of other sweeps, with other folds; else that of its plan.
+    """
+    if kept.get("lane_program_sha256") is not None:
+        return program_of(job)["program"] == kept["lane_program_sha256"]
+    return _fingerprint(job) == kept["program_sha256"]
 
 
 def _fingerprint(job: Job) -> str:
