@@ -106,8 +106,8 @@ def test_the_plan_is_that_of_the_folder(tmp_path):
         ({"plan": "vmap", "width": None}, "plan.name: kept 'chunks', asked 'vmap'"),
         ({"plan": "auto", "width": None, "chunk": 4}, "plan.chunk: kept 2, asked 4"),
         (
-            {"plan": rr.lanes.make_plan(6, plan="chunks", chunk=2, width=6), "width": None},
-            "plan.width: kept 4, asked 6",
+            {"plan": rr.lanes.make_plan(6, plan="chunks", chunk=2, width=2), "width": None},
+            "plan.width: kept 6, asked 2",
         ),
         (chunks | {"max_memory": 1}, "2 ran at the same time"),
     ):

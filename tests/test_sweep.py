@@ -637,6 +637,7 @@ def test_lanes_are_labelled_in_order(fake):
         (TimeSeriesSplit(3), [9, 9, 9], [9, 18, 27]),
         (KFold(5, shuffle=True, random_state=0), [8, 7, 7, 7, 7], [28, 29, 29, 29, 29]),
         ([(range(10), [11, 12])], [2], [10]),
+        (iter([(range(10), [11, 12])]), [2], [10]),
         (lambda split: [(np.arange(len(split.train.ys) - 1), [35])], [1], [35]),
     ],
 )

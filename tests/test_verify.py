@@ -46,7 +46,7 @@ def test_lanes_of_a_folder_with_other_folds_are_those_of_the_sweep(tmp_path):
     fewer = rr.sweep(TRAIN, GRID, sine(20), folds=FOLDS, **options)
     assert fewer.config["lanes_loaded"] == 4
     assert rr.verify(fewer, TRAIN, sine(20), folds=FOLDS, lanes=2).equal
-    other = make(num_epochs=2, optimizer=optax.sgd(0.5))
+    other = make(num_epochs=2, optimizer=lambda hyper: optax.sgd(2 * hyper["learning_rate"]))
     with pytest.raises(ValueError, match="what is given is not what the sweep was given"):
         rr.verify(fewer, other, sine(20), folds=FOLDS)
 
