@@ -43,13 +43,17 @@ class End(NamedTuple):
     Attributes:
         plan: of the sweep.
         at: when, as a share of the time that the sweep needs.
+        hit: whether the sweep was still running.
         kept: the share of the lanes that the next call found.
+        resumed: the share of the lanes that it went on with in the middle of their training.
         survived: whether that call ended with the numbers of an undisturbed sweep.
     """
 
     plan: str
     at: float
+    hit: bool
     kept: float
+    resumed: float
     survived: bool
 
 
@@ -64,10 +68,10 @@ def end(work: Work, expected: str, how: signal.Signals, *, at: float, seconds: f
     child.process.join(at * seconds)
     if child.process.is_alive() and child.process.pid is not None:
         os.kill(child.process.pid, how)
-    child.answer()
+    hit = child.answer() is None
     again = work.run(keep=folder)
-    kept = again.config["lanes_loaded"] / again.config["lanes"]
-    return End(work.plan, at, kept, digest(again) == expected)
+    kept, resumed = (again.config[name] / again.config["lanes"] for name in ("lanes_loaded", "lanes_resumed"))
+    return End(work.plan, at, hit, kept, resumed, digest(again) == expected)
 
 
 def _keep(work: Work, folder: Path) -> str:

@@ -77,7 +77,7 @@ def digest(result: rr.SweepResult) -> str:
     for name in sorted(map(str, result.metrics.data_vars)):
         sha.update(np.ascontiguousarray(result.metrics[name].values).tobytes())
     for group in result.groups:
-        for leaf in jax.tree.leaves(group.params):
+        for leaf in jax.tree.leaves((group.params, group.predictions)):
             sha.update(np.ascontiguousarray(leaf).tobytes())
     return sha.hexdigest()
 

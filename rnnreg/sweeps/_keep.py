@@ -129,6 +129,11 @@ class Keeper:
         self.program = shard.program
 
     @property
+    def unwritten(self) -> int:
+        """How many finished lanes the folder did not take."""
+        return sum(len(numbers) for numbers, _ in self._waiting)
+
+    @property
     def resumed(self) -> int:
         """How many lanes went on from a block that was in the folder."""
         return self.unfinished.resumed
@@ -198,9 +203,8 @@ class Keeper:
         except (KeyboardInterrupt, SystemExit):  # a third signal, or the handler of somebody else
             self._put_away()
             raise
-        if self._waiting:
-            lost = sum(len(numbers) for numbers, _ in self._waiting)
-            warn_caller(f"{lost} finished lanes could not be written to {self.place}.")
+        if self.unwritten:
+            warn_caller(f"{self.unwritten} finished lanes could not be written to {self.place}.")
 
     def _put_away(self) -> None:
         self.flush()

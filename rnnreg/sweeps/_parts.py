@@ -107,8 +107,9 @@ def own_lanes(plans: Sequence[Plan], part: Part) -> list[np.ndarray]:
 def join_others(done: Sequence[Any], keepers: Sequence[Any], *, progress: bool) -> list[Any]:
     """What was computed of each job, with the lanes of the other processes, once they are in the folder.
 
-    Nothing waits if a job was stopped. It need not know whether the others live: if one dies, JAX ends this process
-    too, after the `heartbeat_timeout_seconds` of `jax.distributed.initialize`.
+    Nothing waits if a job was stopped, or if lanes could not be written, for which the others would wait for ever. It
+    need not know whether the others live: if one dies, JAX ends this process too, after the
+    `heartbeat_timeout_seconds` of `jax.distributed.initialize`.
 
     Args:
       done: of each job.
@@ -121,6 +122,8 @@ def join_others(done: Sequence[Any], keepers: Sequence[Any], *, progress: bool) 
         return sum(int((~one.finished).sum()) for one in done)
 
     stopped, total = next((one.stopped for one in done if one.stopped is not None), None), left()
+    if stopped is None and (lanes := sum(keeper.unwritten for keeper in keepers)):
+        stopped = OSError(f"{lanes} lanes could not be written, and other processes wait for them.")
     try:
         with tqdm(total=total, unit="lane", desc="others", delay=3, disable=not progress) as bar:
             while left() and stopped is None:
