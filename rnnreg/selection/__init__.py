@@ -4,6 +4,7 @@ from rnnreg.selection._choice import Choice, choose
 from rnnreg.selection._curve import Curve, one_standard_error
 from rnnreg.selection._folds import blocked_folds, grouped, rolling_origin
 from rnnreg.selection._hypergradient import Hypergradient, hypergradient
+from rnnreg.selection._grid import LambdaGrid, lambda_grid
 from rnnreg.selection._improvement import Improvement, improvement
 from rnnreg.selection._nested import Nested, nested
 from rnnreg.selection._online import OnlineTuning, tune_online
@@ -16,6 +17,7 @@ __all__ = [
     "Curve",
     "Hypergradient",
     "Improvement",
+    "LambdaGrid",
     "Nested",
     "OnlineTuning",
     "blocked_folds",
@@ -23,6 +25,7 @@ __all__ = [
     "grouped",
     "hypergradient",
     "improvement",
+    "lambda_grid",
     "nested",
     "one_standard_error",
     "refit",
