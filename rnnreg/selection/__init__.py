@@ -2,9 +2,10 @@
 
 from rnnreg.selection._choice import Choice, choose
 from rnnreg.selection._curve import Curve, one_standard_error
+from rnnreg.selection._extended import sweep_extended
 from rnnreg.selection._folds import blocked_folds, grouped, rolling_origin
-from rnnreg.selection._hypergradient import Hypergradient, hypergradient
 from rnnreg.selection._grid import LambdaGrid, lambda_grid
+from rnnreg.selection._hypergradient import Hypergradient, hypergradient
 from rnnreg.selection._improvement import Improvement, improvement
 from rnnreg.selection._nested import Nested, nested
 from rnnreg.selection._online import OnlineTuning, tune_online
@@ -30,6 +31,7 @@ __all__ = [
     "one_standard_error",
     "refit",
     "rolling_origin",
+    "sweep_extended",
     "tune_online",
     "warm_path",
 ]

@@ -23,6 +23,7 @@ _COLLAPSED = 0.01  # of what the run without the penalty gains over a blind gues
 _SHRUNK = 1e-4  # of R without the penalty: for L2, weights of 1 %
 _GROWN = 10.0  # times R without the penalty: a run that blows up
 _ROUNDS = 8
+_MOST = 1e30  # beyond, λ R overflows
 _FACTOR = 2.0  # how well the upper end is known
 _RATIO = 1e-4  # lower end / upper end where curvatures say nothing, as glmnet's lambda.min.ratio
 
@@ -220,7 +221,7 @@ class _Short(NamedTuple):
 
 
 def _ended(run: _Short, tried: list[_Short], blind: float) -> str:
-    """ "collapsed", "diverged" or "" of a short run."""
+    """How a short run ended: "collapsed", "diverged", or "" for neither."""
     free = min(tried)  # λ = 0
     if not np.isfinite(run.loss) or 0 < _GROWN * free.penalty < run.penalty:
         return "diverged"
@@ -240,7 +241,8 @@ def _following(tried: list[_Short], blind: float, lanes: int) -> list[float] | N
     low, high = _bracket(tried, blind)
     known = sorted(run.lam for run in tried if run.lam > 0)
     if np.isinf(high):
-        return [known[-1] * 100.0**step for step in range(1, lanes + 1)] if high < 1e30 else None
+        more = [known[-1] * 100.0**step for step in range(1, lanes + 1)]
+        return more if more[-1] < _MOST else None
     if low == 0:
         return [high * 100.0**-step for step in range(lanes, 0, -1)]
     if high <= _FACTOR * low:
