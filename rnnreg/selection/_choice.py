@@ -138,7 +138,8 @@ def choose(
     lanes = scores.isel(at)
     sizes = fold_sizes.isel({dim: at[dim] for dim in at if dim in fold_sizes.dims}).values
     combined = lanes.mean("seed", skipna=False) if "seed" in lanes.dims else lanes
-    if not np.isfinite(combined).all("fold").any():
+    finite: Any = np.isfinite(combined)
+    if not finite.all("fold").any():
         raise ValueError(
             f"no {axis} has a finite {metric} in every fold, so there is nothing to choose: "
             f"{' '.join(compared.failures)} result.metrics.diverged_at says where; lower the learning rate, or clip "

@@ -17,7 +17,8 @@ from rnnreg._checks import check_choice, check_count, warn_caller
 from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split
 from rnnreg.selection._choice import choose
-from rnnreg.sweeps import SweepResult, sweep
+from rnnreg.selection._scores import check_asked
+from rnnreg.sweeps import SweepResult, Zipped, sweep
 from rnnreg.training import Train
 
 
@@ -83,6 +84,7 @@ def sweep_extended(
         check_count(max_lanes, "max_lanes")
     check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
     by = {"metric": metric, "maximise": maximise, "combine": combine}
+    check_asked(train, metric, grid)
     if isinstance(train, Train):
         _check_axes(grid, train.settings.penalties)
     grid, added = dict(grid), {}
@@ -126,7 +128,10 @@ def _folder(keep: str | Path | None) -> Iterator[str | Path]:
 
 def _check_axes(grid: Mapping[str, Any], penalties: Collection[str]) -> list[str]:
     """The axes that are the λ of a penalty; raises if there is none, or one that no ratio can be taken of."""
-    axes = [name for name in grid if name in penalties and np.ndim(grid[name]) == 1]
+    lists = [
+        n for n, given in grid.items() if np.ndim(given) == 1 and not isinstance(given, Zipped)
+    ]
+    axes = [name for name in lists if name in penalties]
     if not axes:
         raise ValueError(
             "grid has no list of λ that could be extended: give one under the name of a penalty, such as "

@@ -16,6 +16,7 @@ from rnnreg.data import Batch, Split, as_pairs, as_split, check_batch, take_rows
 from rnnreg.selection._choice import RULES, Choice, choose
 from rnnreg.selection._curve import one_standard_error
 from rnnreg.selection._folds import Grouped
+from rnnreg.selection._scores import check_asked
 from rnnreg.sweeps import SweepResult, pairs_of, sweep
 from rnnreg.training import Train
 
@@ -134,6 +135,7 @@ def nested(
     """
     check_choice(rule, "rule", RULES)
     check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_asked(train, metric, grid, axis=axis)
     split = as_split(data)
     check_batch(split.train, name="data.train")
     pairs, numbers = _all_pairs(split, outer, inner)
@@ -154,7 +156,8 @@ def nested(
     ]
     sizes = result.metrics["fold_size"].sel(fold=outside).values
     curve, *_ = one_standard_error(np.array([found]), sizes, [0.0])
-    plain = choose(_of_folds(result, outside), **options | {"rule": "min"}).curve.mean
+    options["rule"] = "min"
+    plain = choose(_of_folds(result, outside), **options).curve.mean
     first = choices[0]
     return Nested(
         axis=first.axis,

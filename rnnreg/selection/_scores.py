@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from rnnreg._checks import warn_caller
 from rnnreg.selection._finished import finished_part
-from rnnreg.sweeps import SweepResult
+from rnnreg.sweeps import SweepResult, Zipped
+from rnnreg.training import Train
 
 if TYPE_CHECKING:
     import xarray as xr
+
+
+def check_asked(
+    train: Any, metric: str, grid: Mapping[str, Any], *, axis: str | None = None
+) -> None:
+    """Raises if a metric on validation rows, or an axis, is none of those that a sweep will have; before it runs.
+
+    A function of static values is not looked at.
+    """
+    if isinstance(train, Train):
+        known = [f"val_{name}" for name in ("loss", *train.settings.metrics)]
+        if metric not in known:
+            near = difflib.get_close_matches(metric, known, n=1)
+            raise ValueError(
+                f"metric must be a score on validation rows, one of {known}; got {metric!r}."
+                + (f" Did you mean {near[0]!r}?" if near else "")
+            )
+    names = [
+        *grid,
+        *(name for one in grid.values() if isinstance(one, Zipped) for name in one.values),
+    ]
+    if axis is not None and axis not in names:
+        raise ValueError(f"axis must be that of λ, one of {names}; got {axis!r}.")
 
 
 class Compared(NamedTuple):
@@ -78,7 +103,7 @@ def _failures(
     result: SweepResult, metric: str, scores: xr.DataArray, used: dict[str, list[Any]]
 ) -> tuple[int, tuple[str, ...]]:
     """How many lanes diverged, of all, or have no finite score, of those that are compared; and the same in words."""
-    lost = ~np.isfinite(scores)
+    lost: Any = ~np.isfinite(scores)
     lost = lost.all("epoch") if "epoch" in lost.dims else lost
     every = result.metrics["diverged_at"] >= 0
     diverged = every.sel(used)
