@@ -3,6 +3,8 @@
 Each entry draws on the axes that it is given, or on new ones for None, with so many lanes or curves and their names.
 """
 
+import dataclasses
+
 import numpy as np
 import xarray as xr
 from diagnostic_records import flow_of, hessian_of
@@ -59,6 +61,33 @@ def make_result(lams, folds=("0", "1", "all")):
     coords = {"l2": lams, "seed": [0, 1, 2], "fold": list(folds), "epoch": 10 * np.arange(1, 7)}
     metrics = {"history_train_loss": (dims, values), "history_flow.layer_0": ([*dims, "lag"], flow)}
     return SweepResult(xr.Dataset(metrics, coords), (), {"seeds": [0, 1, 2], "dims": dims[:3]}, "")
+
+
+def make_scores(lams, rates=(0.001, 0.01, 0.1), num_seeds=8):
+    """A sweep's scores over λ, learning rate, seeds and folds, with a valley and a lane that diverged."""
+    shape = (len(lams), len(rates), num_seeds, 2)
+    values = 1 + 0.1 * RNG.random(shape)
+    values += 0.1 * np.abs(np.arange(len(lams))[:, None] - np.arange(len(rates)))[..., None, None]
+    diverged = np.full(shape, -1)
+    diverged[-1, -1, 0, 0] = 3
+    dims = ["l2", "learning_rate", "seed", "fold"]
+    coords = {
+        "l2": lams,
+        "learning_rate": list(rates),
+        "seed": range(num_seeds),
+        "fold": ["0", "1"],
+    }
+    metrics = {"val_loss": (dims, values), "diverged_at": (dims, diverged)}
+    metrics["fold_size"] = ("fold", [1.0, 2.0])
+    config = {"seeds": list(range(num_seeds)), "dims": dims}
+    return SweepResult(xr.Dataset(metrics, coords), (), config, "")
+
+
+def make_place(lams):
+    """A choice at a learning rate."""
+    return dataclasses.replace(
+        make_choice(lams), labels={"l2": float(lams[0]), "learning_rate": 0.01}
+    )
 
 
 def make_flow(rate, layers=("layer_0",)):
@@ -201,6 +230,10 @@ DRAW = {
     ),
     "cv_curve": lambda ax, n: plotting.cv_curve(
         make_result(lams_of(n)), make_choice(lams_of(n)), ax=ax
+    ),
+    "cv_map": lambda ax, n: plotting.cv_map(make_scores(lams_of(n)), make_place(lams_of(n)), ax=ax),
+    "cv_seeds": lambda ax, n: plotting.cv_seeds(
+        make_scores(lams_of(n)), make_place(lams_of(n)), ax=ax
     ),
     "eigenvalue_cloud": lambda ax, n: plotting.eigenvalue_cloud(each(n, make_spectrum), ax=ax),
     "fisher_memory": lambda ax, n: plotting.fisher_memory(each(n, make_fisher), ax=ax),

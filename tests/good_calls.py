@@ -225,6 +225,8 @@ OWN = {
     "plotting.lyapunov_trace.spectrum": lambda: figures.make_lyapunov(
         [0.4, -0.2], unconverged=False
     ),
+    "plotting.cv_map.result": lambda: figures.make_scores([0.0, 0.1]),
+    "plotting.cv_seeds.result": lambda: figures.make_scores([0.0, 0.1]),
     "plotting.spectral_paths.at": [0.0, 0.1],
     "plotting.spectral_paths.spectrum": lambda: figures.make_spectrum(2),
     "plotting.weight_norms.lam": [0.0, 0.1],

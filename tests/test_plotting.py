@@ -42,6 +42,8 @@ OF_RECORDS = {
         lambda given: plotting.cv_curve(make_result(LAMS), given),
         "selection.choose",
     ),
+    "cv_map": (lambda given: plotting.cv_map(given, make_choice(LAMS)), "rr.sweep"),
+    "cv_seeds": (lambda given: plotting.cv_seeds(given, make_choice(LAMS)), "rr.sweep"),
     "eigenvalue_cloud": (plotting.eigenvalue_cloud, "spectra"),
     "fisher_memory": (plotting.fisher_memory, "fisher_memory"),
     "fixed_points": (plotting.fixed_points, "distinct_points"),
@@ -236,6 +238,38 @@ def test_cv_curve_of_a_validation_set_has_no_bars():
     ax = plotting.cv_curve(make_result(LAMS), make_choice(LAMS, num_folds=1))
     assert ax.get_legend().get_texts()[0].get_text() == "validation set (3 seeds)"
     assert not ax.containers[0].has_yerr
+
+
+def test_cv_seeds_draws_each_seed_and_their_quartiles():
+    lams = figure_cases.lams_of(5)
+    result, choice = figure_cases.make_scores(lams), figure_cases.make_place(lams)
+    ax = plotting.cv_seeds(result, choice, scale=2.0)
+    scores = result.metrics.val_loss.sel(learning_rate=0.01)
+    means = 2 * (scores.sel(fold="0") + 2 * scores.sel(fold="1")) / 3
+    seeds = [line for line in ax.lines if line.get_color() == "0.72"]
+    found = np.stack([drawn(line)[1] for line in seeds], axis=1)
+    np.testing.assert_allclose(found, means.transpose("l2", "seed").values)
+    (median,) = (line for line in ax.lines if line.get_label() == "median of 8 seeds")
+    np.testing.assert_allclose(drawn(median)[1], np.median(found, axis=1))
+    with pytest.raises(ValueError, match="needs several; sweep with seeds=10"):
+        plotting.cv_seeds(figure_cases.make_scores(lams, num_seeds=1), choice)
+
+
+def test_cv_map_shows_every_mean_and_leaves_what_diverged_grey():
+    lams = figure_cases.lams_of(5)
+    result = figure_cases.make_scores(lams[::-1])  # in no rising order
+    ax = plotting.cv_map(result, figure_cases.make_place(lams))
+    (mesh,) = ax.collections
+    scores = result.metrics.val_loss.where(result.metrics.diverged_at < 0).mean(
+        "seed", skipna=False
+    )
+    means = ((scores.sel(fold="0") + 2 * scores.sel(fold="1")) / 3).sortby("l2")
+    values = means.transpose("learning_rate", "l2").values
+    assert np.isnan(values[-1, 0]) or np.isnan(values).sum() == 1
+    np.testing.assert_allclose(np.ma.filled(mesh.get_array(), np.nan), values)
+    assert [text.get_text() for text in ax.get_yticklabels()][-1] == "$10^{-1}$"
+    with pytest.raises(ValueError, match=r"one of \['learning_rate'\]; got 'rate'"):
+        plotting.cv_map(result, figure_cases.make_place(lams), other="rate")
 
 
 def test_weight_norms_draws_means_and_says_what_it_left_out():

@@ -1,6 +1,7 @@
 """Figures: takes results, computes nothing but means and errors for display, accepts ax, returns it."""
 
 from rnnreg.plotting._axes import legend_above, log_y, whole_steps
+from rnnreg.plotting._choices import cv_map, cv_seeds
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window
 from rnnreg.plotting._series import loss_curves, predicted_series
@@ -22,6 +23,8 @@ __all__ = [
     "COLORS",
     "bifurcation",
     "cv_curve",
+    "cv_map",
+    "cv_seeds",
     "eigenvalue_cloud",
     "fisher_memory",
     "fixed_points",

@@ -105,10 +105,7 @@ def cv_curve(
             "linestyle": line,
         }  # smaller than most bars, whatever the user's style
         bars = ax.errorbar(x, mean, yerr=se_bars, label=name, **look)  # pyright: ignore
-        place = dict(zip(curve.lam.tolist(), positions.tolist(), strict=True))
-        rules = _rules(choice)
-        for said, (lam, (names, look)) in zip(numbers(rules), rules.items(), strict=True):
-            ax.axvline(place[lam], **look, label=" =\u00a0".join([*names, said]))
+        mark_rules(ax, choice, curve.lam, positions)
         ax.set_ylabel(ylabel or in_words(choice.metric))
         _limit(ax, mean, np.nan_to_num(se), folds if show_folds else None)
         if f"zeros_{choice.axis}" in result.metrics:
@@ -122,6 +119,14 @@ def _labels(result: SweepResult, num_folds: int) -> tuple[str, str]:
     counts = {"fold": num_folds if num_folds > 1 else 0, "seed": len(result.config["seeds"])}
     sample = ", ".join(f"{n} {what}{'s' * (n > 1)}" for what, n in counts.items() if n)
     return "CV mean ± 1 SE" if num_folds > 1 else "validation set", sample
+
+
+def mark_rules(ax: Axes, choice: Choice, lam: np.ndarray, positions: np.ndarray) -> None:
+    """The λ of each rule as a vertical line; rules that agree share one."""
+    place = dict(zip(lam.tolist(), positions.tolist(), strict=True))
+    rules = _rules(choice)
+    for said, (chosen, (names, look)) in zip(numbers(rules), rules.items(), strict=True):
+        ax.axvline(place[chosen], **look, label=" =\u00a0".join([*names, said]))
 
 
 def _rules(choice: Choice) -> dict[float, tuple[list[str], dict[str, Any]]]:
