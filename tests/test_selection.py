@@ -262,6 +262,33 @@ def test_a_lambda_with_a_diverged_lane_never_wins():
     assert any("1 lane diverged; a λ with a diverged lane" in text for text in choice.warnings)
 
 
+def test_every_lane_that_failed_is_counted_and_shown():
+    values = np.repeat(VALLEY, 2, axis=1)
+    values[3, :, 0] = np.nan  # two lanes diverged
+    values[2, 1, 1] = np.inf  # and one ended at a score that is none
+    lanes = scores(values, l2=LAM, seed=[0, 1], fold=FOLDS)
+    choice = choose(made_up(lanes, grid=GRID, diverged=np.isnan(lanes)))
+    assert choice.failed == 3
+    assert choice.curve.lam.tolist() == LAM  # nothing of the grid is dropped
+    assert np.isnan(choice.curve.mean).tolist() == [False, False, True, True]
+    said = repr(choice)
+    assert "failed=3" in said
+    assert "2 lanes diverged" in said
+    assert "1 more lane has no finite val_loss" in said
+
+
+def test_a_sweep_in_which_everything_diverged_has_no_choice():
+    lanes = scores(np.full((4, 1, 2), np.nan), l2=LAM, seed=[0], fold=FOLDS)
+    result = made_up(lanes, grid=GRID, diverged=np.isnan(lanes))
+    with pytest.raises(ValueError, match=r"no l2 has a finite val_loss in every fold.*8 lanes div"):
+        choose(result)
+
+
+def test_a_grid_with_repeated_values_is_refused():
+    with pytest.raises(ValueError, match="the axis 'l2' has a repeated value"):
+        rr.sweep(make(), {"l2": [0.1, 0.1], "learning_rate": 0.1}, sine(), key=KEY)
+
+
 def test_other_axes_are_taken_at_their_best():
     # [l2, learning_rate, seed, fold]: the best pair is (1e-2, 0.3)
     table = np.array([[5.0, 4.0], [2.0, 9.0], [3.0, 1.0], [6.0, 2.5]])

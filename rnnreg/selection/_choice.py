@@ -152,7 +152,8 @@ def choose(
     if moving:
         one_se = paired = best
     if lanes.sizes.get("seed", 1) > 1:
-        per_seed = lanes.transpose(axis, "seed", "fold").values @ (sizes / sizes.sum())
+        known = lanes.where(np.isfinite(lanes)).transpose(axis, "seed", "fold").values
+        per_seed = known @ (sizes / sizes.sum())
         curve = curve._replace(seed_sd=per_seed.std(axis=1, ddof=1))
 
     chosen = {"min": best, "1se": one_se, "paired_1se": paired}[rule]
