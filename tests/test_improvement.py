@@ -30,6 +30,7 @@ def result_of(table, lam, sizes, train=20.0):
     return result
 
 
+@pytest.mark.numerics
 def test_the_improvement_by_hand():
     rng = np.random.default_rng(SEED)
     lam, sizes = [0.0, 0.1, 1.0], [3.0, 5.0, 4.0, 4.0]

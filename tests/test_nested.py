@@ -58,6 +58,7 @@ def found():
     return nested(TRAIN, {"l2": LAMS}, DATA, key=KEY, **options)
 
 
+@pytest.mark.numerics
 def test_nested_ridge_is_what_two_loops_and_the_closed_form_say(found):
     expected = ridge_by_hand(blocked_folds(3), blocked_folds(2), DATA)
     assert found.lam.tolist() == [lam for lam, _ in expected]
@@ -69,6 +70,9 @@ def test_nested_ridge_is_what_two_loops_and_the_closed_form_say(found):
     np.testing.assert_allclose(found.se, found.scores.std(ddof=1) / np.sqrt(3), rtol=1e-6)
     assert found.result.config["lanes"] == 3 * (3 + 3 * 2)
     assert found.inner == (("3", "4"), ("5", "6"), ("7", "8"))
+    for (rows, _), labels in zip(found.folds, found.inner, strict=False):
+        for train, validation in (found.folds[int(label)] for label in labels):
+            assert set(train) | set(validation) <= set(rows)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from rnnreg.selection import blocked_folds, choose, warm_path
 LAMS = [0.3, 0.01, 3.0]  # in no order, on purpose
 
 
+@pytest.mark.numerics
 def test_a_warm_path_is_a_loop_of_runs_that_start_from_each_other():
     train, split = make(num_epochs=4), sine(20)
     grid = {"l2": LAMS, "learning_rate": 0.05}
@@ -50,6 +51,7 @@ def paths():
     return split, rr.sweep(train, {"l2": LAMS}, split, progress=False, **options), warm
 
 
+@pytest.mark.numerics
 def test_in_a_convex_problem_every_path_ends_where_the_closed_form_is(paths):
     split, cold, (up, down) = paths
     for number, (rows, _) in enumerate(blocked_folds(3)(split)):
@@ -70,6 +72,13 @@ def test_a_path_can_be_chosen_from_like_a_sweep(paths):
     assert set(cold.metrics.data_vars) == set(up.metrics.data_vars)
 
 
+def test_a_path_is_no_sweep_that_could_be_verified(paths):
+    split, _, (up, _) = paths
+    with pytest.raises(ValueError, match="the result is a warm path, whose runs start from one an"):
+        rr.verify(up, linear_train(3), split)
+
+
+@pytest.mark.numerics
 def test_memory_that_is_lost_stays_lost_on_the_way_down():
     """A bit is shown at the first step and asked for at the last; a collapsed network never finds it again."""
     bits = jnp.array([1.0, -1.0, 1.0, -1.0])

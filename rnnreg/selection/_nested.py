@@ -39,6 +39,7 @@ class Nested:
       choices: the choice inside each outer fold, with its curve.
       result: the sweep of all folds: "0" … "K−1" are the outer ones, and the inner ones follow.
       inner: by outer fold, the labels of its inner folds.
+      folds: (training rows, validation rows) of each of these, as `rr.verify(found.result, …, folds=…)` takes them.
     """
 
     axis: str
@@ -53,6 +54,7 @@ class Nested:
     choices: tuple[Choice, ...]
     result: SweepResult
     inner: tuple[tuple[str, ...], ...]
+    folds: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def __repr__(self) -> str:
         rows = [
@@ -172,6 +174,7 @@ def nested(
         choices=choices,
         result=result,
         inner=inside,
+        folds=tuple(pairs),
     )
 
 

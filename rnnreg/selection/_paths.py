@@ -56,7 +56,8 @@ def warm_path(
       plan: how lanes run, as in `rr.sweep`.
 
     Returns:
-      A result labelled like that of a sweep, for `choose` and figures; `config["path"]` is the direction.
+      A result labelled like that of a sweep, for `choose` and figures; `config["path"]` is the direction. `refit`
+      trains the chosen λ from the start, and `rr.verify` refuses a path.
 
     Raises:
       ValueError: bad arguments, or another number of axes than one, before anything compiles.

@@ -119,6 +119,11 @@ def verify(
       l2=0.001 seed=1: params 0, history 0, metrics 0
     """
     result = load_result(result) if isinstance(result, str | os.PathLike) else result
+    if "path" in result.config:
+        raise ValueError(
+            "the result is a warm path, whose runs start from one another, and verify runs each alone: call "
+            "rr.selection.warm_path again with the same arguments, and compare."
+        )
     chosen = _chosen(result, lanes)
     found: list[_Apart | None] = [None] * len(chosen)
     changed: dict[str, None] = {}
