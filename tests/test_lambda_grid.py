@@ -17,9 +17,25 @@ XS = np.asarray(DATA.train.xs[:, 0], np.float64)
 YS = np.asarray(DATA.train.ys, np.float64)
 
 
+COMPILED = []
+
+
 @pytest.fixture(scope="module")
 def grid():
-    return lambda_grid(linear_train(SIZE), DATA, key=KEY, num=8, zero=True)
+    def counted(*arguments, **options):
+        result = rr.sweep(*arguments, **options)
+        COMPILED.append(result.config["compilations"])
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rnnreg.selection._grid.sweep", counted)
+        return lambda_grid(linear_train(SIZE), DATA, key=KEY, num=8, zero=True)
+
+
+def test_all_rounds_of_short_runs_are_one_program(grid):
+    assert len(COMPILED) > 1
+    assert sum(COMPILED) <= 1
+    assert len(grid.tried) == 4 * len(COMPILED)
 
 
 @pytest.mark.numerics
@@ -109,6 +125,7 @@ def test_a_run_that_learns_nothing_is_told_and_the_penalty_alone_ends_the_grid()
         ({"fraction": 0.0}, "fraction must be a number above 0"),
         ({"lanes": 1}, "lanes must be at least 2"),
         ({"hyper": {"size": 3.0}}, "size"),
+        ({"hyper": {"l2": 3.0}}, "hyper holds every number but the λ that is looked for"),
     ],
 )
 def test_grids_that_cannot_be_measured_are_named(options, message):

@@ -88,11 +88,11 @@ def lambda_grid(
 
         L_blind − L(λ) ≤ 0.01 · (L_blind − L(0))     or     R(λ) ≤ 10⁻⁴ · R(0),
 
-    where L_blind is the training loss of the best constant output: the network says no more than a blind guess, or the
-    penalty has nothing left to take (for L2, weights of 1 %). It is found by rounds of a few lanes, in one program that
-    is compiled once: λ is bracketed in steps of 100 about the ratio of curvatures, and the bracket is cut into
-    `lanes` + 1 parts in each round. If runs diverge before they collapse (a step α of plain SGD does from 2λα = 2 on),
-    the largest λ that did not is the end; so does a run whose R ends above 10 R(0).
+    where L_blind is the training loss of the best constant output, the same for all rows and steps: the network says no
+    more than a blind guess, or the penalty has nothing left to take (for L2, weights of 1 %). It is found by rounds of
+    a few lanes, in one program that is compiled once: λ is bracketed in steps of 100 about the ratio of curvatures, and
+    each round cuts the bracket into `lanes` + 1 parts. If runs diverge before they collapse (with a step α, plain SGD
+    does from 2λα = 2 on), the largest λ that did not is the end; a run whose R ends above 10 R(0) counts as diverged.
 
     **Lower end.** λ_low = `fraction` · κ_L / κ_R, where κ_L is the top curvature of the data loss and κ_R that of R, at
     the start, in the weights that the penalty covers, by Lanczos on Hessian–vector products. κ_R is 2 for L2; of a
@@ -150,7 +150,10 @@ def lambda_grid(
         check_count(num_epochs, "num_epochs")
     split = as_split(data).replace(validation=None, test={})
     others = {other: 0.0 for other in known if other != name} | dict(hyper or {})
-    others.pop(name, None)
+    if name in others:
+        raise ValueError(
+            f"hyper holds every number but the λ that is looked for; got {name!r} = {others[name]!r} in it."
+        )
     epochs = train.settings.num_epochs if num_epochs is None else int(num_epochs)
     short = train.with_epochs(epochs, early_stopping=False)
     found = curvatures(short, name, {**others, name: 0.0}, split, key=key)
