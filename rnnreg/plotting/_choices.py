@@ -62,7 +62,7 @@ def cv_seeds(
     """
     check_number(scale, "scale", least=0, above=True)
     choice = one(choice, Choice)
-    scores = _means(one(result, SweepResult), choice)
+    scores: Any = _means(one(result, SweepResult), choice)
     if scores.sizes.get("seed", 1) < 2:
         raise ValueError(
             "the spread over seeds needs several; sweep with seeds=10, or draw cv_curve."
@@ -138,13 +138,13 @@ def cv_map(
     """
     check_number(scale, "scale", least=0, above=True)
     choice = one(choice, Choice)
-    scores = _means(one(result, SweepResult), choice)
+    scores: Any = _means(one(result, SweepResult), choice)
     scores = scores.mean("seed", skipna=False) if "seed" in scores.dims else scores
     along = _axis_of(scores, choice)
     known = [dim for dim in scores.dims if dim != along and scores.sizes[dim] > 1]
     if other is None and len(known) == 1:
         other = str(known[0])
-    if other not in known:
+    if other is None or other not in known:
         raise ValueError(
             f"other must be an axis of the sweep beside {choice.axis!r} with several values, one of {known}; got "
             f"{other!r}."
