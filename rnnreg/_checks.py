@@ -270,6 +270,17 @@ def check_row_weights(weights: Any) -> None:
         raise ValueError(f"weights must be finite and not negative; got {wrong[0]}.")
 
 
+def in_units(count: int) -> str:
+    """Bytes in words.
+
+    >>> in_units(1536), in_units(5 * 2**30), in_units(4 * 10**18)
+    ('1.5 KiB', '5.0 GiB', '3.5 EiB')
+    """
+    names = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+    power = min((max(int(count), 1).bit_length() - 1) // 10, len(names) - 1)
+    return f"{count / 1024**power:.{min(power, 1)}f} {names[power]}"
+
+
 def _then(hint: str) -> str:
     return f" {hint}" if hint else ""
 

@@ -284,28 +284,6 @@ def _digest_of_sources() -> str:
     return found.hexdigest()
 
 
-def free_memory(device: Any) -> int | None:
-    """Bytes that are free on a device: on a CPU in the machine and in this process's cgroup and those above it.
-
-    >>> free_memory(jax.devices()[0]) != 0
-    True
-    """
-    if device.platform != "cpu":
-        stats = device.memory_stats() or {}
-        limit = stats.get("bytes_limit")
-        return None if limit is None else max(1, limit - stats.get("bytes_in_use", 0))
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        machine = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    except (OSError, ValueError):  # not Linux
-        machine = []
-    return (
-        max(1, min([*machine, *_of_cgroups("memory", _read_memory)], default=0))
-        if machine
-        else None
-    )
-
-
 def _cgroup_quota(
     membership: Path = Path("/proc/self/cgroup"), mount: Path = Path("/sys/fs/cgroup")
 ) -> float | None:
@@ -314,10 +292,10 @@ def _cgroup_quota(
     Version 2 writes "quota period" (microseconds) or "max period" in `cpu.max`; version 1 writes
     the two in files of their own, quota −1 where there is no limit.
     """
-    return min(_of_cgroups("cpu", _read_quota, membership, mount), default=None)
+    return min(of_cgroups("cpu", _read_quota, membership, mount), default=None)
 
 
-def _of_cgroups(
+def of_cgroups(
     controller: str,
     read: Callable[[Path], Any],
     membership: Path = Path("/proc/self/cgroup"),
@@ -344,19 +322,6 @@ def _of_cgroups(
                     break
                 found.append(read(folder))
     return [each for each in found if each is not None]
-
-
-def _read_memory(folder: Path) -> int | None:
-    """Bytes that one cgroup folder may still take, or None: no limit, or no such folder."""
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        try:
-            return int((folder / limit).read_text()) - int((folder / used).read_text())
-        except (OSError, ValueError):  # no such file, or "max"
-            continue
-    return None
 
 
 def _read_quota(folder: Path) -> float | None:

@@ -24,6 +24,7 @@ ROOMS = [
     "_tree",
     "_linalg",
     "runtime",
+    "_memory",
     "data",
     "cells",
     "parametrizations",

@@ -8,7 +8,7 @@ import pytest
 from small import make, sine
 
 import rnnreg as rr
-from rnnreg import runtime
+from rnnreg import _memory, runtime
 from rnnreg.lanes import Program, make_plan
 
 COMPUTE = sys.modules["rnnreg.sweeps._compute"]
@@ -77,28 +77,28 @@ def test_memory_is_a_number_of_bytes(value):
 
 
 def test_a_device_says_what_is_free():
-    assert runtime.free_memory(_Device("gpu", {"bytes_limit": 100, "bytes_in_use": 30})) == 70
-    assert runtime.free_memory(_Device("gpu", {"bytes_limit": 100})) == 100
-    assert runtime.free_memory(_Device("gpu")) is None
+    assert _memory.free_memory(_Device("gpu", {"bytes_limit": 100, "bytes_in_use": 30})) == 70
+    assert _memory.free_memory(_Device("gpu", {"bytes_limit": 100})) == 100
+    assert _memory.free_memory(_Device("gpu")) is None
 
 
 def test_a_cgroup_says_what_is_free(tmp_path):
     inner = tmp_path / "job"
     inner.mkdir()
-    assert runtime._read_memory(inner) is None
+    assert _memory._read_free(inner) is None
     (inner / "memory.max").write_text("1000\n")
     (inner / "memory.current").write_text("400\n")
-    assert runtime._read_memory(inner) == 600
+    assert _memory._read_free(inner) == 600
     (inner / "memory.max").write_text("max\n")
-    assert runtime._read_memory(inner) is None
+    assert _memory._read_free(inner) is None
     (inner / "memory.limit_in_bytes").write_text("500\n")
     (inner / "memory.usage_in_bytes").write_text("200\n")
-    assert runtime._read_memory(inner) == 300
+    assert _memory._read_free(inner) == 300
     membership = tmp_path / "cgroup"
     membership.write_text("0::/job\n")
     (tmp_path / "memory.max").write_text("700\n")
     (tmp_path / "memory.current").write_text("0\n")
-    found = runtime._of_cgroups("memory", runtime._read_memory, membership, tmp_path)
+    found = runtime.of_cgroups("memory", _memory._read_free, membership, tmp_path)
     assert found == [300, 700]
 
 

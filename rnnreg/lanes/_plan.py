@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import sys
 from typing import Any
 
-from rnnreg._checks import check_count, check_number, is_count
+from rnnreg._checks import check_count, check_number, in_units, is_count
+from rnnreg._memory import free_memory
 from rnnreg._signatures import typed
 from rnnreg.lanes._rates import Calibration, load_calibration
-from rnnreg.runtime import available_cores, checked_devices, free_memory
+from rnnreg.runtime import available_cores, checked_devices
 
 PLANS = ("auto", "one_by_one", "chunks", "vmap", "split_rows")
 
@@ -298,17 +298,6 @@ def _fitting(devices: tuple[Any, ...], lane_bytes: int, max_memory: int | None) 
     said = "max_memory" if max_memory is not None else "half of the free memory"
     why = f"; {said}, {in_units(limit)}, holds no more lanes of about {in_units(lane_bytes)}"
     return max(1, limit // lane_bytes), why
-
-
-def in_units(count: float) -> str:
-    """Bytes in words.
-
-    >>> in_units(1536), in_units(5 * 2**30)
-    ('1.5 KiB', '5.0 GiB')
-    """
-    power = min(3, int(math.log(max(count, 1), 1024)))
-    name = ("bytes", "KiB", "MiB", "GiB")[power]
-    return f"{count / 1024**power:.{min(power, 1)}f} {name}"
 
 
 def _even_width(share: int, most: int, chunk: int, num_devices: int) -> int:
