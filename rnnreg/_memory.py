@@ -10,7 +10,7 @@ import jax
 
 from rnnreg._checks import in_units
 from rnnreg._tree import tree_bytes
-from rnnreg.runtime import is_traced, of_cgroups
+from rnnreg.runtime import of_cgroups
 
 # The files of a control group, version 2 and version 1: the most that it may take, and what it takes.
 _CGROUP_FILES = (
@@ -57,28 +57,23 @@ def check_fits(needed: int, what: str, hint: str, device: Any = None) -> None:
 
     >>> check_fits(2**70, "a table of 10**20 rows", "Take fewer rows.")
     Traceback (most recent call last):
-    ValueError: a table of 10**20 rows needs 1024.0 EiB of memory, and there are ... in all. Take fewer rows.
+    ValueError: a table of 10**20 rows would take 1024.0 EiB of memory, and there are ... in all. Take fewer rows.
     """
     there = total_memory(device)
     if there is not None and needed > there:
         raise ValueError(
-            f"{what} needs {in_units(needed)} of memory, and there are {in_units(there)} in all. {hint}"
+            f"{what} would take {in_units(needed)} of memory, and there are {in_units(there)} in all. {hint}"
         )
 
 
-def check_made(make: Any, arguments: Any, what: str, hint: str) -> None:
-    """Raises if what `make(*arguments)` returns cannot fit on JAX's default device; it is not made for that.
+def check_made(shapes: Any, what: str, hint: str) -> None:
+    """Raises if arrays of some shapes cannot fit on JAX's default device.
 
-    In a trace nothing is made, and nothing is checked.
-
-    >>> import jax.numpy as jnp
-    >>> check_made(lambda x: jnp.zeros((10**9, 10**9)) + x, (1.0,), "the table", "Take fewer rows.")
+    >>> check_made(jax.ShapeDtypeStruct((10**9, 10**9), "float32"), "the table", "Take fewer rows.")
     Traceback (most recent call last):
-    ValueError: the table needs 3.5 EiB of memory, and there are ... in all. Take fewer rows.
+    ValueError: the table would take 3.5 EiB of memory, and there are ... in all. Take fewer rows.
     """
-    if not is_traced(arguments):
-        needed = tree_bytes(jax.eval_shape(make, *arguments))
-        check_fits(needed, what, hint, jax.local_devices()[0])
+    check_fits(tree_bytes(shapes), what, hint, jax.local_devices()[0])
 
 
 def _of_machine(*names: str) -> int | None:

@@ -14,8 +14,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._linalg import wide
+from rnnreg._memory import check_made
 from rnnreg._signatures import Number, typed
 from rnnreg.cells._contracts import DrawFunction
+from rnnreg.runtime import is_traced
 
 
 class Initializer(NamedTuple):
@@ -34,6 +36,7 @@ class Initializer(NamedTuple):
     draw: DrawFunction
 
     def __call__(self, key: Array, shape: tuple[int, int], dtype: Any) -> Array:
+        _check_drawn(key, shape, dtype)
         return self.draw(key, shape, dtype)
 
 
@@ -175,10 +178,17 @@ def gate_blocks(
 ) -> Array:
     """One independent block `[rows, columns]` a gate, joined on the last axis."""
     make = resolve(init)
+    _check_drawn(key, (rows, num_gates * columns), dtype)
     if num_gates == 1:
         return make(key, (rows, columns), dtype)
     keys = jax.random.split(key, num_gates)
     return jnp.concatenate([make(k, (rows, columns), dtype) for k in keys], axis=-1)
+
+
+def _check_drawn(key: Array, shape: tuple[int, ...], dtype: Any) -> None:
+    if not is_traced(key):
+        hint = "Take a smaller hidden_size or input_size."
+        check_made(jax.ShapeDtypeStruct(shape, dtype), f"a matrix of shape {shape}", hint)
 
 
 def _scaled_draw(name: str, draw: DrawFunction, **factor: Any) -> Initializer:

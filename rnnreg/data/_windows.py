@@ -8,6 +8,7 @@ import numpy as np
 
 from rnnreg._arrays import as_array
 from rnnreg._checks import check_choice, is_count
+from rnnreg._memory import check_fits
 from rnnreg._signatures import Numbers, typed
 from rnnreg.data._records import Batch
 from rnnreg.data._times import as_times, clock_of, shown
@@ -43,6 +44,8 @@ def lengths_to_mask(lengths: Numbers, num_steps: int) -> np.ndarray:
             f"every length must lie between 0 and num_steps={num_steps}; got {worst}. "
             "Cut the sequence, or pad all of them to a longer num_steps."
         )
+    what, hint = f"a mask of {len(lengths)} × {num_steps} steps", "Take a smaller num_steps."
+    check_fits((8 + 5 * len(lengths)) * int(num_steps), what, hint)
     return (np.arange(num_steps)[None, :] < lengths[:, None]).astype(np.float32)
 
 
@@ -120,6 +123,11 @@ def windows(
             )
     on_clock = _on_clock(values, times, longest=window + horizon, gaps=gaps)
     num_rows = len(on_clock.values) - window - horizon + 1
+    check_fits(
+        num_rows * window * (8 + on_clock.values.shape[1] * on_clock.values.itemsize),
+        f"{num_rows} windows of {window} steps",
+        "Take a shorter window, or cut the series into parts.",
+    )
     steps = np.arange(num_rows)[:, None] + np.arange(window)[None, :]
     aims = steps + horizon if targets == "all" else steps[:, -1:] + horizon
     seen, labelled = on_clock.present[steps], on_clock.present[aims]

@@ -10,6 +10,7 @@ from jax import Array
 
 from rnnreg._arrays import as_array
 from rnnreg._checks import check_choice, check_count, check_mask
+from rnnreg._memory import check_fits
 from rnnreg._signatures import typed
 from rnnreg.data import Scaling, scale_inputs, unscale_outputs
 from rnnreg.networks._records import Network, Params
@@ -93,6 +94,8 @@ def forecast(
     _check(
         net, xs, num_steps, mask=mask, future=future, window=window, state=state, scaling=scaling
     )
+    needed = 2 * int(num_steps) * xs.shape[0] * xs.shape[2] * xs.dtype.itemsize
+    check_fits(needed, f"a forecast of {num_steps} steps", "Go less far, or take fewer rows.")
     if inputs == "original":
         xs, future = scale_inputs(xs, future, scaling)
     xs, future = jnp.asarray(xs), None if future is None else jnp.asarray(future)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from rnnreg._checks import (
     described,
     warn_caller,
 )
+from rnnreg._memory import check_made
 from rnnreg._signatures import Number, typed, typed_with
 from rnnreg._tree import is_learned_start, leaf_paths, matrices
 from rnnreg.cells import (
@@ -42,6 +44,7 @@ from rnnreg.recurrence import (
     choose_backend,
     held_apart,
 )
+from rnnreg.runtime import is_traced
 
 
 @typed
@@ -199,7 +202,11 @@ def network(
         Raises:
           ValueError: an input size that is missing or does not fit.
         """
-        return init_stack(key, stack, input_size, dtype)
+        draw = functools.partial(init_stack, stack=stack, input_size=input_size, dtype=dtype)
+        if not is_traced(key):
+            hint = "Take a smaller hidden_size, input_size, output_size or embedding."
+            check_made(jax.eval_shape(draw, key), "the parameters of this network", hint)
+        return draw(key)
 
     return Network(init, stack, layers, readout, output_size, recurrence, stack.random)
 

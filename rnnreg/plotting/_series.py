@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnreg._arrays import as_array
 from rnnreg._signatures import Numbers, typed
 from rnnreg.plotting._axes import (
     dated,
@@ -160,7 +161,7 @@ def _as_curve(values: Any, times: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """`(times, values)` of one curve given as an array `[T]` or `[T, 1]`, or as a pair with its own times."""
     if isinstance(values, tuple):
         times, values = values
-    values = np.asarray(values, dtype=np.float64)
+    values = np.asarray(as_array(values, "a curve"), dtype=np.float64)
     values = values[..., 0] if values.ndim > 1 and values.shape[-1] == 1 else values
     times = np.arange(1, len(values) + 1) if times is None else np.asarray(times)
     if values.ndim != 1 or times.shape != values.shape:

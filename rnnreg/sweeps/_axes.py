@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import numpy as np
 
 from rnnreg._checks import described
+from rnnreg._memory import check_fits
 from rnnreg._signatures import typed
 from rnnreg.training import check_lambda
 
@@ -30,6 +32,8 @@ RESERVED = frozenset(
     | {"finished", "diverged_at", "num_updates", "gradient_norm", "fold_size", "fold_train_size"}
 )
 _MOST_SEEDS = 2**32
+_SEED_BYTES = 100  # the least that it takes to list a lane of each
+_MOST_STATIC = 10_000
 _VARIABLES = ("train_", "val_", "penalty_", "history_", "ensemble_")
 
 
@@ -187,6 +191,11 @@ def read_static(static: Mapping[str, Iterable[Any]] | None) -> dict[str, list[An
             raise ValueError(
                 f"the static axis {name!r} must be a list of values; got {described(values)}."
             )
+        if isinstance(values, Sized) and len(values) > _MOST_STATIC:
+            raise ValueError(
+                f"the static axis {name!r} has {len(values)} values, each of which is compiled by itself; give at most "
+                f"{_MOST_STATIC}. A number that sets no shape belongs into the grid."
+            )
     axes = {
         name: [value.item() if isinstance(value, np.generic) else value for value in values]
         for name, values in (static or {}).items()
@@ -230,7 +239,12 @@ def read_seeds(seeds: int | Iterable[int]) -> np.ndarray:
     """
     given: Any = None if isinstance(seeds, bool) else seeds
     if isinstance(given, Integral):
-        numbers = np.arange(max(0, int(given)) if given <= _MOST_SEEDS else 0)
+        if given > _MOST_SEEDS:
+            raise ValueError(
+                f"seeds must be at most 2**32, the number of seeds that there are; got {given}."
+            )
+        check_fits(_SEED_BYTES * given, f"a list of {given} seeds", "Take fewer seeds.")
+        numbers = np.arange(max(0, int(given)))
     else:
         numbers = np.asarray([] if given is None else list(given))
     if numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:
@@ -250,12 +264,22 @@ def lane_values(
 ) -> tuple[dict[str, Any], tuple[int, ...]]:
     """One entry for each lane, and the shape of their order, seed × fold × axes."""
     shape = (len(seeds), num_folds, *(len(axis.labels) for axis in axes))
+    _check_lanes(shape, len(constants) + sum(len(axis.values) for axis in axes))
     seed, fold, *places = (numbers.reshape(-1) for numbers in np.indices(shape))
     hyper = {name: np.full(seed.size, value) for name, value in constants.items()}
     for axis, numbers in zip(axes, places, strict=True):
         for name, values in axis.values.items():
             hyper[name] = values[numbers]
     return {"hyper": hyper, "seed": seeds[seed], "fold": fold}, shape
+
+
+def _check_lanes(shape: tuple[int, ...], num_hyper: int) -> None:
+    """Raises if there are more lanes than could even be listed."""
+    lanes = math.prod(shape)
+    sizes = dict(zip(("seeds", "folds", "values"), (*shape[:2], math.prod(shape[2:])), strict=True))
+    said = " × ".join(f"{size} {name}" for name, size in sizes.items())
+    each = 8 * (2 * len(shape) + 2 * num_hyper + 4)  # places, values and labels, in two types
+    check_fits(each * lanes, f"a list of {lanes} lanes ({said})", "Take fewer of them.")
 
 
 def narrowed(name: str, values: np.ndarray, dtype: Any) -> np.ndarray:

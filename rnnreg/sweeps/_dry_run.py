@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rnnreg._checks import printable
+from rnnreg._memory import check_fits
 from rnnreg._tree import leaf_paths, tree_bytes
 from rnnreg.data import Fold, Split
 from rnnreg.lanes import Calibration, Plan
@@ -18,6 +19,7 @@ from rnnreg.training import Run, Settings
 # Of a program, and of each equation of a lane in it: ten programs of 1,200 to 5,900 equations took .66 to 1.64 times
 # the sum, on two cores of a shared machine.
 _COMPILE_SECONDS, _EQUATION_SECONDS = 2.5, 2.4e-3
+_MOST = 2**62  # a plan counts bytes in 64 bits
 _ACCELERATOR_STEP_SECONDS = 3e-5  # a step of a scan over many lanes is bound by launches
 
 
@@ -57,6 +59,36 @@ class DryRun:
         return printable("\n".join(lines))
 
 
+def check_memory(jobs: list[Any]) -> None:
+    """Raises if the results of the jobs, or one of their lanes, cannot fit into memory, whatever else runs.
+
+    Raises:
+      ValueError: they need more than there is in all.
+    """
+    lanes = sum(job.plan.num_lanes for job in jobs)
+    records = max(job.output.history["train_loss"].shape[0] for job in jobs)
+    check_fits(
+        _result_bytes(jobs),
+        f"what {lanes} lanes return, each its parameters, {records} records and predictions,",
+        "Take fewer lanes or records (record_every), or a smaller network.",
+    )
+    for job in jobs:
+        num_rows, steps = job.shared["data"].train.xs.shape[:2]
+        rows = job.train.settings.batch_size or num_rows
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(job.output.params))
+        parts = len(job.plan.devices) if job.plan.name == "split_rows" else 1
+        check_fits(
+            job.cost.least_bytes // parts,
+            f"one lane, with {parameters} parameters and updates on {rows} rows of {steps} steps,",
+            "Take a smaller hidden_size or batch_size, or rr.network(remat='sqrt'), which keeps fewer states.",
+            job.plan.devices[0],
+        )
+
+
+def _result_bytes(jobs: list[Any]) -> int:
+    return sum(job.plan.num_lanes * tree_bytes(job.output) for job in jobs)
+
+
 def describe(jobs: list[Any]) -> DryRun:
     """What the jobs would do."""
 
@@ -70,7 +102,7 @@ def describe(jobs: list[Any]) -> DryRun:
         lanes=sum(job.plan.num_lanes for job in jobs),
         updates=tuple(sorted({job.cost.updates for job in jobs})),
         compilations=len(jobs),
-        bytes=sum(job.plan.num_lanes * tree_bytes(job.output) for job in jobs),
+        bytes=_result_bytes(jobs),
         memory=max(job.plan.memory for job in jobs),
         seconds=compiling + sum(map(seconds, jobs)),
         seconds_compile=compiling,
@@ -86,6 +118,8 @@ class Estimate(NamedTuple):
       lane_seconds: time of one lane on one device.
       compile_seconds: time to compile the program.
       lane_bytes: memory of one lane while it trains.
+      least_bytes: memory without which no lane trains: what it carries from block to block, and the states of an update
+        that its backward pass needs.
       hidden_size: H of the largest recurrent layer.
       step_operations: multiplications and additions of one step's recurrent products.
     """
@@ -94,6 +128,7 @@ class Estimate(NamedTuple):
     lane_seconds: float
     compile_seconds: float
     lane_bytes: int
+    least_bytes: int
     hidden_size: int
     step_operations: float
 
@@ -106,12 +141,14 @@ class Size(NamedTuple):
       recurrent: the shapes of its recurrent matrices.
       embedding: numbers in its embedding; 0 without one.
       equations: of its jaxpr, those of its loops once.
+      keeps_states: whether the backward pass has the states of all steps.
     """
 
     hidden_size: int
     recurrent: list[tuple[int, ...]]
     embedding: int = 0
     equations: int = 0
+    keeps_states: bool = False
 
 
 def size_of(net: Network, params: Any) -> Size:
@@ -121,7 +158,8 @@ def size_of(net: Network, params: Any) -> Size:
     formed = effective_shapes(net, params)
     leaves = leaf_paths(formed)
     shapes = [leaves[path].shape for path in recurrent_paths(net, formed)]
-    return Size(hidden, shapes, math.prod(embedding or (0,)))
+    keeps = isinstance(net.apply, Stack) and net.recurrence.remat == "full"
+    return Size(hidden, shapes, math.prod(embedding or (0,)), keeps_states=keeps)
 
 
 def count_equations(jaxpr: Any) -> int:
@@ -157,6 +195,8 @@ def estimate(
     itemsize = max((leaf.dtype.itemsize for leaf in leaves.values()), default=4)
     # states and gates are stored for the backward pass, and their cotangents come back
     activations = 4 * num_rows * steps * sum(map(max, size.recurrent)) * itemsize
+    of_update = math.ceil(steps / segments) if size.keeps_states else 0
+    kept = batch * of_update * sum(min(shape[-2:]) for shape in size.recurrent) * itemsize
     operations = 6.0 * batch * steps * weights * minibatches
     if jax.default_backend() == "cpu":
         rate = rates.rate(hidden)
@@ -167,7 +207,8 @@ def estimate(
         updates=minibatches * segments,
         lane_seconds=seconds,
         compile_seconds=_COMPILE_SECONDS + _EQUATION_SECONDS * size.equations,
-        lane_bytes=tree_bytes(output) + 4 * tree_bytes(output.params) + activations,
+        lane_bytes=min(tree_bytes(output) + 4 * tree_bytes(output.params) + activations, _MOST),
+        least_bytes=tree_bytes(output) + tree_bytes(output.params) + kept,
         hidden_size=hidden,
         step_operations=2.0 * batch * sum(map(math.prod, size.recurrent)),
     )

@@ -147,7 +147,8 @@ def make_job(
     taken = [*static, *(axis.name for axis in axes), "seed", "fold", "epoch"]
     num_tokens, _ = seen.description["network"].get("embedding") or (None, None)
     check_values(settings, data, seen.num_outputs, num_tokens)
-    _check_optimizers(train, lanes["hyper"])
+    path = math.prod(shape[2:])  # which seeds and folds repeat
+    _check_optimizers(train, {name: each[:path] for name, each in lanes["hyper"].items()})
     first = {name: each[0] for name, each in lanes["hyper"].items()}
     rates = load_calibration()
     rows = None if folds is None else folds.rows
@@ -208,7 +209,7 @@ def _check_rows(settings: Settings, data: Split, request: Request) -> None:
 
 
 def _check_optimizers(train: Train, hyper: dict[str, np.ndarray]) -> None:
-    """Makes the optimiser of every lane: one that refuses a number, such as a radius of 0, sees none in a trace."""
+    """Makes the optimiser of every value: one that refuses a number, such as a radius of 0, sees none in a trace."""
     if not is_optimizer(train.settings.optimizer):
         for values in dict.fromkeys(zip(*hyper.values(), strict=True)):
             train.optimizer(dict(zip(hyper, values, strict=True)))

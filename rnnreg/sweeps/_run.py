@@ -20,7 +20,7 @@ from rnnreg.sweeps._bar import Bar
 from rnnreg.sweeps._compute import Done, run_jobs
 from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._disk import read_path
-from rnnreg.sweeps._dry_run import DryRun, describe
+from rnnreg.sweeps._dry_run import DryRun, check_memory, describe
 from rnnreg.sweeps._ended import attach, warn_of_lanes
 from rnnreg.sweeps._job import Job, make_job
 from rnnreg.sweeps._join import join
@@ -124,8 +124,8 @@ def sweep(
     Raises:
       KeyboardInterrupt: Ctrl-C.
       SystemExit: SIGTERM, with the status 143, if the program has no handler of its own for it.
-      ValueError: bad arguments, before anything compiles; or `keep` has lanes of another sweep, and the message names
-        each field in which the two differ.
+      ValueError: bad arguments, or sizes that no memory here holds, before anything compiles; or `keep` has lanes of
+        another sweep, and the message names each field in which the two differ.
       OSError: `keep` cannot be read or written.
       Exception: what a run raises. If lanes are finished, its `partial_result` is the `SweepResult` so far, as that of
         a KeyboardInterrupt and a SystemExit is.
@@ -284,6 +284,7 @@ def labelled(
 def make_jobs(train: Any, data: Any, request: Request, **options: Any) -> list[Job]:
     """The job of each static combination, checked before anything compiles; warns of seeds that start alike."""
     jobs = list(_jobs(train, data, request, **options))
+    check_memory(jobs)
     warn_of_equal_starts([job.alike for job in jobs])
     return jobs
 

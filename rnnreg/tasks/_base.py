@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
 from rnnreg._linalg import safe_divide
+from rnnreg._memory import check_made
 from rnnreg._signatures import typed_with
 from rnnreg.data import Batch
 from rnnreg.losses import Loss
@@ -50,6 +52,13 @@ def sampler(sample: Callable[[Array, int], Batch]) -> Callable[[Array, int], Bat
 
     def checked(key: Array, num_rows: int) -> Batch:
         check_count(num_rows, "num_rows", least=0, hint="It is static under jax.jit.")
+        try:
+            shapes = jax.eval_shape(lambda key: sample(key, num_rows), key)
+        except OverflowError as error:
+            raise ValueError(
+                f"the task has steps beyond 32 bits: make a shorter one ({error})."
+            ) from error
+        check_made(shapes, f"a batch of {num_rows} rows", "Take fewer rows, or a shorter task.")
         return sample(key, num_rows)
 
     return typed_with(num_rows="It is static under jax.jit.")(checked)

@@ -19,6 +19,8 @@ from rnnreg.training._segments import as_segment_steps, check_segments, check_ta
 from rnnreg.training._settings import Hyper, Settings, as_hyper, is_optimizer
 from rnnreg.training._track import Track
 
+MOST_STEPS = 2**31 - 1
+
 
 def checked(settings: Settings) -> Settings:
     """The settings with their defaults filled in.
@@ -67,6 +69,10 @@ def _check_counts(settings: Settings) -> None:
         value = getattr(settings, name)
         if not is_count(value) and (name == "num_epochs" or value is not None):
             raise ValueError(f"{name} must be a positive int; got {value!r}.")
+        if value is not None and value > MOST_STEPS:
+            raise ValueError(
+                f"{name} must be at most {MOST_STEPS}, as a run counts in 32 bits; got {value}."
+            )
 
 
 def _stride(settings: Settings) -> int:
@@ -286,6 +292,13 @@ def check_data(settings: Settings, data: Split) -> None:
         raise ValueError(
             f"batch_size={settings.batch_size} is larger than the {num_rows} training rows; use a smaller one, "
             "or batch_size=None for all rows at once."
+        )
+    segments = -(-data.train.xs.shape[1] // (settings.segment_steps or data.train.xs.shape[1]))
+    updates = settings.num_epochs * segments * -(-num_rows // (settings.batch_size or num_rows))
+    if updates > MOST_STEPS:
+        raise ValueError(
+            f"{settings.num_epochs} epochs of {num_rows} rows with batch_size={settings.batch_size} are {updates} "
+            f"updates, and a run counts at most {MOST_STEPS}: take fewer epochs or larger batches."
         )
     if data.validation is None and (settings.keep_best or settings.patience is not None):
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from jax import Array
 
+from rnnreg._memory import check_made
 from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.losses import Loss, Metric
@@ -85,6 +86,8 @@ class Train:
         _start.check_start(self.settings, hyper, data, key=key, params=params)
         of = weakly(self)
         program = _PROGRAMS.get(self, "run", lambda: jax.jit(lambda *given: whole(of(), *given)[1]))
+        hint = "Take fewer records (record_every), or a smaller network."
+        check_made(program.eval_shape(*arrays), "what the run returns", hint)
         return program(*arrays)
 
     @typed

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     import optax
 
 
+class _NoAttributeError(AttributeError, ValueError):
+    """To Python a name that is not there, to users a bad argument."""
+
+
 class Hyper(dict):
     """All traced hyperparameters by name; remembers which were read, and says what is missing."""
 
@@ -39,7 +43,7 @@ class Hyper(dict):
         return super().__iter__()
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"hyper is a dict: read hyper[{name!r}], and not hyper.{name}.")
+        raise _NoAttributeError(f"hyper is a dict: read hyper[{name!r}], and not hyper.{name}.")
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value of a name, which counts as read even if it is not there."""

@@ -11,7 +11,8 @@ from jax import Array
 
 from rnnreg._checks import check_key, warn_caller
 from rnnreg._linalg import wide
-from rnnreg._tree import leaf_paths
+from rnnreg._memory import check_fits
+from rnnreg._tree import leaf_paths, tree_bytes
 from rnnreg.constraints import decayed_paths, warn_of_constraints
 from rnnreg.data import Split
 from rnnreg.networks import (
@@ -22,7 +23,7 @@ from rnnreg.networks import (
     trains_apart,
     weight_paths,
 )
-from rnnreg.runtime import counter_based
+from rnnreg.runtime import counter_based, is_traced
 from rnnreg.training._checks import (
     check_data,
     check_hyper,
@@ -78,6 +79,9 @@ def check_start(
     wanted = jax.eval_shape(_drawing(settings, hyper, data)[0], jax.random.key(0))
     if params is not None:
         _given(params, wanted)
+    if not is_traced((key, params)):
+        what = f"training {sum(leaf.size for leaf in jax.tree.leaves(wanted))} parameters by their gradients"
+        check_fits(2 * tree_bytes(wanted), what, "Take a smaller network.", jax.local_devices()[0])
     net = network_of(settings, hyper)
     if trains_apart(net) and 1 in (settings.batch_size, data.train.xs.shape[0]):
         raise ValueError(

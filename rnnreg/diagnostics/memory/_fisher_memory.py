@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from rnnreg._checks import check_count
+from rnnreg._memory import check_made
 from rnnreg._signatures import typed
 
 
@@ -92,6 +93,8 @@ def fisher_memory(
         )
     check_count(num_lags, "num_lags")
     check_count(num_doublings, "num_doublings")
+    shapes = jax.ShapeDtypeStruct((num_lags, 2 + size), "float32")
+    check_made(shapes, f"{num_lags} lags", "Take a smaller num_lags.")
     dtype = W.dtype if jnp.issubdtype(W.dtype, jnp.floating) else jnp.zeros(0).dtype
     W, v, noise = (given.astype(dtype) for given in (W, v, noise))
 
