@@ -174,5 +174,7 @@ def test_what_fits_runs(monkeypatch):
 
 
 def test_more_lanes_a_call_than_there_are_make_no_copies():
-    assert rr.lanes.make_plan(3, plan="one_by_one", width=BIG).width == 3
-    assert rr.lanes.make_plan(3, plan="chunks", chunk=2, width=BIG).width == 4
+    assert rr.lanes.make_plan(3, plan="one_by_one", width=7).width == 7
+    for lanes, most in ((3, 256), (10**4, 10**4)):
+        for width in (BIG, np.int64(BIG)):
+            assert rr.lanes.make_plan(lanes, plan="one_by_one", width=width).width == most

@@ -99,7 +99,7 @@ def make_plan(
       step_operations: multiplications and additions of one step's recurrent product; splitting the rows of a
         lone lane pays only if it is large. 0 never splits by itself.
       plan: "auto", "one_by_one", "chunks", "vmap" or "split_rows"; or a ready `Plan`, which is returned.
-      width: lanes a call, no more than there are; None chooses.
+      width: lanes a call; None chooses. Far more than there are are cut.
       chunk: lanes together, for "chunks"; None chooses.
       devices: defaults to all of JAX's that belong to this process; see `rr.use_all_cores()`.
       calibration: measured rates; None takes those stored for the device, else those that ship.
@@ -156,9 +156,9 @@ def make_plan(
         )
     elif not is_count(width) or width % (len(devices) * chunk):
         raise ValueError(_wrong_width(width, len(devices), chunk))
-    else:  # more would be copies alone
+    else:  # many more than there are would be copies alone
         unit = len(devices) * chunk
-        width = min(int(width), -(-num_lanes // unit) * unit)
+        width = min(int(width), max(-(-num_lanes // unit), _MAX_LANES_A_CALL) * unit)
     if plan == "vmap":
         chunk = width // len(devices)
     return Plan(plan, width, chunk, devices, num_lanes, reason, lane_bytes)
