@@ -187,7 +187,8 @@ def compilation_cache(path: str | Path | None = None) -> Path | None:
 
     JAX's persistent cache, with every program kept that took a fifth of a second or more to compile
     (JAX's own threshold of one second misses most small networks). The key of an entry holds the
-    program, the versions and the device, so a stale entry is never used.
+    program, the versions and the device, so a stale entry is never used. A damaged one is compiled anew, with a warning
+    of JAX that names it.
 
     Args:
         path: the folder, made if absent. By default the one that JAX was told already

@@ -78,13 +78,34 @@ def test_it_is_compiled_once_and_kept_in_the_cache_folder(compiler, tmp_path):
     assert sorted(path.suffix for path in first.path.parent.iterdir()) == [".json", ".so"]
 
 
-@pytest.mark.parametrize("kept", [b"not a library", b"", None], ids=["text", "empty", "half"])
-def test_a_broken_file_is_compiled_anew(compiler, kept):
+BROKEN = {
+    "text": lambda whole: b"not a library",
+    "empty": lambda whole: b"",
+    "half": lambda whole: whole[:5000],
+    "flipped": lambda whole: whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:],
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+@pytest.mark.parametrize("part", [".so", ".json"])
+def test_a_broken_file_is_compiled_anew(compiler, kind, part):
     path = again().path
-    whole = path.read_bytes()
-    path.unlink()  # this process has it in memory
-    path.write_bytes(whole[:5000] if kept is None else kept)
+    one = path.with_suffix(part)
+    whole = one.read_bytes() if part == ".so" else one.read_bytes() * 100  # no JSON any more
+    one.unlink()  # this process has it in memory
+    one.write_bytes(BROKEN[kind](whole))
     assert again().path == path
+    assert compiler() == 2
+
+
+@pytest.mark.parametrize("part", [".so", ".json"])
+def test_a_folder_in_the_place_of_a_file_gives_way_to_one_of_the_process(compiler, part, silent):
+    one = again().path.with_suffix(part)
+    one.unlink()
+    (one / "of somebody").mkdir(parents=True)
+    found = again()
+    assert found.path.parent == _kept.own_folder()
+    assert "in each process anew" in found.reason
     assert compiler() == 2
 
 

@@ -1,17 +1,16 @@
 """Plans keep within memory: fewer lanes together, fewer devices, and it is said why."""
 
-import sys
-
 import jax
 import numpy as np
 import pytest
+from conftest import tolerance
 from small import make, sine
+from small_keep import COMPUTE, interrupted
+from small_keep import sweep as kept_sweep
 
 import rnnreg as rr
 from rnnreg import _memory, runtime
 from rnnreg.lanes import Program, make_plan
-
-COMPUTE = sys.modules["rnnreg.sweeps._compute"]
 
 
 class _Device:
@@ -145,6 +144,47 @@ def test_out_of_memory_half_as_many_lanes_run_at_the_same_time(monkeypatch):
     monkeypatch.setattr(Tight, "most", 0)
     with pytest.raises(RuntimeError, match="RESOURCE_EXHAUSTED"):
         rr.sweep(train, grid, sine(), plan="one_by_one", **options)
+
+
+@pytest.mark.parametrize("still_tight", [True, False])
+def test_what_was_kept_while_lanes_were_halved_is_taken_up_again(
+    still_tight, tmp_path, monkeypatch
+):
+    """The folder names the first plan; by which of them a lane ran is no matter."""
+    calls = []
+
+    class Tight(Program):
+        stops = True
+
+        def __call__(self, chunk, shared):
+            if self.plan.chunk > 1 and calls:
+                raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 byte.")
+            if self.stops and len(calls) == 3:
+                raise KeyboardInterrupt
+            calls.append(self.plan.chunk)
+            return super().__call__(chunk, shared)
+
+    options = {"grid": {"l2": np.linspace(0, 1, 8), "learning_rate": 1e-2}, "seeds": 1}
+    options |= {"plan": "vmap", "width": 4}
+    expected = kept_sweep(**options)
+    monkeypatch.setattr(COMPUTE, "Program", Tight)
+    with pytest.warns(RuntimeWarning, match="out of memory"):
+        part = interrupted(tmp_path, **options)
+    assert calls == [4, 1, 1]
+    assert int(part.metrics.finished.sum()) == 6
+    monkeypatch.setattr(Tight, "stops", False)
+    if still_tight:
+        with pytest.warns(RuntimeWarning, match="out of memory"):
+            again = kept_sweep(tmp_path, **options)
+        assert calls == [4, 1, 1, 1, 1]
+    else:
+        monkeypatch.setattr(COMPUTE, "Program", Program)
+        again = kept_sweep(tmp_path, **options)
+    assert again.config["lanes_loaded"] == 6
+    np.testing.assert_allclose(
+        again.metrics.train_loss, expected.metrics.train_loss, **tolerance(loosen=10)
+    )
+    assert kept_sweep(tmp_path, **options).config["lanes_loaded"] == 8
 
 
 def test_folds_take_memory_in_proportion_to_the_rows():

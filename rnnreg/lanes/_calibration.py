@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -11,11 +10,12 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from rnnreg._checks import warn_caller
 from rnnreg._signatures import typed
 from rnnreg.cells import elman
 from rnnreg.lanes._plan import make_plan
 from rnnreg.lanes._program import Program
-from rnnreg.lanes._rates import Calibration, calibration_path
+from rnnreg.lanes._rates import Calibration, calibration_path, store_rates
 from rnnreg.networks import network
 
 
@@ -42,6 +42,9 @@ def calibrate(
     Returns:
       The rates.
 
+    Warns:
+      RuntimeWarning: they cannot be stored, and why.
+
     >>> calibrate(sizes=[4], chunks=[1, 2], rounds=1, store=False).rates[4].keys()
     dict_keys([1, 2])
     """
@@ -49,8 +52,13 @@ def calibrate(
     measured = Calibration(rates, "measured on this device")
     path = calibration_path(jax.local_devices()[0]) if store else None
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"rates": rates}, indent=1) + "\n", encoding="utf-8")
+        try:
+            store_rates(path, rates)
+        except OSError as error:
+            warn_caller(
+                f"the rates cannot be stored ({error}), and later plans take the shipped ones. Set XDG_CACHE_HOME to a "
+                "folder that you can write, or give what calibrate() returns to rr.lanes.make_plan(calibration=…)."
+            )
     return measured
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import json
-import warnings
+import os
+import secrets
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from rnnreg._checks import check_count
+from rnnreg._checks import check_count, warn_caller
 from rnnreg._signatures import typed
 from rnnreg.runtime import available_cores, cache_folder, checked_devices, cpu_model
 
@@ -102,7 +105,7 @@ def load_calibration(device: Any = None) -> Calibration:
       The rates.
 
     Warns:
-      RuntimeWarning: the stored rates cannot be read.
+      RuntimeWarning: the stored rates cannot be read; said once.
 
     >>> load_calibration().rate(32) > 0
     True
@@ -112,23 +115,49 @@ def load_calibration(device: Any = None) -> Calibration:
     if path is None:
         return shipped
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        rates = {
-            int(h): {int(c): float(r) for c, r in by.items()} for h, by in stored["rates"].items()
-        }
-        if rates and all(rates.values()):
-            return Calibration(rates, "measured on this device")
-        raise ValueError("no rates in it")
+        return Calibration(_read_rates(path), "measured on this device")
     except FileNotFoundError:
         pass
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        warnings.warn(
-            f"the calibration {path} cannot be read ({error}); the shipped one is used. rr.lanes.calibrate() "
-            "writes it anew.",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+        _warn_of_file(path, " ".join(str(error).split()))
     return shipped
+
+
+def store_rates(path: Path, rates: dict[int, dict[int, float]]) -> None:
+    """Writes rates with their check sum: the whole file takes its place at once, also next to another writer.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    try:
+        content = {"rates": rates, "sha256": _check_sum(rates)}
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _read_rates(path: Path) -> dict[int, dict[int, float]]:
+    """The rates in a file; what is raised says what is wrong with it."""
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    rates = {int(h): {int(c): float(r) for c, r in by.items()} for h, by in stored["rates"].items()}
+    if stored["sha256"] != _check_sum(rates):
+        raise ValueError("its check sum is another one")
+    return rates
+
+
+def _check_sum(rates: dict[int, dict[int, float]]) -> str:
+    return hashlib.sha256(json.dumps(rates).encode()).hexdigest()
+
+
+@functools.cache
+def _warn_of_file(path: Path, why: str) -> None:
+    """Once in a process, however many plans are made."""
+    warn_caller(
+        f"the calibration {path} cannot be read ({why}); the shipped one is used. rr.lanes.calibrate() writes it anew."
+    )
 
 
 def calibration_path(device: Any) -> Path | None:

@@ -322,7 +322,8 @@ class SweepResult:
         """`function(params)` of every lane, compiled once for each static combination and run like those of a sweep.
 
         The compiled program is kept for as long as `function` lives: give the same function again, and nothing is
-        compiled. As under `jax.jit`, what it calls is read once.
+        compiled. As under `jax.jit`, what it calls is read once. If JAX runs as several processes, each of them
+        measures all lanes on its own devices, and waits for none; call it in one of them, or on parts (`select`).
 
         Args:
           function: from one network's parameters to arrays, or a tree of them such as a `GradientFlow`. If the
