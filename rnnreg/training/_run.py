@@ -248,6 +248,7 @@ class Train:
         For one large network alone, and an objective that is a weighted mean over rows: every loss of `rr.losses`,
         penalties on weights, and penalties on states that are means over rows. It is then equal up to rounding
         (dropout draws other masks). A loss or penalty that sums over rows, or takes a root of their mean, is not.
+        `rr.lanes` shows how weights that are too large for one device are split.
 
         Args:
           devices: such as `jax.devices()`.
