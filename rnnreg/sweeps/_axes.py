@@ -239,12 +239,13 @@ def read_seeds(seeds: int | Iterable[int]) -> np.ndarray:
     """
     given: Any = None if isinstance(seeds, bool) else seeds
     if isinstance(given, Integral):
-        if given > _MOST_SEEDS:
+        count = int(given)
+        if count > _MOST_SEEDS:
             raise ValueError(
-                f"seeds must be at most 2**32, the number of seeds that there are; got {given}."
+                f"seeds must be at most 2**32, the number of seeds that there are; got {count}."
             )
-        check_fits(_SEED_BYTES * given, f"a list of {given} seeds", "Take fewer seeds.")
-        numbers = np.arange(max(0, int(given)))
+        check_fits(_SEED_BYTES * count, f"a list of {count} seeds", "Take fewer seeds.")
+        numbers = np.arange(max(0, count))
     else:
         numbers = np.asarray([] if given is None else list(given))
     if numbers.size == 0 or not np.issubdtype(numbers.dtype, np.integer) or numbers.min() < 0:

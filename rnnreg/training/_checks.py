@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -293,8 +294,10 @@ def check_data(settings: Settings, data: Split) -> None:
             f"batch_size={settings.batch_size} is larger than the {num_rows} training rows; use a smaller one, "
             "or batch_size=None for all rows at once."
         )
-    segments = -(-data.train.xs.shape[1] // (settings.segment_steps or data.train.xs.shape[1]))
-    updates = settings.num_epochs * segments * -(-num_rows // (settings.batch_size or num_rows))
+    segments = math.ceil(data.train.xs.shape[1] / (settings.segment_steps or math.inf)) or 1
+    updates = (
+        settings.num_epochs * segments * math.ceil(num_rows / (settings.batch_size or num_rows))
+    )
     if updates > MOST_STEPS:
         raise ValueError(
             f"{settings.num_epochs} epochs of {num_rows} rows with batch_size={settings.batch_size} are {updates} "
