@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -158,7 +158,7 @@ def lambda_grid(
     short = train.with_epochs(epochs, early_stopping=False)
     found = curvatures(short, name, {**others, name: 0.0}, split, key=key)
     loss_curvature, penalty_curvature = (float(one) for one in found)
-    scale = _ratio(loss_curvature, penalty_curvature)
+    blind = _blind_loss(short, {**others, name: 0.0}, split, key)
 
     def runs(lams: list[float]) -> list[_Short]:
         with warnings.catch_warnings():
@@ -168,25 +168,8 @@ def lambda_grid(
         values = (ended[name].values, ended["train_loss"].values, ended[f"penalty_{name}"].values)
         return [_Short(*map(float, one)) for one in zip(*values, strict=True)]
 
-    blind = _blind_loss(short, {**others, name: 0.0}, split, key)
-    tried = runs([0.0, *(scale * 10.0 ** (2 * step) for step in range(lanes - 1))])
-    at_zero = next(run for run in tried if run.lam == 0)
-    if not np.isfinite(at_zero.loss):
-        raise ValueError(
-            f"the run without {name!r} diverges, so there is nothing to compare with: lower the learning rate, or clip "
-            "the gradient."
-        )
-    if at_zero.loss >= blind:
-        warn_caller(
-            f"after {epochs} epochs the run without {name!r} is no better than a blind guess ({at_zero.loss:.4g}, and "
-            f"{blind:.4g} for the best constant), so only the penalty itself tells where it ends; give more num_epochs."
-        )
-    for _ in range(_ROUNDS):
-        following = _following(tried, blind, lanes)
-        if following is None:
-            break
-        tried += runs(following)
-    tried = sorted(tried)
+    scale = _ratio(loss_curvature, penalty_curvature)
+    tried = _search(runs, scale, blind, lanes, what=f"without {name!r} after {epochs} epochs")
     high, ended = _upper_end(tried, blind)
     if ended == "open":
         warn_caller(
@@ -196,6 +179,7 @@ def lambda_grid(
     low = fraction * loss_curvature / penalty_curvature if penalty_curvature > 0 else 0.0
     low = low if 0 < low < high / 10 else _RATIO * high
     values = np.geomspace(low, high, num)
+    tried_lam, losses, penalties = map(np.array, zip(*tried, strict=True))
     return LambdaGrid(
         name=name,
         values=np.concatenate([[0.0], values]) if zero else values,
@@ -205,13 +189,9 @@ def lambda_grid(
         loss_curvature=loss_curvature,
         penalty_curvature=penalty_curvature,
         blind_loss=blind,
-        **dict(
-            zip(
-                ("tried", "losses", "penalties"),
-                map(np.array, zip(*tried, strict=True)),
-                strict=True,
-            )
-        ),
+        tried=tried_lam,
+        losses=losses,
+        penalties=penalties,
     )
 
 
@@ -221,6 +201,35 @@ class _Short(NamedTuple):
     lam: float
     loss: float
     penalty: float
+
+
+def _search(
+    runs: Callable[[list[float]], list[_Short]],
+    scale: float,
+    blind: float,
+    lanes: int,
+    *,
+    what: str,
+) -> list[_Short]:
+    """The short runs of all rounds, from λ = 0 on; raises if the one without the penalty diverges."""
+    tried = runs([0.0, *(scale * 100.0**step for step in range(lanes - 1))])
+    free = min(tried)
+    if not np.isfinite(free.loss):
+        raise ValueError(
+            f"the run {what} has diverged, so there is nothing to compare with: lower the learning rate, or clip the "
+            "gradient."
+        )
+    if free.loss >= blind:
+        warn_caller(
+            f"the run {what} is no better than a blind guess ({free.loss:.4g}, and {blind:.4g} for the best constant), "
+            "so only the penalty itself tells where it ends; give more num_epochs."
+        )
+    for _ in range(_ROUNDS):
+        following = _following(tried, blind, lanes)
+        if following is None:
+            break
+        tried += runs(following)
+    return sorted(tried)
 
 
 def _ended(run: _Short, tried: list[_Short], blind: float) -> str:
