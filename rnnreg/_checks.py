@@ -127,7 +127,8 @@ def check_key(key: Any, name: str = "key") -> None:
     dtype = getattr(key, "dtype", None)
     if isinstance(key, (jax.Array, np.ndarray)):
         typed = jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
-        if key.shape == () if typed else key.ndim == 1 and dtype == np.uint32:
+        raw = jax.random.key_data(jax.random.key(0)).shape
+        if key.shape == () if typed else key.shape == raw and dtype == np.uint32:
             return
     raise ValueError(
         f"{name} must be one random key, such as jax.random.key(0); got {described(key)}."

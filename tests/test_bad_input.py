@@ -528,6 +528,27 @@ CASES = {
         lambda: jax.jit(make(batch_size=40))(HYPER, SPLIT.train, key=KEY),
         "batch_size=40 is larger than the 36",
     ),
+    "half a key": (lambda: _sweep(key=np.zeros(3, np.uint32)), "key must be one random key"),
+    "params: a result": (lambda: _sweep(params=make()), "params must be a nested dict of arrays"),
+    "folds: a dict": (
+        lambda: _sweep(folds={"first": (range(8), range(8, 12))}),
+        "folds must be a splitter, a function of the split, or pairs of rows; got {'first'",
+    ),
+    "times without folds": (
+        lambda: _sweep(data=rr.Split(SPLIT.train, target_times=np.arange(3))),
+        r"target_times must be \[N, 2\]",
+    ),
+    "run: a vector of λ": (
+        lambda: make()(HYPER | {"l2": np.ones(2)}, SPLIT, key=KEY),
+        r"hyper\['l2'\] must be one number, the λ of this run; got shape \(2,\)",
+    ),
+    "forecast: a mask of no step": (
+        lambda: rr.forecast(
+            make().network({}), {}, SPLIT.train.xs, 2, mask=np.zeros(SPLIT.train.xs.shape[:2])
+        ),
+        "a row has no true step to go on from",
+    ),
+    "keep: a path without a name": (lambda: _sweep(keep=""), "a path needs the name of a folder"),
     "jitted run: fixed lambda": (
         lambda: jax.jit(lambda: make()(HYPER | {"l2": -1.0}, SPLIT.train, key=KEY))(),
         "λ must be finite and not negative; 'l2' has -1.0",

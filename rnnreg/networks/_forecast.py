@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rnnreg._arrays import as_array
@@ -208,6 +209,10 @@ def _check(
         )
     if mask is not None:
         check_mask(mask, (num_rows, past_steps))
+        if not isinstance(mask, jax.core.Tracer) and not (np.asarray(mask) > 0).any(axis=1).all():
+            raise ValueError(
+                "a row has no true step to go on from: its mask is 0 at every step. 1 marks a step that counts."
+            )
     if window is None and not all(entry.forwards for entry in net.layers):
         raise ValueError("a network that reads backwards cannot carry its state on; give window=T.")
     if window is not None and state is not None:

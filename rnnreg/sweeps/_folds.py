@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -86,7 +86,7 @@ def pairs_of(given: Any, data: Split) -> Any:
     if callable(given):
         check_called(given, "folds", 1)
         return given(data)
-    if isinstance(given, Iterable):
+    if isinstance(given, Iterable) and not isinstance(given, Mapping):
         return given
     raise ValueError(
         f"folds must be a splitter, a function of the split, or pairs of rows; got {given!r}. For blocks of "

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rnnreg._checks import check_key, described
-from rnnreg.data import Split
+from rnnreg.data import Split, check_target_times
 from rnnreg.lanes import Calibration, Plan, for_part, load_calibration, make_plan
 from rnnreg.losses import DataLoss
 from rnnreg.networks import Network
@@ -134,6 +134,8 @@ def make_job(
     settings: Settings = train.settings
     axes, constants = read_grid(request.grid, settings.penalties, static)
     _check_rows(settings, data, request)
+    if data.target_times is not None:
+        check_target_times(data.target_times, len(data.train.ys))
     folds = make_folds(request.folds, data, refit=request.refit)
     check_batch_size(settings.batch_size, folds)
     lanes, shape = _lanes(axes, constants, request.seeds, folds)

@@ -38,6 +38,8 @@ from rnnreg.sweeps._signals import Signals
 from rnnreg.sweeps._starts import warn_of_equal_starts
 from rnnreg.training import Train
 
+Params = dict[str, Any]
+
 
 @typed
 def sweep(
@@ -50,7 +52,7 @@ def sweep(
     folds: Any = None,
     refit: bool = False,
     static: Mapping[str, Iterable[Any]] | None = None,
-    params: Any = None,
+    params: Params | Callable[[Mapping[str, Any]], Params] | None = None,
     plan: str | Plan = "auto",
     width: int | None = None,
     chunk: int | None = None,

@@ -199,9 +199,14 @@ def _as_track(name: str, given: Any) -> Track:
 
 
 def check_hyper(settings: Settings, hyper: Mapping[str, Any]) -> None:
-    """Raises where a penalty has no λ, or where a concrete λ is negative or not finite."""
+    """Raises where a penalty has no λ, or one that is no number, or where a concrete λ is negative or not finite."""
     for name in settings.penalties:
         lam = as_hyper(hyper)[name]
+        if np.shape(lam):
+            raise ValueError(
+                f"hyper[{name!r}] must be one number, the λ of this run; got shape {np.shape(lam)}. Several runs are "
+                "lanes: rr.sweep, or jax.vmap over the λ."
+            )
         if not isinstance(lam, jax.core.Tracer):
             check_lambda(name, lam)
 
