@@ -284,3 +284,17 @@ def test_every_field_of_a_record_is_documented(name):
     fields = getattr(record, "_fields", None) or [f.name for f in dataclasses.fields(record)]
     missing = [field for field in fields if field not in (record.__doc__ or "")]
     assert not missing, f"{name} does not say what {missing} are"
+
+
+def test_the_top_level_holds_what_it_should():
+    """And no build output or binary that was committed by mistake."""
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        pytest.skip("no checkout")
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True
+    )
+    found = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    files = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md"}
+    folders = {"rnnreg", "experiments", "tests", "notebooks"}
+    assert {name for name in found if not name.startswith(".")} == files | folders
