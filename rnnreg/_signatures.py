@@ -272,6 +272,7 @@ MAKERS = {
     "FixedPoints": "diagnostics.fixed_points",
     "GradientFlow": "diagnostics.gradient_flow",
     "GradientSignal": "diagnostics.gradient_signal",
+    "Halving": "selection.halving",
     "HessianDirections": "diagnostics.hessian_directions",
     "Horizon": "diagnostics.horizon",
     "JacobianBounds": "diagnostics.jacobian_bounds",

@@ -235,9 +235,9 @@ def test_a_second_signal_waits_until_all_is_put_away(tmp_path, monkeypatch, cut)
     label, write = RUN.label, unfinished_room.write_shard
 
     def interrupt(function):
-        def both(*given):
+        def both(*given, **options):
             signal.raise_signal(signal.SIGINT)
-            return function(*given)
+            return function(*given, **options)
 
         return both
 
@@ -257,9 +257,9 @@ def test_a_second_signal_waits_until_all_is_put_away(tmp_path, monkeypatch, cut)
 def test_ctrl_c_while_a_finished_sweep_is_labelled_loses_nothing(monkeypatch, unbroken):
     label = RUN.label
 
-    def interrupt(*given):
+    def interrupt(*given, **options):
         signal.raise_signal(signal.SIGINT)
-        return label(*given)
+        return label(*given, **options)
 
     monkeypatch.setattr(RUN, "label", interrupt)
     assert_equal(interrupted(**OPTIONS), unbroken["one_by_one"])

@@ -87,7 +87,7 @@ def test_an_error_of_the_second_compilation_has_the_first(tmp_path, monkeypatch)
 
 
 def test_an_error_of_the_labels_hides_no_other(monkeypatch):
-    def fail(*args):
+    def fail(*args, **options):
         raise ValueError("no labels")
 
     error = RuntimeError("the device is gone")
@@ -196,7 +196,7 @@ def test_an_interrupt_of_the_labels_is_answered_as_asked(monkeypatch, whole):
 
 
 def test_a_second_interrupt_loses_nothing(tmp_path, monkeypatch, whole):
-    def interrupt(*args):
+    def interrupt(*args, **options):
         raise KeyboardInterrupt
 
     stop(monkeypatch, 3, KeyboardInterrupt())

@@ -569,13 +569,6 @@ def test_a_member_of_a_zipped_axis_gives_lambda_its_values():
     assert (by_rate.lam, by_rate.values) == (0.3, choice.values)
 
 
-def test_a_zipped_dimension_itself_is_no_lambda():
-    with pytest.raises(
-        ValueError, match=r"'pair' is a zipped.*\['l2', 'learning_rate'\], as the axis"
-    ):
-        choose(_zipped(), axis="pair")
-
-
 def test_a_common_number_of_epochs_along_a_zipped_axis():
     records = VALLEY[..., None] + np.array([1.0, 0.0, 2.0])
     history = scores(records, pair=range(4), seed=[0], fold=FOLDS, epoch=[10, 20, 30])
@@ -639,4 +632,4 @@ def test_a_refit_of_another_network_is_refused(swept):
 
 def test_the_room_shows_what_users_take_of_it():
     shown = {name for name in dir(rr.selection) if not name.startswith("_")}
-    assert shown - set(rr.selection.__all__) == {"axis_of"}  # for plotting
+    assert shown - set(rr.selection.__all__) == {"axis_of", "is_zipped"}  # for plotting

@@ -10,17 +10,18 @@ import numpy as np
 from rnnreg._checks import check_choice, printable
 from rnnreg._signatures import typed
 from rnnreg.selection._curve import Curve, one_standard_error
-from rnnreg.selection._scores import axis_of, best_others, compare, direction_of
+from rnnreg.selection._scores import axis_of, best_others, compare, direction_of, is_zipped
 from rnnreg.sweeps import SweepResult
 
 if TYPE_CHECKING:
     import xarray as xr
 
-RULES = ("min", "1se", "paired_1se")
+RULES: tuple[str, ...] = ("min", "1se", "paired_1se")
 _SCATTERED = (
     "{1} changes with {0} from trial to trial, so there is no curve of {0} and no rule of one standard error: "
     "every λ is that of the best trial."
 )
+_NUMBERED = "{0} numbers trials, so there is no rule of one standard error: lam is the number of the best trial."
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -28,12 +29,12 @@ class Choice:
     """What was chosen, and from what.
 
     Attributes:
-      axis: the axis of λ.
+      axis: the axis of λ; or a zipped dimension, whose λ below are numbers of trials.
       metric: the score.
       maximise: whether more of it is better.
       rule: "min", "1se" or "paired_1se".
       lam: λ by that rule.
-      lam_min: λ_min, the largest minimiser (maximiser, if more is better).
+      lam_min: λ_min, the largest minimiser (maximiser, if more is better); of equal trials the first.
       lam_1se: the largest λ whose mean is within one standard error of the best.
       lam_paired_1se: the largest λ whose mean difference to the best is within one standard error of
         that difference.
@@ -92,7 +93,8 @@ def choose(
       metric: a variable of `result.metrics`.
       maximise: whether more of it is better; needed if the metric does not state it. Losses, the scores of `rr.metrics`
         and `rr.metrics.Score` do, and the result remembers it on disk.
-      axis: the dimension of λ; None takes the only one that is the λ of a penalty, or else the only one of numbers.
+      axis: the dimension of λ; None takes the only one that is the λ of a penalty, or else the only one of numbers;
+        of a search over several λ at once the zipped dimension itself, which chooses the best trial.
       combine: how seeds are combined, "mean" or "ensemble".
       rule: which λ becomes `choice.lam`: "min", "1se" or "paired_1se".
       num_epochs: "fixed" scores the end of the runs; "common" also chooses the number of epochs, the same
@@ -145,29 +147,22 @@ def choose(
             f"{' '.join(compared.failures)} result.metrics.diverged_at says where; lower the learning rate, or clip "
             "the gradient."
         )
-    curve, best, one_se, paired = one_standard_error(
-        combined.transpose(axis, "fold").values, sizes, lanes[axis].values, maximise=maximise
-    )
-    moving = _moving(result, axis)
-    if moving:
-        one_se = paired = best
-    if lanes.sizes.get("seed", 1) > 1:
-        known = lanes.where(np.isfinite(lanes)).transpose(axis, "seed", "fold").values
-        per_seed = known @ (sizes / sizes.sum())
-        curve = curve._replace(seed_sd=per_seed.std(axis=1, ddof=1))
-
-    chosen = {"min": best, "1se": one_se, "paired_1se": paired}[rule]
-    place, lam = lanes.isel({axis: chosen}), curve.lam
+    curve, places = _curve(result, lanes, sizes, axis, maximise)
+    moving, numbered = _moving(result, axis), is_zipped(result, axis)
+    places = dict.fromkeys(RULES, places["min"]) if moving else places
+    place, lam = lanes.isel({axis: places[rule]}), curve.lam
+    best, one_se = places["min"], None if moving else places["1se"]
+    search = (_NUMBERED if numbered else _SCATTERED).format(axis, " and ".join(moving))
     return Choice(
         axis=axis,
         metric=metric,
         maximise=maximise,
         rule=rule,
-        lam=float(lam[chosen]),
+        lam=float(lam[places[rule]]),
         lam_min=float(lam[best]),
-        lam_1se=float(lam[one_se]),
-        lam_paired_1se=float(lam[paired]),
-        values=_values_at(result, place),
+        lam_1se=float(lam[places["1se"]]),
+        lam_paired_1se=float(lam[places["paired_1se"]]),
+        values=values_at(result, place),
         labels={
             dim: place.coords[dim].item()
             for dim in (*result.dims, *result.groups[0].static)
@@ -177,18 +172,36 @@ def choose(
         moving=moving,
         warnings=(
             *([compared.interrupted] if compared.interrupted else []),
-            *([_SCATTERED.format(axis, " and ".join(moving))] if moving else []),
-            *_warnings(result, curve, best, one_se, maximise),
+            *([search] if moving else []),
+            *cautions(result, curve, best, one_se, maximise, edges=not numbered),
             *compared.failures,
         ),
         failed=compared.failed,
     )
 
 
+def _curve(
+    result: SweepResult, lanes: xr.DataArray, sizes: np.ndarray, axis: str, maximise: bool
+) -> tuple[Curve, dict[str, int]]:
+    """The curve along an axis, and the place of each rule."""
+    combined = lanes.mean("seed", skipna=False) if "seed" in lanes.dims else lanes
+    order = (
+        -1 if is_zipped(result, axis) else 1
+    )  # of equal trials the first, of equal λ the largest
+    scores, lam = combined.transpose(axis, "fold").values, order * lanes[axis].values
+    curve, *places = one_standard_error(scores, sizes, lam, maximise=maximise)
+    curve = curve._replace(lam=order * curve.lam)
+    if lanes.sizes.get("seed", 1) > 1:
+        known = lanes.where(np.isfinite(lanes)).transpose(axis, "seed", "fold").values
+        per_seed = known @ (sizes / sizes.sum())
+        curve = curve._replace(seed_sd=per_seed.std(axis=1, ddof=1))
+    return curve, dict(zip(RULES, places, strict=True))
+
+
 def _moving(result: SweepResult, axis: str) -> tuple[str, ...]:
     """The other hyperparameters that take several values along a zipped axis."""
-    for members in result.config["grid"].values():
-        if isinstance(members, dict) and axis in members:
+    for dim, members in result.config["grid"].items():
+        if isinstance(members, dict) and axis in (dim, *members):
             return tuple(
                 name
                 for name in members
@@ -197,7 +210,7 @@ def _moving(result: SweepResult, axis: str) -> tuple[str, ...]:
     return ()
 
 
-def _values_at(result: SweepResult, lane: xr.DataArray) -> dict[str, Any]:
+def values_at(result: SweepResult, lane: xr.DataArray) -> dict[str, Any]:
     """The hyperparameters and static values of a place on the axes, constants of the grid included."""
     values: dict[str, Any] = {}
     for name, given in result.config["grid"].items():
@@ -214,21 +227,22 @@ def _values_at(result: SweepResult, lane: xr.DataArray) -> dict[str, Any]:
     return values
 
 
-def _warnings(
-    result: SweepResult, curve: Curve, best: int, one_se: int, maximise: bool
+def cautions(
+    result: SweepResult, curve: Curve, best: int, one_se: int | None, maximise: bool, *, edges: bool
 ) -> list[str]:
+    """What a reader should know of a curve; without a place of λ_1se nothing is said of that rule."""
     found = []
     order = np.argsort(curve.lam)
     rank = int(np.flatnonzero(order == best)[0])
-    if len(order) > 1 and rank == len(order) - 1:
+    if edges and len(order) > 1 and rank == len(order) - 1:
         found.append(
             f"λ_min = {curve.lam[best]:.3g} is the largest value that was tried; try larger ones."
         )
-    if len(order) > 1 and rank == 0 and curve.lam[best] > 0:
+    if edges and len(order) > 1 and rank == 0 and curve.lam[best] > 0:
         found.append(
             f"λ_min = {curve.lam[best]:.3g} is the smallest value that was tried; try smaller ones, or 0."
         )
-    if np.isfinite(curve.se[best]):
+    if one_se is not None and np.isfinite(curve.se[best]):
         sign = -1 if maximise else 1
         within = (sign * curve.mean <= sign * curve.mean[best] + curve.se[best])[order]
         reach = int(np.flatnonzero(order == one_se)[0])
@@ -238,7 +252,7 @@ def _warnings(
             )
         if one_se == order[-1]:
             found.append("λ_1se is the largest value that was tried; try larger ones.")
-    else:
+    elif one_se is not None:
         found.append("one validation set gives no standard error: λ_1se is λ_min; use folds.")
     if result.config["folds"] and any(
         result.config.get("keep_best", []) + result.config.get("early_stopping", [])

@@ -22,7 +22,7 @@ def finished_part(
       Labels by dimension; and how many of them there are, in words, or "" if they all are.
 
     Raises:
-      ValueError: there is no such fold.
+      ValueError: there is no such fold, or a search has dropped what is not finished.
     """
     finished = result.metrics["finished"].astype(bool)
     if "fold" in finished.dims:
@@ -33,6 +33,11 @@ def finished_part(
     table = complete.values.reshape([complete.sizes.get(dim, 1) for dim in ("seed", "fold")])
     if every_seed:
         table = np.broadcast_to(table.all(axis=0), table.shape)
+    if "search" in result.config and not table.all():
+        raise ValueError(
+            "this is the result of a search that dropped trials on their way, and those that ended are no fair part of "
+            "all. What it chose is the `choice` of what rr.selection.halving or hyperband returned."
+        )
     folds = table[np.argmax(table.sum(axis=1))]  # those of the first seed that has most of them
     if not folds.any():
         what = "fold of a seed" if len(own) == 2 else (own or ["lane"])[0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnreg._checks import check_choice, check_share, printable
 from rnnreg._signatures import typed
-from rnnreg.selection._scores import axis_of, compare, direction_of
+from rnnreg.selection._scores import axis_of, compare, direction_of, is_zipped
 from rnnreg.sweeps import SweepResult
 
 
@@ -112,6 +112,11 @@ def improvement(
     check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
     check_share(level, "level", ends="()")
     axis = axis_of(result, axis)
+    if is_zipped(result, axis):
+        raise ValueError(
+            f"{axis!r} numbers trials, and λ = 0 is what they are compared with: give axis=..., one of "
+            f"{sorted(result.config['grid'][axis])}."
+        )
     scores, sizes, *_ = compare(result, metric, axis, combine=combine)
     maximise = direction_of(result, metric, maximise)
     num_folds, num_seeds = scores.sizes["fold"], result.metrics.sizes.get("seed", 1)

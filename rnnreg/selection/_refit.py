@@ -152,7 +152,7 @@ def _common_epochs(result: SweepResult, choice: Choice, settings: Settings) -> i
     """The epoch with the best monitored score, mean over seeds and (weighted) folds, of the chosen runs."""
     at = {dim: [label] for dim, label in choice.labels.items()}
     chosen = result.metrics.sel(at).squeeze(list(at), drop=True)
-    chosen = chosen.sel(finished_part(result)[0])
+    chosen = chosen.sel(finished_part(result.select(**choice.labels))[0])
     scores = chosen[f"history_val_{settings.monitor}"].mean("seed", skipna=False)
     mean = scores.weighted(chosen["fold_size"]).mean("fold", skipna=False)
     if not np.isfinite(mean.values).any():

@@ -76,7 +76,7 @@ def compare(
     Warns:
       RuntimeWarning: how many seeds and folds of an interrupted sweep are compared.
     """
-    scores = _variable(result, metric, axis, combine, num_epochs)
+    scores = variable(result, metric, axis, combine, num_epochs)
     used, counts = finished_part(result, every_seed=combine == "ensemble")
     if counts and not unfinished:
         raise ValueError(
@@ -149,7 +149,7 @@ def axis_of(result: SweepResult, axis: str | None) -> str:
       axis: what the user gave; None asks for it.
 
     Returns:
-      Its name.
+      Its name; if all that may be λ change together along a zipped dimension, that of the dimension.
 
     Raises:
       ValueError: no such axis, or several.
@@ -164,12 +164,20 @@ def axis_of(result: SweepResult, axis: str | None) -> str:
         swept = [name for name in known if result.metrics[name].size > 1] or known
         if len(swept) == 1:
             return swept[0]
+        along = {dim for name in swept for dim in result.metrics[name].dims}
+        if swept and len(along) == 1 and along <= set(result.dims):  # all of one search
+            return str(*along)
         if swept:
             raise ValueError(f"several axes may be that of λ: give axis=..., one of {swept}.")
     raise ValueError(
         "the sweep has no axis of numbers to choose over: give several values in its grid, such as "
         '{"l2": [0, 1e-3, 1e-2]}.'
     )
+
+
+def is_zipped(result: SweepResult, axis: str) -> bool:
+    """Whether an axis is a zipped dimension itself, whose labels number trials."""
+    return isinstance(result.config.get("grid", {}).get(axis), dict)
 
 
 def _axes(result: SweepResult) -> list[str]:
@@ -185,9 +193,14 @@ def _axes(result: SweepResult) -> list[str]:
     ]
 
 
-def _variable(
+def variable(
     result: SweepResult, metric: str, axis: str, combine: str, num_epochs: str
 ) -> xr.DataArray:
+    """The scores of all lanes, with the axis of λ as a dimension.
+
+    Raises:
+      ValueError: the result has no such scores, they are not one number for each lane, or it has no such axis.
+    """
     metrics = result.metrics
     name = f"ensemble_{metric}" if combine == "ensemble" else metric
     name = f"history_{metric}" if num_epochs == "common" else name
@@ -209,12 +222,6 @@ def _variable(
     scores = metrics[name]
     if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
         scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
-    zipped = result.config["grid"].get(axis)
-    if isinstance(zipped, dict):
-        raise ValueError(
-            f"{axis!r} is a zipped dimension, whose labels are only numbers; give one of its hyperparameters, "
-            f"{sorted(zipped)}, as the axis."
-        )
     if axis in scores.coords and axis not in scores.dims:  # a hyperparameter of a zipped dimension
         (dimension,) = scores.coords[axis].dims or ("",)
         if dimension in scores.dims:

@@ -4,6 +4,7 @@ from rnnreg.sweeps._axes import Zipped, zipped
 from rnnreg.sweeps._axes import check_name as check_name
 from rnnreg.sweeps._axes import read_seeds as read_seeds
 from rnnreg.sweeps._dry_run import DryRun
+from rnnreg.sweeps._ended import warn_of_lanes as warn_of_lanes
 from rnnreg.sweeps._folds import pairs_of as pairs_of
 from rnnreg.sweeps._group import Group
 from rnnreg.sweeps._load import load_result

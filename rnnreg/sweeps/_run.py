@@ -270,10 +270,12 @@ def labelled(
     request: Request,
     static: dict[str, list[Any]],
     part: Part,
+    *,
+    ensembles: bool = True,
 ) -> SweepResult:
-    """What was computed of the jobs, as a result."""
+    """What was computed of the jobs, as a result; with or without predictions and the scores of their means."""
     parts = [
-        label(job, one.store, one.finished, request.seeds)
+        label(job, one.store, one.finished, request.seeds, ensembles=ensembles)
         for job, one in zip(jobs, done, strict=True)
     ]
     metrics = join([dataset for dataset, _ in parts], static)

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rnnreg.sweeps._axes import read_seeds, read_static
 from rnnreg.sweeps._bar import Bar
 from rnnreg.sweeps._compute import Done, run_jobs
-from rnnreg.sweeps._config import describe_sweep
 from rnnreg.sweeps._ended import attach
 from rnnreg.sweeps._frozen import Frozen
-from rnnreg.sweeps._join import join
-from rnnreg.sweeps._label import empty, label
+from rnnreg.sweeps._label import empty
 from rnnreg.sweeps._parts import Part
 from rnnreg.sweeps._request import Request
 from rnnreg.sweeps._result import SweepResult
 from rnnreg.sweeps._run import labelled, make_jobs
 from rnnreg.sweeps._signals import Signals
-
-if TYPE_CHECKING:
-    import xarray as xr
 
 
 class Stages:
@@ -136,24 +131,15 @@ class Stages:
                 raise one.stopped
         self._epochs[trials] = num_epochs
 
-    @property
-    def metrics(self) -> xr.Dataset:
-        """The metrics of the result so far, without those of ensembles."""
-        parts = [
-            label(job, one.store, one.finished, self._request.seeds, ensembles=False)[0]
-            for job, one in zip(self._jobs, self._done, strict=True)
-        ]
-        return join(parts, self._static)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The configuration of the result so far."""
-        return describe_sweep(self._jobs, self._done, self._request, self._static, Part())
-
-    def result(self) -> SweepResult:
+    def result(self, *, ensembles: bool = True) -> SweepResult:
         """What was computed so far.
 
         Lanes that are on their way, or were dropped, are not finished: their histories end with what they have
         recorded, `diverged_at` and `num_updates` say how far they came, and all else of them is NaN.
+
+        Args:
+          ensembles: whether predictions and the scores of their means are there, which take time.
         """
-        return labelled(self._jobs, self._done, self._request, self._static, Part())
+        return labelled(
+            self._jobs, self._done, self._request, self._static, Part(), ensembles=ensembles
+        )

@@ -129,8 +129,8 @@ def recorded_so_far(
       num_epochs: the epochs that they have done.
 
     Returns:
-      The history `[L, R, …]` by name, NaN from the first record on that is not there; where each run diverged, `[L]`;
-      and the updates of each, `[L]`.
+      The history `[L, R, …]` by name, NaN from the first record on that is not there; where each run diverged, `[L]`,
+      as `finish` tells it; and the updates of each, `[L]`.
     """
     num_records = num_epochs // settings.record_every
     history = {name: np.array(values) for name, values in progress.run.history.items()}
@@ -139,7 +139,11 @@ def recorded_so_far(
             values[:, num_records:] = np.nan
         if name == "gradient_norm":
             values[values == NO_UPDATE] = np.nan
-    return history, np.asarray(progress.state.diverged_at), np.asarray(progress.state.step)
+    diverged_at, step = np.asarray(progress.state.diverged_at), np.asarray(progress.state.step)
+    if num_records:
+        lost = ~np.isfinite(history["train_loss"][:, num_records - 1])
+        diverged_at = np.where((diverged_at < 0) & lost, step, diverged_at)
+    return history, diverged_at, step
 
 
 def _strong(tree: Any) -> Any:
