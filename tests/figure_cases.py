@@ -27,7 +27,7 @@ from rnnreg.diagnostics import (
     SufficientWindow,
     matrix_spectrum,
 )
-from rnnreg.selection import Choice, one_standard_error
+from rnnreg.selection import Choice, Halving, one_standard_error
 from rnnreg.sweeps import SweepResult
 
 RNG = np.random.default_rng(20240229)
@@ -46,12 +46,53 @@ def make_choice(lams, num_folds=4):
         lam_min=float(lams[best]),
         lam_1se=float(lams[one_se]),
         lam_paired_1se=float(lams[paired]),
-        values={},
+        values={"l2": float(lams[best])},
         labels={},
         curve=curve,
         moving=(),
         warnings=(),
     )
+
+
+def make_trials(num_trials):
+    """The choice of a trial by its number, of a search over two λ."""
+    choice = make_choice(np.arange(num_trials))
+    return dataclasses.replace(
+        choice, axis="trial", values={"l1": 0.1, "l2": 0.2}, moving=("l1", "l2")
+    )
+
+
+def make_halving(num_brackets):
+    """Brackets of nine trials, of which three and then one go on after 3 and 9 of 27 epochs."""
+    bracket = np.repeat(np.arange(num_brackets), 9)
+    trials = np.arange(len(bracket))
+    ends = np.where(trials % 9 == 0, 27, np.where(trials % 3 == 0, 9, 3))
+    epochs = np.arange(1, 28)
+    lams = np.geomspace(1e-4, 1, len(trials))
+    curves = (1 + trials % 9 + 0.1 * bracket)[:, None] * (0.1 + 1 / epochs)
+    curves = np.where(epochs <= ends[:, None], curves, np.nan)[:, None, None] * np.ones(
+        (1, 2, 2, 1)
+    )
+    dims = ("trial", "seed", "fold")
+    metrics = {
+        "history_val_loss": ((*dims, "epoch"), curves),
+        "diverged_at": (dims, np.full(curves.shape[:-1], -1)),
+        "fold_size": (["fold"], [10.0, 20.0]),
+    }
+    coords = {"trial": trials, "l2": ("trial", lams), "seed": [0, 1], "epoch": epochs}
+    result = SweepResult(xr.Dataset(metrics, coords), (), {}, "")
+    rungs = np.array([3, 9, 27])
+    there = rungs <= ends[:, None]
+    scores = xr.Dataset(
+        {
+            "score": (("trial", "epoch"), np.where(there, curves[:, 0, 0, rungs - 1], np.nan)),
+            "survived": (("trial", "epoch"), np.where(rungs == 27, there, rungs < ends[:, None])),
+            "bracket": (["trial"], bracket),
+        },
+        {"trial": trials, "l2": ("trial", lams), "epoch": rungs},
+    )
+    choice = dataclasses.replace(make_trials(9), values={"l2": lams[0]}, labels={"trial": 0})
+    return Halving(result, choice, scores, (), 1, 2)
 
 
 def make_result(lams, folds=("0", "1", "all")):
@@ -300,6 +341,13 @@ DRAW = {
     ),
     "weight_norms": lambda ax, n: plotting.weight_norms(
         lams_of(n), {"ρ(W_hh)": RNG.random((n, 3)), "σ_max(W_hh)": 1 + RNG.random((n, 3))}, ax=ax
+    ),
+    "cv_curve, trials": lambda ax, n: plotting.cv_curve(
+        make_result(lams_of(n)), make_trials(n), ax=ax
+    ),
+    "halving_brackets": lambda ax, n: plotting.halving_brackets(make_halving(min(n, 4)), ax=ax),
+    "regret": lambda ax, n: plotting.regret(
+        {name: 1 + RNG.exponential(size=(9, 4)) for name in names_of(n)}, best=1.0, ax=ax
     ),
 }
 

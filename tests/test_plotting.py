@@ -51,6 +51,7 @@ OF_RECORDS = {
     "gradient_flow": (plotting.gradient_flow, "gradient_flow"),
     "gradient_heat_map": (plotting.gradient_heat_map, "rr.sweep"),
     "gradient_signal": (plotting.gradient_signal, "gradient_signal"),
+    "halving_brackets": (plotting.halving_brackets, "halving"),
     "hessian_spectrum": (plotting.hessian_spectrum, "hessian_directions"),
     "history": (plotting.history, "rr.sweep"),
     "horizons": (lambda given: plotting.horizons([0.1], given), "horizon"),
@@ -85,7 +86,7 @@ def test_a_dict_of_records_in_the_place_of_one_is_told_to_take_an_entry():
 
 
 def test_every_figure_refuses_what_it_cannot_draw():
-    drawn_from_arrays = {"loss_curves", "predicted_series", "weight_norms"}
+    drawn_from_arrays = {"loss_curves", "predicted_series", "regret", "weight_norms"}
     names = {name.split(",")[0] for name in (*DRAW, *PANELS)}
     assert {name.split(",")[0] for name in OF_RECORDS} == names - drawn_from_arrays
 

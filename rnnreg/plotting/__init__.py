@@ -4,6 +4,7 @@ from rnnreg.plotting._axes import legend_above, log_y, whole_steps
 from rnnreg.plotting._choices import cv_map, cv_seeds
 from rnnreg.plotting._lambda_axis import lambda_axis
 from rnnreg.plotting._memory import fisher_memory, memory_curve, sufficient_window
+from rnnreg.plotting._search import halving_brackets, regret
 from rnnreg.plotting._series import loss_curves, predicted_series
 from rnnreg.plotting._states import gate_openings, saturation
 from rnnreg.plotting._style import COLORS, save, style
@@ -32,6 +33,7 @@ __all__ = [
     "gradient_flow",
     "gradient_heat_map",
     "gradient_signal",
+    "halving_brackets",
     "hessian_spectrum",
     "history",
     "horizons",
@@ -47,6 +49,7 @@ __all__ = [
     "parameter_sensitivity",
     "path_lengths",
     "predicted_series",
+    "regret",
     "saturation",
     "save",
     "singular_value_histogram",

@@ -9,7 +9,7 @@ import numpy as np
 
 from rnnreg._signatures import MAKERS
 from rnnreg.plotting._axes import numbers
-from rnnreg.selection import axis_of
+from rnnreg.selection import axis_of, is_zipped
 from rnnreg.sweeps import SweepResult, position
 
 R = TypeVar("R")
@@ -144,7 +144,16 @@ def history_by_lambda(
 ) -> Any:
     """A variable `[λ, *along]` of the history, the mean over seeds and over folds other than "all"."""
     axis = axis_of(result, axis)
+    if is_zipped(result, axis):
+        raise ValueError(
+            f"axis={axis!r} numbers trials, and curves are coloured by a λ: give axis=..., one of "
+            f"{sorted(result.config['grid'][axis])}."
+        )
     found = at_labels(result.metrics[variable], at)
+    if (
+        axis in found.coords and axis not in found.dims and found[axis].dims
+    ):  # of a zipped dimension
+        found = found.swap_dims({found[axis].dims[0]: axis})
     if "fold" in found.dims:
         found = found.sel(fold=[fold for fold in found.fold.values if fold != "all"])
     found = found.mean([dim for dim in ("seed", "fold") if dim in found.dims], skipna=False)

@@ -161,11 +161,13 @@ def draw_by_lambda(
     is_drawn = [bar is None or lam == 0 or _is_chosen(lam, chosen) for lam in lams]
     named = lams[is_drawn].tolist()
     said = dict(zip(named, numbers(named), strict=True))
+    told: set[float] = set()  # several trials of a search may have one λ
     for rank, place in enumerate(np.argsort(lams, kind="stable")):
         lam = float(lams[place])
         is_chosen = _is_chosen(lam, chosen)
         name = f"λ = {said.get(lam, number(lam))}" + (" (chosen)" if is_chosen else "")
-        name = name if is_drawn[place] else f"_{name}"
+        name = name if is_drawn[place] and lam not in told else f"_{name}"
+        told.add(lam)
         look: Any = (
             {"linewidth": 2.6, "zorder": 3.1}
             if is_chosen

@@ -40,7 +40,8 @@ def cv_curve(
 ) -> Axes:
     """The cross-validation mean ± 1 SE against λ, with λ_min, λ_1se and the paired λ_1se as vertical lines.
 
-    In the manner of glmnet's `plot.cv.glmnet`. Trials that differ in more than λ are points without a line.
+    In the manner of glmnet's `plot.cv.glmnet`. Trials that differ in more than λ are points without a line, by their
+    λ, or by their number if the choice is of the zipped dimension itself.
     The grey curves are the single folds: where they move up
     and down together, the bars overstate the doubt about λ, and the paired rule is the one to look at. Rules
     that agree share a line. If λ is that of a proximal penalty, the numbers along the top are the weights that are not
@@ -81,9 +82,10 @@ def cv_curve(
     name, sample = _labels(one(result, SweepResult), num_folds)
     show_folds = show_folds and num_folds > 1
     with canvas(ax) as ax:
-        positions = lambda_axis(ax, curve.lam, label=f"λ ({choice.axis})")
+        positions = _positions(ax, choice)
+        after = curve.lam if _of_lambda(choice) else curve.lam + 1  # trial 0 is no λ of 0
         x, mean, se, folds = with_gap(
-            curve.lam, positions, scale * curve.mean, scale * curve.se, scale * curve.folds
+            after, positions, scale * curve.mean, scale * curve.se, scale * curve.folds
         )
         line = "none" if choice.moving else "-"  # trials that differ in more than λ are no curve
         if show_folds:
@@ -129,8 +131,26 @@ def mark_rules(ax: Axes, choice: Choice, lam: np.ndarray, positions: np.ndarray)
         ax.axvline(place[chosen], **look, label=" =\u00a0".join([*names, said]))
 
 
+def _of_lambda(choice: Choice) -> bool:
+    """Whether the axis of a choice is a hyperparameter, and not the number of a trial."""
+    return choice.axis in choice.values
+
+
+def _positions(ax: Axes, choice: Choice) -> np.ndarray:
+    """Where the values of the axis lie on x."""
+    if _of_lambda(choice):
+        return lambda_axis(ax, choice.curve.lam, label=f"λ ({choice.axis})")
+    ax.set_xlabel(choice.axis)
+    whole_steps(ax)
+    ax.set_xlim(choice.curve.lam.min() - 1.2, choice.curve.lam.max() + 1.2)
+    return choice.curve.lam
+
+
 def _rules(choice: Choice) -> dict[float, tuple[list[str], dict[str, Any]]]:
     """By λ, the rules that chose it and the look of the first."""
+    if not _of_lambda(choice):
+        look = {"linestyle": "--", "linewidth": 1.3, "zorder": 2, "color": COLORS.vermillion}
+        return {choice.lam: ([f"best {choice.axis}"], look)}
     found: dict[float, tuple[list[str], dict[str, Any]]] = {}
     dashed = {"linestyle": "--", "linewidth": 1.3, "zorder": 2}
     thin = {"linestyle": (0, (4, 2)), "linewidth": 0.9, "zorder": 2}
