@@ -198,6 +198,15 @@ def test_a_search_is_drawn_as_points(axis):
     plt.close(ax.figure)
 
 
+@pytest.mark.parametrize("axis", ["trial", "l2"])
+def test_figures_along_lambda_send_trials_to_the_curve(axis):
+    result = search()
+    with pytest.raises(
+        ValueError, match=rf"'{axis}' is no axis of its own .* are drawn by cv_curve"
+    ):
+        rr.plotting.cv_map(result, choose(result, axis=axis))
+
+
 def test_learning_curves_of_a_search_have_the_colours_of_their_lambda():
     result = search()
     history = xr.DataArray(

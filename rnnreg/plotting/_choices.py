@@ -186,7 +186,7 @@ def _means(result: SweepResult, choice: Choice) -> xr.DataArray:
 
 def _axis_of(scores: xr.DataArray, choice: Choice) -> str:
     """The dimension along which λ lies."""
-    if choice.axis in scores.dims:
+    if choice.axis in scores.dims and choice.axis in choice.values:
         return choice.axis
     raise ValueError(
         f"{choice.axis!r} is no axis of its own in this sweep; trials of zipped values are drawn by cv_curve."

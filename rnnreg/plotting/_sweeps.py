@@ -82,8 +82,7 @@ def cv_curve(
     name, sample = _labels(one(result, SweepResult), num_folds)
     show_folds = show_folds and num_folds > 1
     with canvas(ax) as ax:
-        positions = _positions(ax, choice)
-        after = curve.lam if _of_lambda(choice) else curve.lam + 1  # trial 0 is no λ of 0
+        positions, after = choice_axis(ax, choice, curve.lam)
         x, mean, se, folds = with_gap(
             after, positions, scale * curve.mean, scale * curve.se, scale * curve.folds
         )
@@ -136,14 +135,14 @@ def _of_lambda(choice: Choice) -> bool:
     return choice.axis in choice.values
 
 
-def _positions(ax: Axes, choice: Choice) -> np.ndarray:
-    """Where the values of the axis lie on x."""
+def choice_axis(ax: Axes, choice: Choice, lam: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the values of a choice's axis lie on x, and what they are for `with_gap`: trial 0 is no λ of 0."""
     if _of_lambda(choice):
-        return lambda_axis(ax, choice.curve.lam, label=f"λ ({choice.axis})")
+        return lambda_axis(ax, lam, label=f"λ ({choice.axis})"), lam
     ax.set_xlabel(choice.axis)
     whole_steps(ax)
-    ax.set_xlim(choice.curve.lam.min() - 1.2, choice.curve.lam.max() + 1.2)
-    return choice.curve.lam
+    ax.set_xlim(lam.min() - 1.2, lam.max() + 1.2)
+    return lam, lam + 1
 
 
 def _rules(choice: Choice) -> dict[float, tuple[list[str], dict[str, Any]]]:
