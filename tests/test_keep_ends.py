@@ -184,9 +184,9 @@ def test_a_metric_that_fails_on_means_costs_no_lane(whole):
 def test_an_interrupt_of_the_labels_is_answered_as_asked(monkeypatch, whole):
     label = RUN.label
 
-    def interrupted_label(*args):
+    def interrupted_label(*args, **options):
         signal.raise_signal(signal.SIGINT)
-        return label(*args)
+        return label(*args, **options)
 
     monkeypatch.setattr(RUN, "label", interrupted_label)
     assert_equal(sweep(on_interrupt="return"), whole)
