@@ -2,6 +2,7 @@
 
 from rnnreg.selection._choice import Choice, choose
 from rnnreg.selection._curve import Curve, one_standard_error
+from rnnreg.selection._cv_results import cv_results
 from rnnreg.selection._extended import sweep_extended
 from rnnreg.selection._folds import blocked_folds, grouped, rolling_origin
 from rnnreg.selection._grid import LambdaGrid, lambda_grid
@@ -11,8 +12,10 @@ from rnnreg.selection._hypergradient import Hypergradient, hypergradient
 from rnnreg.selection._improvement import Improvement, improvement
 from rnnreg.selection._nested import Nested, nested
 from rnnreg.selection._online import OnlineTuning, tune_online
+from rnnreg.selection._optuna import to_optuna
 from rnnreg.selection._paths import warm_path
 from rnnreg.selection._refit import refit
+from rnnreg.selection._run_study import run_study
 from rnnreg.selection._rungs import Halving, Rung
 from rnnreg.selection._scores import axis_of as axis_of
 from rnnreg.selection._scores import is_zipped as is_zipped
@@ -34,6 +37,7 @@ __all__ = [
     "Uniform",
     "blocked_folds",
     "choose",
+    "cv_results",
     "grouped",
     "halving",
     "hyperband",
@@ -44,8 +48,10 @@ __all__ = [
     "one_standard_error",
     "refit",
     "rolling_origin",
+    "run_study",
     "sample",
     "sweep_extended",
+    "to_optuna",
     "tune_online",
     "warm_path",
 ]

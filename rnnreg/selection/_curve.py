@@ -76,17 +76,8 @@ def one_standard_error(
         raise ValueError(f"fold_sizes must be weights of at least 0; got {sizes.tolist()}.")
     folds = np.where(np.isfinite(folds), folds, np.nan)
     num_folds = folds.shape[1]
-    weights = sizes / sizes.sum()
 
-    def mean_and_se(values):
-        # not a matrix product, which may round equal rows differently and break a tie
-        mean = np.sum(values * weights, axis=1)
-        spread = np.sum(np.square(values - mean[:, None]) * weights, axis=1)
-        return mean, np.sqrt(spread / (num_folds - 1)) if num_folds > 1 else np.full(
-            len(mean), np.nan
-        )
-
-    mean, se = mean_and_se(folds)
+    mean, se = mean_and_se(folds, sizes)
     finite = np.isfinite(mean)
     if not finite.any():
         raise ValueError(
@@ -95,13 +86,23 @@ def one_standard_error(
     sign = -1 if maximise else 1
     ranked = np.where(finite, sign * mean, np.inf)
     best = _largest(lam, ranked == ranked.min())
-    difference, paired_se = mean_and_se(folds - folds[best])
+    difference, paired_se = mean_and_se(folds - folds[best], sizes)
     one_se = paired = best
     if num_folds > 1:
         one_se = _largest(lam, ranked <= ranked[best] + se[best])
         paired = _largest(lam, finite & (sign * difference <= paired_se))
     curve = Curve(lam, mean, se, difference, paired_se, folds, sizes, np.full(len(lam), np.nan))
     return curve, best, one_se, paired
+
+
+def mean_and_se(folds: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """cvm and cvsd of scores `[n, K]` with weights `[K]` or `[n, K]`; of a single fold cvsd is NaN."""
+    weights = sizes / sizes.sum(axis=-1, keepdims=True)
+    # not a matrix product, which may round equal rows differently and break a tie
+    mean = np.sum(folds * weights, axis=1)
+    spread = np.sum(np.square(folds - mean[:, None]) * weights, axis=1)
+    others = folds.shape[1] - 1
+    return mean, np.sqrt(spread / others) if others else np.full(len(mean), np.nan)
 
 
 def _largest(lam: np.ndarray, allowed: np.ndarray) -> int:

@@ -76,7 +76,7 @@ def compare(
     Warns:
       RuntimeWarning: how many seeds and folds of an interrupted sweep are compared.
     """
-    scores = variable(result, metric, axis, combine, num_epochs)
+    scores = _along(result, scores_of(result, metric, combine, num_epochs), axis)
     used, counts = finished_part(result, every_seed=combine == "ensemble")
     if counts and not unfinished:
         raise ValueError(
@@ -193,13 +193,13 @@ def _axes(result: SweepResult) -> list[str]:
     ]
 
 
-def variable(
-    result: SweepResult, metric: str, axis: str, combine: str, num_epochs: str
+def scores_of(
+    result: SweepResult, metric: str, combine: str = "mean", num_epochs: str = "fixed"
 ) -> xr.DataArray:
-    """The scores of all lanes, with the axis of λ as a dimension.
+    """The score of every lane; of the mean prediction over seeds with "ensemble", of every record with "common".
 
     Raises:
-      ValueError: the result has no such scores, they are not one number for each lane, or it has no such axis.
+      ValueError: the result does not have it, or it is not one number for each lane.
     """
     metrics = result.metrics
     name = f"ensemble_{metric}" if combine == "ensemble" else metric
@@ -222,14 +222,6 @@ def variable(
     scores = metrics[name]
     if num_epochs == "common":  # a run that diverged or stopped scores nothing anywhere
         scores = scores.where(metrics["finished"] & (metrics["diverged_at"] < 0))
-    if axis in scores.coords and axis not in scores.dims:  # a hyperparameter of a zipped dimension
-        (dimension,) = scores.coords[axis].dims or ("",)
-        if dimension in scores.dims:
-            scores = scores.swap_dims({dimension: axis})
-    if axis not in scores.dims:
-        raise ValueError(
-            f"axis {axis!r} is not a dimension of {name!r}; give axis=..., one of {_axes(result)}."
-        )
     own = set(metrics[name].dims) - {*result.dims, *result.groups[0].static, "epoch"}
     if own:
         raise ValueError(
@@ -239,12 +231,44 @@ def variable(
     return scores
 
 
+def _along(result: SweepResult, scores: xr.DataArray, axis: str) -> xr.DataArray:
+    """The scores with the axis of λ as a dimension, which may be a hyperparameter of a zipped one."""
+    if axis in scores.coords and axis not in scores.dims:  # a hyperparameter of a zipped dimension
+        (dimension,) = scores.coords[axis].dims or ("",)
+        if dimension in scores.dims:
+            scores = scores.swap_dims({dimension: axis})
+    if axis not in scores.dims:
+        raise ValueError(
+            f"axis {axis!r} is not a dimension of {scores.name!r}; give axis=..., one of {_axes(result)}."
+        )
+    return scores
+
+
 def direction_of(result: SweepResult, metric: str, given: bool | None) -> bool:
-    """Whether more of a metric is better, as it states itself or as it was given."""
-    name = re.sub("^(history_|ensemble_)?(train|val)_", "", metric)
-    stated = False if name == "loss" else None
+    """Whether more of a metric is better, as it states itself in a result or as it was given."""
+    name, stated = score_name(metric), None
     for metrics in result.config.get("metrics", []):
         stated = metrics.get(name, {}).get("maximise", stated)
+    return agreed(metric, stated, given)
+
+
+def score_name(metric: str) -> str:
+    """The name of the score whose variable is meant.
+
+    >>> score_name("val_accuracy")
+    'accuracy'
+    """
+    return re.sub("^(history_|ensemble_)?(train|val)_", "", metric)
+
+
+def agreed(metric: str, stated: bool | None, given: bool | None) -> bool:
+    """Whether more of a metric is better, as it states itself or as it was given.
+
+    Raises:
+      ValueError: neither says so, or they differ.
+    """
+    name = score_name(metric)
+    stated = False if name == "loss" else stated
     if stated is None and given is None:
         raise ValueError(
             f"nobody stated whether more of {metric!r} is better: give choose(..., maximise=True), or maximise=False "

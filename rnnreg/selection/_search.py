@@ -19,7 +19,7 @@ from rnnreg.selection._rungs import (
     score_at,
     trial_epochs,
 )
-from rnnreg.selection._scores import direction_of, variable
+from rnnreg.selection._scores import direction_of, scores_of
 from rnnreg.sweeps import Stages, SweepResult, warn_of_lanes
 
 _DROPPED = (
@@ -58,7 +58,7 @@ def search(
     """
     nothing = stages.result(ensembles=False)
     dims = [dim for dim in nothing.metrics["finished"].dims if dim not in ("seed", "fold")]
-    variable(nothing, metric, str(dims[0]), "mean", "common")
+    scores_of(nothing, metric, "mean", "common")
     maximise = direction_of(nothing, metric, maximise)
     epochs = sorted({rung for bracket in brackets for rung in bracket.rungs})
     scores = np.full((*stages.shape, len(epochs)), np.nan)
