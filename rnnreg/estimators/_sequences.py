@@ -1,0 +1,118 @@
+"""From what users of scikit-learn hold to sequences: arrays of two or three axes, and lists of unequal lengths."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnnreg._checks import check_count
+from rnnreg.data import lengths_to_mask
+from rnnreg.estimators._sklearn import check_array, check_X_y, validate_data
+
+_DTYPES: Any = [np.float64, np.float32]
+
+
+class Sequences(NamedTuple):
+    """Rows as a network reads them.
+
+    Attributes:
+      xs: `[N, T, D]`.
+      mask: `[N, T]`, 1 for a true step; None if all are.
+      ys: the targets as they were given, checked; None without.
+    """
+
+    xs: np.ndarray
+    mask: np.ndarray | None
+    ys: Any = None
+
+
+def read_pairs(estimator: Any, X: Any, y: Any, *, input_size: int, **of_targets: Any) -> Sequences:
+    """X and y to fit, checked by scikit-learn; sets `n_features_in_` of the estimator.
+
+    Args:
+      estimator: which is fitted.
+      X: `[N, T, D]`; `[N, T · D]`, step by step; or a list of N sequences `[T_i, D]` or `[T_i]`.
+      y: targets of N rows.
+      input_size: D of an X of two axes, and of sequences `[T_i]`.
+      **of_targets: options of scikit-learn's `check_X_y`.
+
+    Returns:
+      The sequences, the shorter ones padded with zeros and masked, and the targets.
+
+    Raises:
+      ValueError: not such an X or y.
+    """
+    X, mask = _padded(X, input_size)
+    if getattr(X, "ndim", 2) == 3:
+        X, ys = check_X_y(X, y, dtype=_DTYPES, allow_nd=True, **of_targets)
+        estimator.n_features_in_ = X.shape[2]
+        return Sequences(X, mask, ys)
+    X, ys = validate_data(estimator, X, y, dtype=_DTYPES, **of_targets)
+    return Sequences(_in_steps(X, input_size, "X"), mask, ys)
+
+
+def read_sequences(estimator: Any, X: Any, *, input_size: int) -> Sequences:
+    """X to predict from, checked by scikit-learn and against what the estimator was fitted on.
+
+    Args:
+      estimator: which was fitted.
+      X: as in `read_pairs`.
+      input_size: as in `read_pairs`.
+
+    Returns:
+      The sequences.
+
+    Raises:
+      ValueError: not such an X, or not as many features as before.
+    """
+    X, mask = _padded(X, input_size)
+    if getattr(X, "ndim", 2) == 3:
+        X = check_array(X, dtype=_DTYPES, allow_nd=True)
+        if X.shape[2] != estimator.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[2]} features at each step, but {type(estimator).__name__} is expecting "
+                f"{estimator.n_features_in_} features as input."
+            )
+        return Sequences(X, mask)
+    X = validate_data(estimator, X, dtype=_DTYPES, reset=False)
+    return Sequences(_in_steps(X, input_size, "X"), mask)
+
+
+def _in_steps(rows: np.ndarray, input_size: int, name: str) -> np.ndarray:
+    """`[N, T · D]` as `[N, T, D]`."""
+    if rows.shape[-1] % input_size:
+        raise ValueError(
+            f"{name} has rows of {rows.shape[-1]} numbers, which are not steps of input_size={input_size} features."
+        )
+    return rows.reshape(len(rows), -1, input_size)
+
+
+def _padded(X: Any, input_size: int) -> tuple[Any, np.ndarray | None]:
+    """Sequences of unequal lengths as one array and its mask; anything else as it is."""
+    check_count(input_size, "input_size")
+    if hasattr(X, "ndim") and (X.ndim != 1 or X.dtype != object):
+        return X, None
+    if not isinstance(X, (list, tuple, np.ndarray)) or len(X) == 0:
+        return X, None
+    try:
+        rows = [np.asarray(row) for row in X]
+    except ValueError:  # a row that is no array itself
+        return X, None
+    shapes = {row.shape for row in rows}
+    ranks = {row.ndim for row in rows}
+    if len(shapes) == 1 and (isinstance(X, np.ndarray) or ranks == {2}) and ranks <= {1, 2}:
+        return np.stack(rows), None
+    if len(shapes) == 1 or len(ranks) > 1 or not ranks <= {1, 2}:
+        return X, None
+    if ranks == {1}:
+        rows = [_in_steps(row[None], input_size, f"X[{n}]")[0] for n, row in enumerate(rows)]
+    sizes, lengths = {row.shape[1] for row in rows}, [len(row) for row in rows]
+    if len(sizes) > 1 or min(lengths) == 0:
+        raise ValueError(
+            "every sequence of X must have at least one step, and the same features at each: [T_i, D]; got sequences "
+            f"of {sorted(sizes)} features, the shortest of {min(lengths)} steps."
+        )
+    longest = max(lengths)
+    padded = [np.pad(row, ((0, longest - len(row)), (0, 0))) for row in rows]
+    return np.stack(padded), lengths_to_mask(lengths, longest)
