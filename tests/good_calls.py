@@ -77,6 +77,11 @@ def program():
     )
 
 
+def distribution():
+    """Of Optuna, for a λ."""
+    return require("optuna").distributions.FloatDistribution(1e-3, 1.0, log=True)
+
+
 def ax():
     """Axes of a figure of its own."""
     return plt.figure().add_subplot()
@@ -188,6 +193,7 @@ GOOD = {
     "state": started,
     "state_dict": TORCH,
     "step": lambda: lambda params, state, x: state,
+    "study": lambda: require("optuna").create_study(),
     "surface": lambda: figures.make_line(),
     "system": NET,
     "table": POINTS,
@@ -249,7 +255,10 @@ OWN = {
     "selection.grouped.groups": [0, 1],
     "selection.hyperband.train": make(NET, num_epochs=3),
     "selection.halving.grid": {"l2": [0.0, 0.1], "learning_rate": 0.1},
+    "selection.cv_results.result": result,
+    "selection.run_study.space": lambda: {"l2": distribution(), "learning_rate": 0.1},
     "selection.refit.result": result,
+    "selection.to_optuna.result": result,
     "selection.tune_online.data": held_out(SPLIT, 6),
     "selection.tune_online.every": 1,
     "sweeps.verify.result": result,
@@ -271,6 +280,8 @@ OWN = {
 OPTIONS = {  # what an argument needs beside it
     "network.num_steps": {"readout": "flatten"},
     "evaluate.batch_size": {"loss": LOSS},
+    "selection.run_study.plan": {"folds": [([0, 1, 2], [3])]},
+    "selection.run_study.seeds": {"folds": [([0, 1, 2], [3])]},
 }
 SELF = {
     "SweepResult": result,

@@ -155,7 +155,7 @@ def is_known(kind):
         "Fold",
         "Drops",
     }
-    records |= {"Parametrization", "Calibration", "Settings", "Scaling", "Track"}
+    records |= {"Parametrization", "Calibration", "Settings", "Scaling", "Track", "Study"}
     return kind == "Any" or _parts(kind)[0] in TAKES or head in records
 
 

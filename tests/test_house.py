@@ -45,12 +45,13 @@ ROOMS = [
     "datasets",
     "plotting",
     "convert",
+    "estimators",
     "__main__",
 ]
 
 # Imported inside the function that uses them: together they cost more than jax itself.
 HEAVY = ["flax", "optax", "sklearn", "scipy.stats", "matplotlib", "xarray", "pandas", "h5netcdf"]
-HEAVY += ["orbax", "tyro", "jax.extend"]
+HEAVY += ["orbax", "tyro", "jax.extend", "optuna"]
 PEERS = ["torch", "keras", "tensorflow", "equinox", "statsmodels"]
 
 FILES = sorted(PACKAGE.rglob("*.py"))

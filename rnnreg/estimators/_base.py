@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from rnnreg._checks import check_choice
 from rnnreg.data import Batch, Split, standardize
 from rnnreg.estimators._run import LAMBDAS, Architecture, network_of, run_of
 from rnnreg.estimators._sequences import Sequences, read_sequences
@@ -20,7 +21,7 @@ from rnnreg.estimators._sklearn import (
     is_classifier,
 )
 from rnnreg.networks import Network
-from rnnreg.selection import choose, cv_results, refit
+from rnnreg.selection import RULES, choose, cv_results, refit
 from rnnreg.sweeps import sweep
 
 
@@ -73,6 +74,7 @@ class RNNEstimatorCV(BaseEstimator):
         self, rows: Sequences, ys: np.ndarray, output_size: int, groups: Any, sample_weight: Any
     ) -> None:
         """The sweep over λ × folds × seeds with its refit, and the choice."""
+        check_choice(self.rule, "rule", RULES)
         weights = None
         if sample_weight is not None:
             weights = check_sample_weight(sample_weight, rows.xs, ensure_non_negative=True)

@@ -70,4 +70,5 @@ class RNNClassifierCV(ClassifierMixin, RNNEstimatorCV):
         Returns:
           `[N]` classes.
         """
-        return self.classes_[self._outputs(X).argmax(axis=1)]
+        logits = self._outputs(X)
+        return self.classes_[logits.argmax(axis=1)]

@@ -1,5 +1,6 @@
 """Choosing λ: grids, samples and folds, one-standard-error rules, searches, the refit, and λ by gradient."""
 
+from rnnreg.selection._choice import RULES as RULES
 from rnnreg.selection._choice import Choice, choose
 from rnnreg.selection._curve import Curve, one_standard_error
 from rnnreg.selection._cv_results import cv_results

@@ -1,0 +1,296 @@
+"""Estimators of scikit-learn: one sweep inside, and everything around it as scikit-learn has it."""
+
+import importlib
+import sys
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from conftest import tolerance
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from small import make, sine
+
+import rnnreg as rr
+from rnnreg.estimators import RNNClassifierCV, RNNRegressorCV
+from rnnreg.estimators._run import Architecture, network_of
+from rnnreg.selection import choose, cv_results, refit
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(12, 4))
+Y = X[:, -1] - 0.5 * X[:, 0] + 10
+LABELS = np.where(X[:, -1] > 0, "up", "down")
+TINY = {
+    "cell": "elman",
+    "hidden_size": 2,
+    "lambdas": [0.0, 0.1],
+    "cv": 2,
+    "num_epochs": 4,
+    "random_state": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def regressor():
+    return RNNRegressorCV(**TINY).fit(X, Y)
+
+
+# ---- scikit-learn's own checks ----------------------------------------------------------------------
+
+ROUNDING = (
+    "sums of weighted and of repeated rows are rounded in another order, beyond the check's 1e-7"
+)
+FAILED = {
+    "check_sample_weight_equivalence_on_dense_data": ROUNDING,
+}
+LEARNING = {"cell": "elman", "hidden_size": 4, "lambdas": [0.0], "cv": 2}
+LEARNING |= {"num_epochs": 100, "learning_rate": 0.05}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@parametrize_with_checks(
+    [RNNRegressorCV(**LEARNING), RNNClassifierCV(**LEARNING)],
+    expected_failed_checks=lambda estimator: FAILED,
+)
+def test_the_checks_of_scikit_learn(estimator, check):
+    check(estimator)
+
+
+# ---- what a fit is ----------------------------------------------------------------------------------
+
+
+def test_a_fit_is_one_sweep_the_choice_and_the_refit(regressor):
+    train = rr.make_train(
+        rr.network([rr.cells.elman(2)], 1, readout="last"),
+        loss=rr.losses.squared_error("mean"),
+        penalties={"lam": rr.penalties.l2()},
+        optimizer=lambda hyper: optax.adam(hyper["learning_rate"]),
+        num_epochs=4,
+    )
+    data = rr.data.standardize(rr.Split(rr.Batch(X[..., None], Y[:, None])))
+    key = jax.random.key(np.random.RandomState(0).randint(2**31 - 1))
+    pairs = [(np.arange(6, 12), np.arange(6)), (np.arange(6), np.arange(6, 12))]
+    grid = {"lam": [0.0, 0.1], "learning_rate": 0.01}
+    result = rr.sweep(train, grid, data, key=key, folds=pairs, refit=True, progress=False)
+    choice = choose(result, axis="lam")
+    final = refit(train, result, choice, data, key=key)
+    expected = final.predict(X[..., None], inputs="original", outputs="original").values
+    np.testing.assert_allclose(regressor.predict(X), expected[:, 0], **tolerance())
+    assert regressor.lambda_ == choice.lam
+    assert (regressor.lambda_min_, regressor.lambda_1se_) == (choice.lam_min, choice.lam_1se)
+    np.testing.assert_allclose(
+        regressor.cv_results_["mean_test_score"], -choice.curve.mean, **tolerance()
+    )
+    assert regressor.cv_results_["params"][regressor.best_index_] == choice.values
+    assert regressor.cv_results_["rank_test_score"][regressor.best_index_] == 1
+    assert regressor.best_score_ == regressor.cv_results_["mean_test_score"].max()
+    assert abs(regressor.predict(X).mean() - 10) < 1  # in the units of the targets
+
+
+def test_equal_settings_share_what_was_compiled(regressor):
+    again = clone(regressor).set_params(learning_rate=0.02, lambdas=[0.0, 0.2]).fit(X, Y)
+    assert again.result_.config["compilations"] == 0
+    np.testing.assert_array_equal(clone(regressor).fit(X, Y).predict(X), regressor.predict(X))
+
+
+def test_the_rule_and_auto(regressor):
+    model = clone(regressor).set_params(lambdas="auto", rule="1se").fit(X, Y)
+    assert model.lambda_ == model.lambda_1se_ >= model.lambda_min_
+    np.testing.assert_allclose(model.result_.metrics.lam, [0, *np.logspace(-5, -1, 10)])
+
+
+def test_several_seeds_predict_several_targets_by_their_mean(regressor):
+    both = np.stack([Y, -Y], axis=1)
+    model = clone(regressor).set_params(seeds=[4, 7], standardize=False).fit(X, both)
+    outputs = [model.network_.apply(params, X[..., None]).outputs for params in model.params_]
+    np.testing.assert_allclose(model.predict(X), np.mean(outputs, axis=0), **tolerance())
+    assert np.isfinite(model.score(X, both))
+    ensemble = model.result_.metrics["ensemble_val_loss"].sel(fold=["0", "1"]).mean("fold")
+    np.testing.assert_allclose(-model.cv_results_["mean_test_score"], ensemble, **tolerance())
+
+
+# ---- sequences --------------------------------------------------------------------------------------
+
+
+def test_two_axes_are_the_steps_of_one_feature_or_of_several(regressor):
+    three = clone(regressor).fit(X[..., None], Y)
+    np.testing.assert_array_equal(three.predict(X[..., None]), regressor.predict(X))
+    assert (regressor.n_features_in_, three.n_features_in_) == (4, 1)
+    pairs = clone(regressor).set_params(input_size=2).fit(X, Y)
+    steps = clone(regressor).fit(X.reshape(12, 2, 2), Y)
+    np.testing.assert_array_equal(pairs.predict(X), steps.predict(X.reshape(12, 2, 2)))
+    assert three.predict(X[:, :2, None]).shape == (12,)  # fewer steps
+
+
+@pytest.mark.parametrize(
+    "kind", [RNNRegressorCV, pytest.param(RNNClassifierCV, marks=pytest.mark.slow)]
+)
+def test_padding_of_unequal_lengths_is_not_read(kind):
+    lengths = RNG.integers(1, 5, size=12)
+    rows = [X[n, :length, None] for n, length in enumerate(lengths)]
+    targets = Y if kind is RNNRegressorCV else LABELS
+    model = kind(**TINY).fit(rows, targets)
+    outputs = (lambda x: model.predict(x)) if kind is RNNRegressorCV else model.predict_proba
+    alone = [outputs(row[None])[0] for row in rows[:3]]
+    np.testing.assert_allclose(outputs(rows)[:3], alone, **tolerance())
+    flat = [row[:, 0] for row in rows]  # of one feature
+    np.testing.assert_array_equal(outputs(flat), outputs(rows))
+    held = np.empty(12, object)
+    held[:] = rows
+    np.testing.assert_array_equal(outputs(held), outputs(rows))
+
+
+@pytest.mark.slow
+def test_lists_are_searched_too():
+    rows, labels = [X[n, : 2 + n % 3, None] for n in range(12)], np.arange(12) % 2
+    assert np.isfinite(cross_val_score(RNNClassifierCV(**TINY), rows, labels, cv=2)).all()
+
+
+WRONG = {
+    "four axes": (X[..., None, None], {}, "dim"),
+    "a part of a step": (X, {"input_size": 3}, "input_size=3"),
+    "an empty sequence": ([X[0, :n, None] for n in range(12)], {}, "at least one step"),
+    "features that differ": ([X[:, :n] for n in range(1, 13)], {}, "same features"),
+    "a rule": (X, {"rule": "best"}, "rule"),
+    "a cell": (X, {"cell": "rnn"}, "cell"),
+    "a penalty": (X, {"penalty": "l3"}, "penalty"),
+    "an optimiser": (X, {"optimizer": "adamw"}, "optimizer"),
+    "an optimiser that was made": (X, {"optimizer": optax.adam(0.1)}, "optimizer"),
+    "no values of λ": (X, {"lambdas": []}, "lam"),
+    "a word for λ": (X, {"lambdas": "many"}, "lam"),
+    "a negative λ": (X, {"lambdas": [-1.0]}, "lam"),
+    "a readout": (X, {"readout": "all"}, "readout"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_are_refused(case, monkeypatch):
+    monkeypatch.setattr(sys.modules["rnnreg.sweeps._run"], "Program", None)  # nothing compiles
+    given, options, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        RNNRegressorCV(**TINY | options).fit(given, Y)
+
+
+def test_other_features_than_in_training_are_refused(regressor):
+    three = clone(regressor).fit(X[..., None], Y)
+    with pytest.raises(ValueError, match="expecting 1 features"):
+        three.predict(np.ones((2, 4, 3)))
+
+
+# ---- around it --------------------------------------------------------------------------------------
+
+
+def test_pipelines_searches_and_scores(regressor):
+    piped = make_pipeline(StandardScaler(), clone(regressor))
+    search = GridSearchCV(piped, {"rnnregressorcv__learning_rate": [0.01, 0.05]}, cv=2).fit(X, Y)
+    assert search.best_estimator_[-1].learning_rate in (0.01, 0.05)
+    assert search.predict(X).shape == (12,)
+
+
+def test_groups_stay_together(regressor):
+    groups = np.array([0, 1] * 6)
+    model = clone(regressor).set_params(cv=LeaveOneGroupOut()).fit(X, Y, groups=groups)
+    pairs = [(np.flatnonzero(groups != one), np.flatnonzero(groups == one)) for one in (0, 1)]
+    apart = clone(regressor).set_params(cv=pairs).fit(X, Y)
+    np.testing.assert_array_equal(model.predict(X), apart.predict(X))
+    assert model.best_score_ == apart.best_score_ != regressor.best_score_
+
+
+@pytest.mark.parametrize(
+    "kind", [RNNRegressorCV, pytest.param(RNNClassifierCV, marks=pytest.mark.slow)]
+)
+def test_rows_of_weight_zero_count_for_nothing(kind):
+    targets = Y if kind is RNNRegressorCV else LABELS
+    pairs = [(np.arange(2, 7), np.arange(7, 11)), (np.arange(7, 11), np.arange(2, 7))]
+    model = kind(**TINY | {"cv": pairs})
+    weights = np.r_[0.0, 0.0, np.ones(10)]
+    first = np.r_[[[100.0] * 4] * 2, X[2:]]
+    one, two = (clone(model).fit(x, targets, sample_weight=weights) for x in (X, first))
+    np.testing.assert_allclose(one.result_.metrics.val_loss, two.result_.metrics.val_loss)
+    assert (one.predict(X) == two.predict(X)).all()
+
+
+@pytest.mark.float64_only
+@pytest.mark.numerics
+def test_weights_are_repeated_rows():
+    weights = np.array([2, 1, 3, 1, 1, 2, 1, 1, 2, 1, 1, 1])
+    rows = np.repeat(np.arange(12), weights)
+    halves = [np.flatnonzero(rows < 6), np.flatnonzero(rows >= 6)]
+    options = TINY | {"standardize": False}
+    one = RNNRegressorCV(**options).fit(X, Y, sample_weight=weights)
+    two = RNNRegressorCV(**options | {"cv": [halves[::-1], halves]}).fit(X[rows], Y[rows])
+    np.testing.assert_allclose(one.predict(X), two.predict(X), rtol=1e-9)
+    scores = [model.cv_results_["mean_test_score"] for model in (one, two)]
+    np.testing.assert_allclose(*scores, rtol=1e-9)
+
+
+def test_classes_are_found_and_their_probabilities_add_up():
+    model = RNNClassifierCV(**TINY | {"num_epochs": 60, "learning_rate": 0.1}).fit(X, LABELS)
+    assert model.score(X, LABELS) > 0.9
+    np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1)
+    assert model.classes_.tolist() == ["down", "up"]
+    assert (model.classes_[model.predict_proba(X).argmax(1)] == model.predict(X)).all()
+
+
+def test_own_cells_penalties_and_optimisers(regressor):
+    own = {"cell": [rr.cells.irnn(2), rr.cells.elman(3)], "penalty": rr.penalties.l1("W_xh")}
+    model = clone(regressor).set_params(**own, optimizer=optax.rmsprop, readout="flatten").fit(X, Y)
+    assert model.params_[0]["layer_1"]["W_hh"].shape == (3, 3)
+    assert model.params_[0]["readout"]["W_hy"].shape == (4 * 3, 1)
+    assert model.result_.config["penalties"][0]["lam"]["name"] == "l1"
+
+
+def test_a_cell_may_be_a_function_of_the_hidden_size():
+    made = Architecture(rr.cells.irnn, 3, 1, "last", None)
+    assert network_of(made) is network_of(made)
+    assert network_of(made).layers[0].cell.hidden_size == 3
+
+
+def test_without_scikit_learn_the_error_names_the_extra(monkeypatch):
+    module = importlib.import_module("rnnreg.estimators._sklearn")
+    monkeypatch.setitem(sys.modules, "sklearn.base", None)
+    with pytest.raises(ImportError, match=r"rnnreg\[sklearn\]"):
+        importlib.reload(module)
+
+
+# ---- the record -------------------------------------------------------------------------------------
+
+
+def test_the_record_has_the_scores_of_scikit_learn():
+    train = make(metrics={"r2": rr.metrics.r2()})
+    grid = {"pair": rr.zipped(l2=[0.0, 0.1, 0.1], learning_rate=[0.01, 0.01, 1e30])}
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        result = rr.sweep(
+            train,
+            grid,
+            sine(24),
+            key=jax.random.key(0),
+            folds=rr.selection.blocked_folds(3),
+            progress=False,
+        )
+    table = cv_results(result)
+    folds = result.metrics.val_loss.isel(seed=0).values
+    sizes = result.metrics.fold_size.values
+    np.testing.assert_allclose(table["split1_test_score"], -folds[:, 1])
+    means = -np.average(folds[:2], axis=1, weights=sizes)
+    np.testing.assert_allclose(table["mean_test_score"], [*means, np.nan])
+    spread = np.average((-folds[:2] - means[:, None]) ** 2, axis=1, weights=sizes)
+    np.testing.assert_allclose(table["std_test_score"], [*np.sqrt(spread), np.nan])
+    np.testing.assert_allclose(table["se_test_score"], table["std_test_score"] / np.sqrt(2))
+    assert sorted(table["rank_test_score"]) == [1, 2, 3]
+    assert table["rank_test_score"][2] == 3
+    assert table["param_learning_rate"].tolist() == [0.01, 0.01, 1e30]
+    best = choose(result, axis="l2").values
+    assert table["params"].index(best) == table["rank_test_score"].argmin()
+    frame = pd.DataFrame(table)
+    assert len(frame) == 3
+    assert frame.mean_test_score.notna().sum() == 2
+    scores = cv_results(result, metric="val_r2")["mean_test_score"]
+    own = result.metrics.val_r2.isel(seed=0).values[:2]
+    np.testing.assert_allclose(scores[:2], np.average(own, axis=1, weights=sizes))
