@@ -65,6 +65,12 @@ class RNNEstimatorCV(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    def __sklearn_clone__(self):
+        """A clone with the same cell, penalty and optimiser, so that what was compiled for them serves it."""
+        made = super().__sklearn_clone__()
+        made.cell, made.penalty, made.optimizer = self.cell, self.penalty, self.optimizer
+        return made
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True

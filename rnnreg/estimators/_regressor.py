@@ -25,13 +25,14 @@ class RNNRegressorCV(RegressorMixin, RNNEstimatorCV):
 
     Args:
       cell: "elman", "gru" or "lstm"; a function of the hidden size, such as `rr.cells.irnn`; a cell, or a list of
-        cells, whose own sizes count.
+        cells, whose own sizes count (a model of these cannot be pickled).
       hidden_size: H, units.
       lambdas: the values of λ; "auto" is 0 and ten values from 1e-5 to 1e-1 at equal ratios.
       penalty: R: the name of a penalty in `rr.penalties`, such as "l2" (Σ w² of all weight matrices) or "l1", or one
         that was made, such as `rr.penalties.l2("W_hh")`.
-      cv: folds, as in scikit-learn: how many, a splitter, or pairs of row numbers. Rows are not shuffled, so that rows
-        in the order of time are validated in blocks; for overlapping windows see `rr.selection.blocked_folds`.
+      cv: folds, as in scikit-learn: how many, a splitter, or pairs of row numbers, such as those of
+        `rr.selection.blocked_folds(5)(split)` for overlapping windows. With a number, rows are not shuffled: those in
+        the order of time are validated in blocks.
       rule: how λ is chosen from the curve, "min", "1se" or "paired_1se", as in `rr.selection.choose`.
       num_epochs: passes over the training rows.
       batch_size: rows of an update; None takes all.
