@@ -46,7 +46,7 @@ FAILED = {
     "check_sample_weight_equivalence_on_dense_data": "scaling goes by rows, whatever they weigh; without it both are "
     "equal in float64 (test_weights_are_repeated_rows), and in float32 up to more than the 1e-7 of the check",
 }
-LEARNING = {"cell": "elman", "hidden_size": 4, "lambdas": [0.0], "cv": 2}
+LEARNING = {"cell": "elman", "hidden_size": 8, "lambdas": [0.0], "cv": 2}
 LEARNING |= {"num_epochs": 100, "learning_rate": 0.05}
 
 
