@@ -51,8 +51,8 @@ class RNNRegressorCV(RegressorMixin, RNNEstimatorCV):
       lambda_min_: the largest λ of the best mean score.
       lambda_1se_: the largest λ within one standard error of it.
       choice_: the `Choice`, with its curve and its warnings.
-      cv_results_: as of `GridSearchCV`; see `rr.selection.cv_results`. The score is minus the validation loss, of scaled
-        targets if they are scaled.
+      cv_results_: as of `GridSearchCV`; see `rr.selection.cv_results`. The score is minus the validation loss, in
+        the units of scaled targets, if they are scaled.
       best_index_: the row of `lambda_` there.
       best_score_: its mean score.
       result_: the `SweepResult` of λ × folds × seeds.
