@@ -169,7 +169,7 @@ WRONG = {
 
 @pytest.mark.parametrize("case", WRONG)
 def test_wrong_arguments_are_refused(case, monkeypatch):
-    monkeypatch.setattr(sys.modules["rnnreg.sweeps._run"], "Program", None)  # nothing compiles
+    monkeypatch.setattr(sys.modules["rnnreg.sweeps._compute"], "Program", None)  # nothing compiles
     given, options, message = WRONG[case]
     with pytest.raises(ValueError, match=message):
         RNNRegressorCV(**TINY | options).fit(given, Y)
