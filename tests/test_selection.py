@@ -632,4 +632,4 @@ def test_a_refit_of_another_network_is_refused(swept):
 
 def test_the_room_shows_what_users_take_of_it():
     shown = {name for name in dir(rr.selection) if not name.startswith("_")}
-    assert shown - set(rr.selection.__all__) == {"axis_of", "is_zipped"}  # for plotting
+    assert shown - set(rr.selection.__all__) == {"RULES", "axis_of", "is_zipped"}  # for others

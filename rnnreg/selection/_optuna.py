@@ -57,7 +57,7 @@ def to_optuna(
       ImportError: Optuna is missing.
       ValueError: an unknown metric, one whose direction nobody stated, or a study with another direction.
 
-    >>> import rnnreg as rr, jax, optax
+    >>> import numpy as np, rnnreg as rr, jax, optax
     >>> batch, times = rr.data.windows(np.sin(np.arange(40.0)), window=4)
     >>> train = rr.make_train(rr.network([rr.cells.elman(4)], 1, readout="last"),
     ...     loss=rr.losses.squared_error(), penalties={"l2": rr.penalties.l2()},

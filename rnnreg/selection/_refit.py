@@ -20,6 +20,8 @@ from rnnreg.selection._finished import finished_part
 from rnnreg.sweeps import SweepResult, sweep
 from rnnreg.training import Settings, Train
 
+Params = dict[str, Any]
+
 
 @typed
 def refit(
@@ -29,7 +31,7 @@ def refit(
     data: Split | Batch | Callable[[Mapping[str, Any]], Split],
     *,
     key: Array,
-    params: Any = None,
+    params: Params | Callable[[Mapping[str, Any]], Params] | None = None,
     rescale: bool = False,
     keep: str | Path | None = None,
     progress: bool = True,
