@@ -33,7 +33,7 @@ class Config(NetworkOptions):
 
 
 PRESETS = {
-    "quick": {"windows": (12,), "learning_rates": (1e-2,), "num_updates": 100, "num_lambdas": 4, "seeds": 2},
+    "quick": {"windows": (12,), "learning_rates": (3e-3, 1e-2), "num_updates": 100, "num_lambdas": 4, "seeds": 2},
     "full": {},
 }
 
@@ -91,7 +91,10 @@ def main(config: Config) -> Report:
         f"the last {np.median(needed):g} years of {window} give the forecast within 0.1 standard deviations (median of "
         f"networks and targets); all of them are needed for {np.mean(needed == window):.0%}",
     ]
-    return Report(summary, [claim], "\n".join(lines), {"window": ax.figure})
+    cells = rr.plotting.cv_map(
+        result, choice, other="learning_rate", label="ARV of the mean forecast, validation blocks"
+    )
+    return Report(summary, [claim], "\n".join(lines), {"window": ax.figure, "map": cells.figure})
 
 
 if __name__ == "__main__":
