@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnreg._checks import check_choice
 from rnnreg.data import Batch, Split, standardize
-from rnnreg.estimators._run import LAMBDAS, Architecture, network_of, run_of
+from rnnreg.estimators._run import Architecture, network_of, run_of
 from rnnreg.estimators._sequences import Sequences, read_sequences
 from rnnreg.estimators._sklearn import (
     BaseEstimator,
@@ -21,7 +21,7 @@ from rnnreg.estimators._sklearn import (
     is_classifier,
 )
 from rnnreg.networks import Network
-from rnnreg.selection import RULES, choose, cv_results, refit
+from rnnreg.selection import RULES, choose, cv_results, lambda_grid, refit
 from rnnreg.sweeps import sweep
 
 
@@ -99,11 +99,12 @@ class RNNEstimatorCV(BaseEstimator):
             self.batch_size,
             is_classifier(self),
         )
-        lambdas = (
-            LAMBDAS if isinstance(self.lambdas, str) and self.lambdas == "auto" else self.lambdas
-        )
         key = jax.random.key(check_random_state(self.random_state).randint(2**31 - 1))
-        grid = {"lam": np.atleast_1d(lambdas).tolist(), "learning_rate": self.learning_rate}
+        rate = {"learning_rate": self.learning_rate}
+        lambdas = self.lambdas
+        if isinstance(lambdas, str) and lambdas == "auto":
+            lambdas = lambda_grid(train, data, key=key, hyper=rate, num=10, zero=True).values
+        grid = {"lam": np.atleast_1d(lambdas).tolist(), **rate}
         options: Any = {"key": key, "progress": bool(self.verbose)}
         seeds = int(self.seeds) if isinstance(self.seeds, Integral) else list(self.seeds)
         result = sweep(train, grid, data, seeds=seeds, folds=pairs, refit=True, **options)

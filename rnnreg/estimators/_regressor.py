@@ -27,7 +27,7 @@ class RNNRegressorCV(RegressorMixin, RNNEstimatorCV):
       cell: "elman", "gru" or "lstm"; a function of the hidden size, such as `rr.cells.irnn`; a cell, or a list of
         cells, whose own sizes count (a model of these cannot be pickled).
       hidden_size: H, units.
-      lambdas: the values of λ; "auto" is 0 and ten values from 1e-5 to 1e-1 at equal ratios.
+      lambdas: the values of λ; "auto" is 0 and ten values between those that `rr.selection.lambda_grid` measures.
       penalty: R: the name of a penalty in `rr.penalties`, such as "l2" (Σ w² of all weight matrices) or "l1", or one
         that was made, such as `rr.penalties.l2("W_hh")`.
       cv: folds, as in scikit-learn: how many, a splitter, or pairs of row numbers, such as those of

@@ -6,16 +6,11 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from rnnreg import cells, penalties
 from rnnreg._checks import check_choice, described, is_called
 from rnnreg.losses import softmax_cross_entropy, squared_error
 from rnnreg.networks import Network, network
 from rnnreg.training import Train, make_train
-
-LAMBDAS = (0.0, *np.logspace(-5, -1, 10).tolist())
-"""What `lambdas="auto"` stands for: 0, and ten values from 1e-5 to 1e-1 at equal ratios."""
 
 
 class Architecture(NamedTuple):
