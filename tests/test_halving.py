@@ -249,6 +249,14 @@ def test_of_equal_trials_the_first_goes_on():
     assert halved.scores.survived.sel(epoch=3).values.tolist() == [True, False, False]
 
 
+def test_of_equal_trials_the_most_penalised_goes_on_as_in_a_choice():
+    """Rates of 0 train nothing, and all trials are equal."""
+    grid = {"l2": [0.0, 1e-6, 1e-4, 1e-5], "learning_rate": 0.0}
+    halved = halving(TRAIN, grid, sine(), min_epochs=3, **OPTIONS, **ONE_BY_ONE)
+    swept = rr.sweep(TRAIN, grid, sine(), **OPTIONS, **ONE_BY_ONE)
+    assert halved.choice.lam == choose(swept).lam == 1e-4
+
+
 def test_an_interruption_leaves_what_was_recorded(monkeypatch):
     advance = rr.sweeps.Stages.advance
 

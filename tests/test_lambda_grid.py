@@ -158,8 +158,11 @@ def test_the_budget_is_kept_and_told():
     with pytest.warns(RuntimeWarning, match="largest l2 that was tried, after 1 extensions"):
         found = sweep_extended(train, {"l2": [1e-6, 2e-6]}, DATA, max_extensions=1, **options)
     assert found.metrics.sizes["l2"] == 5
+    options["folds"] = iter(options["folds"](DATA))  # read once, for all sweeps
     with pytest.warns(RuntimeWarning, match="and 15 lanes are more than max_lanes=14"):
-        found = sweep_extended(train, {"l2": [1e-6, 2e-6]}, DATA, max_lanes=14, **options)
+        found = sweep_extended(
+            train, {"l2": [1e-6, 2e-6]}, DATA, max_lanes=14, max_extensions=2, **options
+        )
     assert found.metrics.sizes["l2"] == 2
 
 

@@ -227,6 +227,28 @@ def test_a_batch_larger_than_the_smallest_fold_is_named():
 # ---- rolling origin -------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("step", [0.1, 0.25, 1 / 12, 0.01, 3.7])
+@pytest.mark.parametrize("start", [0.0, 1749.0])
+def test_times_in_parts_of_one_are_those_in_whole_numbers(step, start):
+    """Sums of a tenth are rounded, and no row may slip over a border by that."""
+    count = np.arange(30)
+
+    def split(times):
+        batch = rr.Batch(np.ones((30, 1, 1)), np.ones((30, 1)))
+        return rr.Split(batch, target_times=np.stack([times, times], axis=1))
+
+    def listed(pairs):
+        return [(train.tolist(), validation.tolist()) for train, validation in pairs]
+
+    whole, parts = split(count), split(start + step * count)
+    for gap in (0, 1, 3):
+        rolling = rolling_origin(3, horizon=4, gap=gap, window=9)(whole)
+        scaled = rolling_origin(3, horizon=4 * step, gap=gap * step, window=9 * step)(parts)
+        assert listed(scaled) == listed(rolling)
+        blocks = blocked_folds(5, embargo=gap)(whole)
+        assert listed(blocked_folds(5, embargo=gap * step)(parts)) == listed(blocks)
+
+
 def test_a_rolling_origin_by_hand():
     split = sine(13, window=3)  # ten rows with targets 3 … 12
     targets = split.target_times[:, 1]

@@ -92,8 +92,11 @@ class Half:
         return 0.5 + 0 * shares
 
 
-def test_a_distribution_of_ones_own_is_one():
+def test_a_distribution_of_ones_own_is_one_and_one_of_scipy_too():
     assert sample({"x": Half()}, 3, key=KEY).values["x"].tolist() == [0.5] * 3
+    ours, theirs = LogUniform(1e-4, 1e-1), stats.loguniform(1e-4, 1e-1)
+    drawn = [sample({"x": each}, 5, key=KEY).values["x"] for each in (ours, theirs)]
+    np.testing.assert_allclose(*drawn, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

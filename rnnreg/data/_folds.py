@@ -213,4 +213,5 @@ def take_fold(split: Split, fold: Fold | None) -> Split:
         validation=take_rows(split.train, fold.validation_rows, weights=fold.validation_weights),
         scaling=fold.scaling,
         epoch_rows=fold.epoch_rows,
+        target_times=None,  # those of all rows
     )

@@ -156,7 +156,13 @@ def cv_map(
         x = np.sort(lambda_axis(ax, lam, label=f"λ ({choice.axis})"))
         edges, rows = _edges(np.log(x)), np.arange(len(others) + 1) - 0.5
         ax.set_facecolor("0.8")  # where nothing is known
-        mesh = ax.pcolormesh(np.exp(edges), rows, values, cmap="viridis_r", rasterized=True)
+        mesh = ax.pcolormesh(
+            np.exp(edges),
+            rows,
+            values,
+            cmap="viridis" if choice.maximise else "viridis_r",
+            rasterized=True,
+        )
         ax.set_xlim(np.exp(edges[0]), np.exp(edges[-1]))
         place = (x[lam == choice.lam], np.flatnonzero(others == choice.labels[other]))
         ring: dict[str, Any] = {"marker": "o", "markersize": 7, "markerfacecolor": "none"}

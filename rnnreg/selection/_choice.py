@@ -29,7 +29,8 @@ class Choice:
     """What was chosen, and from what.
 
     Attributes:
-      axis: the axis of λ; or a zipped dimension, whose λ below are numbers of trials.
+      axis: the axis of λ; or a zipped dimension, or "trial" of a search over several axes: the λ below are then numbers
+        of trials, and `values` has what was chosen.
       metric: the score.
       maximise: whether more of it is better.
       rule: "min", "1se" or "paired_1se".
@@ -136,7 +137,7 @@ def choose(
     scores, fold_sizes = compared.scores, compared.fold_sizes
     maximise = direction_of(result, metric, maximise)
 
-    at = best_others(scores, fold_sizes, axis, maximise)
+    at = best_others(result, scores, fold_sizes, axis, maximise)
     lanes = scores.isel(at)
     sizes = fold_sizes.isel({dim: at[dim] for dim in at if dim in fold_sizes.dims}).values
     combined = lanes.mean("seed", skipna=False) if "seed" in lanes.dims else lanes
@@ -250,7 +251,7 @@ def cautions(
             found.append(
                 "the values of λ within one standard error are not contiguous; look at the curve before trusting λ_1se."
             )
-        if one_se == order[-1]:
+        if len(order) > 1 and one_se == order[-1]:
             found.append("λ_1se is the largest value that was tried; try larger ones.")
     elif one_se is not None:
         found.append("one validation set gives no standard error: λ_1se is λ_min; use folds.")

@@ -36,7 +36,8 @@ def cv_results(
       `params` (a dict of every hyperparameter and static value, as `Choice.values`), and arrays `[n]`: `param_<name>`,
       `split<k>_test_score`, `mean_test_score`, `std_test_score`, `se_test_score` (the standard error of `choose`) and
       `rank_test_score` (1 is best, ties share a rank). Scores are NaN, and the rank last, where a lane diverged or did
-      not finish. The row of a choice is `cv_results(result)["params"].index(choice.values)`.
+      not finish. The row of a choice (with `num_epochs="fixed"`) is
+      `cv_results(result)["params"].index(choice.values)`.
 
     Raises:
       ValueError: an unknown metric, or one whose direction nobody stated.

@@ -88,6 +88,9 @@ def sweep_extended(
     if isinstance(train, Train):
         _check_axes(grid, train.settings.penalties)
     grid, added = dict(grid), {}
+    for name in ("folds", "seeds"):  # every sweep reads them
+        if isinstance(options.get(name), Iterator):
+            options[name] = list(options[name])
     with _folder(keep) as folder:
         result = sweep(train, grid, data, key=key, keep=folder, **options)
         axes = _check_axes(grid, {name for group in result.config["penalties"] for name in group})

@@ -54,13 +54,15 @@ def blocked_folds(
 
     def split_rows(split: Split) -> list[tuple[np.ndarray, np.ndarray]]:
         first, last = _times(split, "blocked_folds")
+        slack = _slack(first, last)
         order = np.argsort(last, kind="stable")
         if len(order) < num_folds:
             raise ValueError(f"{num_folds} folds need at least as many rows; got {len(order)}.")
         pairs = []
         for block in np.array_split(order, num_folds):
             start, stop = widened(first[block].min(), last[block].max(), embargo, "embargo")
-            pairs.append((np.flatnonzero((last < start) | (first > stop)), np.sort(block)))
+            apart = (last < start - slack) | (first > stop + slack)
+            pairs.append((np.flatnonzero(apart), np.sort(block)))
         return pairs
 
     return split_rows
@@ -115,6 +117,7 @@ def rolling_origin(
 
     def split_rows(split: Split) -> list[tuple[np.ndarray, np.ndarray]]:
         first, last = _times(split, "rolling_origin")
+        slack = _slack(first, last)
         later = lambda time, name: widened(time, time, lengths[name], name)[1]  # noqa: E731
         earlier = lambda time, name: widened(time, time, lengths[name], name)[0]  # noqa: E731
         origin = last.max() if initial is None else later(first.min(), "initial")
@@ -124,10 +127,10 @@ def rolling_origin(
         for number in range(num_folds):
             end = later(origin, "horizon")
             stop = earlier(origin, "gap")
-            trains = last <= stop
+            trains = last <= stop + slack
             if window is not None:
-                trains &= first > earlier(stop, "window")
-            validates = (first > origin) & (last <= end)
+                trains &= first > earlier(stop, "window") + slack
+            validates = (first > origin + slack) & (last <= end + slack)
             for side, rows in (("train", trains), ("validate", validates)):
                 if not rows.any():
                     raise ValueError(
@@ -217,3 +220,11 @@ def _times(split: Split, who: str) -> tuple[np.ndarray, np.ndarray]:
             "rr.data.windows returns them."
         )
     return check_target_times(split.target_times, len(split.train.ys))
+
+
+def _slack(first: np.ndarray, last: np.ndarray) -> Any:
+    """How far two times may lie apart and be the same: sums of times such as .1 are rounded."""
+    times = np.unique(np.concatenate([first, last]))
+    if times.dtype.kind != "f" or len(times) < 2:
+        return 0
+    return 1e-6 * float(np.diff(times).min())

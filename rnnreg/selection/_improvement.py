@@ -74,11 +74,11 @@ def improvement(
     1/K alone would take the folds for independent, though they share training rows; the second term is the correction
     of Nadeau & Bengio. t = d / se goes by Student's distribution with K − 1 degrees of freedom.
 
-    What is exact and what is not: the choice is kept away from the scores that it is judged by exactly, in the sense
-    that fold k has no part in λ_{−k}; the standard error is approximate, as every one from a single cross-validation
-    (Bengio & Grandvalet 2004). Of twenty equal models, p ≤ 0.05 calls one better in about 4 % of simulated data sets
-    with 3, 5 or 10 folds; without the correction, in 10 to 13 % (`tests/test_improvement.py`). If every fold chooses 0,
-    the difference is 0 and p is 1. Folds should not overlap: of a repeated K-fold, the other
+    What is exact and what is not: the score of fold k has no part in λ_{−k}, but its rows trained the networks that the
+    other folds score; `nested` keeps them apart too. The standard error is approximate, as every one from a single
+    cross-validation (Bengio & Grandvalet 2004). Of twenty equal models, p ≤ 0.05 calls one better in about 4 % of
+    simulated data sets with 3, 5 or 10 folds; without the correction, in 10 to 13 % (`tests/test_improvement.py`). If
+    every fold chooses 0, the difference is 0 and p is 1. Folds should not overlap: of a repeated K-fold, the other
     folds validate on rows of fold k too.
 
     Args:

@@ -170,13 +170,13 @@ def trial_epochs(num_trials: int, rungs: Sequence[int], factor: int) -> int:
     return int(parts @ left)
 
 
-def best_first(scores: np.ndarray, maximise: bool) -> np.ndarray:
-    """The places of the finite scores, the best first, of equal ones the first.
+def best_first(scores: np.ndarray, strength: np.ndarray, *, maximise: bool) -> np.ndarray:
+    """The places of the finite scores, the best first, of equal ones the most strongly penalised, and then the first.
 
-    >>> best_first(np.array([2.0, np.nan, 1.0, 1.0]), maximise=False).tolist()
-    [2, 3, 0]
+    >>> best_first(np.array([2.0, np.nan, 1.0, 1.0]), np.array([0, 1, 0, 1]), maximise=False).tolist()
+    [3, 2, 0]
     """
-    order = np.argsort(-scores if maximise else scores, kind="stable")
+    order = np.lexsort((-strength, -scores if maximise else scores))
     return order[np.isfinite(scores[order])]
 
 

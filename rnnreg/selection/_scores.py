@@ -124,15 +124,38 @@ def _failures(
 
 
 def best_others(
-    scores: xr.DataArray, fold_sizes: xr.DataArray, axis: str, maximise: bool
+    result: SweepResult,
+    scores: xr.DataArray,
+    fold_sizes: xr.DataArray,
+    axis: str,
+    maximise: bool,
 ) -> dict[Any, int]:
-    """The place on every other axis of the lane with the best mean over seeds and (weighted) folds."""
+    """The place on every other axis of the lane with the best mean over seeds and (weighted) folds.
+
+    Of equal ones, that with the largest λ.
+    """
     others = [dim for dim in scores.dims if dim not in (axis, "seed", "fold")]
     combined = scores.mean("seed", skipna=False) if "seed" in scores.dims else scores
-    weighted = over_folds(combined, fold_sizes).transpose(axis, *others).values
-    ranked = np.where(np.isfinite(weighted), -weighted if maximise else weighted, np.inf)
-    place = np.unravel_index(np.argmin(ranked), weighted.shape)
+    weighted = over_folds(combined, fold_sizes).transpose(axis, *others)
+    signed = -weighted.values if maximise else weighted.values
+    ranked = np.where(np.isfinite(signed), signed, np.inf)
+    ties = ranked == ranked.min()
+    strength = np.where(ties, strength_of(result, weighted, but=axis), -1)
+    place = np.unravel_index(np.argmax(strength), ranked.shape)
     return {dim: int(number) for dim, number in zip(others, place[1:], strict=True)}
+
+
+def strength_of(result: SweepResult, scores: xr.DataArray, *, but: str | None = None) -> np.ndarray:
+    """How strongly each place on the axes of some scores is penalised: the sum of the ranks of its λ, but one."""
+    import xarray as xr
+
+    lambdas = {name for group in result.config.get("penalties", []) for name in group} - {but}
+    found = xr.zeros_like(scores, dtype=int)
+    for name in sorted(lambdas & set(map(str, scores.coords))):
+        lam = scores.coords[name]
+        ranks = np.unique(lam.values, return_inverse=True)[1].reshape(lam.shape)
+        found = found + lam.copy(data=ranks)
+    return found.transpose(*scores.dims).values
 
 
 def over_folds(scores: xr.DataArray, fold_sizes: xr.DataArray) -> xr.DataArray:

@@ -19,7 +19,7 @@ from rnnreg.selection._rungs import (
     score_at,
     trial_epochs,
 )
-from rnnreg.selection._scores import direction_of, scores_of
+from rnnreg.selection._scores import direction_of, scores_of, strength_of
 from rnnreg.sweeps import Stages, SweepResult, warn_of_lanes
 
 _DROPPED = (
@@ -71,9 +71,10 @@ def search(
             for cuts, rung in enumerate(ends, start=1):
                 stages.advance(alive, rung)
                 so_far = stages.result(ensembles=False)
-                found = over_runs(score_at(so_far, metric, stages.settings, rung), so_far)
-                found = np.where(alive, found.transpose(*dims).values, np.nan)
-                ranked = best_first(found.reshape(-1), maximise)
+                told = over_runs(score_at(so_far, metric, stages.settings, rung), so_far)
+                told = told.transpose(*dims)
+                found, strength = np.where(alive, told.values, np.nan), strength_of(so_far, told)
+                ranked = best_first(found.reshape(-1), strength.reshape(-1), maximise=maximise)
                 most = found.size if rung == ends[-1] else num_left(int(trials.sum()), cuts, factor)
                 kept = np.isin(np.arange(found.size), ranked[:most]).reshape(found.shape)
                 best = float(found.reshape(-1)[ranked[0]]) if ranked.size else np.nan
@@ -114,7 +115,10 @@ def _choice(result: SweepResult, metric: str, maximise: bool, final: np.ndarray)
     """The best of the trials that ended, and next to it those of the same static values."""
     metrics = result.metrics
     dims = [str(dim) for dim in metrics["finished"].dims if dim not in ("seed", "fold")]
-    place = np.unravel_index(best_first(final.reshape(-1), maximise)[0], final.shape)
+    like = metrics["finished"].isel({dim: 0 for dim in ("seed", "fold") if dim in metrics.dims})
+    strength = strength_of(result, like.transpose(*dims))
+    ranked = best_first(final.reshape(-1), strength.reshape(-1), maximise=maximise)
+    place = np.unravel_index(ranked[0], final.shape)
     at = dict(zip(dims, map(int, place), strict=True))
     static = {dim: number for dim, number in at.items() if dim not in result.dims}
     traced = [dim for dim in dims if dim in result.dims]

@@ -174,8 +174,9 @@ def sample(
     digits, which float32 tells apart.
 
     Args:
-      space: by hyperparameter, `LogUniform`, `Uniform`, `IntUniform` or `OneOf`; or anything else with a method
-        `quantile`, from shares in [0, 1) to values.
+      space: by hyperparameter, `LogUniform`, `Uniform`, `IntUniform` or `OneOf`; a distribution of SciPy, such
+        as `scipy.stats.loguniform(1e-5, 1)`; or anything else with a method `quantile`, from shares in [0, 1) to
+        values.
       num_trials: how many.
       key: root of the draws; another one than the sweep's.
       method: "random" draws trials independently; "sobol" or "latin_hypercube".
@@ -214,7 +215,7 @@ def check_space(space: Mapping[str, Any]) -> None:
     if not space:
         raise ValueError('space must name hyperparameters, such as {"l2": LogUniform(1e-5, 1)}.')
     for name, each in space.items():
-        if not callable(getattr(each, "quantile", None)):
+        if _quantile(each) is None:
             raise ValueError(
                 f"space[{name!r}] must be a distribution, such as rr.selection.LogUniform(1e-5, 1) or OneOf([0, 0.1]); "
                 f"got {described(each)}."
@@ -236,10 +237,19 @@ def _shares(num: int, num_trials: int, method: str, generator: np.random.Generat
 
 def _values(distribution: Any, shares: np.ndarray) -> np.ndarray:
     """The values of a distribution in few digits, within its bounds."""
-    values = np.asarray(distribution.quantile(shares), dtype=np.float64)
+    quantile: Any = _quantile(distribution)
+    values = np.asarray(quantile(shares), dtype=np.float64)
     short = np.array([float(f"{value:.{_DIGITS}g}") for value in values])
-    low, high = (distribution.quantile(np.array([end]))[0] for end in (0.0, _BELOW_ONE))
+    low, high = (quantile(np.array([end]))[0] for end in (0.0, _BELOW_ONE))
     return np.where((short < low) | (short > high), values, short)
+
+
+def _quantile(distribution: Any) -> Any:
+    """The map from shares to values, as it is called here or, as `ppf`, in SciPy; None if there is none."""
+    for name in ("quantile", "ppf"):
+        if callable(getattr(distribution, name, None)):
+            return getattr(distribution, name)
+    return None
 
 
 def _check_bounds(space: Any, hint: str = "") -> None:
