@@ -630,6 +630,14 @@ def test_a_refit_of_another_network_is_refused(swept):
         refit(other, without, choice, sine(), key=KEY)
 
 
+def test_of_equal_scores_each_lambda_is_the_largest_whichever_axis_is_asked_for():
+    grid = {"l2": [1e-6, 1e-5], "l1": [1e-7, 1e-6]}
+    result = made_up(scores(np.ones((2, 2, 1, 2)), **grid, seed=[0], fold=FOLDS), grid=grid)
+    result.config["penalties"] = [{"l2": {}, "l1": {}}]
+    for axis in grid:
+        assert choose(result, axis=axis).values == {"l2": 1e-5, "l1": 1e-6}
+
+
 def test_the_room_shows_what_users_take_of_it():
     shown = {name for name in dir(rr.selection) if not name.startswith("_")}
     assert shown - set(rr.selection.__all__) == {"RULES", "axis_of", "is_zipped"}  # for others
