@@ -30,7 +30,9 @@ class RNNClassifierCV(ClassifierMixin, RNNEstimatorCV):
     (['low', 'high'], ['high', 'low'], (12, 2))
     """
 
-    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> RNNClassifierCV:
+    def fit(
+        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
+    ) -> RNNClassifierCV:
         """Chooses λ and trains on all rows.
 
         Args:
@@ -41,6 +43,9 @@ class RNNClassifierCV(ClassifierMixin, RNNEstimatorCV):
 
         Returns:
           Itself.
+
+        Warns:
+          RuntimeWarning: the best λ lies on an edge of `lambdas`.
         """
         rows = read_pairs(self, X, y, input_size=self.input_size)
         check_classification_targets(rows.ys)

@@ -84,7 +84,9 @@ class RNNRegressorCV(RegressorMixin, RNNEstimatorCV):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> RNNRegressorCV:
+    def fit(
+        self, X: Any, y: Any, *, groups: Any = None, sample_weight: Any = None
+    ) -> RNNRegressorCV:
         """Chooses λ and trains on all rows.
 
         Args:
@@ -95,6 +97,9 @@ class RNNRegressorCV(RegressorMixin, RNNEstimatorCV):
 
         Returns:
           Itself.
+
+        Warns:
+          RuntimeWarning: the best λ lies on an edge of `lambdas`.
         """
         rows = read_pairs(self, X, y, input_size=self.input_size, multi_output=True, y_numeric=True)
         self._one_target = rows.ys.ndim == 1

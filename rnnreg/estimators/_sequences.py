@@ -28,7 +28,10 @@ class Sequences(NamedTuple):
 
 
 def read_pairs(estimator: Any, X: Any, y: Any, *, input_size: int, **of_targets: Any) -> Sequences:
-    """X and y to fit, checked by scikit-learn; sets `n_features_in_` of the estimator.
+    """X and y to fit, checked by scikit-learn; sets `n_features_in_` of the estimator, and the form of X.
+
+    A list of rows `[T]` of one length has the form of a table and of sequences. It is trained on as a table, and the
+    estimator remembers that it was a list, so that later lists, a fold of a search say, may have other lengths.
 
     Args:
       estimator: which is fitted.
@@ -43,13 +46,16 @@ def read_pairs(estimator: Any, X: Any, y: Any, *, input_size: int, **of_targets:
     Raises:
       ValueError: not such an X or y.
     """
+    estimator._table = getattr(X, "ndim", 1) == 2
     X, mask = _padded(X, input_size)
     if getattr(X, "ndim", 2) == 3:
         X, ys = check_X_y(X, y, dtype=_DTYPES, allow_nd=True, **of_targets)
         estimator.n_features_in_ = X.shape[2]
-        return Sequences(X, mask, ys)
-    X, ys = validate_data(estimator, X, y, dtype=_DTYPES, **of_targets)
-    return Sequences(_in_steps(X, input_size, "X"), mask, ys)
+    else:
+        X, ys = validate_data(estimator, X, y, dtype=_DTYPES, **of_targets)
+        X = _in_steps(X, input_size, "X")
+    estimator._step_size = X.shape[2]
+    return Sequences(X, mask, ys)
 
 
 def read_sequences(estimator: Any, X: Any, *, input_size: int) -> Sequences:
@@ -57,7 +63,8 @@ def read_sequences(estimator: Any, X: Any, *, input_size: int) -> Sequences:
 
     Args:
       estimator: which was fitted.
-      X: as in `read_pairs`.
+      X: as in `read_pairs`; a list of rows `[T_i]` is one of sequences, unless the estimator was fitted on an array of
+        two axes.
       input_size: as in `read_pairs`.
 
     Returns:
@@ -66,13 +73,13 @@ def read_sequences(estimator: Any, X: Any, *, input_size: int) -> Sequences:
     Raises:
       ValueError: not such an X, or not as many features as before.
     """
-    X, mask = _padded(X, input_size)
+    X, mask = _padded(X, input_size, rows_are_sequences=not estimator._table)
     if getattr(X, "ndim", 2) == 3:
         X = check_array(X, dtype=_DTYPES, allow_nd=True)
-        if X.shape[2] != estimator.n_features_in_:
+        if X.shape[2] != estimator._step_size:
             raise ValueError(
                 f"X has {X.shape[2]} features at each step, but {type(estimator).__name__} is expecting "
-                f"{estimator.n_features_in_} features as input."
+                f"{estimator._step_size} features as input."
             )
         return Sequences(X, mask)
     X = validate_data(estimator, X, dtype=_DTYPES, reset=False)
@@ -88,8 +95,13 @@ def _in_steps(rows: np.ndarray, input_size: int, name: str) -> np.ndarray:
     return rows.reshape(len(rows), -1, input_size)
 
 
-def _padded(X: Any, input_size: int) -> tuple[Any, np.ndarray | None]:
-    """Sequences of unequal lengths as one array and its mask; anything else as it is."""
+def _padded(
+    X: Any, input_size: int, *, rows_are_sequences: bool = False
+) -> tuple[Any, np.ndarray | None]:
+    """Sequences as one array, of unequal lengths with its mask; anything else as it is.
+
+    Rows `[T]` of one length are sequences only if `rows_are_sequences`.
+    """
     check_count(input_size, "input_size")
     if hasattr(X, "ndim") and (X.ndim != 1 or X.dtype != object):
         return X, None
@@ -101,11 +113,17 @@ def _padded(X: Any, input_size: int) -> tuple[Any, np.ndarray | None]:
         return X, None
     shapes = {row.shape for row in rows}
     ranks = {row.ndim for row in rows}
-    if len(shapes) == 1 and (isinstance(X, np.ndarray) or ranks == {2}) and ranks <= {1, 2}:
+    sequences = ranks == {1} and (rows_are_sequences or len(shapes) > 1)
+    if (
+        not sequences
+        and len(shapes) == 1
+        and (isinstance(X, np.ndarray) or ranks == {2})
+        and ranks <= {1, 2}
+    ):
         return np.stack(rows), None
-    if len(shapes) == 1 or len(ranks) > 1 or not ranks <= {1, 2}:
+    if not sequences and (len(shapes) == 1 or ranks != {2}):
         return X, None
-    if ranks == {1}:
+    if sequences:
         rows = [_in_steps(row[None], input_size, f"X[{n}]")[0] for n, row in enumerate(rows)]
     sizes, lengths = {row.shape[1] for row in rows}, [len(row) for row in rows]
     if len(sizes) > 1 or min(lengths) == 0:
@@ -114,5 +132,7 @@ def _padded(X: Any, input_size: int) -> tuple[Any, np.ndarray | None]:
             f"of {sorted(sizes)} features, the shortest of {min(lengths)} steps."
         )
     longest = max(lengths)
+    if min(lengths) == longest:
+        return np.stack(rows), None
     padded = [np.pad(row, ((0, longest - len(row)), (0, 0))) for row in rows]
     return np.stack(padded), lengths_to_mask(lengths, longest)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -47,36 +48,51 @@ def elementwise(
     """
     check_choice(reduction, "reduction", ("sum", "mean"))
 
-    def chosen(params, weights=None):
-        return select(params, paths, include_biases, weights)
-
-    def init(params):
-        select(params, paths, include_biases=True)
-        return ()
-
-    def value(params, context, state):
-        weights = None if context is None else context.weight_paths
-        leaves = [leaf.astype(wide(leaf.dtype)) for leaf in chosen(params, weights).values()]
-        total = jnp.stack([jnp.sum(function(leaf)) for leaf in leaves]).sum()
-        return total / (sum(leaf.size for leaf in leaves) if reduction == "mean" else 1), state
-
-    def covers(params, weight_paths=None):
-        return list(chosen(params, weight_paths))
-
-    def step(params, amount, weight_paths=None, state=None):
-        leaves = chosen(params, weight_paths)
-        share = sum(leaf.size for leaf in leaves.values()) if reduction == "mean" else 1
-        return on_leaves(lambda w, a: prox(w, a / share), params, amount, leaves)  # type: ignore[misc]
-
+    of = _Elements(function, paths, reduction, include_biases, prox)
     arguments = (("paths", paths), ("reduction", reduction), ("include_biases", include_biases))
     return Penalty(
-        init,
-        value,
-        covers=covers,
+        of.init,
+        of.value,
+        covers=of.covers,
         name="elementwise",
         arguments=arguments,
-        prox=None if prox is None else step,
+        prox=None if prox is None else of.step,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Elements:
+    """The functions of an elementwise penalty, as methods, so that it can be pickled if f and its prox can."""
+
+    function: Callable[[Array], Array]
+    paths: str | Sequence[str]
+    reduction: str
+    include_biases: bool
+    prox: Callable[[Array, Array], Array] | None
+
+    def chosen(self, params, weights=None):
+        return select(params, self.paths, self.include_biases, weights)
+
+    def share(self, leaves):
+        return sum(leaf.size for leaf in leaves) if self.reduction == "mean" else 1
+
+    def init(self, params):
+        select(params, self.paths, include_biases=True)
+        return ()
+
+    def value(self, params, context, state):
+        weights = None if context is None else context.weight_paths
+        leaves = [leaf.astype(wide(leaf.dtype)) for leaf in self.chosen(params, weights).values()]
+        total = jnp.stack([jnp.sum(self.function(leaf)) for leaf in leaves]).sum()
+        return total / self.share(leaves), state
+
+    def covers(self, params, weight_paths=None):
+        return list(self.chosen(params, weight_paths))
+
+    def step(self, params, amount, weight_paths=None, state=None):
+        leaves = self.chosen(params, weight_paths)
+        share = self.share(leaves.values())
+        return on_leaves(lambda w, a: self.prox(w, a / share), params, amount, leaves)  # type: ignore[misc]
 
 
 @typed
@@ -102,11 +118,11 @@ def l2(
     25.0
     """
     penalty = elementwise(
-        jnp.square,
+        _squared,
         paths=paths,
         reduction=reduction,
         include_biases=include_biases,
-        prox=lambda w, amount: w / (1 + 2 * amount),
+        prox=_shrunk,
     )
     return replace(penalty, name="l2", isotropic=True, decays=True)
 
@@ -173,14 +189,12 @@ def elastic_net(
     """
     check_share(l1_ratio, "l1_ratio")
 
-    def function(leaf):
-        return l1_ratio * absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)
-
-    def prox(w, amount):
-        return soft_threshold(w, l1_ratio * amount) / (1 + 2 * (1 - l1_ratio) * amount)
-
     penalty = elementwise(
-        function, paths=paths, reduction=reduction, include_biases=include_biases, prox=prox
+        partial(_mixed, l1_ratio),
+        paths=paths,
+        reduction=reduction,
+        include_biases=include_biases,
+        prox=partial(_mixed_prox, l1_ratio),
     )
     arguments = (("l1_ratio", l1_ratio), *penalty.arguments)
     return replace(penalty, name="elastic_net", arguments=arguments, decays=True)
@@ -189,3 +203,20 @@ def elastic_net(
 def absolute(leaf: Array) -> Array:
     # jnp.abs has derivative 1 at 0, which would push a weight off zero that nothing else moves.
     return leaf * jax.lax.stop_gradient(jnp.sign(leaf))
+
+
+def _squared(leaf: Array) -> Array:
+    # jnp.square itself cannot be pickled.
+    return jnp.square(leaf)
+
+
+def _shrunk(w: Array, amount: Array) -> Array:
+    return w / (1 + 2 * amount)
+
+
+def _mixed(l1_ratio: Number, leaf: Array) -> Array:
+    return l1_ratio * absolute(leaf) + (1 - l1_ratio) * jnp.square(leaf)
+
+
+def _mixed_prox(l1_ratio: Number, w: Array, amount: Array) -> Array:
+    return soft_threshold(w, l1_ratio * amount) / (1 + 2 * (1 - l1_ratio) * amount)
