@@ -1,7 +1,10 @@
 """Estimators of scikit-learn: one sweep inside, and everything around it as scikit-learn has it."""
 
 import importlib
+import pickle
+import re
 import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -18,8 +21,11 @@ from small import make, sine
 
 import rnnreg as rr
 from rnnreg.estimators import RNNClassifierCV, RNNRegressorCV
+from rnnreg.estimators._base import _warn_of_edge
 from rnnreg.estimators._run import Architecture, network_of
 from rnnreg.selection import choose, cv_results, refit
+
+pytestmark = pytest.mark.filterwarnings("ignore:lambda_ =")  # grids here are of two values
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 4))
@@ -147,6 +153,35 @@ def test_padding_of_unequal_lengths_is_not_read(kind):
     np.testing.assert_array_equal(outputs(held), outputs(rows))
 
 
+def test_a_list_of_rows_is_read_as_sequences_whatever_their_lengths():
+    flat = [X[n, : 1 + n % 4] for n in range(12)]
+    model = RNNRegressorCV(**TINY).fit(flat, Y)
+    found = model.predict(flat)
+    np.testing.assert_allclose(model.predict(flat[2:3]), found[2:3], **tolerance())
+    np.testing.assert_allclose(model.predict(flat[2::4]), found[2::4], **tolerance())
+    np.testing.assert_allclose(model.predict(tuple(flat[3:4])), found[3:4], **tolerance())
+    held = np.empty(12, object)
+    held[:] = flat
+    np.testing.assert_allclose(model.predict(held[2::4]), found[2::4], **tolerance())
+    with pytest.raises(ValueError, match="at least one step"):
+        model.predict([[]])
+
+
+def test_a_list_whose_rows_are_of_one_length_may_be_part_of_a_ragged_one(regressor):
+    model = clone(regressor).fit(list(X), Y)
+    np.testing.assert_array_equal(model.predict(X), regressor.predict(X))
+    np.testing.assert_array_equal(model.predict(list(X)), regressor.predict(X))
+    folds = [X[n, : 4 if n < 6 else 2] for n in range(12)]  # one length in each fold
+    options = {"cv": 2, "error_score": "raise"}
+    assert np.isfinite(cross_val_score(clone(regressor), folds, Y, **options)).all()
+
+
+def test_a_table_has_the_columns_of_training_as_a_list_too(regressor):
+    np.testing.assert_array_equal(regressor.predict(X.tolist()), regressor.predict(X))
+    with pytest.raises(ValueError, match="expecting 4 features"):
+        regressor.predict(X[:, :3].tolist())
+
+
 @pytest.mark.slow
 def test_lists_are_searched_too():
     rows, labels = [X[n, : 2 + n % 3, None] for n in range(12)], np.arange(12) % 2
@@ -182,6 +217,41 @@ def test_other_features_than_in_training_are_refused(regressor):
     three = clone(regressor).fit(X[..., None], Y)
     with pytest.raises(ValueError, match="expecting 1 features"):
         three.predict(np.ones((2, 4, 3)))
+
+
+@pytest.mark.parametrize("kind", [RNNRegressorCV, RNNClassifierCV])
+def test_weights_and_groups_go_by_name(kind):
+    with pytest.raises(TypeError, match="positional"):
+        kind(**TINY).fit(X, Y, np.ones(12))
+
+
+EDGES = {  # λ, the mean score by λ -> what is said
+    "largest": ([0.0, 1e-3, 1e-2], [3.0, 2.0, 1.0], "0.01 is the largest .* try larger ones"),
+    "smallest": ([1e-3, 1e-2], [1.0, 2.0], "0.001 is the smallest .* or 0"),
+    "zero": ([0.0, 1e-2], [1.0, 2.0], None),
+    "inside": ([0.0, 1e-3, 1e-2], [2.0, 1.0, 2.0], None),
+    "only one": ([1e-2], [1.0], None),
+}
+
+
+@pytest.mark.parametrize("case", EDGES)
+def test_a_chosen_λ_on_an_edge_of_the_grid_is_said(case, recwarn):
+    lam, mean, message = EDGES[case]
+    curve = SimpleNamespace(lam=np.array(lam))
+    _warn_of_edge(SimpleNamespace(lam=lam[int(np.argmin(mean))], curve=curve))
+    said = [str(one.message) for one in recwarn]
+    assert len(said) == (message is not None)
+    assert message is None or re.search(message, said[0])
+
+
+def test_fit_says_that_its_λ_lies_on_an_edge(regressor):
+    noise = np.random.default_rng(1).normal(
+        size=12
+    )  # nothing to learn: equal scores, the largest λ
+    model = clone(regressor).set_params(lambdas=[1e3, 1e4])
+    with pytest.warns(RuntimeWarning, match=r"lambda_ = 1e\+0[34] is the (larg|small)est") as said:
+        model.fit(X, noise)
+    assert said[0].filename == __file__
 
 
 # ---- around it --------------------------------------------------------------------------------------
@@ -246,6 +316,22 @@ def test_own_cells_penalties_and_optimisers(regressor):
     assert model.params_[0]["readout"]["W_hy"].shape == (4 * 3, 1)
     assert model.result_.config["penalties"][0]["lam"]["name"] == "l1"
     assert clone(model).fit(X, Y).result_.config["compilations"] == 0
+
+
+def test_a_model_with_a_penalty_of_weights_can_be_pickled(regressor):
+    for made in (rr.penalties.l2("W_hh"), rr.penalties.l1(), rr.penalties.elastic_net(0.3)):
+        again = pickle.loads(pickle.dumps(made))
+        params = {"layer_0": {"W_hh": np.ones((2, 2), np.float32)}}
+        assert again(params) == made(params)
+        assert (
+            again.prox(params, 0.1)["layer_0"]["W_hh"] == made.prox(params, 0.1)["layer_0"]["W_hh"]
+        ).all()
+    model = (
+        clone(regressor).set_params(penalty=rr.penalties.l2("W_hh"), cell=rr.cells.irnn).fit(X, Y)
+    )
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict(X), model.predict(X))
+    with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):  # as the class says
+        pickle.dumps(clone(model).set_params(penalty=rr.penalties.nuclear()))
 
 
 def test_a_cell_may_be_a_function_of_the_hidden_size():

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rnnreg._checks import check_choice
+from rnnreg._checks import check_choice, warn_caller
 from rnnreg.data import Batch, Split, standardize
 from rnnreg.estimators._run import Architecture, network_of, run_of
 from rnnreg.estimators._sequences import Sequences, read_sequences
@@ -21,7 +21,7 @@ from rnnreg.estimators._sklearn import (
     is_classifier,
 )
 from rnnreg.networks import Network
-from rnnreg.selection import RULES, choose, cv_results, lambda_grid, refit
+from rnnreg.selection import RULES, Choice, choose, cv_results, lambda_grid, refit
 from rnnreg.sweeps import sweep
 
 
@@ -110,6 +110,7 @@ class RNNEstimatorCV(BaseEstimator):
         result = sweep(train, grid, data, seeds=seeds, folds=pairs, refit=True, **options)
         combine = "ensemble" if result.metrics.sizes["seed"] > 1 else "mean"
         choice = choose(result, axis="lam", rule=self.rule, combine=combine)
+        _warn_of_edge(choice)
         self._architecture = made
         self.result_ = result
         self.choice_ = choice
@@ -142,3 +143,15 @@ class RNNEstimatorCV(BaseEstimator):
         """The network that was trained; `net.apply(params, xs)` is its forward pass."""
         check_is_fitted(self, "refit_result_")
         return network_of(self._architecture)
+
+
+def _warn_of_edge(choice: Choice) -> None:
+    """A warning if the λ that the rule chose is the largest that was tried, or the smallest and not 0."""
+    lam, tried = choice.lam, [float(one) for one in choice.curve.lam]
+    if len(tried) > 1 and lam in (max(tried), min(tried)) and lam > 0:
+        edge, more = (
+            ("largest", "larger ones") if lam == max(tried) else ("smallest", "smaller ones, or 0")
+        )
+        warn_caller(
+            f"lambda_ = {lam:.3g} is the {edge} value of lambdas that was tried; try {more}."
+        )

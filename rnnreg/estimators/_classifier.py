@@ -45,7 +45,7 @@ class RNNClassifierCV(ClassifierMixin, RNNEstimatorCV):
           Itself.
 
         Warns:
-          RuntimeWarning: the best λ lies on an edge of `lambdas`.
+          RuntimeWarning: `lambda_` is the largest value that was tried, or the smallest and not 0.
         """
         rows = read_pairs(self, X, y, input_size=self.input_size)
         check_classification_targets(rows.ys)

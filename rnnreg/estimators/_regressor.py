@@ -21,11 +21,16 @@ class RNNRegressorCV(RegressorMixin, RNNEstimatorCV):
 
     X is `[N, T, D]`; or a list of sequences `[T_i, D]` of unequal lengths, which are padded and masked; or two axes
     `[N, T · D]`, the features of the first step first, as windows of a series are with D = 1. `predict` takes the form
-    that `fit` took; T may differ in the first two.
+    that `fit` took; T may differ in the first two. Sequences of a list may be `[T_i · D]` too: an estimator that was
+    fitted on a list reads each row of a list as a sequence, whatever the lengths.
+
+    A fitted model can be pickled if its arguments can: names, functions of a module, and the penalties `l2`, `l1` and
+    `elastic_net` with arguments of their own. Cells and other penalties that were made cannot: name them, as in
+    `cell="gru"`, `penalty="nuclear"`, or give the function that makes a cell.
 
     Args:
       cell: "elman", "gru" or "lstm"; a function of the hidden size, such as `rr.cells.irnn`; a cell, or a list of
-        cells, whose own sizes count (a model of these cannot be pickled).
+        cells, whose own sizes count.
       hidden_size: H, units.
       lambdas: the values of λ; "auto" is 0 and ten values between those that `rr.selection.lambda_grid` measures.
       penalty: R: the name of a penalty in `rr.penalties`, such as "l2" (Σ w² of all weight matrices) or "l1", or one
@@ -99,7 +104,7 @@ class RNNRegressorCV(RegressorMixin, RNNEstimatorCV):
           Itself.
 
         Warns:
-          RuntimeWarning: the best λ lies on an edge of `lambdas`.
+          RuntimeWarning: `lambda_` is the largest value that was tried, or the smallest and not 0.
         """
         rows = read_pairs(self, X, y, input_size=self.input_size, multi_output=True, y_numeric=True)
         self._one_target = rows.ys.ndim == 1

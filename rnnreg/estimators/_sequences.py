@@ -111,19 +111,12 @@ def _padded(
         rows = [np.asarray(row) for row in X]
     except ValueError:  # a row that is no array itself
         return X, None
-    shapes = {row.shape for row in rows}
     ranks = {row.ndim for row in rows}
-    sequences = ranks == {1} and (rows_are_sequences or len(shapes) > 1)
-    if (
-        not sequences
-        and len(shapes) == 1
-        and (isinstance(X, np.ndarray) or ranks == {2})
-        and ranks <= {1, 2}
-    ):
-        return np.stack(rows), None
-    if not sequences and (len(shapes) == 1 or ranks != {2}):
+    if ranks not in ({1}, {2}):
         return X, None
-    if sequences:
+    if ranks == {1} and not rows_are_sequences and len({len(row) for row in rows}) == 1:
+        return (np.stack(rows) if isinstance(X, np.ndarray) else X), None
+    if ranks == {1}:
         rows = [_in_steps(row[None], input_size, f"X[{n}]")[0] for n, row in enumerate(rows)]
     sizes, lengths = {row.shape[1] for row in rows}, [len(row) for row in rows]
     if len(sizes) > 1 or min(lengths) == 0:
