@@ -275,7 +275,7 @@ def test_an_interruption_leaves_what_was_recorded(monkeypatch):
     assert "what others have recorded" in caught.value.__notes__[0]
 
 
-def test_ctrl_c_while_trials_are_ranked_waits_for_the_next_stage(monkeypatch):
+def test_ctrl_c_while_trials_are_ranked_waits_for_the_next_stage(monkeypatch, ctrl_c):
     result = rr.sweeps.Stages.result
 
     def signalled(stages, **options):

