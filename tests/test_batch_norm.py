@@ -301,6 +301,7 @@ def _late_step(params, h, x):
     return jnp.tanh(normalised("x", x @ p["W_xh"]) + normalised("h", h @ p["W_hh"]) + p["b_h"])
 
 
+@pytest.mark.slow
 def test_fixed_points_are_those_of_the_last_statistics():
     """Found from any count of steps: Newton on h alone, with the step written by hand, is the oracle."""
     net, params = _network("elman")
@@ -340,6 +341,7 @@ def test_fixed_points_are_those_of_the_last_statistics():
         np.testing.assert_allclose(held[near], found.points[near, :H], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_exponents_and_spectra_are_those_of_a_row_with_its_statistics():
     """Along data each step has its own statistics, afterwards the last: products of Jacobians of h alone."""
     net, params = _network("elman")

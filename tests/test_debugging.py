@@ -150,6 +150,7 @@ def test_a_nan_is_found_at_an_operation(cell, wrap, backend):
         wrap(lambda xs: gradient(cell, backend, xs))(xs)
 
 
+@pytest.mark.slow
 def test_a_network_applies_and_trains_without_jit():
     params = NET.init(jax.random.key(0), 1)
     data, expected = rr.Batch(XS, YS), NET.apply(params, XS).outputs

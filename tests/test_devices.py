@@ -44,6 +44,7 @@ def _python(*arguments, devices):
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.numerics
 def test_one_program_serves_any_number_of_devices_and_lanes():
     *swept, more = _python("-W", "ignore", "-c", WITHIN, devices=8)

@@ -40,6 +40,7 @@ def examined(**options):
     return report, {finding.part: finding for finding in report.findings}
 
 
+@pytest.mark.slow
 def test_where_all_works_each_back_end_is_run_compared_and_timed(capsys):
     assert command.main(["doctor"]) == 0
     *lines, _, end = capsys.readouterr().out.splitlines()

@@ -82,6 +82,7 @@ def test_after_an_interrupt_the_rest_runs(plan, calls, tmp_path, monkeypatch):
     assert_equal(again, expected)
 
 
+@pytest.mark.slow
 def test_static_combinations_have_folders_of_their_own(tmp_path, monkeypatch):
     def train(static):
         return make(rr.network([rr.cells.elman(static["size"])], 1, readout="last"), num_epochs=2)

@@ -264,6 +264,7 @@ def _killed(folder, options, how, seconds):
     return subprocess.Popen([sys.executable, "-c", code])
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_lose_no_finished_lane(tmp_path):
     options = {"seeds": 20}
     expected = sweep(**options)

@@ -97,6 +97,7 @@ print(json.dumps([len(jax.devices()), equal, whole]))
 """
 
 
+@pytest.mark.slow
 def test_two_devices_give_what_one_gives():
     """Bit for bit and as a sum of what they share under `shard_map`; under `jit`, with its rows divided, as a whole.
 

@@ -423,6 +423,7 @@ def test_padding_changes_nothing_and_nothing_is_added_to_it(train):
 ZONED = rr.network([rr.cells.gru(HIDDEN)], 1, noise=rr.Noise(**RATES | {"zoneout_c": 0.0}))
 
 
+@pytest.mark.slow
 def test_diagnostics_take_the_expectation_and_draw_nothing():
     params, xs = drawn_params(ZONED), inputs(SHORT)
     batch = rr.Batch(xs, jnp.ones((ROWS, SHORT, 1), xs.dtype))
@@ -492,6 +493,7 @@ def zoned_train(**options):
     return make(net, num_epochs=2, **options)
 
 
+@pytest.mark.slow
 def test_lanes_of_a_sweep_over_the_rate_equal_the_runs_alone_under_every_plan():
     train, data = zoned_train(), sine()
     grid = {"zoneout": [0.0, 0.1, 0.5], "l2": 0.0, "learning_rate": 0.1}

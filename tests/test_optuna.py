@@ -72,6 +72,7 @@ def test_more_is_better_if_the_metric_says_so(result):
     assert study.best_value == max(t.value for t in study.trials if t.state == COMPLETE)
 
 
+@pytest.mark.slow
 def test_static_axes_are_categories():
     def of(static):
         cell = {"elman": rr.cells.elman, "gru": rr.cells.gru}[static["cell"]]

@@ -205,7 +205,7 @@ def test_a_penalty_is_a_frozen_record_with_equality_and_a_hash():
     assert hash(penalty) == hash(same)
     assert penalty != other
     assert penalty != l2("W_hh")  # made of other functions
-    assert repr(penalty).startswith("Penalty(init=<function")
+    assert repr(penalty).startswith("Penalty(init=<")
     assert "name='l2', arguments=(('paths', 'W_hh')" in repr(penalty)
     with pytest.raises(dataclasses.FrozenInstanceError):
         penalty.name = "l3"  # pyright: ignore

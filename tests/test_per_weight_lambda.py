@@ -74,6 +74,7 @@ def test_what_errs_least_on_validation_rows_is_chosen():
     np.testing.assert_array_equal(best.lams, [lams[0, 1], lams[1, 2]])
 
 
+@pytest.mark.slow
 def test_lambda_goes_down_its_derivative_which_is_that_of_runs():
     with jax.enable_x64():
         task = tasks.adding(2, 2, 6, 4, seed=0)

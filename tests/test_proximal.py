@@ -438,6 +438,7 @@ def _small(**options):
     return make(**(defaults | options))
 
 
+@pytest.mark.slow
 def test_l1_of_a_recurrent_matrix_reaches_true_zeros_on_the_sunspots():
     split = rr.datasets.sunspots(window=6)
     net = rr.network([rr.cells.elman(4)], 1, readout="last")
@@ -502,6 +503,7 @@ def test_a_path_under_vmap_equals_the_runs_alone_and_its_gradient_is_that_of_dif
         np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_segments_best_records_and_split_rows():
     split = held_out(sine(targets="all"), 24)
     net = rr.network([rr.cells.elman(4)], 1)

@@ -40,6 +40,7 @@ def test_a_method_enters_a_run_in_one_place(method):
     assert len({other.key for other in METHODS.values()}) == len(METHODS)
 
 
+@pytest.mark.slow
 def test_a_method_among_those_of_its_program_is_the_method_alone():
     """A sweep holds several methods, of which all but one are off."""
     task, key = small(), jax.random.key(3)
@@ -86,6 +87,7 @@ def test_the_trial_with_the_least_mean_error_is_chosen(monkeypatch):
         assert one.error == pytest.approx(0.3)
 
 
+@pytest.mark.slow
 def test_what_is_measured_of_a_network_is_that_of_its_parameters():
     """Horizon and ρ are recorded in the run, where each lane has a network of its own."""
     task = small()

@@ -124,6 +124,7 @@ def starts(net, **options):
     return [one for one in caught if "every seed starts from the same" in str(one.message)]
 
 
+@pytest.mark.slow
 def test_a_module_that_was_made_before_starts_all_seeds_alike():
     def make_cell(rngs):
         return nnx.GRUCell(1, 2, rngs=rngs)
