@@ -24,7 +24,8 @@ def figures(result: rr.SweepResult, choice: rr.selection.Choice, compared: Compa
     rr.plotting.weight_norms(path.lam, norms, ylabel="norms, mean of seeds ± 1 SE", ax=middle)
     rr.plotting.gradient_flow(path.flows, lams=path.lam, chosen=choice.lam, band=False, ax=right)
     right.set_xlabel("steps back ℓ (years)")
-    seeds = rr.plotting.cv_seeds(result, choice, ylabel="ARV of one network, validation blocks").figure
+    seeds, ax = plt.subplots(figsize=(6.4, 3.8))
+    rr.plotting.cv_seeds(result, choice, ylabel="ARV of one network, validation blocks", ax=ax)
     return {"overview": overview, "seeds": seeds, "forecast": _forecast(choice, compared)}
 
 
