@@ -10,7 +10,14 @@ import numpy as np
 from rnnreg._checks import check_choice, printable
 from rnnreg._signatures import typed
 from rnnreg.selection._curve import Curve, one_standard_error
-from rnnreg.selection._scores import axis_of, best_others, compare, direction_of, is_zipped
+from rnnreg.selection._scores import (
+    axis_of,
+    best_others,
+    check_combine,
+    compare,
+    direction_of,
+    is_zipped,
+)
 from rnnreg.sweeps import SweepResult
 
 if TYPE_CHECKING:
@@ -125,7 +132,7 @@ def choose(
     0.001
     """
     check_choice(rule, "rule", RULES)
-    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_combine(combine)
     check_choice(num_epochs, "num_epochs", ("fixed", "common"))
     if num_epochs == "common" and combine == "ensemble":
         raise ValueError(

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from rnnreg._checks import check_choice
 from rnnreg._signatures import typed
 from rnnreg.selection._combinations import combinations
+from rnnreg.selection._scores import check_combine
 from rnnreg.sweeps import SweepResult
 
 
@@ -55,7 +55,7 @@ def cv_results(
 
     `pandas.DataFrame(table)` is a table of it.
     """
-    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_combine(combine)
     found = combinations(result, metric=metric, maximise=maximise, combine=combine)
     sign = 1.0 if found.maximise else -1.0
     shares = found.sizes / found.sizes.sum(axis=1, keepdims=True)

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from rnnreg._checks import check_choice, check_count, warn_caller
+from rnnreg._checks import check_count, warn_caller
 from rnnreg._signatures import typed
 from rnnreg.data import Batch, Split
 from rnnreg.selection._choice import choose
-from rnnreg.selection._scores import check_asked
+from rnnreg.selection._scores import check_asked, check_combine
 from rnnreg.sweeps import SweepResult, Zipped, sweep
 from rnnreg.training import Train
 
@@ -82,7 +82,7 @@ def sweep_extended(
         check_count(value, name)
     if max_lanes is not None:
         check_count(max_lanes, "max_lanes")
-    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_combine(combine)
     by = {"metric": metric, "maximise": maximise, "combine": combine}
     check_asked(train, metric, grid)
     if isinstance(train, Train):

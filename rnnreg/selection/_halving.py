@@ -60,8 +60,8 @@ def halving(
     A rung compares the last record before it and no mean of several: that is what a run of so many epochs would be
     chosen by, the seeds and folds are averaged already, and a mean over time would favour trials that begin well. With
     `keep_best` it compares the best record so far. A rung between two records is moved to the later one
-    (`make_train(record_every=…)`). Of equal trials the first in the order of the grid goes on. A trial with a lane that
-    diverged is ranked last and goes no further.
+    (`make_train(record_every=…)`). Of equal trials those with the larger λ go on, and then the first in the order of
+    the grid. A trial with a lane that diverged is ranked last and goes no further.
 
     The lanes that are left are dealt into calls anew, so the work shrinks with them. One by one on a CPU that compiles
     nothing; under `vmap` and in chunks on other numbers of lanes at most one program per rung. Between rungs, what

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rnnreg._checks import check_choice, check_share, printable
+from rnnreg._checks import check_share, printable
 from rnnreg._signatures import typed
-from rnnreg.selection._scores import axis_of, compare, direction_of, is_zipped
+from rnnreg.selection._scores import axis_of, check_combine, compare, direction_of, is_zipped
 from rnnreg.sweeps import SweepResult
 
 
@@ -109,7 +109,7 @@ def improvement(
     >>> found.lam.tolist(), found.difference, found.p_value
     ([0.0, 0.0, 0.0, 0.0, 0.0], 0.0, 1.0)
     """
-    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_combine(combine)
     check_share(level, "level", ends="()")
     axis = axis_of(result, axis)
     if is_zipped(result, axis):

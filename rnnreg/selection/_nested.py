@@ -16,7 +16,7 @@ from rnnreg.data import Batch, Split, as_pairs, as_split, check_batch, take_rows
 from rnnreg.selection._choice import RULES, Choice, choose
 from rnnreg.selection._curve import one_standard_error
 from rnnreg.selection._folds import Grouped
-from rnnreg.selection._scores import check_asked
+from rnnreg.selection._scores import check_asked, check_combine
 from rnnreg.sweeps import SweepResult, pairs_of, sweep
 from rnnreg.training import Train
 
@@ -136,7 +136,7 @@ def nested(
     ([0.001, 0.001, 0.001], True, 18)
     """
     check_choice(rule, "rule", RULES)
-    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_combine(combine)
     check_asked(train, metric, grid, axis=axis)
     split = as_split(data)
     check_batch(split.train, name="data.train")

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rnnreg._checks import check_choice
 from rnnreg._signatures import typed_with
 from rnnreg.selection._combinations import Combinations, combinations
+from rnnreg.selection._scores import check_combine
 from rnnreg.selection._trials import (
     attributes_of,
     check_distributions,
@@ -69,7 +69,7 @@ def to_optuna(
     ({'l2': 0.001}, 3)
     """
     optuna = import_optuna()
-    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_combine(combine)
     found = combinations(result, metric=metric, maximise=maximise, combine=combine)
     given = dict(space or {})
     check_distributions(given)

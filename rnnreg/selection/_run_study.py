@@ -17,7 +17,7 @@ from rnnreg._signatures import typed_with
 from rnnreg.data import Batch, Split, as_split
 from rnnreg.lanes import Plan
 from rnnreg.selection._combinations import combinations
-from rnnreg.selection._scores import agreed, score_name
+from rnnreg.selection._scores import agreed, check_combine, score_name
 from rnnreg.selection._trials import (
     attributes_of,
     check_distributions,
@@ -117,7 +117,7 @@ def run_study(
     import_optuna()
     check_count(num_trials, "num_trials")
     check_count(batch, "batch")
-    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
+    check_combine(combine)
     distributions, constants = _read_space(space)
     _check_metric(metric, train, as_split(data), folds)
     score = train.settings.metrics.get(score_name(metric))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from rnnreg._checks import warn_caller
+from rnnreg._checks import check_choice, warn_caller
 from rnnreg.selection._finished import finished_part
 from rnnreg.sweeps import SweepResult, Zipped
 from rnnreg.training import Train
@@ -57,6 +57,11 @@ class Compared(NamedTuple):
     interrupted: str
     failed: int
     failures: tuple[str, ...]
+
+
+def check_combine(combine: str) -> None:
+    """Raises if nobody knows such a way to combine seeds."""
+    check_choice(combine, "combine", ("mean", "ensemble"), hint="It says how seeds are combined.")
 
 
 def compare(
